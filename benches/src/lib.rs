@@ -1,0 +1,1 @@
+//! Benchmarks of Peristyle beside its peers.

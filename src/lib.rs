@@ -1,0 +1,1 @@
+//! Peristyle: an embedded storage engine.
