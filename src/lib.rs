@@ -1,1 +1,16 @@
 //! Peristyle: an embedded storage engine.
+
+mod btree;
+mod codec;
+mod column_family;
+mod error;
+mod memtable;
+mod page;
+mod segment;
+mod storage;
+mod sync;
+mod txn;
+mod wal;
+
+pub use error::{Error, ErrorKind, Location, Result};
+pub use storage::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};

@@ -1,0 +1,40 @@
+//! The numbers by which things are known, each a type of its own so that they cannot be mixed up.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// Number of a column family. Never used twice in one database; 0 stands for the database itself.
+    FamilyId(u32)
+}
+id! {
+    /// Number of a page within its column family.
+    PageId(u32)
+}
+id! {
+    /// Position of a commit in the one total order of all commits. The first commit has number 1.
+    SequenceNumber(u64)
+}
+
+impl SequenceNumber {
+    /// Above every sequence number that a commit can get.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The next position.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}

@@ -1,0 +1,6 @@
+//! Pure encodings: no I/O, no state. The lowest floor; every other module may use it.
+
+pub(crate) mod checksum;
+pub(crate) mod ids;
+pub(crate) mod key;
+pub(crate) mod varint;

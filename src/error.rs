@@ -1,0 +1,176 @@
+//! The one error type of the crate.
+//!
+//! Callers match on [`Error::kind`]; the message says what happened, where, and what to do.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure an [`Error`] is: the part that a caller matches on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused a read, write, sync or a change to a directory.
+    Io,
+    /// The disk is full or a quota is used up. Nothing was changed; the operation may be tried again.
+    OutOfSpace,
+    /// Bytes on disk are not what was written. The error names file, offset, family and page.
+    Corruption,
+    /// The path holds something that is not a Peristyle database.
+    NotADatabase,
+    /// The database was written by a newer version of the format than this one reads.
+    NewerFormat,
+    /// The path holds no database, and the builder was told not to create one.
+    DatabaseNotFound,
+    /// The path holds a database, and the builder was told to fail then.
+    DatabaseExists,
+    /// Another handle, in this process or another one, has the database open.
+    Locked,
+    /// The database was opened for reading only.
+    ReadOnly,
+    /// An earlier write or sync failed; nothing is written until the database is opened again.
+    /// The message names the first cause.
+    WriteFailed,
+    /// The database was closed.
+    Closed,
+    /// A column family of this name exists already.
+    FamilyExists,
+    /// No column family has this name.
+    FamilyNotFound,
+    /// The column family was dropped while this handle to it lived on.
+    FamilyDropped,
+    /// A column family's name is empty or longer than 255 bytes.
+    InvalidFamilyName,
+    /// A key is longer than 65,536 bytes.
+    KeyTooLarge,
+    /// A value is longer than 4 GiB - 1 byte.
+    ValueTooLarge,
+    /// An option or an argument has no meaning; the message says which values do.
+    InvalidArgument,
+}
+
+/// Where on disk a failure was met; every part may be unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Location {
+    /// The file, relative to the database's directory.
+    pub file: Option<String>,
+    /// Byte offset in the file.
+    pub offset: Option<u64>,
+    /// Number of the column family.
+    pub family: Option<u32>,
+    /// Page number within the column family.
+    pub page: Option<u32>,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = " (";
+        let mut part = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
+            write!(f, "{separator}{text}")?;
+            separator = ", ";
+            Ok(())
+        };
+        if let Some(file) = &self.file {
+            part(f, format_args!("file {file}"))?;
+        }
+        if let Some(offset) = self.offset {
+            part(f, format_args!("offset {offset}"))?;
+        }
+        if let Some(family) = self.family {
+            part(f, format_args!("family {family}"))?;
+        }
+        if let Some(page) = self.page {
+            part(f, format_args!("page {page}"))?;
+        }
+        if separator == ", " { f.write_str(")") } else { Ok(()) }
+    }
+}
+
+/// A failure: its [kind](Error::kind), a message, and where on disk it was met.
+///
+/// Cheap to clone, so that the first cause of a failed database can be handed to every later writer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}{}", .0.message, .0.location)]
+pub struct Error(Box<Detail>);
+
+#[derive(Debug, Clone)]
+struct Detail {
+    kind: ErrorKind,
+    message: String,
+    location: Location,
+    source: Option<Arc<io::Error>>,
+}
+
+impl Error {
+    /// A failure of `kind` that `message` explains.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Detail { kind, message: message.into(), location: Location::default(), source: None }))
+    }
+
+    /// Bytes on disk are wrong in the way that `message` says.
+    pub(crate) fn corruption(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corruption, message)
+    }
+
+    /// `operation` (a present participle, as in "writing the log") failed with `source`.
+    pub(crate) fn io(operation: &str, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfSpace,
+            _ => ErrorKind::Io,
+        };
+        let mut error = Self::new(kind, format!("{operation} failed: {source}"));
+        error.0.source = Some(Arc::new(source));
+        error
+    }
+
+    /// Adds the file, unless a deeper layer named one.
+    pub(crate) fn in_file(mut self, file: impl Into<String>) -> Self {
+        self.0.location.file.get_or_insert_with(|| file.into());
+        self
+    }
+
+    /// Adds the byte offset in the file, unless a deeper layer named one.
+    pub(crate) fn at_offset(mut self, offset: u64) -> Self {
+        self.0.location.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Adds the column family's number, unless a deeper layer named one.
+    pub(crate) fn of_family(mut self, family: u32) -> Self {
+        self.0.location.family.get_or_insert(family);
+        self
+    }
+
+    /// Adds the page number, unless a deeper layer named one.
+    pub(crate) fn on_page(mut self, page: u32) -> Self {
+        self.0.location.page.get_or_insert(page);
+        self
+    }
+
+    /// The error that every writer meets after this one ended all writing.
+    pub(crate) fn as_first_cause(&self) -> Self {
+        let mut later = self.clone();
+        later.0.kind = ErrorKind::WriteFailed;
+        later.0.message =
+            format!("the database takes no more writes until it is opened again, because {}", self.0.message);
+        later
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Where on disk the failure was met.
+    pub fn location(&self) -> &Location {
+        &self.0.location
+    }
+
+    /// The operating system's error, where there is one.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()
+    }
+}

@@ -1,0 +1,104 @@
+//! The traits behind which disks stand.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+/// How [`StorageBackend::open`] opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A new file, readable and writable by its owner alone; fails with `AlreadyExists` if there is one.
+    Create,
+}
+
+/// A directory that holds one database.
+///
+/// Paths are relative to it and use `/`. Nothing that a method did to a *directory* (create, rename, remove) is
+/// durable before [`sync_directory`](Self::sync_directory) of the directory that holds the entry returns; nothing that was written to a *file* is
+/// durable before [`StorageFile::sync`] returns. The engine relies on no other ordering.
+pub trait StorageBackend: Debug + Send + Sync + 'static {
+    /// Opens a file. Each call gives a descriptor of its own.
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Names (without the directory) of the files in `directory` (`""` is the database's own), in no order.
+    /// `NotFound` if there is no such directory.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+
+    /// Creates a directory (`""` is the database's own) that its owner alone may enter. One that exists is left as it is.
+    fn create_directory(&self, directory: &str) -> io::Result<()>;
+
+    /// Makes the entries of a directory durable.
+    fn sync_directory(&self, directory: &str) -> io::Result<()>;
+
+    /// Renames a file, replacing one that has the new name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Takes the lock of the file at `path`, creating the file unless `shared`. `WouldBlock` if another opener, in this
+    /// process or another, holds it. A shared lock excludes only exclusive ones.
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>>;
+}
+
+/// Held while a database is open; dropping it gives the lock back.
+pub trait StorageLock: Debug + Send + Sync {}
+
+/// An open file. All methods may be called from several threads at once.
+pub trait StorageFile: Debug + Send + Sync {
+    /// Fills `buffer` from `offset`; `UnexpectedEof` if the file ends before.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes the concatenation of `parts` at `offset`.
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let mut offset = offset;
+        for part in parts {
+            self.write_at(part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written through any descriptor of the file durable, with the length needed to read it.
+    /// An error is final: what was written may be lost whatever a later call says.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is 0.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file, or extends it with a hole.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves the range on the disk, extending the file if it is shorter, so that a write into it cannot
+    /// meet a full disk. What was never written reads as zeros. `StorageFull` if there is no room.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Gives the range back to the file system where it can; it then reads as zeros or as before.
+    fn deallocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// A shared mapping of the first `len` bytes, which must be written already (not merely reserved): storing into
+    /// it is a write that survives a killed process. `None` where the backend has no mappings.
+    fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
+        let _ = len;
+        Ok(None)
+    }
+}
+
+/// A shared mapping of a file, into which disjoint ranges may be stored from several threads at once.
+pub trait SharedMapping: Debug + Send + Sync {
+    /// Copies `bytes` to `offset`. The caller keeps the range inside the mapping and to itself; a range
+    /// outside of it panics.
+    fn store(&self, offset: u64, bytes: &[u8]);
+}

@@ -1,0 +1,1 @@
+//! The pool of descriptors onto the data file.

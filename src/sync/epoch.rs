@@ -1,0 +1,68 @@
+//! Epoch-based reclamation (crossbeam-epoch): memory that lock-free readers may still look at is given back
+//! only after every reader that could have seen it has left.
+//!
+//! Source: K. Fraser, "Practical lock-freedom", 2004, chapter 5.
+
+/// While a guard lives, nothing that was reachable when it was made is given back.
+#[cfg(not(loom))]
+pub(crate) use crossbeam_epoch::Guard;
+
+/// Enters an epoch. Costs a thread-local look-up and a fence; touches nothing that threads share.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn pin() -> Guard {
+    crossbeam_epoch::pin()
+}
+
+/// Runs `reclaim` after every guard that lives now is gone.
+#[cfg(not(loom))]
+pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
+    guard.defer(reclaim);
+    guard.flush();
+}
+
+#[cfg(loom)]
+pub(crate) use model::{Guard, defer, pin};
+
+/// A stand-in with the same promise: what is deferred runs once no guard lives.
+#[cfg(loom)]
+mod model {
+    use loom::lazy_static;
+    use loom::sync::Mutex;
+
+    type Deferred = Box<dyn FnOnce() + Send>;
+
+    #[derive(Default)]
+    struct Epochs {
+        guards: usize,
+        deferred: Vec<Deferred>,
+    }
+
+    lazy_static! {
+        static ref EPOCHS: Mutex<Epochs> = Mutex::new(Epochs::default());
+    }
+
+    pub(crate) struct Guard(());
+
+    pub(crate) fn pin() -> Guard {
+        EPOCHS.lock().unwrap().guards += 1;
+        Guard(())
+    }
+
+    pub(crate) fn defer(_guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
+        EPOCHS.lock().unwrap().deferred.push(Box::new(reclaim));
+    }
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let due = {
+                let mut epochs = EPOCHS.lock().unwrap();
+                epochs.guards -= 1;
+                if epochs.guards == 0 { std::mem::take(&mut epochs.deferred) } else { Vec::new() }
+            };
+            for reclaim in due {
+                reclaim();
+            }
+        }
+    }
+}
