@@ -1,1 +1,21 @@
-//! (being built)
+//! Column families: what each one is made of, how it is read, and how its memtables become its tree.
+//!
+//! Invariants:
+//! 1. The [`View`](view::View) describes every family at one moment. It is replaced as a whole, never changed.
+//! 2. A memtable is frozen under its family's write lock: every commit is wholly before or wholly after the cut.
+//! 3. A merge takes only memtables whose commits are all visible, so a tree never holds what a reader may not see.
+//! 4. A tree version's pages stay until nobody but the family holds that version or an older one.
+//!
+//! Start reading at [`family`], then [`view`], [`cursor`] and [`merge`].
+
+pub(crate) mod catalog;
+pub(crate) mod cursor;
+pub(crate) mod family;
+pub(crate) mod merge;
+pub(crate) mod options;
+pub(crate) mod read;
+pub(crate) mod stall;
+pub(crate) mod trees;
+pub(crate) mod value;
+pub(crate) mod view;
+pub(crate) mod work;

@@ -21,6 +21,17 @@ pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
     guard.flush();
 }
 
+/// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
+#[cfg(not(loom))]
+pub(crate) fn collect() {
+    for _ in 0..4 {
+        pin().flush();
+    }
+}
+
+#[cfg(loom)]
+pub(crate) fn collect() {}
+
 #[cfg(loom)]
 pub(crate) use model::{Guard, defer, pin};
 

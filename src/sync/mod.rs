@@ -3,6 +3,7 @@
 //! Compiled with `--cfg loom`, the same names come from the model checker, and the protocols built on them
 //! ([`sequencer`], the frame table, the view cell) are explored in every interleaving.
 
+pub(crate) mod arc_cell;
 pub(crate) mod epoch;
 pub(crate) mod lock;
 pub(crate) mod sequencer;

@@ -1,1 +1,18 @@
-//! (being built)
+//! Transactions: how commits enter the log and the memtables, and how readers see them.
+//!
+//! Invariants:
+//! 1. Within a family, the order of the write lock is the order of sequence numbers: the lock is held from
+//!    before the number is assigned until the entries are in the memtable.
+//! 2. A commit is completed only when its record is written in full and its entries are all in memtables, and, if it asked for
+//!    it, when the log is durable through it. It is visible when all commits up to it are complete.
+//! 3. A commit is acknowledged when it is visible.
+//! 4. After the first failure on the write path nothing is completed any more.
+//!
+//! Start reading at [`commit`], then [`batch`] and [`handle`].
+
+pub(crate) mod batch;
+pub(crate) mod commit;
+pub(crate) mod handle;
+pub(crate) mod iter;
+pub(crate) mod latch;
+pub(crate) mod snapshot;

@@ -1,0 +1,394 @@
+//! The cursor over a whole family: memtables and tree as one sorted map.
+//!
+//! Invariants, while the cursor stands on an entry with key *k* and goes forward (backward is the mirror image):
+//! 1. Every source stands on its first key at or above *k*, or is at its end.
+//! 2. The entry is that of the newest source whose key equals *k*.
+//! 3. It is neither a deletion nor covered by a range deletion of a newer source.
+
+use std::cmp::Ordering;
+
+use crate::btree::TreeCursor;
+use crate::codec::ids::SequenceNumber;
+use crate::codec::key;
+use crate::column_family::read::memtable_value;
+use crate::column_family::value::Value;
+use crate::column_family::view::FamilyView;
+use crate::error::Result;
+use crate::memtable::{Found, Memtable, MemtableCursor};
+use crate::sync::Arc;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Not positioned: before the first entry when going forward, after the last when going backward.
+    Nowhere,
+    /// Before the first entry.
+    Start,
+    /// After the last entry.
+    End,
+    Table(usize),
+    Tree,
+}
+
+struct TableSource {
+    table: Arc<Memtable>,
+    cursor: MemtableCursor,
+}
+
+/// Walks a family at one moment, both ways; turns around anywhere. Owns what it needs.
+pub(crate) struct FamilyCursor {
+    /// Newest first; those that hold anything.
+    tables: Vec<TableSource>,
+    tree: TreeCursor,
+    /// Disjoint ranges, ascending, in which the memtables delete everything that the tree holds.
+    hidden: Vec<(Vec<u8>, Vec<u8>)>,
+    at: SequenceNumber,
+    forward: bool,
+    place: Place,
+    /// Keeps the tree's pages.
+    view: Arc<FamilyView>,
+}
+
+impl FamilyView {
+    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> FamilyCursor {
+        let tables: Vec<_> = self
+            .memtables()
+            .map(|table| TableSource { table: Arc::clone(table), cursor: table.cursor(at) })
+            .collect();
+        let mut hidden = Vec::new();
+        for source in &tables {
+            if source.table.has_range_deletions() {
+                let ranges = source.table.deleted_ranges(at);
+                hidden.extend(ranges.into_iter().map(|(start, end)| (start.to_vec(), end.to_vec())));
+            }
+        }
+        FamilyCursor {
+            tables,
+            tree: TreeCursor::new(self.tree.tree, Arc::clone(self.family.store())),
+            hidden: join(hidden),
+            at,
+            forward: true,
+            place: Place::Nowhere,
+            view: Arc::clone(self),
+        }
+    }
+}
+
+/// Joins ranges that overlap or touch; the result is disjoint and ascending.
+pub(crate) fn join<K: AsRef<[u8]>>(mut ranges: Vec<(K, K)>) -> Vec<(K, K)> {
+    ranges.sort_by(|a, b| key::compare(a.0.as_ref(), b.0.as_ref()));
+    let mut joined: Vec<(K, K)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some(last) if key::compare(start.as_ref(), last.1.as_ref()).is_le() => {
+                if key::compare(end.as_ref(), last.1.as_ref()).is_gt() {
+                    last.1 = end;
+                }
+            }
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+impl FamilyCursor {
+    /// Whether the cursor stands on an entry.
+    #[inline]
+    pub(crate) fn valid(&self) -> bool {
+        matches!(self.place, Place::Table(_) | Place::Tree)
+    }
+
+    /// The key that the cursor stands on; empty if it stands on none.
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        match self.place {
+            Place::Table(i) => self.tables[i].cursor.key(),
+            Place::Tree => self.tree.key(),
+            _ => &[],
+        }
+    }
+
+    /// The value of the entry; empty if the cursor stands on none. A large value is read now.
+    pub(crate) fn value(&mut self) -> Result<&[u8]> {
+        match self.place {
+            Place::Table(i) => match self.tables[i].cursor.found() {
+                Found::Put(bytes) => Ok(bytes),
+                Found::Deleted => unreachable!("the cursor stands on a deletion"),
+            },
+            Place::Tree => self.tree.value(),
+            _ => Ok(&[]),
+        }
+    }
+
+    /// The value in a form that outlives the cursor's next step.
+    pub(crate) fn owned_value(&mut self) -> Result<Value> {
+        if self.place == Place::Tree {
+            let value = self.tree.value()?;
+            if Value::is_small(value.len()) {
+                return Ok(Value::copy(value));
+            }
+            let (page, range) = self.tree.pinned_value()?;
+            return Ok(Value::in_page(page, range));
+        }
+        let Place::Table(i) = self.place else { return Ok(Value::copy(&[])) };
+        let source = &self.tables[i];
+        match source.cursor.found() {
+            Found::Put(bytes) => Ok(memtable_value(&source.table, bytes)),
+            Found::Deleted => unreachable!("the cursor stands on a deletion"),
+        }
+    }
+
+    /// To the first entry at or above `key`.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        self.start(true, |cursor| cursor.seek(key));
+        self.tree.seek(key)?;
+        self.settle_forward()
+    }
+
+    /// To the last entry at or below `key`.
+    pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        self.start(false, |cursor| cursor.seek_for_prev(key));
+        self.tree.seek_for_prev(key)?;
+        self.settle_backward()
+    }
+
+    /// To the first entry.
+    pub(crate) fn first(&mut self) -> Result<bool> {
+        self.start(true, MemtableCursor::first);
+        self.tree.first()?;
+        self.settle_forward()
+    }
+
+    /// To the last entry.
+    pub(crate) fn last(&mut self) -> Result<bool> {
+        self.start(false, MemtableCursor::last);
+        self.tree.last()?;
+        self.settle_backward()
+    }
+
+    fn start(&mut self, forward: bool, position: impl Fn(&mut MemtableCursor) -> bool) {
+        // An error on the way leaves the cursor nowhere, not on a stale entry.
+        self.place = Place::Nowhere;
+        self.forward = forward;
+        for source in &mut self.tables {
+            position(&mut source.cursor);
+        }
+    }
+
+    /// To the next entry; from nowhere, to the first.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<bool> {
+        if self.place == Place::Tree && self.tables.is_empty() {
+            self.forward = true;
+            if self.tree.next()? {
+                return Ok(true);
+            }
+            self.place = Place::End;
+            return Ok(false);
+        }
+        match self.place {
+            Place::Nowhere | Place::Start => self.first(),
+            Place::End => Ok(false),
+            _ => {
+                if !self.forward {
+                    self.turn_forward()?;
+                }
+                self.step_over_forward()?;
+                self.settle_forward()
+            }
+        }
+    }
+
+    /// To the entry before; from nowhere, to the last.
+    #[inline]
+    pub(crate) fn prev(&mut self) -> Result<bool> {
+        if self.place == Place::Tree && self.tables.is_empty() {
+            self.forward = false;
+            if self.tree.prev()? {
+                return Ok(true);
+            }
+            self.place = Place::Start;
+            return Ok(false);
+        }
+        match self.place {
+            Place::Nowhere | Place::End => self.last(),
+            Place::Start => Ok(false),
+            _ => {
+                if self.forward {
+                    self.turn_backward()?;
+                }
+                self.step_over_backward()?;
+                self.settle_backward()
+            }
+        }
+    }
+
+    fn turn_forward(&mut self) -> Result<()> {
+        let key = self.key().to_vec();
+        let place = self.place;
+        for (i, source) in self.tables.iter_mut().enumerate() {
+            if place != Place::Table(i) {
+                source.cursor.seek(&key);
+            }
+        }
+        if place != Place::Tree {
+            self.tree.seek(&key)?;
+        }
+        self.forward = true;
+        Ok(())
+    }
+
+    fn turn_backward(&mut self) -> Result<()> {
+        let key = self.key().to_vec();
+        let place = self.place;
+        for (i, source) in self.tables.iter_mut().enumerate() {
+            if place != Place::Table(i) {
+                source.cursor.seek_for_prev(&key);
+            }
+        }
+        if place != Place::Tree {
+            self.tree.seek_for_prev(&key)?;
+        }
+        self.forward = false;
+        Ok(())
+    }
+
+    /// Moves every source that stands on the present key to its next one, the present source last.
+    fn step_over_forward(&mut self) -> Result<()> {
+        for i in 0..self.tables.len() {
+            if self.place != Place::Table(i) && self.table_stands_on_key(i) {
+                self.tables[i].cursor.next();
+            }
+        }
+        match self.place {
+            Place::Table(i) => {
+                if self.tree.valid() && self.tree.key() == self.tables[i].cursor.key() {
+                    self.tree.next()?;
+                }
+                self.tables[i].cursor.next();
+            }
+            _ => {
+                self.tree.next()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step_over_backward(&mut self) -> Result<()> {
+        for i in 0..self.tables.len() {
+            if self.place != Place::Table(i) && self.table_stands_on_key(i) {
+                self.tables[i].cursor.prev();
+            }
+        }
+        match self.place {
+            Place::Table(i) => {
+                if self.tree.valid() && self.tree.key() == self.tables[i].cursor.key() {
+                    self.tree.prev()?;
+                }
+                self.tables[i].cursor.prev();
+            }
+            _ => {
+                self.tree.prev()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table_stands_on_key(&self, i: usize) -> bool {
+        let cursor = &self.tables[i].cursor;
+        cursor.valid() && cursor.key() == self.key()
+    }
+
+    /// Finds the entry to stand on: the lowest key of all sources, of the newest source that has it.
+    fn settle_forward(&mut self) -> Result<bool> {
+        loop {
+            let Some(place) = self.choose(Ordering::Less) else {
+                self.place = Place::End;
+                return Ok(false);
+            };
+            self.place = place;
+            match place {
+                Place::Tree => match self.hiding_range() {
+                    None => return Ok(true),
+                    Some(range) => {
+                        let end = std::mem::take(&mut self.hidden[range].1);
+                        let moved = self.tree.seek(&end);
+                        self.hidden[range].1 = end;
+                        moved?;
+                    }
+                },
+                Place::Table(i) if self.shows(i) => return Ok(true),
+                _ => self.step_over_forward()?,
+            }
+        }
+    }
+
+    fn settle_backward(&mut self) -> Result<bool> {
+        loop {
+            let Some(place) = self.choose(Ordering::Greater) else {
+                self.place = Place::Start;
+                return Ok(false);
+            };
+            self.place = place;
+            match place {
+                Place::Tree => match self.hiding_range() {
+                    None => return Ok(true),
+                    Some(range) => {
+                        let start = std::mem::take(&mut self.hidden[range].0);
+                        let moved = self.before(&start);
+                        self.hidden[range].0 = start;
+                        moved?;
+                    }
+                },
+                Place::Table(i) if self.shows(i) => return Ok(true),
+                _ => self.step_over_backward()?,
+            }
+        }
+    }
+
+    /// Moves the tree's cursor to the last key below `key`.
+    fn before(&mut self, key: &[u8]) -> Result<()> {
+        if self.tree.seek_for_prev(key)? && self.tree.key() == key {
+            self.tree.prev()?;
+        }
+        Ok(())
+    }
+
+    /// The source whose key is the most `wanted` of all; the newest of several with the same key.
+    fn choose(&self, wanted: Ordering) -> Option<Place> {
+        let mut best: Option<(Place, &[u8])> = None;
+        for (i, source) in self.tables.iter().enumerate() {
+            if source.cursor.valid() {
+                let candidate = source.cursor.key();
+                if best.is_none_or(|(_, key)| key::compare(candidate, key) == wanted) {
+                    best = Some((Place::Table(i), candidate));
+                }
+            }
+        }
+        if self.tree.valid() && best.is_none_or(|(_, key)| key::compare(self.tree.key(), key) == wanted) {
+            return Some(Place::Tree);
+        }
+        best.map(|(place, _)| place)
+    }
+
+    /// Whether the entry of memtable `i` is a value that no newer memtable's range deletion covers.
+    fn shows(&self, i: usize) -> bool {
+        let cursor = &self.tables[i].cursor;
+        matches!(cursor.found(), Found::Put(_))
+            && !self.tables[..i].iter().any(|newer| {
+                newer.table.has_range_deletions() && newer.table.covering(cursor.key(), self.at).is_some()
+            })
+    }
+
+    /// The range of `hidden` that covers the tree's present key.
+    fn hiding_range(&self) -> Option<usize> {
+        let key = self.tree.key();
+        let after = self.hidden.partition_point(|(start, _)| key::compare(start, key).is_le());
+        let range = after.checked_sub(1)?;
+        key::compare(key, &self.hidden[range].1).is_lt().then_some(range)
+    }
+
+    /// The moment that the cursor walks.
+    pub(crate) fn view(&self) -> &Arc<FamilyView> {
+        &self.view
+    }
+}

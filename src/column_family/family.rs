@@ -1,0 +1,206 @@
+//! What one column family is made of.
+
+use crate::btree::Tree;
+use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::column_family::options::FamilyOptions;
+use crate::column_family::stall::Stall;
+use crate::column_family::trees::Trees;
+use crate::column_family::view::{FamilyView, Frozen, View};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memtable::{Memtable, MemtableWriter};
+use crate::segment::PartitionedStorageBackend;
+use crate::sync::arc_cell::ArcCell;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
+
+/// Memtables of a family that may wait for a merge.
+pub(crate) const MAX_FROZEN: usize = 4;
+
+/// The part of a family that the holder of its write lock owns.
+pub(crate) struct WriteSide {
+    pub(crate) writer: MemtableWriter,
+}
+
+/// One column family. Locks are taken in the order `write`, `merging`, `trees`, then the cell of views.
+pub(crate) struct Family {
+    id: FamilyId,
+    slot: usize,
+    name: Mutex<Arc<str>>,
+    options: FamilyOptions,
+    store: Arc<PartitionedStorageBackend>,
+    /// The write lock: held while a commit's entries go into the active memtable.
+    pub(crate) write: Mutex<WriteSide>,
+    /// Held by the one merge or compaction that may run at a time.
+    pub(crate) merging: Mutex<()>,
+    pub(crate) trees: Mutex<Trees>,
+    /// Where writers wait for memtables to be merged.
+    pub(crate) stall: Stall,
+    dropped: AtomicBool,
+    /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
+    active_segment: AtomicU64,
+    memtable_bytes: AtomicUsize,
+    pub(crate) counters: Counters,
+}
+
+/// What a family counts of its own work.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) bytes_inserted: AtomicU64,
+    pub(crate) freezes: AtomicU64,
+    pub(crate) merges: AtomicU64,
+    pub(crate) entries_merged: AtomicU64,
+    pub(crate) entries_rewritten: AtomicU64,
+    pub(crate) pages_written: AtomicU64,
+    pub(crate) merge_nanoseconds: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// What a family is made from: new, or as the catalog recorded it.
+pub(crate) struct Origin {
+    pub(crate) id: FamilyId,
+    pub(crate) slot: usize,
+    pub(crate) name: Arc<str>,
+    pub(crate) options: FamilyOptions,
+    pub(crate) tree: Tree,
+    pub(crate) merged_through: SequenceNumber,
+}
+
+impl Family {
+    /// The family and its first view.
+    pub(crate) fn new(
+        origin: Origin,
+        store: Arc<PartitionedStorageBackend>,
+        memtable_bytes: usize,
+    ) -> Arc<FamilyView> {
+        let writer = Memtable::create(memtable_bytes);
+        let active = Arc::clone(writer.table());
+        let trees = Trees::new(origin.tree, origin.merged_through);
+        let tree = Arc::clone(trees.current());
+        let family = Arc::new(Self {
+            id: origin.id,
+            slot: origin.slot,
+            name: Mutex::new(origin.name),
+            options: origin.options,
+            store,
+            write: Mutex::new(WriteSide { writer }),
+            merging: Mutex::new(()),
+            trees: Mutex::new(trees),
+            stall: Stall::default(),
+            dropped: AtomicBool::new(false),
+            active_segment: AtomicU64::new(u64::MAX),
+            memtable_bytes: AtomicUsize::new(memtable_bytes),
+            counters: Counters::default(),
+        });
+        Arc::new(FamilyView { family, active, frozen: Vec::new(), tree })
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> FamilyId {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.lock())
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        *self.name.lock() = name.into();
+    }
+
+    pub(crate) fn options(&self) -> &FamilyOptions {
+        &self.options
+    }
+
+    #[inline]
+    pub(crate) fn store(&self) -> &Arc<PartitionedStorageBackend> {
+        &self.store
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Ends writing and merging; what readers hold stays.
+    pub(crate) fn set_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+        self.stall.wake();
+    }
+
+    /// Bytes at which the active memtable is frozen.
+    #[inline]
+    pub(crate) fn memtable_bytes(&self) -> usize {
+        self.memtable_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_memtable_bytes(&self, bytes: usize) {
+        self.memtable_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Log segment of the oldest record that is only in the active memtable; `u64::MAX` if there is none.
+    pub(crate) fn active_segment(&self) -> u64 {
+        self.active_segment.load(Ordering::SeqCst)
+    }
+
+    /// A record that goes into the active memtable is about to be appended at or after `segment`. Call under the write lock.
+    #[inline]
+    pub(crate) fn note_segment(&self, segment: u64) {
+        if self.active_segment.load(Ordering::Relaxed) == u64::MAX {
+            self.active_segment.store(segment, Ordering::SeqCst);
+        }
+    }
+
+    /// Freezes the active memtable unless it is empty. Call with the write lock's content; fails if `MAX_FROZEN` wait already.
+    pub(crate) fn freeze(&self, side: &mut WriteSide, views: &ArcCell<View>) -> Result<bool> {
+        if side.writer.table().is_empty() {
+            return Ok(false);
+        }
+        let writer = Memtable::create(self.memtable_bytes());
+        let active = Arc::clone(writer.table());
+        let first_segment = self.active_segment();
+        let frozen = views.update(|view| {
+            let Ok(old) = view.family(self.slot, self.id) else { return (view.clone(), false) };
+            if old.frozen.len() >= MAX_FROZEN {
+                return (view.clone(), false);
+            }
+            let mut frozen = Vec::with_capacity(old.frozen.len() + 1);
+            frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });
+            frozen.extend(old.frozen.iter().cloned());
+            let new = FamilyView {
+                family: Arc::clone(&old.family),
+                active: Arc::clone(&active),
+                frozen,
+                tree: Arc::clone(&old.tree),
+            };
+            (view.with(self.slot, Some(Arc::new(new))), true)
+        });
+        if frozen {
+            side.writer = writer;
+            // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then the view, misses neither.
+            self.active_segment.store(u64::MAX, Ordering::SeqCst);
+            self.stall.frozen();
+            Counters::add(&self.counters.freezes, 1);
+        }
+        Ok(frozen)
+    }
+}
+
+/// Refuses names that are no family names.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(Error::new(
+            ErrorKind::InvalidFamilyName,
+            format!("a column family's name has 1 to 255 bytes, not {}", name.len()),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Point reads, counts: what needs no cursor.
+
+use crate::btree::{FoundValue, load_run};
+use crate::codec::ids::SequenceNumber;
+use crate::column_family::value::Value;
+use crate::column_family::view::FamilyView;
+use crate::error::Result;
+use crate::memtable::{Found, Memtable};
+use crate::page::PageRef;
+use crate::sync::Arc;
+use crate::sync::epoch::Guard;
+
+impl FamilyView {
+    /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and one descent.
+    pub(crate) fn get(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<Option<Value>> {
+        if let Some((table, found)) = self.in_memtables(key, at) {
+            return Ok(match found {
+                Found::Put(bytes) => Some(memtable_value(table, bytes)),
+                Found::Deleted => None,
+            });
+        }
+        let store = self.family.store();
+        let Some(found) = self.tree.tree.get(store, key, guard)? else { return Ok(None) };
+        let value = match found {
+            FoundValue::Inline(PageRef::Run(run), range) if !Value::is_small(range.len()) => {
+                Value::copy(&run[range])
+            }
+            FoundValue::Inline(page, range) => Value::copy(&page[range]),
+            FoundValue::Run(pointer, len) => {
+                let page = load_run(store, pointer, len)?;
+                Value::in_page(page, crate::page::HEADER_LEN..crate::page::HEADER_LEN + len as usize)
+            }
+        };
+        Ok(Some(value))
+    }
+
+    /// Whether `key` has a value at `at`. Reads no large value.
+    pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<bool> {
+        match self.in_memtables(key, at) {
+            Some((_, Found::Put(_))) => Ok(true),
+            Some((_, Found::Deleted)) => Ok(false),
+            None => self.tree.tree.contains(self.family.store(), key, guard),
+        }
+    }
+
+    #[inline]
+    fn in_memtables(&self, key: &[u8], at: SequenceNumber) -> Option<(&Arc<Memtable>, Found<'_>)> {
+        self.memtables().find_map(|table| Some((table, table.get(key, at)?)))
+    }
+
+    /// Entries at `at`, exactly: what the tree counts, corrected by every key in the memtables. Costs a look-up in the tree
+    /// per such key, and a scan where range deletions wait to be merged.
+    pub(crate) fn len(self: &Arc<Self>, at: SequenceNumber) -> Result<u64> {
+        let tree = &self.tree.tree;
+        if self.memtables().next().is_none() {
+            return Ok(tree.entries);
+        }
+        if self.memtables().any(|table| table.has_range_deletions()) {
+            let mut cursor = self.cursor(at);
+            let mut count = 0;
+            let mut on = cursor.first()?;
+            while on {
+                count += 1;
+                on = cursor.next()?;
+            }
+            return Ok(count);
+        }
+        let mut count = tree.entries;
+        let tables: Vec<_> = self.memtables().collect();
+        for (age, table) in tables.iter().enumerate() {
+            let mut cursor = table.cursor(at);
+            let mut on = cursor.first();
+            while on {
+                let key = cursor.key();
+                // A newer memtable speaks for the key if it has it.
+                if !tables[..age].iter().any(|newer| newer.get(key, at).is_some()) {
+                    let guard = crate::sync::epoch::pin();
+                    let in_tree = tree.contains(self.family.store(), key, &guard)?;
+                    match cursor.found() {
+                        Found::Put(_) if !in_tree => count += 1,
+                        Found::Deleted if in_tree => count -= 1,
+                        _ => {}
+                    }
+                }
+                on = cursor.next();
+            }
+        }
+        Ok(count)
+    }
+}
+
+pub(crate) fn memtable_value(table: &Arc<Memtable>, bytes: &[u8]) -> Value {
+    if Value::is_small(bytes.len()) {
+        Value::copy(bytes)
+    } else {
+        Value::in_memtable(Memtable::hold(table, bytes))
+    }
+}

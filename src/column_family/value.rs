@@ -1,0 +1,101 @@
+//! Values as readers get them.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+
+use crate::memtable::HeldBytes;
+use crate::page::PinnedPage;
+
+/// Values up to this many bytes are copied; larger ones are held where they stand.
+const COPY_LIMIT: usize = 1024;
+
+/// The bytes of a value. Dereferences to `[u8]`.
+///
+/// A small value is a copy. A large one (above 1 KiB) is held in the page cache or memtable that it was found in, without a
+/// copy, until this is dropped; it stays the same whatever is written, merged or dropped meanwhile.
+///
+/// ```
+/// # fn main() -> peristyle::Result<()> {
+/// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+/// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+/// # let blocks = db.create_column_family("blocks", FamilyOptions::default())?;
+/// blocks.put(b"genesis", b"in the beginning")?;
+/// let value = blocks.get(b"genesis")?.unwrap();
+/// assert_eq!(&value[..6], b"in the");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Value(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Copied(Box<[u8]>),
+    Page(PinnedPage, Range<usize>),
+    Memtable(HeldBytes),
+}
+
+impl Value {
+    pub(crate) fn copy(bytes: &[u8]) -> Self {
+        Self(Bytes::Copied(bytes.into()))
+    }
+
+    /// Whether a value of `len` bytes is better copied than held.
+    pub(crate) fn is_small(len: usize) -> bool {
+        len <= COPY_LIMIT
+    }
+
+    pub(crate) fn in_page(page: PinnedPage, range: Range<usize>) -> Self {
+        Self(Bytes::Page(page, range))
+    }
+
+    pub(crate) fn in_memtable(held: HeldBytes) -> Self {
+        Self(Bytes::Memtable(held))
+    }
+
+    /// The bytes as a vector of their own.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self[..].to_vec()
+    }
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Copied(bytes) => bytes,
+            Bytes::Page(page, range) => &page[range.clone()],
+            Bytes::Memtable(held) => held,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self[..].fmt(f)
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value {
+    fn eq(&self, other: &T) -> bool {
+        self[..] == *other.as_ref()
+    }
+}
+
+impl Eq for Value {}
+
+impl From<Value> for Vec<u8> {
+    fn from(value: Value) -> Self {
+        match value.0 {
+            Bytes::Copied(bytes) => bytes.into_vec(),
+            _ => value.to_vec(),
+        }
+    }
+}

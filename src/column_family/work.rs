@@ -1,0 +1,96 @@
+//! The queue of background work.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::column_family::family::Family;
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// What a background thread does next.
+pub(crate) enum Job {
+    Merge(Arc<Family>),
+    Checkpoint,
+}
+
+#[derive(Default)]
+struct State {
+    merges: VecDeque<Arc<Family>>,
+    checkpoint: bool,
+    running: usize,
+    stopped: bool,
+}
+
+/// Jobs that wait for a background thread. A family waits at most once.
+#[derive(Default)]
+pub(crate) struct Work {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Work {
+    /// Asks for a merge of `family`'s frozen memtables.
+    pub(crate) fn request_merge(&self, family: &Arc<Family>) {
+        let mut state = self.state.lock();
+        if !state.merges.iter().any(|waiting| Arc::ptr_eq(waiting, family)) {
+            state.merges.push_back(Arc::clone(family));
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Asks for a checkpoint.
+    pub(crate) fn request_checkpoint(&self) {
+        self.state.lock().checkpoint = true;
+        self.changed.notify_all();
+    }
+
+    /// The next job, as soon as there is one; `None` once the database stops. Call [`finish`](Self::finish) after it.
+    pub(crate) fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            // Merges first: writers may wait for them.
+            let job = match state.merges.pop_front() {
+                Some(family) => Some(Job::Merge(family)),
+                None => std::mem::take(&mut state.checkpoint).then_some(Job::Checkpoint),
+            };
+            if let Some(job) = job {
+                state.running += 1;
+                return Some(job);
+            }
+            state = self.changed.wait(state);
+        }
+    }
+
+    /// A job that [`next`](Self::next) gave is done.
+    pub(crate) fn finish(&self) {
+        self.state.lock().running -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing waits or runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.merges.is_empty() && !state.checkpoint && state.running == 0
+    }
+
+    /// Ends all waiting; what runs is asked to stop by [`is_stopped`](Self::is_stopped).
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
+    /// Waits until work may have changed, or for `timeout`.
+    pub(crate) fn pause(&self, timeout: Duration) {
+        let state = self.state.lock();
+        if !state.stopped {
+            drop(self.changed.wait_for(state, timeout));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The background threads: some that merge and make checkpoints, and one that keeps the clock.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::column_family::family::Family;
+use crate::column_family::work::Job;
+use crate::db::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+
+/// How often the clock looks at the log.
+const TICK: Duration = Duration::from_millis(20);
+/// How often it looks at budgets, idle families and what readers let go of.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// How often merged trees are made durable at least.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a merge that met a full disk waits before it is tried again.
+const SPACE_PATIENCE: Duration = Duration::from_millis(200);
+
+impl Shared {
+    pub(super) fn spawn_threads(self: &Arc<Self>) -> Result<()> {
+        let spawn = |name: String, run: fn(&Arc<Self>)| {
+            let shared = Arc::clone(self);
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || {
+                    // A broken invariant ends all writing; it must not leave writers waiting.
+                    if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
+                        shared
+                            .pipeline
+                            .fail(Error::new(ErrorKind::WriteFailed, "a background thread panicked"));
+                    }
+                })
+                .map_err(|error| Error::io("starting a background thread", error))?;
+            self.threads.lock().push(thread);
+            Ok(())
+        };
+        for number in 0..self.options.background_threads {
+            spawn(format!("peristyle-work-{number}"), Self::work)?;
+        }
+        spawn("peristyle-clock".into(), Self::keep_clock)
+    }
+
+    fn work(self: &Arc<Self>) {
+        while let Some(job) = self.pipeline.work.next() {
+            // The guard also counts a job that panics as finished.
+            let _finished = Finished(self);
+            match job {
+                Job::Merge(family) => self.merge_in_background(&family),
+                Job::Checkpoint => {
+                    if let Err(error) = self.checkpoint_for_log() {
+                        tracing::warn!(%error, "a checkpoint was put off");
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge_in_background(&self, family: &Arc<Family>) {
+        let stop = || self.pipeline.work.is_stopped();
+        match family.merge(&self.pipeline.merge_context(&stop)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
+                family.stall.obstruct(error);
+                // What the last checkpoint needed and the trees do not may be enough.
+                if let Err(error) = self.checkpoint() {
+                    tracing::warn!(%error, "a checkpoint was put off");
+                }
+                std::thread::sleep(SPACE_PATIENCE);
+                self.pipeline.work.request_merge(family);
+            }
+            Err(error) if error.kind() == ErrorKind::Closed => {}
+            Err(error) => {
+                self.pipeline.fail(error);
+            }
+        }
+    }
+
+    /// A checkpoint, after merging what keeps the oldest log segments.
+    fn checkpoint_for_log(&self) -> Result<()> {
+        if let Some(log) = &self.pipeline.log
+            && self.log_is_long()
+        {
+            let newest = log.segment_of_next();
+            let view = self.pipeline.views.load_full();
+            for family in view.families() {
+                let oldest = family.frozen.iter().map(|frozen| frozen.first_segment).min();
+                if family.family.active_segment().min(oldest.unwrap_or(u64::MAX)) < newest {
+                    self.drain(&family.family)?;
+                }
+            }
+        }
+        self.checkpoint()
+    }
+
+    fn log_is_long(&self) -> bool {
+        let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
+        let limit = self.options.log_limit_bytes / 2;
+        self.pipeline.log.as_ref().is_some_and(|log| log.bytes_since(first) > limit)
+    }
+
+    fn keep_clock(self: &Arc<Self>) {
+        let mut synced = Instant::now();
+        let mut looked = Instant::now();
+        let mut checkpointed = Instant::now();
+        let mut written_before = Vec::new();
+        while !self.pipeline.work.is_stopped() {
+            self.pipeline.work.pause(TICK);
+            if self.pipeline.latch.check().is_err() {
+                continue;
+            }
+            if synced.elapsed() >= self.options.sync_interval {
+                synced = Instant::now();
+                self.keep_log_synced();
+            }
+            self.prepare_log();
+            if self.log_is_long() {
+                self.pipeline.work.request_checkpoint();
+            }
+            if looked.elapsed() >= LOOK_AROUND {
+                looked = Instant::now();
+                self.look_around(&mut written_before, &mut checkpointed);
+            }
+        }
+    }
+
+    fn keep_log_synced(&self) {
+        if let Some(log) = &self.pipeline.log
+            && log.durable() < log.last_assigned()
+            && let Err(error) = log.sync()
+        {
+            self.pipeline.fail(error);
+        }
+    }
+
+    fn prepare_log(&self) {
+        if let Some(log) = &self.pipeline.log
+            && let Err(error) = log.prepare()
+            && error.kind() != ErrorKind::OutOfSpace
+        {
+            self.pipeline.fail(error);
+        }
+    }
+
+    /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints.
+    fn look_around(&self, written_before: &mut Vec<(u32, u64)>, checkpointed: &mut Instant) {
+        self.rebalance();
+        let reaped = self.reap();
+        let families = self.registry.lock().families.clone();
+        families.iter().for_each(|family| family.release_unread());
+        if !self.options.automatic {
+            return;
+        }
+        let mut idle = true;
+        let written: Vec<_> = families
+            .iter()
+            .map(|family| (family.id().0, family.counters.bytes_inserted.load(Ordering::Relaxed)))
+            .collect();
+        for (family, now) in families.iter().zip(&written) {
+            let at_rest = written_before.contains(now);
+            idle &= at_rest;
+            if at_rest && !self.freeze_for_merge(family) {
+                idle = false;
+            }
+        }
+        *written_before = written;
+        let due = idle && self.pipeline.work.is_idle() || checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
+        if reaped || due && self.has_merges_to_checkpoint() {
+            *checkpointed = Instant::now();
+            self.pipeline.work.request_checkpoint();
+        }
+    }
+
+    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
+    fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
+        let Some(mut side) = family.write.try_lock() else { return false };
+        if family.is_dropped() || side.writer.table().is_empty() {
+            return true;
+        }
+        if let Err(error) = family.freeze(&mut side, &self.pipeline.views) {
+            tracing::warn!(%error, "a memtable was not frozen");
+        }
+        drop(side);
+        self.pipeline.work.request_merge(family);
+        false
+    }
+}
+
+struct Finished<'a>(&'a Shared);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        self.0.pipeline.work.finish();
+    }
+}

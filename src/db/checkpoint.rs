@@ -1,0 +1,166 @@
+//! The checkpoint: merged trees become durable, and what was kept for the last ones becomes free.
+//!
+//! ```text
+//! for every family: note tree, pages reachable from it, and the oldest log segment that it still needs   (1)
+//! write the dirty pages and the catalog
+//! sync the log          law 1: no tree is durable before the log that it holds                        (2)
+//! sync the data file
+//! superblock: slot A, sync, slot B                                                                   (3)
+//! pages and extents that only the last checkpoint needed are free; log segments before (1) are released
+//! ```
+//!
+//! A crash before (3) leaves the old checkpoint with all its pages: they were neither written nor handed out. The log segment of a
+//! family is read before its view, because a freeze changes the view first: so a memtable is seen in one of the two.
+
+use std::time::Instant;
+
+use crate::column_family::catalog::{Catalog, FamilyRecord};
+use crate::column_family::family::Family;
+use crate::db::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{CatalogExtent, LogMark, Superblock};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What the last checkpoint wrote; guarded by the lock that lets one run at a time.
+pub(super) struct State {
+    pub(super) superblock: Superblock,
+}
+
+/// What checkpoints did, and when something for the next one came up.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) made: AtomicU64,
+    pub(super) nanoseconds: AtomicU64,
+    /// First log segment that recovery would read.
+    pub(super) first_segment: AtomicU64,
+    /// Merges that the last checkpoint found done.
+    pub(super) merges_seen: AtomicU64,
+}
+
+impl Shared {
+    /// Makes all merged trees, and the list of families, durable.
+    ///
+    /// [`ErrorKind::OutOfSpace`] leaves the last checkpoint in force; every other failure ends all writing.
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        self.pipeline.latch.check()?;
+        let Some(log) = &self.pipeline.log else { return Ok(()) };
+        let started = Instant::now();
+        let (families, next_family) = {
+            let registry = self.registry.lock();
+            (registry.families.clone(), registry.next_family)
+        };
+        let merges = Self::merges(&families);
+        let mut first_segment = log.segment_of_next();
+        self.data.space().begin_checkpoint();
+        let mut catalog = Catalog { next_family, last_sequence: log.last_assigned(), families: Vec::new() };
+        for family in &families {
+            let (record, segment) = self.note(family);
+            first_segment = first_segment.min(segment);
+            catalog.last_sequence = catalog.last_sequence.max(record.merged_through);
+            catalog.families.push(record);
+        }
+        let bytes = catalog.encode();
+        let page_size = self.data.page_size() as u64;
+        let pages = (bytes.len() as u64).div_ceil(page_size);
+        let file_page = match self.data.space().allocate(pages) {
+            Ok(file_page) => file_page,
+            Err(error) => {
+                families.iter().for_each(|family| family.store().end_checkpoint(false));
+                return Err(if error.kind() == ErrorKind::OutOfSpace {
+                    error
+                } else {
+                    self.pipeline.fail(error)
+                });
+            }
+        };
+        let superblock = Superblock {
+            checkpoint: state.superblock.checkpoint + 1,
+            catalog: CatalogExtent {
+                file_page,
+                len: bytes.len() as u64,
+                checksum: crate::codec::checksum::crc32(&[&bytes]),
+            },
+            ..state.superblock
+        };
+        let superblock = self
+            .make_durable(&families, &bytes, superblock, first_segment)
+            .map_err(|error| self.pipeline.fail(error))?;
+        families.iter().for_each(|family| family.store().end_checkpoint(true));
+        self.data.space().checkpoint_durable();
+        let old = std::mem::replace(&mut state.superblock, superblock).catalog;
+        if old.len > 0 {
+            self.data.space().free(old.file_page, old.len.div_ceil(page_size));
+        }
+        log.release_before(first_segment).map_err(|error| self.pipeline.fail(error))?;
+        self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
+        self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
+        self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);
+        self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
+        self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        tracing::debug!(number = state.superblock.checkpoint, first_segment, took = ?started.elapsed(), "checkpoint");
+        Ok(())
+    }
+
+    /// Merges that `families` have made in all.
+    fn merges(families: &[Arc<Family>]) -> u64 {
+        families.iter().map(|family| family.counters.merges.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether merges were made that no checkpoint holds.
+    pub(super) fn has_merges_to_checkpoint(&self) -> bool {
+        Self::merges(&self.registry.lock().families) != self.checkpoints.merges_seen.load(Ordering::Relaxed)
+    }
+
+    /// What the catalog says of `family` now, and the oldest log segment that its memtables need.
+    fn note(&self, family: &Arc<Family>) -> (FamilyRecord, u64) {
+        let mut segment = family.active_segment();
+        let mut trees = family.trees.lock();
+        trees.release(family.store());
+        let view = self.pipeline.views.load_full();
+        if let Ok(view) = view.family(family.slot(), family.id()) {
+            for frozen in &view.frozen {
+                segment = segment.min(frozen.first_segment);
+            }
+        }
+        let (segments, reachable) = family.store().begin_checkpoint();
+        let record = FamilyRecord {
+            id: family.id(),
+            name: family.name().to_string(),
+            options: family.options().clone(),
+            merged_through: trees.merged_through(),
+            tree: trees.current().tree,
+            segments,
+            reachable,
+        };
+        (record, segment)
+    }
+
+    fn make_durable(
+        &self,
+        families: &[Arc<Family>],
+        catalog: &[u8],
+        superblock: Superblock,
+        first_segment: u64,
+    ) -> Result<Superblock> {
+        for family in families {
+            family.store().write_dirty()?;
+        }
+        let offset = self.data.file_offset(superblock.catalog.file_page);
+        self.data
+            .pool()
+            .permanent()
+            .write_at(catalog, offset)
+            .map_err(|error| Error::io("writing the catalog", error).in_file("data").at_offset(offset))?;
+        let mut superblock = superblock;
+        if let Some(log) = &self.pipeline.log {
+            log.sync()?;
+            let mark: LogMark = log.mark(first_segment);
+            superblock.log = mark;
+        }
+        self.data.pool().sync()?;
+        superblock.store(self.data.pool())?;
+        Ok(superblock)
+    }
+}

@@ -1,0 +1,210 @@
+//! Creating, finding, renaming and dropping column families.
+
+use crate::btree::Tree;
+use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::column_family::family::{Family, Origin, check_name};
+use crate::column_family::options::FamilyOptions;
+use crate::db::{ColumnFamilyDatabase, Shared, budget};
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::PartitionedStorageBackend;
+use crate::sync::Arc;
+use crate::txn::handle::ColumnFamily;
+
+fn not_found(name: &str) -> Error {
+    Error::new(ErrorKind::FamilyNotFound, format!("there is no column family {name:?}"))
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(ErrorKind::FamilyExists, format!("there is a column family {name:?} already"))
+}
+
+impl ColumnFamilyDatabase {
+    fn handle(&self, family: Arc<Family>) -> ColumnFamily {
+        ColumnFamily::new(
+            family,
+            Arc::clone(self.pipeline()),
+            self.shared().options.durability,
+            self.keeper(),
+        )
+    }
+
+    /// Creates a column family. Durable when this returns; costs a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyExists`](ErrorKind::FamilyExists), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName) (names have 1 to 255 bytes),
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, and those of writing.
+    pub fn create_column_family(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
+        self.pipeline().writable()?;
+        check_name(name)?;
+        options.check()?;
+        Ok(self.handle(self.shared().create_family(name, options)?))
+    }
+
+    /// The column family called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName).
+    ///
+    /// ```
+    /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
+    /// # fn main() -> peristyle::Result<()> {
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let blocks = match db.column_family("blocks") {
+    ///     Err(error) if error.kind() == ErrorKind::FamilyNotFound => {
+    ///         db.create_column_family("blocks", FamilyOptions::default())?
+    ///     }
+    ///     other => other?,
+    /// };
+    /// assert_eq!(blocks.name(), "blocks");
+    /// # Ok(()) }
+    /// ```
+    pub fn column_family(&self, name: &str) -> Result<ColumnFamily> {
+        self.pipeline().open()?;
+        check_name(name)?;
+        let view = self.pipeline().views.load_full();
+        let family = view.named(name).ok_or_else(|| not_found(name))?;
+        Ok(self.handle(Arc::clone(&family.family)))
+    }
+
+    /// The column family called `name`, created with `options` if there is none.
+    pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
+        loop {
+            match self.column_family(name) {
+                Err(error) if error.kind() == ErrorKind::FamilyNotFound => {}
+                found => return found,
+            }
+            match self.create_column_family(name, options.clone()) {
+                Err(error) if error.kind() == ErrorKind::FamilyExists => {}
+                created => return created,
+            }
+        }
+    }
+
+    /// The names of all column families, sorted.
+    pub fn column_family_names(&self) -> Vec<String> {
+        let view = self.pipeline().views.load_full();
+        let mut names: Vec<_> = view.families().map(|family| family.family.name().to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Renames a column family. Handles to it stay good. Durable when this returns; costs a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`FamilyExists`](ErrorKind::FamilyExists),
+    /// [`InvalidFamilyName`](ErrorKind::InvalidFamilyName), and those of writing.
+    pub fn rename_column_family(&self, from: &str, to: &str) -> Result<()> {
+        self.pipeline().writable()?;
+        check_name(from)?;
+        check_name(to)?;
+        self.shared().rename_family(from, to)
+    }
+
+    /// Drops a column family, at once: it is gone from names, new snapshots and its handles, which answer
+    /// [`FamilyDropped`](ErrorKind::FamilyDropped). Snapshots and iterators that hold it read on; when the last is gone, its space is free.
+    /// Durable when this returns; costs a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName), and those of writing.
+    pub fn drop_column_family(&self, name: &str) -> Result<()> {
+        self.pipeline().writable()?;
+        check_name(name)?;
+        self.shared().drop_family(name)
+    }
+}
+
+impl Shared {
+    fn family_named(&self, name: &str) -> Option<Arc<Family>> {
+        self.pipeline.views.load_full().named(name).map(|view| Arc::clone(&view.family))
+    }
+
+    fn create_family(&self, name: &str, options: FamilyOptions) -> Result<Arc<Family>> {
+        let _change = self.changes.lock();
+        if self.family_named(name).is_some() {
+            return Err(exists(name));
+        }
+        let id = {
+            let mut registry = self.registry.lock();
+            let id = FamilyId(registry.next_family);
+            registry.next_family = registry.next_family.checked_add(1).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, "all 4 billion numbers of column families are used up")
+            })?;
+            id
+        };
+        let slot = self.pipeline.views.load_full().free_slot();
+        let origin = Origin {
+            id,
+            slot,
+            name: name.into(),
+            options,
+            tree: Tree::default(),
+            merged_through: SequenceNumber(0),
+        };
+        let count = self.registry.lock().families.len() + 1;
+        let (cache, memtable) = budget::initial(&self.options, &origin.options, self.data.page_size(), count);
+        let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
+        let view = Family::new(origin, store, memtable);
+        let family = Arc::clone(&view.family);
+        self.registry.lock().families.push(Arc::clone(&family));
+        if let Err(error) = self.checkpoint() {
+            self.registry.lock().families.retain(|other| other.id() != id);
+            return Err(error);
+        }
+        self.pipeline.views.update(|views| (views.with(slot, Some(view)), ()));
+        self.rebalance();
+        tracing::debug!(family = id.0, name, "created a column family");
+        Ok(family)
+    }
+
+    fn rename_family(&self, from: &str, to: &str) -> Result<()> {
+        let _change = self.changes.lock();
+        let family = self.family_named(from).ok_or_else(|| not_found(from))?;
+        if from == to {
+            return Ok(());
+        }
+        if self.family_named(to).is_some() {
+            return Err(exists(to));
+        }
+        family.set_name(to);
+        self.checkpoint().inspect_err(|_| family.set_name(from))
+    }
+
+    fn drop_family(&self, name: &str) -> Result<()> {
+        let _change = self.changes.lock();
+        let family = self.family_named(name).ok_or_else(|| not_found(name))?;
+        self.registry.lock().families.retain(|other| other.id() != family.id());
+        if let Err(error) = self.checkpoint() {
+            let mut registry = self.registry.lock();
+            registry.families.push(family);
+            registry.families.sort_unstable_by_key(|family| family.id());
+            return Err(error);
+        }
+        family.set_dropped();
+        self.pipeline.views.update(|views| (views.with(family.slot(), None), ()));
+        tracing::debug!(family = family.id().0, name, "dropped a column family");
+        self.registry.lock().dying.push(family);
+        self.reap();
+        self.rebalance();
+        Ok(())
+    }
+
+    /// Gives the space of dropped families back once nobody reads them. Returns whether any was.
+    pub(super) fn reap(&self) -> bool {
+        crate::sync::epoch::collect();
+        let mut reaped = false;
+        self.registry.lock().dying.retain(|family| {
+            let Some(_no_merge) = family.merging.try_lock() else { return true };
+            if !family.trees.lock().unread() {
+                return true;
+            }
+            family.store().discard();
+            reaped = true;
+            false
+        });
+        reaped
+    }
+}

@@ -1,0 +1,183 @@
+//! Keeping a database by hand: flush, checkpoint, compact, close.
+
+use std::time::Duration;
+
+use crate::column_family::family::Family;
+use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::txn::handle::ColumnFamily;
+
+/// Rounds of moving trees to the front of the file that a compaction makes at most.
+const COMPACTION_ROUNDS: usize = 3;
+
+impl ColumnFamilyDatabase {
+    fn own(&self, family: &ColumnFamily) -> Result<Arc<Family>> {
+        if family.database() != self.pipeline().database {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the column family belongs to another database",
+            ));
+        }
+        let view = self.pipeline().views.load_full();
+        Ok(Arc::clone(&view.family(family.family().slot(), family.id())?.family))
+    }
+
+    /// Makes every commit so far durable in the log. Cheaper than [`flush`](Self::flush), but commits of [`Durability::None`](crate::Durability::None) are
+    /// not in the log.
+    pub fn sync(&self) -> Result<()> {
+        let log = self.pipeline().writable()?;
+        log.sync().map_err(|error| self.pipeline().fail(error))?;
+        Ok(())
+    }
+
+    /// Merges all memtables of all families and makes everything durable, whatever durability it was written with.
+    pub fn flush(&self) -> Result<()> {
+        self.pipeline().writable()?;
+        self.shared().drain_all()?;
+        self.shared().checkpoint()
+    }
+
+    /// Merges the memtables of one family and makes it durable.
+    pub fn flush_column_family(&self, family: &ColumnFamily) -> Result<()> {
+        self.pipeline().writable()?;
+        self.shared().drain(&self.own(family)?)?;
+        self.shared().checkpoint()
+    }
+
+    /// Makes what is merged durable, so that log and pages of before can be reused. Merges nothing.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.pipeline().writable()?;
+        self.shared().checkpoint()
+    }
+
+    /// Rewrites all families in packed pages and gives free space back to the file system. Reads and writes go on. Needs room for a
+    /// second copy of the data while it runs. Pages that a snapshot holds are not given back.
+    pub fn compact(&self) -> Result<()> {
+        self.pipeline().writable()?;
+        let families = self.shared().registry.lock().families.clone();
+        self.shared().compact(&families)
+    }
+
+    /// Rewrites one family in packed pages and gives free space back to the file system; see [`compact`](Self::compact).
+    pub fn compact_column_family(&self, family: &ColumnFamily) -> Result<()> {
+        self.pipeline().writable()?;
+        self.shared().compact(&[self.own(family)?])
+    }
+
+    /// Merges all memtables and waits until no background work is left.
+    pub fn wait_until_idle(&self) -> Result<()> {
+        self.pipeline().writable()?;
+        self.shared().drain_all()?;
+        while !self.pipeline().work.is_idle() {
+            self.pipeline().latch.check()?;
+            self.pipeline().work.pause(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn drain_all(&self) -> Result<()> {
+        let families = self.registry.lock().families.clone();
+        families.iter().try_for_each(|family| self.drain(family))
+    }
+
+    /// Merges all that is in `family`'s memtables now. Waits for merges that are under way.
+    pub(super) fn drain(&self, family: &Arc<Family>) -> Result<()> {
+        let never = || false;
+        let context = self.pipeline.merge_context(&never);
+        let merge = || family.merge(&context).map_err(|error| self.judge(error));
+        loop {
+            let frozen = {
+                let mut side = family.write.lock();
+                if side.writer.table().is_empty() {
+                    break;
+                }
+                family.freeze(&mut side, &self.pipeline.views)?
+            };
+            if frozen || family.is_dropped() {
+                break;
+            }
+            merge()?;
+        }
+        merge().map(drop)
+    }
+
+    fn judge(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::WriteFailed => error,
+            _ => self.pipeline.fail(error),
+        }
+    }
+
+    fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
+        let never = || false;
+        let mut before = u64::MAX;
+        for _ in 0..COMPACTION_ROUNDS {
+            for family in families {
+                self.drain(family)?;
+                family.repack(&self.pipeline.merge_context(&never)).map_err(|error| self.judge(error))?;
+            }
+            // The first checkpoint lets go of the old pages, the second of the segments that they leave empty.
+            self.checkpoint()?;
+            crate::sync::epoch::collect();
+            for family in families {
+                family.release_unread();
+                family.store().trim()?;
+            }
+            self.reap();
+            self.checkpoint()?;
+            self.checkpoint()?;
+            let after = self.data.space().file_pages();
+            let free = self.data.space().free_pages();
+            // New segments lie behind the old ones the first time: another round moves them to the front.
+            if after >= before || free <= after / 8 {
+                break;
+            }
+            before = after;
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) -> Result<()> {
+        if self.pipeline.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let outcome = if self.options.read_only {
+            Ok(())
+        } else {
+            self.pipeline.latch.check().and_then(|()| self.drain_all()).and_then(|()| self.checkpoint())
+        };
+        self.stop();
+        outcome
+    }
+
+    /// The last handle went without `close`: what is in the log stays there, what is not is made durable.
+    pub(super) fn abandon(&self) {
+        if self.pipeline.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let saved = if self.options.read_only || self.pipeline.latch.check().is_err() {
+            Ok(())
+        } else if self.pipeline.unlogged.load(Ordering::Acquire) {
+            self.drain_all().and_then(|()| self.checkpoint())
+        } else {
+            self.pipeline.log.as_ref().map_or(Ok(()), |log| log.sync().map(drop))
+        };
+        if let Err(error) = saved {
+            tracing::error!(%error, "the database was dropped without being closed, and could not be made durable");
+        }
+        self.stop();
+    }
+
+    fn stop(&self) {
+        self.pipeline.work.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // A thread that panicked has closed the latch already.
+            let _ = thread.join();
+        }
+        *self.lock.lock() = None;
+    }
+}

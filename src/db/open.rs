@@ -1,0 +1,312 @@
+//! Opening: from a path to an open database.
+//!
+//! A database comes into being when its data file, complete and synced, is renamed to its name; whatever a crash leaves
+//! before that is no database and is made anew. Until recovery is through nothing of an existing database is changed.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::Path;
+
+use crate::codec::checksum::crc32;
+use crate::column_family::catalog::{Catalog, FamilyRecord};
+use crate::column_family::family::{Family, Origin};
+use crate::column_family::view::View;
+use crate::column_family::work::Work;
+use crate::db::recovery::{RecoveryReport, Replayer};
+use crate::db::{ColumnFamilyDatabase, Keeper, Registry, Shared, budget, checkpoint};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{DatabaseBuilder, Options};
+use crate::segment::{
+    CatalogExtent, DATA_START, DataFile, LogMark, PartitionedStorageBackend, SpaceMap, Superblock,
+};
+use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend, StorageLock};
+use crate::sync::arc_cell::ArcCell;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, Mutex};
+use crate::txn::commit::Pipeline;
+use crate::txn::latch::Latch;
+use crate::wal::{self, Log, LogOptions};
+
+const DATA: &str = "data";
+const NEW_DATA: &str = "data.new";
+const LOCK: &str = "LOCK";
+const WAL: &str = "wal";
+
+/// The largest log segment, in bytes; a quarter of the log's limit if that is less.
+const MAX_LOG_SEGMENT: u64 = 64 << 20;
+const FIRST_LOG_SEGMENT: u64 = 256 << 10;
+
+/// Numbers open databases, so that handles of one are not taken for those of another.
+static DATABASES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+impl DatabaseBuilder {
+    /// Opens the database in the directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ColumnFamilyDatabase::open`], [`InvalidArgument`](ErrorKind::InvalidArgument) for a setting that is out of range,
+    /// [`DatabaseNotFound`](ErrorKind::DatabaseNotFound) and [`DatabaseExists`](ErrorKind::DatabaseExists) as the settings ask for.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<ColumnFamilyDatabase> {
+        self.options.check()?;
+        let path = path.as_ref();
+        let backend: Arc<dyn StorageBackend> = match &self.options.backend {
+            Some(backend) => Arc::clone(backend),
+            None => Arc::new(FileStorage::new(path)),
+        };
+        let lock = find_or_create(&backend, &self.options, path)?;
+        let shared = open_existing(&backend, self.options, lock)?;
+        if !shared.options.read_only {
+            shared.spawn_threads()?;
+        }
+        Ok(ColumnFamilyDatabase { keeper: Arc::new(Keeper { shared }) })
+    }
+}
+
+/// What the directory holds.
+#[derive(PartialEq)]
+enum Contents {
+    Nothing,
+    Database,
+}
+
+fn look(backend: &Arc<dyn StorageBackend>, path: &Path) -> Result<Contents> {
+    let names = match backend.list("") {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Error::new(
+                ErrorKind::NotADatabase,
+                format!("{} is a file; a database is a directory", path.display()),
+            ));
+        }
+        Err(error) => return Err(Error::io("reading the database's directory", error)),
+    };
+    if names.iter().any(|name| name == DATA) {
+        return Ok(Contents::Database);
+    }
+    // What a crash may leave of a database that was never complete.
+    match names.iter().find(|name| ![NEW_DATA, LOCK, WAL].contains(&name.as_str())) {
+        None => Ok(Contents::Nothing),
+        Some(name) => Err(Error::new(
+            ErrorKind::NotADatabase,
+            format!("{} holds {name:?} and no database; give an empty or a new directory", path.display()),
+        )),
+    }
+}
+
+fn find_or_create(
+    backend: &Arc<dyn StorageBackend>,
+    options: &Options,
+    path: &Path,
+) -> Result<Box<dyn StorageLock>> {
+    let missing =
+        || Error::new(ErrorKind::DatabaseNotFound, format!("there is no database in {}", path.display()));
+    let may_create = options.create_if_missing && !options.read_only;
+    if look(backend, path)? == Contents::Nothing {
+        if !may_create {
+            return Err(missing());
+        }
+        backend
+            .create_directory("")
+            .map_err(|error| Error::io("creating the database's directory", error))?;
+    }
+    let lock = backend.lock(LOCK, options.read_only).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::Locked,
+            format!("the database in {} is open already, here or in another process", path.display()),
+        ),
+        _ => Error::io("locking the database", error).in_file(LOCK),
+    })?;
+    // Another opener may have been at work until the lock was ours.
+    match look(backend, path)? {
+        Contents::Database if options.error_if_exists => Err(Error::new(
+            ErrorKind::DatabaseExists,
+            format!("there is a database in {} already", path.display()),
+        )),
+        Contents::Database => Ok(lock),
+        Contents::Nothing if !may_create => Err(missing()),
+        Contents::Nothing => create(backend, options).map(|()| lock),
+    }
+}
+
+fn random_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    for half in id.chunks_exact_mut(8) {
+        // Every `RandomState` has keys of its own, seeded by the operating system.
+        half.copy_from_slice(&RandomState::new().hash_one(std::time::SystemTime::now()).to_le_bytes());
+    }
+    id
+}
+
+fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
+    let directory = |error| Error::io("creating the database's directory", error);
+    let file = |error| Error::io("creating the data file", error).in_file(NEW_DATA);
+    backend.create_directory(WAL).map_err(directory)?;
+    for name in backend.list(WAL).map_err(directory)? {
+        backend.remove(&format!("{WAL}/{name}")).map_err(directory)?;
+    }
+    match backend.remove(NEW_DATA) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(error)),
+        _ => {}
+    }
+    backend.open(NEW_DATA, FileMode::Create).map_err(file)?;
+    let catalog = Catalog { next_family: 1, ..Catalog::default() }.encode();
+    let superblock = Superblock {
+        page_size: options.page_size,
+        checkpoint: 1,
+        database_id: random_id(),
+        catalog: CatalogExtent { file_page: 0, len: catalog.len() as u64, checksum: crc32(&[&catalog]) },
+        log: LogMark::default(),
+    };
+    let pool = FileHandlePool::new(Arc::clone(backend), NEW_DATA, FileMode::Write, 2)?;
+    let data = pool.permanent();
+    data.allocate(0, DATA_START + u64::from(options.page_size)).map_err(file)?;
+    data.write_at(&catalog, DATA_START).map_err(file)?;
+    superblock.store(&pool)?;
+    pool.sync()?;
+    drop(pool);
+    backend.rename(NEW_DATA, DATA).map_err(file)?;
+    backend.sync_directory("").map_err(directory)
+}
+
+/// The families as the catalog has them, and what describes them.
+struct Restored {
+    data: Arc<DataFile>,
+    views: ArcCell<View>,
+    registry: Registry,
+    catalog: Catalog,
+}
+
+fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<Catalog> {
+    let extent = &superblock.catalog;
+    let page_size = u64::from(superblock.page_size);
+    let offset = extent.file_page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(DATA_START));
+    let damaged =
+        |message: &str| Error::corruption(message).in_file(DATA).at_offset(offset.unwrap_or(u64::MAX));
+    let file = pool.permanent();
+    let file_len =
+        file.len().map_err(|error| Error::io("reading the data file's length", error).in_file(DATA))?;
+    let offset = offset
+        .filter(|offset| offset.checked_add(extent.len).is_some_and(|end| end <= file_len))
+        .ok_or_else(|| damaged("the catalog lies beyond the end of the file"))?;
+    let mut bytes = vec![0; extent.len as usize];
+    file.read_at(&mut bytes, offset)
+        .map_err(|error| Error::io("reading the catalog", error).in_file(DATA).at_offset(offset))?;
+    if crc32(&[&bytes]) != extent.checksum {
+        return Err(damaged("the catalog's checksum does not match"));
+    }
+    Catalog::decode(&bytes).map_err(|error| error.at_offset(offset))
+}
+
+fn restore(pool: FileHandlePool, superblock: &Superblock, options: &Options) -> Result<Restored> {
+    let catalog = read_catalog(&pool, superblock)?;
+    let page_size = u64::from(superblock.page_size);
+    let segments = catalog.families.iter().flat_map(|family| &family.segments);
+    let used = segments
+        .map(|segment| (segment.file_page, u64::from(segment.pages)))
+        .chain([(superblock.catalog.file_page, superblock.catalog.len.div_ceil(page_size))]);
+    let space = SpaceMap::restore(Arc::clone(pool.permanent()), page_size as usize, used.collect())?;
+    let data = DataFile::new(pool, page_size as usize, space);
+    let mut view = View::default();
+    let mut families: Vec<Arc<Family>> = Vec::new();
+    for (slot, record) in catalog.families.iter().enumerate() {
+        let family = restore_family(record, slot, &data, options, catalog.families.len())?;
+        families.push(Arc::clone(&family.family));
+        view = view.with(slot, Some(family));
+    }
+    let registry = Registry { families, dying: Vec::new(), next_family: catalog.next_family };
+    Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, catalog })
+}
+
+fn restore_family(
+    record: &FamilyRecord,
+    slot: usize,
+    data: &Arc<DataFile>,
+    options: &Options,
+    families: usize,
+) -> Result<Arc<crate::column_family::view::FamilyView>> {
+    let FamilyRecord { id, name, options: own, merged_through, tree, segments, reachable } = record;
+    let (cache, memtable) = budget::initial(options, own, data.page_size(), families);
+    let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
+        .map_err(|error| error.in_file(DATA).of_family(id.0))?;
+    let origin = Origin {
+        id: *id,
+        slot,
+        name: name.as_str().into(),
+        options: own.clone(),
+        tree: *tree,
+        merged_through: *merged_through,
+    };
+    Ok(Family::new(origin, store, memtable))
+}
+
+fn open_existing(
+    backend: &Arc<dyn StorageBackend>,
+    options: Options,
+    lock: Box<dyn StorageLock>,
+) -> Result<Arc<Shared>> {
+    let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
+    let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
+    let superblock = Superblock::load(&**pool.permanent())?;
+    let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options)?;
+    let mut replayer = Replayer::new(&views, superblock.log.first_segment, !options.read_only);
+    let report =
+        wal::replay(&**backend, &superblock.database_id, superblock.log, &mut |sequence, payload| {
+            replayer.apply(sequence, payload)
+        })?;
+    let merged = catalog.families.iter().map(|family| family.merged_through).max().unwrap_or_default();
+    let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);
+    let recovery = RecoveryReport {
+        records: report.records,
+        records_applied: replayer.applied,
+        bytes: report.bytes,
+        segments: report.segments,
+        torn_tail: report.torn_tail,
+        last_sequence,
+    };
+    tracing::info!(?recovery, read_only = options.read_only, "opened");
+    let log = if options.read_only {
+        None
+    } else {
+        wal::make_durable(&**backend, &report)?;
+        let mut end = report.end;
+        end.last_sequence = last_sequence;
+        let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit_bytes / 4);
+        let log_options = LogOptions {
+            database_id: superblock.database_id,
+            first_segment_bytes: FIRST_LOG_SEGMENT.min(max_segment_bytes),
+            max_segment_bytes,
+            spare_segments: 2,
+            use_mapping: true,
+        };
+        Some(Log::start(Arc::clone(backend), log_options, end)?)
+    };
+    let shared = Shared {
+        pipeline: Arc::new(Pipeline {
+            database: DATABASES.fetch_add(1, Ordering::Relaxed),
+            views,
+            visible: Sequencer::new(last_sequence.0),
+            latch: Latch::default(),
+            log,
+            work: Work::default(),
+            closed: AtomicBool::new(false),
+            unlogged: AtomicBool::new(false),
+        }),
+        options,
+        data,
+        registry: Mutex::new(registry),
+        changes: Mutex::new(()),
+        checkpoint: Mutex::new(checkpoint::State { superblock }),
+        checkpoints: checkpoint::Counters {
+            first_segment: AtomicU64::new(superblock.log.first_segment),
+            ..Default::default()
+        },
+        activity: Mutex::default(),
+        recovery,
+        threads: Mutex::default(),
+        lock: Mutex::new(Some(lock)),
+    };
+    shared.rebalance();
+    Ok(Arc::new(shared))
+}

@@ -1,0 +1,197 @@
+//! What a database tells of itself.
+
+use std::time::Duration;
+
+use crate::column_family::family::Family;
+use crate::column_family::view::FamilyView;
+use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::error::Result;
+use crate::page::CacheStats;
+use crate::storage::FileHandlePoolStats;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::txn::handle::ColumnFamily;
+
+/// What the log has done since the database was opened, and what it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStatistics {
+    /// Records appended, each a commit.
+    pub records: u64,
+    /// Bytes appended, headers included.
+    pub bytes_appended: u64,
+    /// Syncs made; one may serve many commits.
+    pub syncs: u64,
+    /// Bytes of log files on disk, spare ones included.
+    pub bytes_on_disk: u64,
+    /// Segments that were used anew instead of being made.
+    pub segments_recycled: u64,
+    /// Commits that are assigned a number but not durable yet.
+    pub commits_not_durable: u64,
+}
+
+/// What a database has done since it was opened, and what it holds, over all families.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Column families.
+    pub families: u64,
+    /// Position of the last visible commit.
+    pub last_sequence: u64,
+    /// Bytes of memory in memtables, filters included.
+    pub memtable_bytes: u64,
+    /// Memtables that wait to be merged.
+    pub memtables_frozen: u64,
+    /// Memtables frozen so far.
+    pub freezes: u64,
+    /// Merges so far.
+    pub merges: u64,
+    /// Entries that merges took from memtables.
+    pub entries_merged: u64,
+    /// Entries that merges and compactions wrote into leaves, those taken over from old leaves included.
+    pub entries_rewritten: u64,
+    /// Pages that merges and compactions made.
+    pub pages_written: u64,
+    /// Time spent in merges, summed over threads.
+    pub merge_time: Duration,
+    /// Tree versions that only readers still hold.
+    pub old_trees_held: u64,
+    /// Checkpoints so far.
+    pub checkpoints: u64,
+    /// Time spent in checkpoints.
+    pub checkpoint_time: Duration,
+    /// Time for which writers were slowed because merges fell behind.
+    pub write_delay: Duration,
+    /// Times that a writer was stopped until a merge ended.
+    pub write_stops: u64,
+    /// Bytes of the data file.
+    pub data_file_bytes: u64,
+    /// Bytes of the data file that no family and no catalog uses.
+    pub data_free_bytes: u64,
+    /// The log.
+    pub log: LogStatistics,
+    /// Descriptors onto the data file.
+    pub descriptors: FileHandlePoolStats,
+}
+
+/// What one column family holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FamilyProperties {
+    /// Entries in the tree; those in memtables are not counted.
+    pub entries_in_tree: u64,
+    /// Entries, versions and deletions alike, in memtables.
+    pub entries_in_memtables: u64,
+    /// Bytes of memory in memtables.
+    pub memtable_bytes: u64,
+    /// Memtables that wait to be merged.
+    pub memtables_frozen: u64,
+    /// Levels of the tree; 0 if it is empty.
+    pub tree_height: u32,
+    /// Pages that the tree reaches, those of large values included.
+    pub pages: u64,
+    /// Bytes of those pages.
+    pub tree_bytes: u64,
+    /// Segments of the data file.
+    pub segments: u64,
+    /// Bytes of the family's segments: what it takes on disk.
+    pub bytes_on_disk: u64,
+    /// Pages reached by the tree as a part of the pages in its segments, 0 to 1.
+    pub fill: f64,
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl ColumnFamilyDatabase {
+    /// What the page caches of all families hold and have done, summed.
+    pub fn aggregate_cache_stats(&self) -> CacheStats {
+        let mut sum = CacheStats::default();
+        for family in &self.shared().registry.lock().families {
+            sum += family.store().cache_stats();
+        }
+        sum
+    }
+
+    /// What the database has done since it was opened, and what it holds.
+    pub fn statistics(&self) -> Statistics {
+        self.shared().statistics()
+    }
+
+    /// What one column family holds.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped).
+    pub fn family_properties(&self, family: &ColumnFamily) -> Result<FamilyProperties> {
+        let view = family.snapshot()?.view;
+        let space = view.family.store().space();
+        let tree = &view.tree.tree;
+        let page_size = self.shared().data.page_size() as u64;
+        Ok(FamilyProperties {
+            entries_in_tree: tree.entries,
+            entries_in_memtables: view.memtables().map(|table| table.entries()).sum(),
+            memtable_bytes: memtable_bytes(&view),
+            memtables_frozen: view.frozen.len() as u64,
+            tree_height: u32::from(tree.height),
+            pages: space.pages_reachable,
+            tree_bytes: space.pages_reachable * page_size,
+            segments: space.segments,
+            bytes_on_disk: space.bytes,
+            fill: space.pages_reachable as f64 / (space.pages_total as f64).max(1.0),
+        })
+    }
+}
+
+fn memtable_bytes(view: &FamilyView) -> u64 {
+    view.memtables().map(|table| table.bytes() as u64).sum()
+}
+
+impl Shared {
+    fn statistics(&self) -> Statistics {
+        let view = self.pipeline.views.load_full();
+        let page_size = self.data.page_size() as u64;
+        let mut statistics = Statistics {
+            last_sequence: self.pipeline.visible.watermark(),
+            checkpoints: load(&self.checkpoints.made),
+            checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),
+            data_file_bytes: self.data.file_offset(self.data.space().file_pages()),
+            data_free_bytes: self.data.space().free_pages() * page_size,
+            descriptors: self.data.pool().stats(),
+            ..Statistics::default()
+        };
+        for family in view.families() {
+            statistics.families += 1;
+            statistics.memtable_bytes += memtable_bytes(family);
+            statistics.memtables_frozen += family.frozen.len() as u64;
+            add(&mut statistics, &family.family);
+        }
+        if let Some(log) = &self.pipeline.log {
+            let stats = log.stats();
+            statistics.log = LogStatistics {
+                records: stats.records,
+                bytes_appended: stats.bytes_appended,
+                syncs: stats.syncs,
+                bytes_on_disk: stats.bytes_on_disk,
+                segments_recycled: stats.segments_recycled,
+                commits_not_durable: log.last_assigned().0.saturating_sub(log.durable().0),
+            };
+        }
+        statistics
+    }
+}
+
+fn add(statistics: &mut Statistics, family: &Arc<Family>) {
+    let counters = &family.counters;
+    statistics.freezes += load(&counters.freezes);
+    statistics.merges += load(&counters.merges);
+    statistics.entries_merged += load(&counters.entries_merged);
+    statistics.entries_rewritten += load(&counters.entries_rewritten);
+    statistics.pages_written += load(&counters.pages_written);
+    statistics.merge_time += Duration::from_nanos(load(&counters.merge_nanoseconds));
+    statistics.old_trees_held += family.trees.lock().held() as u64;
+    let (delay, stops) = family.stall.totals();
+    statistics.write_delay += delay;
+    statistics.write_stops += stops;
+}

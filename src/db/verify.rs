@@ -1,0 +1,107 @@
+//! Verifying a whole database.
+
+use crate::codec::ids::SequenceNumber;
+use crate::column_family::family::Family;
+use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+
+/// What [`ColumnFamilyDatabase::verify`] found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Column families looked at.
+    pub families: u64,
+    /// Pages read and checked.
+    pub pages: u64,
+    /// Entries counted.
+    pub entries: u64,
+    /// Everything that is wrong, each with file offset, family and page. At most a hundred per family.
+    pub faults: Vec<Error>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+impl ColumnFamilyDatabase {
+    /// Reads everything that is merged, past the caches, and checks every checksum, the order of keys, separators, counts, and that every page is
+    /// reachable or free, never both, and belongs to one family. Reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed). What is wrong with the data stands in the report.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.pipeline().open()?;
+        let mut report = VerifyReport::default();
+        let families = self.shared().registry.lock().families.clone();
+        for family in &families {
+            report.families += 1;
+            self.shared().verify_family(family, &mut report);
+        }
+        self.shared().verify_space(&families, &mut report);
+        Ok(report)
+    }
+}
+
+impl Shared {
+    fn verify_family(&self, family: &Arc<Family>, report: &mut VerifyReport) {
+        // Tree and pages of one moment; the version is held, so its pages stay while they are read.
+        let (version, reachable) = {
+            let trees = family.trees.lock();
+            (Arc::clone(trees.current()), family.store().reachable())
+        };
+        let check = version.tree.check(family.store());
+        report.pages += check.pages;
+        report.entries += check.entries;
+        report
+            .faults
+            .extend(check.faults.into_iter().map(|fault| fault.in_file("data").of_family(family.id().0)));
+        let fault = |page: u32, message: &str| {
+            let fault = Error::corruption(message).in_file("data").of_family(family.id().0).on_page(page);
+            match family.store().file_offset(crate::codec::ids::PageId(page)) {
+                Some(offset) => fault.at_offset(offset),
+                None => fault,
+            }
+        };
+        for page in check.reachable.difference(&reachable).take(10) {
+            report.faults.push(fault(page, "a page that the tree reaches counts as free"));
+        }
+        for page in reachable.difference(&check.reachable).take(10) {
+            report.faults.push(fault(page, "a page that the tree does not reach counts as in use"));
+        }
+        let last = SequenceNumber(self.pipeline.visible.watermark());
+        let through = family.trees.lock().merged_through();
+        if through > last {
+            report.faults.push(
+                Error::corruption(format!("the tree holds commit {through}, but the last is {last}"))
+                    .of_family(family.id().0),
+            );
+        }
+    }
+
+    /// Every extent of the file belongs to one owner, and lies in the file.
+    fn verify_space(&self, families: &[Arc<Family>], report: &mut VerifyReport) {
+        let mut extents = Vec::new();
+        for family in families {
+            for segment in family.store().segments() {
+                extents.push((segment.file_page, u64::from(segment.pages), family.id().0));
+            }
+        }
+        extents.sort_unstable();
+        for pair in extents.windows(2) {
+            let ((page, pages, owner), (next, _, other)) = (pair[0], pair[1]);
+            if page + pages > next {
+                report.faults.push(
+                    Error::corruption(format!("a segment of family {owner} overlaps one of family {other}"))
+                        .in_file("data")
+                        .at_offset(self.data.file_offset(next))
+                        .of_family(other),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What a database is opened with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::StorageBackend;
+
+/// What an acknowledged write survives.
+///
+/// | level | the process is killed | the machine loses power | a write costs |
+/// |---|---|---|---|
+/// | `Sync` | survives | survives | its share of one sync of the log, shared by all who wait |
+/// | `Buffered` | survives | survives if it is older than the sync interval | a copy into the log |
+/// | `None` | lost unless merged and checkpointed | lost unless merged and checkpointed | an insert into memory |
+///
+/// Whatever the level, a batch survives whole or not at all, and what survives of the logged commits is a prefix of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// On the disk before it is acknowledged.
+    Sync,
+    /// With the operating system before it is acknowledged; synced in the background within the sync interval.
+    #[default]
+    Buffered,
+    /// In memory only, without a log record; durable with the next checkpoint after it was merged.
+    None,
+}
+
+/// Share of the machine's memory that the default of the read caches never exceeds: one quarter.
+const CACHE_SHARE_OF_MEMORY: u64 = 4;
+/// Share of the machine's memory that the default of the write buffers never exceeds: one eighth.
+const WRITE_SHARE_OF_MEMORY: u64 = 8;
+
+/// Checked settings of an open database.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) create_if_missing: bool,
+    pub(crate) error_if_exists: bool,
+    pub(crate) read_only: bool,
+    pub(crate) cache_bytes: u64,
+    pub(crate) write_buffer_bytes: u64,
+    pub(crate) page_size: u32,
+    pub(crate) max_descriptors: usize,
+    pub(crate) log_limit_bytes: u64,
+    pub(crate) background_threads: usize,
+    pub(crate) automatic: bool,
+    pub(crate) durability: Durability,
+    pub(crate) sync_interval: Duration,
+    pub(crate) backend: Option<Arc<dyn StorageBackend>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let memory = machine_memory();
+        Self {
+            create_if_missing: true,
+            error_if_exists: false,
+            read_only: false,
+            cache_bytes: (4 << 30).min(memory / CACHE_SHARE_OF_MEMORY),
+            write_buffer_bytes: (1 << 30).min(memory / WRITE_SHARE_OF_MEMORY),
+            page_size: 8 << 10,
+            max_descriptors: 64,
+            log_limit_bytes: 1 << 30,
+            background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)),
+            automatic: true,
+            durability: Durability::default(),
+            sync_interval: Duration::from_secs(1),
+            backend: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
+        if ![4 << 10, 8 << 10, 16 << 10, 32 << 10].contains(&self.page_size) {
+            return refuse(format!(
+                "a page size of {} bytes is not possible; 4096, 8192, 16384 and 32768 are",
+                self.page_size
+            ));
+        }
+        if self.cache_bytes < 64 << 10 {
+            return refuse(format!(
+                "{} bytes of read cache are too few; give at least 64 KiB",
+                self.cache_bytes
+            ));
+        }
+        if self.write_buffer_bytes < 256 << 10 {
+            return refuse(format!(
+                "{} bytes of write buffers are too few; give at least 256 KiB",
+                self.write_buffer_bytes
+            ));
+        }
+        if self.max_descriptors < 2 {
+            return refuse("a cap of fewer than 2 descriptors is not possible".into());
+        }
+        if self.log_limit_bytes < 64 << 10 {
+            return refuse(format!(
+                "a log limit of {} bytes is too small; give at least 64 KiB",
+                self.log_limit_bytes
+            ));
+        }
+        if self.background_threads == 0 {
+            return refuse("at least one background thread is needed".into());
+        }
+        if self.sync_interval.is_zero() {
+            return refuse(
+                "a sync interval of zero is not possible; ask for Durability::Sync instead".into(),
+            );
+        }
+        if self.error_if_exists && (self.read_only || !self.create_if_missing) {
+            return refuse(
+                "error_if_exists is for creating; it excludes read_only and create_if_missing(false)".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of memory that this process may hope for: the machine's, or its control group's if that is less.
+fn machine_memory() -> u64 {
+    let machine = installed_memory().unwrap_or(8 << 30);
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(u64::MAX);
+    machine.min(group).max(64 << 20)
+}
+
+#[cfg(target_os = "linux")]
+fn installed_memory() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    Some(info.totalram * u64::from(info.mem_unit))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn installed_memory() -> Option<u64> {
+    None
+}
+
+/// Opens a database with other than the default settings.
+///
+/// ```
+/// # fn main() -> peristyle::Result<()> {
+/// use peristyle::{ColumnFamilyDatabase, Durability, MemoryStorage};
+///
+/// let db = ColumnFamilyDatabase::builder()
+///     .cache_bytes(64 << 20)
+///     .write_buffer_bytes(16 << 20)
+///     .default_durability(Durability::Sync)
+///     .storage(MemoryStorage::new())
+///     .open("in memory")?;
+/// # db.close() }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until `open` is called"]
+pub struct DatabaseBuilder {
+    pub(crate) options: Options,
+}
+
+impl DatabaseBuilder {
+    /// Whether to create the database if the path holds none (default: yes).
+    pub fn create_if_missing(mut self, yes: bool) -> Self {
+        self.options.create_if_missing = yes;
+        self
+    }
+
+    /// Whether to fail with [`ErrorKind::DatabaseExists`] if the path holds a database (default: no).
+    pub fn error_if_exists(mut self, yes: bool) -> Self {
+        self.options.error_if_exists = yes;
+        self
+    }
+
+    /// Whether to open for reading only (default: no). Nothing on disk is changed: what the log holds beyond the last
+    /// checkpoint is replayed into memory, without regard to the budget of the write buffers. Several readers may have a
+    /// database open at once, but none beside a writer.
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.options.read_only = yes;
+        self
+    }
+
+    /// Bytes of read cache for all column families together. Default: 4 GiB, but no more than a quarter of the machine's memory.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.options.cache_bytes = bytes;
+        self
+    }
+
+    /// Bytes of memtables and write buffers for all column families together. Default: 1 GiB, but no more
+    /// than an eighth of the machine's memory. A single batch that is larger is taken nevertheless.
+    pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
+        self.options.write_buffer_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a page: 4096, 8192 (the default), 16384 or 32768. Fixed when the database is created; ignored afterwards.
+    pub fn page_size(mut self, bytes: u32) -> Self {
+        self.options.page_size = bytes;
+        self
+    }
+
+    /// Descriptors onto the data file that are open at once (default 64, at least 2). Families share them, the least recently
+    /// used is closed.
+    pub fn max_descriptors(mut self, count: usize) -> Self {
+        self.options.max_descriptors = count;
+        self
+    }
+
+    /// Bytes of log beyond which the oldest entries are merged and a checkpoint is made (default 1 GiB). Bounds the time of a recovery.
+    pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
+        self.options.log_limit_bytes = bytes;
+        self
+    }
+
+    /// Threads that merge (default: the number of processors, at most 4). One more thread keeps the log and the clock.
+    pub fn background_threads(mut self, count: usize) -> Self {
+        self.options.background_threads = count;
+        self
+    }
+
+    /// Whether merges and checkpoints also start by themselves when memtables are idle or time has passed (default: yes).
+    /// Without it they run only when memory or log are full, or by hand.
+    pub fn automatic_maintenance(mut self, yes: bool) -> Self {
+        self.options.automatic = yes;
+        self
+    }
+
+    /// Durability of writes that do not name one (default [`Durability::Buffered`]).
+    pub fn default_durability(mut self, durability: Durability) -> Self {
+        self.options.durability = durability;
+        self
+    }
+
+    /// How old a buffered write may become before it is synced (default: one second).
+    pub fn sync_interval(mut self, interval: Duration) -> Self {
+        self.options.sync_interval = interval;
+        self
+    }
+
+    /// Where the database lives instead of the file system, for example [`MemoryStorage`](crate::MemoryStorage). The path given to
+    /// `open` then serves in messages only.
+    pub fn storage(mut self, backend: impl StorageBackend) -> Self {
+        self.options.backend = Some(Arc::new(backend));
+        self
+    }
+}

@@ -1,0 +1,316 @@
+//! The commit pipeline.
+//!
+//! ```text
+//! commit(batch):
+//!     lock the write locks of its families, in ascending number        (1)
+//!     freeze memtables that are full
+//!     sequence <- log.append(batch)    number and place under the log's own lock, the copy outside   (2)
+//!     insert the entries into the active memtables
+//!     unlock
+//!     if Sync: log.sync_through(sequence)
+//!     visible.complete(sequence)       visible when all before it are, too                          (3)
+//!     wait until visible
+//! ```
+//!
+//! (1) comes before (2): a writer with a number whose memtable could be frozen and replaced before its insert would leave
+//! entries that recovery takes for merged. (3) is what makes an acknowledged record readable by recovery: everything before it
+//! in the log was written in full.
+//!
+//! The rejected alternative, one lock around (2) and the inserts as in a single-writer engine, serialises families on each other's
+//! memory accesses.
+
+use std::collections::BTreeMap;
+
+use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::codec::key;
+use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
+use crate::column_family::merge::{ABOVE_EVERY_KEY, MergeContext};
+use crate::column_family::stall::Woken;
+use crate::column_family::view::{self, Moment, View};
+use crate::column_family::work::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Durability;
+use crate::sync::arc_cell::ArcCell;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, MutexGuard};
+use crate::txn::batch::{Operation, Operations};
+use crate::txn::latch::Latch;
+use crate::wal::Log;
+
+/// What commits and readers of one open database share.
+pub(crate) struct Pipeline {
+    /// Tells this open database from every other one in the process.
+    pub(crate) database: u64,
+    pub(crate) views: ArcCell<View>,
+    pub(crate) visible: Sequencer,
+    pub(crate) latch: Latch,
+    /// `None` if the database was opened for reading only.
+    pub(crate) log: Option<Log>,
+    pub(crate) work: Work,
+    pub(crate) closed: AtomicBool,
+    /// Whether a commit was made that no log record holds.
+    pub(crate) unlogged: AtomicBool,
+}
+
+/// A commit as the pipeline takes it.
+pub(crate) struct Write<'a> {
+    pub(crate) families: &'a [Arc<Family>],
+    pub(crate) payload: &'a [u8],
+    pub(crate) has_range_deletions: bool,
+}
+
+type Locked<'a> = MutexGuard<'a, WriteSide>;
+
+impl Pipeline {
+    /// The log, if the database takes writes.
+    pub(crate) fn writable(&self) -> Result<&Log> {
+        self.open()?;
+        self.latch.check()?;
+        self.log
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened for reading only"))
+    }
+
+    /// Fails once the database is closed.
+    #[inline]
+    pub(crate) fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database was closed"));
+        }
+        Ok(())
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Moment {
+        Moment::now(&self.views, &self.visible)
+    }
+
+    pub(crate) fn merge_context<'a>(&'a self, should_stop: &'a dyn Fn() -> bool) -> MergeContext<'a> {
+        MergeContext { views: &self.views, visible: &self.visible, should_stop }
+    }
+
+    /// Writes a commit; when this returns it is visible and as durable as was asked for.
+    pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<()> {
+        let log = self.writable()?;
+        if write.payload.is_empty() {
+            return Ok(());
+        }
+        let mut families: Vec<&Arc<Family>>;
+        let families: &[&Arc<Family>] = match write.families {
+            [one] => &[one],
+            many => {
+                families = many.iter().collect();
+                families.sort_unstable_by_key(|family| family.id());
+                &families
+            }
+        };
+        let mut sides = self.lock_with_room(families)?;
+        let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
+        drop(sides);
+        if durability == Durability::Sync {
+            log.sync_through(sequence).map_err(|error| self.fail(error))?;
+        }
+        let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
+        self.visible.admit(sequence.0).map_err(ended)?;
+        self.visible.complete(sequence.0);
+        self.visible.wait_for(sequence.0).map_err(ended)?;
+        for family in families {
+            family.stall.slow_down(write.payload.len() / families.len(), fill);
+        }
+        Ok(())
+    }
+
+    /// Takes the write locks, ascending, once no active memtable among them is full.
+    fn lock_with_room<'a>(&self, families: &[&'a Arc<Family>]) -> Result<Vec<Locked<'a>>> {
+        'again: loop {
+            let mut sides: Vec<Locked<'a>> = Vec::with_capacity(families.len());
+            for family in families {
+                sides.push(family.write.lock());
+            }
+            self.writable()?;
+            for (family, side) in families.iter().zip(&mut sides) {
+                if family.is_dropped() {
+                    return Err(view::dropped(family.id()));
+                }
+                if side.writer.table().bytes() < family.memtable_bytes() {
+                    continue;
+                }
+                if family.stall.waiting() < MAX_FROZEN && family.freeze(side, &self.views)? {
+                    self.work.request_merge(family);
+                    continue;
+                }
+                if side.writer.table().is_empty() {
+                    continue;
+                }
+                drop(sides);
+                self.work.request_merge(family);
+                if let Woken::Obstacle(error) = family.stall.wait() {
+                    return Err(error);
+                }
+                continue 'again;
+            }
+            return Ok(sides);
+        }
+    }
+
+    /// Appends to the log and inserts into the memtables. Gives the number and how full the fullest memtable is (0 to 1).
+    fn log_and_apply(
+        &self,
+        log: &Log,
+        write: &Write<'_>,
+        durability: Durability,
+        families: &[&Arc<Family>],
+        sides: &mut [Locked<'_>],
+    ) -> Result<(SequenceNumber, f64)> {
+        let sequence = if durability == Durability::None {
+            self.unlogged.store(true, Ordering::Release);
+            log.assign()
+        } else {
+            let segment = log.segment_of_next();
+            for family in families {
+                family.note_segment(segment);
+            }
+            log.append(write.payload, durability == Durability::Sync)
+        };
+        let sequence = sequence.map_err(|error| match error.kind() {
+            ErrorKind::OutOfSpace => error,
+            _ => self.fail(error),
+        })?;
+        apply(write, families, sides, sequence);
+        let mut fill = 0.0f64;
+        for (family, side) in families.iter().zip(sides.iter()) {
+            fill = fill.max(side.writer.table().bytes() as f64 / family.memtable_bytes().max(1) as f64);
+            Counters::add(&family.counters.bytes_inserted, (write.payload.len() / families.len()) as u64);
+        }
+        Ok((sequence, fill))
+    }
+
+    /// Ends all writing because of `error`.
+    pub(crate) fn fail(&self, error: Error) -> Error {
+        let error = self.latch.close(error);
+        self.visible.end();
+        for family in self.views.load_full().families() {
+            family.family.stall.wake();
+        }
+        error
+    }
+
+    fn fail_without_cause(&self) -> Error {
+        Error::new(ErrorKind::WriteFailed, "an earlier commit was never completed")
+    }
+}
+
+/// Inserts the entries of a commit into the memtables of its families.
+fn apply(write: &Write<'_>, families: &[&Arc<Family>], sides: &mut [Locked<'_>], sequence: SequenceNumber) {
+    let replaced = if write.has_range_deletions { Replaced::of(write.payload) } else { Replaced::default() };
+    let mut last = 0;
+    for (index, operation) in Operations::new(write.payload).enumerate() {
+        let (id, operation) = operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}"));
+        if families[last].id() != id {
+            last = families
+                .binary_search_by_key(&id, |family| family.id())
+                .unwrap_or_else(|_| panic!("a batch touches family {id}, which it does not list"));
+        }
+        if !replaced.contains(index) {
+            insert(&mut sides[last], operation, sequence);
+        }
+    }
+}
+
+/// Inserts one operation. The caller holds the family's write lock.
+pub(crate) fn insert(side: &mut WriteSide, operation: Operation<'_>, sequence: SequenceNumber) {
+    match operation {
+        Operation::Put { key, value } => side.writer.put(key, value, sequence),
+        Operation::Delete { key } => side.writer.delete(key, sequence),
+        Operation::DeleteRange { start, end } => {
+            side.writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), sequence);
+        }
+    }
+}
+
+/// Operations of one payload that a later range deletion of the same payload undoes.
+///
+/// All entries of a commit have one number, and a range deletion covers what is older than itself; order within the commit
+/// is settled here, before the entries reach the memtable.
+#[derive(Default)]
+pub(crate) struct Replaced {
+    operations: Vec<bool>,
+}
+
+impl Replaced {
+    pub(crate) fn of(payload: &[u8]) -> Self {
+        let operations: Vec<_> = Operations::new(payload).map_while(Result::ok).collect();
+        let mut replaced = vec![false; operations.len()];
+        let mut later: BTreeMap<FamilyId, Ranges<'_>> = BTreeMap::new();
+        for (index, (family, operation)) in operations.iter().enumerate().rev() {
+            match operation {
+                Operation::Put { key, .. } | Operation::Delete { key } => {
+                    replaced[index] = later.get(family).is_some_and(|ranges| ranges.cover(key));
+                }
+                Operation::DeleteRange { start, end } => {
+                    later.entry(*family).or_default().insert(start, end.unwrap_or(&ABOVE_EVERY_KEY));
+                }
+            }
+        }
+        Self { operations: replaced }
+    }
+
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        self.operations.get(index).copied().unwrap_or(false)
+    }
+}
+
+/// Disjoint ranges, start to end.
+#[derive(Default)]
+struct Ranges<'a>(BTreeMap<&'a [u8], &'a [u8]>);
+
+impl<'a> Ranges<'a> {
+    fn cover(&self, key: &[u8]) -> bool {
+        self.0.range(..=key).next_back().is_some_and(|(_, end)| key::compare(key, end).is_lt())
+    }
+
+    fn insert(&mut self, mut start: &'a [u8], mut end: &'a [u8]) {
+        while let Some((&old_start, &old_end)) = self.0.range(..=end).next_back() {
+            if key::compare(old_end, start).is_lt() {
+                break;
+            }
+            self.0.remove(old_start);
+            start = start.min(old_start);
+            end = end.max(old_end);
+        }
+        self.0.insert(start, end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::batch::{encode_delete_range, encode_put};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_a_later_range_deletion_covers_is_replaced(
+            operations in prop::collection::vec((0u8..2, 0u8..20, 0u8..20), 0..40)
+        ) {
+            let mut payload = Vec::new();
+            let mut listed = Vec::new();
+            for (kind, a, b) in operations {
+                if kind == 0 {
+                    encode_put(&mut payload, FamilyId(1), &[a], &[b]);
+                    listed.push((a, None));
+                } else if a < b {
+                    encode_delete_range(&mut payload, FamilyId(1), &[a], Some(&[b]));
+                    listed.push((a, Some(b)));
+                }
+            }
+            let replaced = Replaced::of(&payload);
+            for (i, (key, end)) in listed.iter().enumerate() {
+                let covered = end.is_none()
+                    && listed[i..].iter().any(|(start, end)| end.is_some_and(|end| (*start..end).contains(key)));
+                prop_assert_eq!(replaced.contains(i), covered, "operation {}", i);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The handle of a column family.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeBounds;
+
+use crate::codec::ids::FamilyId;
+use crate::codec::key;
+use crate::column_family::family::Family;
+use crate::column_family::value::Value;
+use crate::error::Result;
+use crate::options::Durability;
+use crate::page::CacheStats;
+use crate::sync::{Arc, epoch};
+use crate::txn::batch::{
+    check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open,
+};
+use crate::txn::commit::{Pipeline, Write};
+use crate::txn::iter::{Cursor, Iter};
+use crate::txn::snapshot::FamilySnapshot;
+
+thread_local! {
+    /// Where single operations are encoded.
+    static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A payload buffer that grew beyond this is not kept for the thread's next write.
+const KEPT_PAYLOAD: usize = 64 << 10;
+
+/// A column family of an open database: a named, ordered map of byte keys to byte values.
+///
+/// Cheap to clone, `Send + Sync + 'static`, and keeps the database open. Reads see every commit that was acknowledged before
+/// they began; several reads of one moment are made through [`snapshot`](Self::snapshot).
+#[derive(Clone)]
+pub struct ColumnFamily {
+    family: Arc<Family>,
+    pipeline: Arc<Pipeline>,
+    durability: Durability,
+    /// Keeps the database open.
+    _keeper: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for ColumnFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ColumnFamily")
+            .field("id", &self.family.id())
+            .field("name", &self.family.name())
+            .finish()
+    }
+}
+
+impl ColumnFamily {
+    pub(crate) fn new(
+        family: Arc<Family>,
+        pipeline: Arc<Pipeline>,
+        durability: Durability,
+        keeper: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self { family, pipeline, durability, _keeper: keeper }
+    }
+
+    pub(crate) fn family(&self) -> &Arc<Family> {
+        &self.family
+    }
+
+    pub(crate) fn database(&self) -> u64 {
+        self.pipeline.database
+    }
+
+    /// The family's present name.
+    pub fn name(&self) -> String {
+        self.family.name().to_string()
+    }
+
+    /// The family's number: never used for another family of this database.
+    pub fn id(&self) -> FamilyId {
+        self.family.id()
+    }
+
+    /// Sets `key` (at most 64 KiB) to `value` (at most 4 GiB - 1), with the database's default durability.
+    ///
+    /// # Errors
+    ///
+    /// Besides those of I/O: [`KeyTooLarge`](crate::ErrorKind::KeyTooLarge), [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge),
+    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed),
+    /// [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was written, and later writes may succeed) and
+    /// [`WriteFailed`](crate::ErrorKind::WriteFailed) (nothing is written any more).
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, self.durability)
+    }
+
+    /// Sets `key` to `value` with a durability of its own.
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        check_key_len(key.len())?;
+        check_value(value)?;
+        self.write(durability, false, |payload| encode_put(payload, self.family.id(), key, value))
+    }
+
+    /// Removes `key`; nothing happens if it is not there.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_with(key, self.durability)
+    }
+
+    /// Removes `key` with a durability of its own.
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
+        let key = key.as_ref();
+        check_key_len(key.len())?;
+        self.write(durability, false, |payload| encode_delete(payload, self.family.id(), key))
+    }
+
+    /// Removes every key in `range`, at a cost that does not depend on how many there are.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let cf = db.create_column_family("blocks", FamilyOptions::default())?;
+    /// for height in 0..100u32 {
+    ///     cf.put(height.to_be_bytes(), "block")?;
+    /// }
+    /// cf.delete_range(..50u32.to_be_bytes())?;
+    /// assert_eq!(cf.len()?, 50);
+    /// # Ok(()) }
+    /// ```
+    pub fn delete_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        self.delete_range_with(range, self.durability)
+    }
+
+    /// Removes every key in `range` with a durability of its own.
+    pub fn delete_range_with<K: AsRef<[u8]>>(
+        &self,
+        range: impl RangeBounds<K>,
+        durability: Durability,
+    ) -> Result<()> {
+        let (start, end) = half_open(&range);
+        if end.as_ref().is_some_and(|end| key::compare(&start, end).is_ge()) {
+            return self.pipeline.writable().map(drop);
+        }
+        let longest = start.len().max(end.as_ref().map_or(0, Vec::len));
+        check_key_len(longest.saturating_sub(1))?;
+        self.write(durability, true, |payload| {
+            encode_delete_range(payload, self.family.id(), &start, end.as_deref());
+        })
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        has_range_deletions: bool,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<()> {
+        // Taken out while in use, so that nothing that happens below can meet it borrowed.
+        let mut payload = PAYLOAD.take();
+        payload.clear();
+        encode(&mut payload);
+        let families = std::slice::from_ref(&self.family);
+        let outcome =
+            self.pipeline.commit(&Write { families, payload: &payload, has_range_deletions }, durability);
+        if payload.capacity() <= KEPT_PAYLOAD {
+            PAYLOAD.set(payload);
+        }
+        outcome
+    }
+
+    /// The present moment of this family.
+    pub fn snapshot(&self) -> Result<FamilySnapshot> {
+        self.pipeline.open()?;
+        let moment = self.pipeline.now();
+        let view = moment.view.family(self.family.slot(), self.family.id())?;
+        Ok(FamilySnapshot { view: Arc::clone(view), at: moment.at })
+    }
+
+    /// The value of `key`, or `None`. Waits for no lock, and writes to no memory that threads share.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.pipeline.open()?;
+        let guard = epoch::pin();
+        // The number first: a view loaded later holds everything up to it.
+        let at = crate::codec::ids::SequenceNumber(self.pipeline.visible.watermark());
+        let view = self.pipeline.views.load(&guard);
+        view.family(self.family.slot(), self.family.id())?.get(key.as_ref(), at, &guard)
+    }
+
+    /// The values of several keys at one moment, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
+        self.snapshot()?.multi_get(keys)
+    }
+
+    /// Whether `key` has a value. Does not read the value.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.pipeline.open()?;
+        let guard = epoch::pin();
+        let at = crate::codec::ids::SequenceNumber(self.pipeline.visible.watermark());
+        let view = self.pipeline.views.load(&guard);
+        view.family(self.family.slot(), self.family.id())?.contains(key.as_ref(), at, &guard)
+    }
+
+    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Iter> {
+        Ok(self.snapshot()?.range(range))
+    }
+
+    /// The entries whose keys start with `prefix`, ascending.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Iter> {
+        Ok(self.snapshot()?.prefix(prefix))
+    }
+
+    /// All entries, ascending.
+    pub fn iter(&self) -> Result<Iter> {
+        Ok(self.snapshot()?.iter())
+    }
+
+    /// A cursor over the present moment, that stands nowhere yet.
+    pub fn cursor(&self) -> Result<Cursor> {
+        Ok(self.snapshot()?.cursor())
+    }
+
+    /// Number of entries, exactly; see [`FamilySnapshot::len`] for the cost.
+    pub fn len(&self) -> Result<u64> {
+        self.snapshot()?.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.snapshot()?.is_empty()
+    }
+
+    /// The entry with the lowest key.
+    pub fn first(&self) -> Result<Option<(Vec<u8>, Value)>> {
+        self.snapshot()?.first()
+    }
+
+    /// The entry with the highest key.
+    pub fn last(&self) -> Result<Option<(Vec<u8>, Value)>> {
+        self.snapshot()?.last()
+    }
+
+    /// What the family's page cache holds and has done.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.family.store().cache_stats()
+    }
+}

@@ -1,0 +1,136 @@
+//! Snapshots: one moment of the whole database, and of one family in it.
+
+use std::ops::RangeBounds;
+
+use crate::codec::ids::SequenceNumber;
+use crate::codec::key;
+use crate::column_family::value::Value;
+use crate::column_family::view::{FamilyView, Moment};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Arc, epoch};
+use crate::txn::handle::ColumnFamily;
+use crate::txn::iter::{Cursor, Iter};
+
+/// One consistent moment across all column families, for as long as it is held.
+///
+/// Making one costs a shared counter and no I/O, however many families there are. It stays the same through later
+/// writes, merges, checkpoints and drops of families. While it lives, the memtables and pages of its moment are kept, so a snapshot that is
+/// held for long costs memory and disk.
+///
+/// ```
+/// # fn main() -> peristyle::Result<()> {
+/// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+/// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+/// # let cf = db.create_column_family("heights", FamilyOptions::default())?;
+/// cf.put("tip", "100")?;
+/// let before = db.snapshot()?;
+/// cf.put("tip", "101")?;
+/// assert_eq!(before.get(&cf, "tip")?.unwrap(), "100");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    moment: Moment,
+    database: u64,
+}
+
+impl Snapshot {
+    pub(crate) fn new(moment: Moment, database: u64) -> Self {
+        Self { moment, database }
+    }
+
+    /// Position of the last commit that the snapshot sees.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.moment.at
+    }
+
+    /// This moment of one family. [`ErrorKind::FamilyNotFound`] if the family was created later or dropped before.
+    pub fn column_family(&self, family: &ColumnFamily) -> Result<FamilySnapshot> {
+        if family.database() != self.database {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the snapshot and the column family belong to different databases",
+            ));
+        }
+        let family = family.family();
+        let view = self.moment.view.family(family.slot(), family.id()).map_err(|_| {
+            Error::new(ErrorKind::FamilyNotFound, "the snapshot holds no such column family")
+                .of_family(family.id().0)
+        })?;
+        Ok(FamilySnapshot { view: Arc::clone(view), at: self.moment.at })
+    }
+
+    /// The value of `key` in `family` at this moment.
+    pub fn get(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.column_family(family)?.get(key)
+    }
+}
+
+/// One moment of one column family. Made by [`Snapshot::column_family`] and [`ColumnFamily::snapshot`].
+#[derive(Clone)]
+pub struct FamilySnapshot {
+    pub(crate) view: Arc<FamilyView>,
+    pub(crate) at: SequenceNumber,
+}
+
+impl FamilySnapshot {
+    /// The value of `key`, or `None`. Waits for no lock.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.view.get(key.as_ref(), self.at, &epoch::pin())
+    }
+
+    /// The values of several keys, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Whether `key` has a value. Does not read the value.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.view.contains(key.as_ref(), self.at, &epoch::pin())
+    }
+
+    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        let (view, at) = (Arc::clone(&self.view), self.at);
+        Iter::new(move || view.cursor(at), &range)
+    }
+
+    /// The entries whose keys start with `prefix`, ascending.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let start = Included(prefix.as_ref().to_vec());
+        let end = key::prefix_end(prefix.as_ref()).map_or(Unbounded, Excluded);
+        self.range::<Vec<u8>>((start, end))
+    }
+
+    /// All entries, ascending.
+    pub fn iter(&self) -> Iter {
+        self.range::<&[u8]>(..)
+    }
+
+    /// A cursor that stands nowhere yet.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.view.cursor(self.at))
+    }
+
+    /// Number of entries, exactly. Constant time when all is merged; a look-up for every key that waits in a memtable
+    /// otherwise, and a scan where range deletions wait.
+    pub fn len(&self) -> Result<u64> {
+        self.view.len(self.at)
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(!self.view.cursor(self.at).first()?)
+    }
+
+    /// The entry with the lowest key.
+    pub fn first(&self) -> Result<Option<(Vec<u8>, Value)>> {
+        self.iter().next().transpose()
+    }
+
+    /// The entry with the highest key.
+    pub fn last(&self) -> Result<Option<(Vec<u8>, Value)>> {
+        self.iter().next_back().transpose()
+    }
+}
