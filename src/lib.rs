@@ -13,4 +13,6 @@ mod txn;
 mod wal;
 
 pub use error::{Error, ErrorKind, Location, Result};
-pub use storage::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
+pub use storage::{
+    FileMode, FileStorage, MemoryStorage, SharedMapping, StorageBackend, StorageFile, StorageLock,
+};
