@@ -17,3 +17,4 @@ mod pool;
 pub use backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
+pub(crate) use pool::{FileHandle, FileHandlePool, FileHandlePoolStats};
