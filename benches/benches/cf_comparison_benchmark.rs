@@ -108,10 +108,14 @@ fn main() -> Result<()> {
 
 fn compare(arguments: &Arguments) -> Result<()> {
     let output = arguments.comparison.output.clone().unwrap_or_else(default_output);
-    let scratch = output.join("data");
-    std::fs::create_dir_all(&scratch).with_context(|| format!("{} cannot be made", scratch.display()))?;
+    std::fs::create_dir_all(&output).with_context(|| format!("{} cannot be made", output.display()))?;
     let output = output.canonicalize()?;
-    let scratch = output.join("data");
+    let scratch = output.join(format!("{BENCH}.databases"));
+    // What a run that was interrupted has left would take up the disk for ever.
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch)?;
+    }
+    std::fs::create_dir(&scratch)?;
 
     let (engines, skipped): (Vec<Peer>, Vec<Peer>) =
         arguments.comparison.engines().into_iter().partition(|engine| engine.skipped().is_none());
@@ -155,6 +159,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         skipped: named(&skipped, Peer::skipped),
         remarks: named(&engines, |engine| (!engine.remark.is_empty()).then(|| engine.remark.to_owned())),
     };
+    std::fs::remove_dir_all(&scratch)?;
     println!("{}", report.markdown());
     for path in report.write_files(&output)? {
         println!("Written: {}", path.display());

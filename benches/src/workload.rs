@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -78,9 +78,8 @@ impl WritePhase {
         let values = Values::new();
         let before = Usage::now()?;
         let written = self.write(engine, &values)?;
-        let last_acknowledgement = Instant::now();
         engine.flush_until_quiet().context("flushing failed")?;
-        let quiet_seconds = last_acknowledgement.elapsed().as_secs_f64();
+        let quiet_seconds = written.end.elapsed().as_secs_f64();
         let after = Usage::now()?;
         let disk_bytes = disk_bytes(directory)?;
         for family in 0..self.setup.families {
@@ -90,7 +89,7 @@ impl WritePhase {
         Ok(Measured {
             version: engine.version(),
             entries: self.entries_per_family * self.setup.families as u64,
-            write_seconds: written.seconds,
+            write_seconds: (written.end - written.start).as_secs_f64(),
             quiet_seconds,
             cpu_seconds: after.cpu_seconds - before.cpu_seconds,
             written_bytes: after.written_bytes - before.written_bytes,
@@ -111,7 +110,7 @@ impl WritePhase {
         let count = || acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
         let barrier = Barrier::new(self.setup.families + 1);
         let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let (of_families, progress) = std::thread::scope(|scope| {
             let writers: Vec<_> = acknowledged
                 .iter()
                 .enumerate()
@@ -120,10 +119,9 @@ impl WritePhase {
                     scope.spawn(move || self.write_family(engine, family, values, barrier, acknowledged))
                 })
                 .collect();
-            barrier.wait();
-            let start = Instant::now();
-            let (count, done) = (&count, &done);
-            let watch = scope.spawn(move || {
+            let watch = scope.spawn(|| {
+                barrier.wait();
+                let start = Instant::now();
                 let mut progress = vec![(0.0, 0)];
                 let mut pause = Duration::from_millis(10);
                 while !done.load(Ordering::Acquire) {
@@ -134,29 +132,26 @@ impl WritePhase {
                 }
                 progress
             });
-            let mut seconds = 0f64;
-            let mut latencies = histogram()?;
-            let mut failure = None;
-            for writer in writers {
-                match writer.join().map_err(|_| anyhow::anyhow!("a writer panicked")).flatten() {
-                    Ok((end, of_family)) => {
-                        seconds = seconds.max((end - start).as_secs_f64());
-                        latencies.add(of_family)?;
-                    }
-                    Err(error) => failure = Some(error),
-                }
-            }
+            let of_families: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
             done.store(true, Ordering::Release);
             watch.thread().unpark();
-            let progress = watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
-            match failure {
-                Some(error) => Err(error),
-                None => Ok(Written { seconds, latencies, progress }),
-            }
-        })
+            (of_families, watch.join())
+        });
+        let mut latencies = histogram();
+        let mut first_start: Option<Instant> = None;
+        let mut last_end: Option<Instant> = None;
+        for of_family in of_families {
+            let of_family = of_family.map_err(|_| anyhow!("a writer panicked"))??;
+            first_start = Some(first_start.map_or(of_family.start, |start| start.min(of_family.start)));
+            last_end = Some(last_end.map_or(of_family.end, |end| end.max(of_family.end)));
+            latencies.add(of_family.latencies)?;
+        }
+        let (start, end) = first_start.zip(last_end).context("there are no families")?;
+        let progress = progress.map_err(|_| anyhow!("the watch panicked"))?;
+        Ok(Written { start, end, latencies, progress })
     }
 
-    /// Writes one family's entries; returns when the last was acknowledged, and how long each commit took.
+    /// Writes one family's entries, after all writers have come to the barrier.
     fn write_family(
         &self,
         engine: &dyn Engine,
@@ -164,14 +159,15 @@ impl WritePhase {
         values: &Values,
         barrier: &Barrier,
         acknowledged: &AtomicU64,
-    ) -> Result<(Instant, Histogram<u64>)> {
+    ) -> Result<WrittenByOne> {
         let writer = engine.writer(family);
-        let mut latencies = histogram()?;
+        let mut latencies = histogram();
         let mut batch = Batch::default();
         barrier.wait();
         let mut writer = writer?;
         let mut next = 0;
-        let mut clock = Instant::now();
+        let start = Instant::now();
+        let mut clock = start;
         while next < self.entries_per_family {
             let end = (next + self.batch).min(self.entries_per_family);
             if self.batch == 1 {
@@ -190,7 +186,7 @@ impl WritePhase {
             latencies.saturating_record((now - clock).as_nanos() as u64);
             clock = now;
         }
-        Ok((clock, latencies))
+        Ok(WrittenByOne { start, end: clock, latencies })
     }
 
     /// Checks that the family holds exactly the entries written, in order, and that some have their values.
@@ -222,15 +218,27 @@ impl WritePhase {
     }
 }
 
+/// What all writers did: from the first start to the last acknowledgement.
 struct Written {
-    seconds: f64,
+    start: Instant,
+    end: Instant,
     latencies: Histogram<u64>,
     progress: Vec<(f64, u64)>,
 }
 
-/// Nanoseconds up to ten minutes, to two digits.
-fn histogram() -> Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, 600_000_000_000, 2)?)
+/// What one writer did.
+struct WrittenByOne {
+    start: Instant,
+    end: Instant,
+    latencies: Histogram<u64>,
+}
+
+/// For nanoseconds up to ten minutes, to two digits.
+fn histogram() -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, 600_000_000_000, 2) {
+        Ok(histogram) => histogram,
+        Err(error) => unreachable!("the bounds of the histogram are constants: {error}"),
+    }
 }
 
 /// A key of at most 16 bytes.

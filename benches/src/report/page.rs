@@ -9,10 +9,10 @@ use super::{Comparison, EngineRounds, Report, THROUGHPUT, markdown};
 use crate::workload::{Measured, PERCENTILES};
 
 const STYLE: &str = "
-body { font: 15px/1.5 sans-serif; color: #28282f; background: #fff; max-width: 1240px; margin: 2em auto; padding: 0 1em }
+body { font: 15px/1.5 sans-serif; color: #28282f; background: #fff; max-width: 1440px; margin: 2em auto; padding: 0 1em }
 h1 { margin-bottom: 0.2em } h2 { margin: 2em 0 0.2em; border-top: 1px solid #ddd; padding-top: 1em }
 h3 { font-size: 1em; margin: 0.6em 0 0.2em }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 0.5em 2em }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 0.5em 2em }
 svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; margin: 1em 0; font-size: 0.87em } td, th { padding: 0.25em 0.7em; text-align: right; border-bottom: 1px solid #eee }
 td:first-child, th:first-child { text-align: left } .legend span { margin-right: 1.4em; white-space: nowrap }

@@ -9,15 +9,15 @@ use super::markdown::number;
 use crate::peers::{self, SUBJECT};
 
 /// Width of every plot, in pixels.
-const WIDTH: u32 = 560;
+const WIDTH: u32 = 440;
 /// Height of the plots with axes, in pixels.
 const HEIGHT: u32 = 260;
 /// Height of a bar with the space around it, in pixels.
 const BAR: i32 = 26;
 /// Where bars begin; their labels stand to the left, in pixels.
-const LABELS: i32 = 130;
+const LABELS: i32 = 105;
 /// Space to the right of the longest bar, for its figure, in pixels.
-const FIGURES: i32 = 90;
+const FIGURES: i32 = 80;
 
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 40, 48);
