@@ -58,7 +58,7 @@ impl Setup {
     }
 }
 
-/// Opens an engine in an empty directory, with the families of the setup created.
+/// Opens an engine's database in a directory; creates it and the families of the setup where they are missing.
 pub type Open = fn(&Path, &Setup) -> Result<Box<dyn Engine>>;
 
 /// An open database, shared by all threads of a run.

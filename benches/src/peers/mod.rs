@@ -33,6 +33,8 @@ pub struct Peer {
     pub feature: &'static str,
     /// Where its promise differs from what the comparison asks of all; empty if nowhere.
     pub remark: &'static str,
+    /// Whether its unsynced writes survive a killed process, as is asked of all.
+    pub survives_a_kill: bool,
     /// How to open it; `None` if it is not compiled in.
     pub open: Option<Open>,
 }
@@ -52,11 +54,12 @@ impl Peer {
 }
 
 macro_rules! peer {
-    ($name:literal, $feature:literal, $remark:literal, $open:path) => {
+    ($name:literal, $feature:literal, $survives:literal, $remark:literal, $open:path) => {
         Peer {
             name: $name,
             feature: $feature,
             remark: $remark,
+            survives_a_kill: $survives,
             #[cfg(feature = $feature)]
             open: Some($open),
             #[cfg(not(feature = $feature))]
@@ -68,26 +71,29 @@ macro_rules! peer {
 /// All engines that the benchmarks know, whether compiled in or not.
 pub fn all() -> Vec<Peer> {
     vec![
-        peer!("peristyle", "engine", "", peristyle::open),
-        peer!("rocksdb", "rocksdb", "", rocksdb::open_as_users_do),
-        peer!("rocksdb-tuned", "rocksdb", "", rocksdb::open_tuned),
+        peer!("peristyle", "engine", true, "", peristyle::open),
+        peer!("rocksdb", "rocksdb", true, "", rocksdb::open_as_users_do),
+        peer!("rocksdb-tuned", "rocksdb", true, "", rocksdb::open_tuned),
         peer!(
             "lmdb",
             "lmdb",
+            true,
             "unsynced: MDB_NOSYNC, where a power loss may damage the whole file, not only the last commits",
             lmdb::open
         ),
         peer!(
             "redb",
             "redb",
+            false,
             "unsynced: Durability::None keeps commits in memory, so a killed process loses them (less than asked)",
             redb::open
         ),
-        peer!("fjall", "fjall", "", fjall::open),
-        peer!("canopydb", "canopydb", "", canopydb::open),
+        peer!("fjall", "fjall", true, "", fjall::open),
+        peer!("canopydb", "canopydb", true, "", canopydb::open),
         peer!(
             "sled",
             "sled",
+            false,
             "unsynced: writes reach the operating system every 500 ms, so a killed process loses the last (less than asked)",
             sled::open
         ),

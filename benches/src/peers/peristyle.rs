@@ -27,7 +27,12 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
         .open(path)?;
     let mut families = Vec::with_capacity(setup.families);
     for index in 0..setup.families {
-        families.push(database.create_column_family(&Setup::family_name(index), FamilyOptions::default())?);
+        let name = Setup::family_name(index);
+        let family = database.column_family(&name);
+        families.push(match family {
+            Ok(family) => family,
+            Err(_) => database.create_column_family(&name, FamilyOptions::default())?,
+        });
     }
     Ok(Box::new(Peristyle { database, families }))
 }

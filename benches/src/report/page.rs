@@ -133,14 +133,19 @@ fn latency_curve(engine: &EngineRounds) -> Curve<'_> {
     Curve { engine: &engine.engine, points: PERCENTILES.iter().enumerate().filter_map(point).collect() }
 }
 
-/// Thousands of entries per second between one look at the progress and the next.
+/// Thousands of entries per second over time, from at most some forty looks at the progress: over
+/// shorter times the rate would show how threads are scheduled, not how an engine writes.
 fn rate_curve(round: &Measured) -> Vec<(f64, f64)> {
+    let step = round.progress.len().div_ceil(40).max(1);
+    let last = round.progress.last().copied();
+    let mut looks: Vec<(f64, u64)> = round.progress.iter().copied().step_by(step).collect();
+    looks.extend(last.filter(|last| looks.last() != Some(last)));
     let rate = |pair: &[(f64, u64)]| {
         let [(start, before), (end, after)] = pair else { return None };
         let seconds = end - start;
         (seconds > 1e-3).then(|| (*end, (after - before) as f64 / seconds / 1e3))
     };
-    round.progress.windows(2).filter_map(rate).collect()
+    looks.windows(2).filter_map(rate).collect()
 }
 
 fn title(comparison: &Comparison) -> String {

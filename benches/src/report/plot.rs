@@ -102,7 +102,7 @@ pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<Str
                     .filter(|_| (x - position).abs() < 1e-6)
                     .map_or(String::new(), |of| format!("p{of}"))
             })
-            .y_label_formatter(&|y| number(Some(*y), if *y < 10.0 { 1 } else { 0 }))
+            .y_label_formatter(&|y| logarithmic_label(*y, high / low))
             .y_desc("commit, us")
             .draw()?;
         for curve in curves {
@@ -113,6 +113,17 @@ pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<Str
         }
         Ok(())
     })
+}
+
+/// Labels of a logarithmic axis: the powers of ten, and on a short axis their doubles and fives too.
+fn logarithmic_label(value: f64, span: f64) -> String {
+    let leading = value / 10f64.powf(value.log10().floor());
+    let shown = |digit: f64| (leading - digit).abs() < 1e-3;
+    if shown(1.0) || shown(10.0) || (span < 300.0 && (shown(2.0) || shown(5.0))) {
+        number(Some(value), if value < 1.0 { 2 } else { 0 })
+    } else {
+        String::new()
+    }
 }
 
 /// Curves of thousands of entries per second over seconds.
