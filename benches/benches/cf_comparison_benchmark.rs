@@ -22,7 +22,7 @@ const BENCH: &str = "cf_comparison_benchmark";
 
 /// Column families written to by one thread each: Peristyle beside its peers
 #[derive(Parser)]
-#[command(name = BENCH, args_conflicts_with_subcommands = true)]
+#[command(name = BENCH, bin_name = BENCH, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     hidden: Option<Hidden>,
