@@ -3,7 +3,7 @@
 //! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor` walks the tree,
 //! `ranges` holds the range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are
 //! the memory that all of it lies in. `unsafe` stands in `arena`, `entry`, `node`, `leaf`, `branch`, `ranges` (links
-//! between versions) and `cursor` (one self-reference), behind safe functions.
+//! between versions), `cursor` and `held` (a self-reference each), behind safe functions.
 //!
 //! One writer, which the family's write lock makes the only one; any number of readers, which take no lock, never wait
 //! and never repeat a step because of the writer. The structure is a B+tree of nodes that are replaced, not moved:
@@ -75,6 +75,7 @@ mod branch;
 mod cursor;
 mod entry;
 mod filter;
+mod held;
 mod leaf;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
@@ -84,4 +85,5 @@ mod table;
 mod tree;
 
 pub(crate) use cursor::MemtableCursor;
+pub(crate) use held::HeldBytes;
 pub(crate) use table::{Found, Memtable, MemtableWriter};
