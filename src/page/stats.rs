@@ -31,6 +31,21 @@ pub struct CacheStats {
 
 const STRIPES: usize = 16;
 
+impl std::ops::AddAssign for CacheStats {
+    fn add_assign(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.evictions += other.evictions;
+        self.resident_bytes += other.resident_bytes;
+        self.budget_bytes += other.budget_bytes;
+        self.dirty_bytes += other.dirty_bytes;
+        self.dirty_budget_bytes += other.dirty_budget_bytes;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+    }
+}
+
+
 /// A counter for the path of a cache hit, spread so that readers do not write to each other's cache lines.
 ///
 /// Each thread adds to the stripe that it was dealt, by a load and a store: threads that share a stripe may lose a count, and

@@ -28,4 +28,4 @@ pub use map::Segment;
 pub(crate) use page_set::PageSet;
 pub(crate) use partitioned::{PartitionedStorageBackend, SegmentSpace};
 pub(crate) use space::SpaceMap;
-pub(crate) use superblock::{CatalogExtent, LogMark, PAGE_SIZES, Superblock};
+pub(crate) use superblock::{CatalogExtent, PAGE_SIZES, Superblock};

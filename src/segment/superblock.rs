@@ -23,6 +23,7 @@
 //! whole, and normally both say the same. Magic, version and checksum stay where they are in every version of the format.
 
 use crate::codec::checksum::crc32;
+use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileHandlePool, StorageFile};
 
@@ -71,16 +72,6 @@ pub(crate) struct CatalogExtent {
     /// In bytes. Not yet checked against the length of the file.
     pub(crate) len: u64,
     pub(crate) checksum: u32,
-}
-
-/// What of the log a checkpoint needs, and what it knew to be durable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LogMark {
-    /// Recovery reads from this segment on.
-    pub(crate) first_segment: u64,
-    pub(crate) newest_segment: u64,
-    /// Bytes of the newest segment.
-    pub(crate) durable_bytes: u64,
 }
 
 fn u32_at(bytes: &[u8; LEN], at: usize) -> u32 {

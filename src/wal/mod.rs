@@ -31,7 +31,7 @@ mod tests;
 
 pub use log::LogStats;
 pub(crate) use log::{Log, LogOptions};
-pub(crate) use replay::{LogEnd, LogMark, ReplayReport, make_durable, replay};
+pub(crate) use replay::{LogEnd, ReplayReport, make_durable, replay};
 
 /// The directory that holds the segments.
 const DIRECTORY: &str = "wal";

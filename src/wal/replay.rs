@@ -17,19 +17,9 @@ use super::log::segment_ids;
 use super::reader::{Found, SegmentReader};
 use super::segment::{HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
+use crate::codec::log_mark::LogMark;
 use crate::error::{Error, Result};
 use crate::storage::{FileMode, StorageBackend};
-
-/// What the superblock says of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LogMark {
-    /// The first segment that recovery reads; 0 if no checkpoint was made since the log first started.
-    pub(crate) first_segment: u64,
-    /// The newest segment that was known to be durable when this was written.
-    pub(crate) newest_segment: u64,
-    /// Bytes of that segment that were known to be durable.
-    pub(crate) durable_bytes: u64,
-}
 
 /// Where the log resumes: what replay ended with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
