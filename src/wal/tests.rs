@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::testing::Disk;
 use super::*;
 use crate::codec::ids::SequenceNumber;
+use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileStorage, MemoryStorage, StorageBackend};
 use crate::sync::Arc;
