@@ -397,3 +397,68 @@ mod space {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_directories_above_the_database_are_created() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(directory.path().join("a/b/c"));
+        assert_eq!(storage.list("").unwrap_err().kind(), ErrorKind::NotFound);
+        storage.create_directory("").unwrap();
+        storage.create_directory("").unwrap();
+        storage.open("data", FileMode::Create).unwrap();
+        assert!(directory.path().join("a/b/c/data").is_file());
+    }
+
+    #[test]
+    fn a_relative_path_is_made_absolute() {
+        let storage = FileStorage::new("somewhere");
+        assert_eq!(storage.directory(), std::env::current_dir().unwrap().join("somewhere"));
+    }
+
+    #[test]
+    fn filling_leaves_what_stands_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let file =
+            RealFile { file: File::options().read(true).write(true).create_new(true).open(path).unwrap() };
+        file.write_at(b"data", 0).unwrap();
+        file.fill(4, 200_000).unwrap();
+        assert_eq!(file.len().unwrap(), 200_000);
+        let mut bytes = vec![1; 200_000];
+        file.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes[..4], b"data");
+        assert!(bytes[4..].iter().all(|&byte| byte == 0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_and_directories_belong_to_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("database");
+        let storage = FileStorage::new(&root);
+        storage.create_directory("").unwrap();
+        storage.create_directory("wal").unwrap();
+        storage.open("wal/1.log", FileMode::Create).unwrap();
+        drop(storage.lock("LOCK", false).unwrap());
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(""), mode("wal"), mode("wal/1.log"), mode("LOCK")], [0o700, 0o700, 0o600, 0o600]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_whose_name_is_not_utf8_are_not_listed() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        // Some file systems refuse such names.
+        let _ = File::create(directory.path().join(name));
+        assert!(FileStorage::new(directory.path()).list("").unwrap().is_empty());
+    }
+}

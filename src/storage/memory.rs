@@ -393,3 +393,76 @@ impl StorageFile for MemoryFile {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const UNIT: u64 = CHUNK as u64;
+
+    #[test]
+    fn a_full_disk_refuses_whole_writes_and_allocations() {
+        let storage = MemoryStorage::with_capacity_limit(3 * UNIT);
+        let file = storage.open("data", FileMode::Create).unwrap();
+        file.allocate(0, 2 * UNIT).unwrap();
+        assert_eq!(file.allocate(UNIT, 3 * UNIT).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(file.len().unwrap(), 2 * UNIT);
+        let grown = file.write_at(&[1; 3 * CHUNK], 2 * UNIT - 1);
+        assert_eq!(grown.unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(file.len().unwrap(), 2 * UNIT);
+        assert_eq!(storage.used_bytes(), 2 * UNIT);
+        file.write_at(&[1], 2 * UNIT).unwrap();
+        assert_eq!(storage.used_bytes(), 3 * UNIT);
+    }
+
+    #[test]
+    fn writes_into_an_allocated_range_succeed_on_a_full_disk() {
+        let storage = MemoryStorage::with_capacity_limit(2 * UNIT);
+        let file = storage.open("data", FileMode::Create).unwrap();
+        file.allocate(0, 2 * UNIT).unwrap();
+        storage.set_capacity_limit(0);
+        file.write_at(&[1; 2 * CHUNK], 0).unwrap();
+        file.allocate(0, 2 * UNIT).unwrap();
+        assert!(file.write_at(&[1], 2 * UNIT).is_err());
+        storage.set_capacity_limit(3 * UNIT);
+        file.write_at(&[1], 2 * UNIT).unwrap();
+    }
+
+    #[test]
+    fn a_hole_takes_up_nothing_until_it_is_written() {
+        let storage = MemoryStorage::with_capacity_limit(UNIT);
+        let file = storage.open("data", FileMode::Create).unwrap();
+        file.set_len(1 << 50).unwrap();
+        assert_eq!(storage.used_bytes(), 0);
+        file.write_at(&[1], 1 << 49).unwrap();
+        assert!(file.write_at(&[1], 1 << 48).is_err());
+        let mut byte = [9];
+        file.read_at(&mut byte, 1 << 48).unwrap();
+        assert_eq!(byte, [0]);
+    }
+
+    #[test]
+    fn space_comes_back_by_cutting_giving_back_and_closing() {
+        let storage = MemoryStorage::new();
+        let file = storage.open("data", FileMode::Create).unwrap();
+        file.allocate(0, 8 * UNIT).unwrap();
+        file.set_len(5 * UNIT + 1).unwrap();
+        assert_eq!(storage.used_bytes(), 6 * UNIT);
+        file.deallocate(1, 3 * UNIT).unwrap();
+        assert_eq!(storage.used_bytes(), 4 * UNIT);
+        storage.remove("data").unwrap();
+        assert_eq!(storage.used_bytes(), 4 * UNIT);
+        drop(file);
+        assert_eq!(storage.used_bytes(), 0);
+    }
+
+    #[test]
+    fn clones_share_files_and_locks() {
+        let storage = MemoryStorage::new();
+        let clone = storage.clone();
+        let _lock = storage.lock("LOCK", false).unwrap();
+        assert_eq!(clone.lock("LOCK", true).unwrap_err().kind(), ErrorKind::WouldBlock);
+        storage.open("data", FileMode::Create).unwrap().write_at(b"x", 0).unwrap();
+        assert_eq!(clone.open("data", FileMode::Read).unwrap().len().unwrap(), 1);
+    }
+}

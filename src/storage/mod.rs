@@ -14,6 +14,10 @@ mod mapping;
 mod memory;
 mod pool;
 
+#[cfg(all(test, not(loom)))]
+mod behaviour_tests;
+
 pub use backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
+pub(crate) use pool::{FileHandle, FileHandlePool, FileHandlePoolStats};
