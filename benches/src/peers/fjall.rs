@@ -1,0 +1,133 @@
+//! fjall.
+//!
+//! Every family is a keyspace of one database, all behind one journal. Unsynced is
+//! `PersistMode::Buffer` (handed to the operating system), sync is `PersistMode::SyncData`. The
+//! cache is shared; the write buffers are a memtable for each keyspace, as large as its share allows.
+
+use std::path::Path;
+
+use anyhow::Result;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::wait_while;
+use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+
+struct Fjall {
+    database: Database,
+    keyspaces: Vec<Keyspace>,
+    durability: Durability,
+}
+
+/// Opens a database with one keyspace for each family.
+pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
+    // A memtable is filled while its predecessor is flushed: two share a family's part.
+    let memtable_bytes = setup.write_buffer_bytes_per_family() / 2;
+    let database = Database::builder(path)
+        .cache_size(setup.cache_bytes)
+        .max_journaling_size(setup.write_buffer_bytes)
+        .open()?;
+    let keyspaces = (0..setup.families)
+        .map(|index| {
+            database.keyspace(&Setup::family_name(index), || {
+                KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes)
+            })
+        })
+        .collect::<fjall::Result<_>>()?;
+    Ok(Box::new(Fjall { database, keyspaces, durability: setup.durability }))
+}
+
+impl Engine for Fjall {
+    fn version(&self) -> String {
+        env!("FJALL_VERSION").into()
+    }
+
+    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(FjallWriter {
+            database: &self.database,
+            keyspace: &self.keyspaces[family],
+            durability: self.durability,
+        }))
+    }
+
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        work(&mut FjallReader { keyspace: &self.keyspaces[family] })
+    }
+
+    fn flush_until_quiet(&self) -> Result<()> {
+        for keyspace in &self.keyspaces {
+            keyspace.rotate_memtable_and_wait()?;
+        }
+        self.database.persist(PersistMode::SyncAll)?;
+        wait_while(|| Ok(self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0))
+    }
+}
+
+struct FjallWriter<'e> {
+    database: &'e Database,
+    keyspace: &'e Keyspace,
+    durability: Durability,
+}
+
+impl FjallWriter<'_> {
+    fn commit<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
+        let mut batch = self.database.batch().durability(Some(match self.durability {
+            Durability::Unsynced => PersistMode::Buffer,
+            Durability::Sync => PersistMode::SyncData,
+        }));
+        for (key, value) in entries {
+            batch.insert(self.keyspace, key, value);
+        }
+        Ok(batch.commit()?)
+    }
+}
+
+impl Writer for FjallWriter<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        match self.durability {
+            // A single insert reaches the operating system on its own.
+            Durability::Unsynced => Ok(self.keyspace.insert(key, value)?),
+            Durability::Sync => self.commit(std::iter::once((key, value))),
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.commit(batch.iter())
+    }
+}
+
+struct FjallReader<'e> {
+    keyspace: &'e Keyspace,
+}
+
+impl Reader for FjallReader<'_> {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.keyspace.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        match direction {
+            Direction::Forward => {
+                for guard in self.keyspace.range(from..) {
+                    let (key, value) = guard.into_inner()?;
+                    if !visit(&key, &value) {
+                        break;
+                    }
+                }
+            }
+            Direction::Backward => {
+                for guard in self.keyspace.range(..=from).rev() {
+                    let (key, value) = guard.into_inner()?;
+                    if !visit(&key, &value) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

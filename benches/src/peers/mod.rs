@@ -1,0 +1,179 @@
+//! The engines, one file each, behind one cargo feature each.
+//!
+//! What "equal durability" and "equal memory" mean for an engine is said at the top of its file.
+
+use crate::engine::Open;
+
+#[cfg(feature = "canopydb")]
+mod canopydb;
+#[cfg(feature = "fjall")]
+mod fjall;
+#[cfg(feature = "lmdb")]
+mod lmdb;
+#[cfg(feature = "engine")]
+mod peristyle;
+#[cfg(feature = "redb")]
+mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb_compatibility;
+#[cfg(feature = "sled")]
+mod sled;
+
+/// The engine that the others are compared with.
+pub const SUBJECT: &str = "peristyle";
+
+/// An engine that can take part in a comparison.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    /// Name on the command line and in every output.
+    pub name: &'static str,
+    /// The cargo feature that compiles it in.
+    pub feature: &'static str,
+    /// Where its promise differs from what the comparison asks of all; empty if nowhere.
+    pub remark: &'static str,
+    /// Whether its unsynced writes survive a killed process, as is asked of all.
+    pub survives_a_kill: bool,
+    /// How to open it; `None` if it is not compiled in.
+    pub open: Option<Open>,
+}
+
+impl Peer {
+    /// Finds a peer by its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        all().into_iter().find(|peer| peer.name == name)
+    }
+
+    /// Why the peer cannot run, or `None` if it can.
+    pub fn skipped(&self) -> Option<String> {
+        self.open
+            .is_none()
+            .then(|| format!("not compiled in (cargo feature `{}` of peristyle-benches)", self.feature))
+    }
+}
+
+macro_rules! peer {
+    ($name:literal, $feature:literal, $survives:literal, $remark:literal, $open:path) => {
+        Peer {
+            name: $name,
+            feature: $feature,
+            remark: $remark,
+            survives_a_kill: $survives,
+            #[cfg(feature = $feature)]
+            open: Some($open),
+            #[cfg(not(feature = $feature))]
+            open: None,
+        }
+    };
+}
+
+/// All engines that the benchmarks know, whether compiled in or not.
+pub fn all() -> Vec<Peer> {
+    vec![
+        peer!("peristyle", "engine", true, "", peristyle::open),
+        peer!("rocksdb", "rocksdb", true, "", rocksdb::open_as_users_do),
+        peer!("rocksdb-tuned", "rocksdb", true, "", rocksdb::open_tuned),
+        peer!(
+            "lmdb",
+            "lmdb",
+            true,
+            "unsynced: MDB_NOSYNC, where a power loss may damage the whole file, not only the last commits",
+            lmdb::open
+        ),
+        peer!(
+            "redb",
+            "redb",
+            false,
+            "unsynced: Durability::None keeps commits in memory, so a killed process loses them (less than asked)",
+            redb::open
+        ),
+        peer!("fjall", "fjall", true, "", fjall::open),
+        peer!("canopydb", "canopydb", true, "", canopydb::open),
+        peer!(
+            "sled",
+            "sled",
+            false,
+            "unsynced: writes reach the operating system every 500 ms, so a killed process loses the last (less than asked)",
+            sled::open
+        ),
+    ]
+}
+
+/// Sleeps until `busy` has been false in three looks in a row, 2 ms apart.
+///
+/// For engines whose background work can be watched but not waited for: between two jobs an engine
+/// may seem idle for a moment.
+#[cfg(any(feature = "rocksdb", feature = "fjall"))]
+fn wait_while(mut busy: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let mut quiet_looks = 0;
+    while quiet_looks < 3 {
+        quiet_looks = if busy()? { 0 } else { quiet_looks + 1 };
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Batch, Direction, Durability, Setup};
+
+    fn write_and_read_back(peer: &Peer, durability: Durability) -> anyhow::Result<()> {
+        let Some(open) = peer.open else { return Ok(()) };
+        let directory = tempfile::tempdir()?;
+        let setup =
+            Setup { cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20, ..Setup::new(2, durability) };
+        let engine = open(directory.path(), &setup)?;
+        assert!(!engine.version().is_empty());
+        for family in 0..2 {
+            let mut writer = engine.writer(family)?;
+            let mut batch = Batch::default();
+            for key in 0..100u8 {
+                batch.push(&[key], &[key, family as u8]);
+            }
+            writer.write(&batch)?;
+            writer.put(&[100], &[100, family as u8])?;
+        }
+        engine.flush_until_quiet()?;
+        for family in 0..2 {
+            engine.read(family, &mut |reader| {
+                let mut found = Vec::new();
+                assert!(reader.get(&[7], &mut |value| found = value.to_vec())?);
+                assert_eq!(found, [7, family as u8]);
+                assert!(!reader.get(&[200], &mut |_| ())?);
+                let mut keys = Vec::new();
+                reader.scan(&[], Direction::Forward, &mut |key, _| {
+                    keys.push(key[0]);
+                    true
+                })?;
+                assert_eq!(keys, (0..=100).collect::<Vec<_>>());
+                keys.clear();
+                reader.scan(&[50], Direction::Backward, &mut |key, _| {
+                    keys.push(key[0]);
+                    keys.len() < 3
+                })?;
+                assert_eq!(keys, [50, 49, 48]);
+                keys.clear();
+                reader.scan(&[50, 1], Direction::Backward, &mut |key, _| {
+                    keys.push(key[0]);
+                    false
+                })?;
+                assert_eq!(keys, [50]);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_peer_reads_back_what_it_was_given_in_order() {
+        for peer in all() {
+            for durability in [Durability::Unsynced, Durability::Sync] {
+                if let Err(error) = write_and_read_back(&peer, durability) {
+                    panic!("{} {durability}: {error:#}", peer.name);
+                }
+            }
+        }
+    }
+}

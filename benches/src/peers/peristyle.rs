@@ -1,0 +1,114 @@
+//! Peristyle.
+//!
+//! Every family is a column family of one database. Unsynced is `Durability::Buffered` (the log
+//! record is handed to the operating system), sync is `Durability::Sync`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, WriteBatch};
+
+use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+
+struct Peristyle {
+    database: ColumnFamilyDatabase,
+    families: Vec<ColumnFamily>,
+}
+
+/// Opens a database with one column family for each family.
+pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
+    let database = ColumnFamilyDatabase::builder()
+        .cache_bytes(setup.cache_bytes)
+        .write_buffer_bytes(setup.write_buffer_bytes)
+        .default_durability(match setup.durability {
+            Durability::Unsynced => peristyle::Durability::Buffered,
+            Durability::Sync => peristyle::Durability::Sync,
+        })
+        .open(path)?;
+    let mut families = Vec::with_capacity(setup.families);
+    for index in 0..setup.families {
+        let name = Setup::family_name(index);
+        let family = database.column_family(&name);
+        families.push(match family {
+            Ok(family) => family,
+            Err(_) => database.create_column_family(&name, FamilyOptions::default())?,
+        });
+    }
+    Ok(Box::new(Peristyle { database, families }))
+}
+
+impl Engine for Peristyle {
+    fn version(&self) -> String {
+        env!("PERISTYLE_VERSION").into()
+    }
+
+    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(PeristyleWriter {
+            database: &self.database,
+            family: &self.families[family],
+            batch: WriteBatch::new(),
+        }))
+    }
+
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        work(&mut PeristyleReader { family: &self.families[family] })
+    }
+
+    fn flush_until_quiet(&self) -> Result<()> {
+        self.database.flush()?;
+        self.database.wait_until_idle()?;
+        Ok(())
+    }
+}
+
+struct PeristyleWriter<'e> {
+    database: &'e ColumnFamilyDatabase,
+    family: &'e ColumnFamily,
+    batch: WriteBatch,
+}
+
+impl Writer for PeristyleWriter<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.family.put(key, value)?;
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.batch.clear();
+        for (key, value) in batch.iter() {
+            self.batch.put(self.family, key, value);
+        }
+        self.database.write(&self.batch)?;
+        Ok(())
+    }
+}
+
+struct PeristyleReader<'e> {
+    family: &'e ColumnFamily,
+}
+
+impl Reader for PeristyleReader<'_> {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.family.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        let mut cursor = self.family.cursor()?;
+        let mut found = match direction {
+            Direction::Forward => cursor.seek(from)?,
+            Direction::Backward => cursor.seek_for_prev(from)?,
+        };
+        while found && visit(cursor.key(), cursor.value()) {
+            found = match direction {
+                Direction::Forward => cursor.next()?,
+                Direction::Backward => cursor.prev()?,
+            };
+        }
+        Ok(())
+    }
+}

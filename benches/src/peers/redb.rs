@@ -1,0 +1,126 @@
+//! redb.
+//!
+//! All families are tables of one database and share its single writer. Sync is
+//! `Durability::Immediate`. Unsynced is `Durability::None`, the only other one that redb has: such a
+//! commit waits in memory for the next durable one, and so promises less than is asked of the others.
+//! Its cache is read cache and write buffer in one.
+
+use std::path::Path;
+
+use anyhow::Result;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+
+type Definition<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
+
+struct Redb {
+    database: Database,
+    durability: redb::Durability,
+    names: Vec<String>,
+}
+
+/// Opens a database with one table for each family.
+pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
+    let cache_bytes = usize::try_from(setup.cache_bytes)?;
+    let database = Database::builder().set_cache_size(cache_bytes).create(path.join("data.redb"))?;
+    let names: Vec<String> = (0..setup.families).map(Setup::family_name).collect();
+    let transaction = database.begin_write()?;
+    for name in &names {
+        transaction.open_table(Definition::new(name))?;
+    }
+    transaction.commit()?;
+    let durability = match setup.durability {
+        Durability::Unsynced => redb::Durability::None,
+        Durability::Sync => redb::Durability::Immediate,
+    };
+    Ok(Box::new(Redb { database, durability, names }))
+}
+
+impl Engine for Redb {
+    fn version(&self) -> String {
+        env!("REDB_VERSION").into()
+    }
+
+    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(RedbWriter { redb: self, table: Definition::new(&self.names[family]) }))
+    }
+
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(Definition::new(&self.names[family]))?;
+        work(&mut RedbReader { table })
+    }
+
+    fn flush_until_quiet(&self) -> Result<()> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(redb::Durability::Immediate)?;
+        Ok(transaction.commit()?)
+    }
+}
+
+struct RedbWriter<'e> {
+    redb: &'e Redb,
+    table: Definition<'e>,
+}
+
+impl RedbWriter<'_> {
+    fn commit<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
+        let mut transaction = self.redb.database.begin_write()?;
+        transaction.set_durability(self.redb.durability)?;
+        {
+            let mut table = transaction.open_table(self.table)?;
+            for (key, value) in entries {
+                table.insert(key, value)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+impl Writer for RedbWriter<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.commit(std::iter::once((key, value)))
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.commit(batch.iter())
+    }
+}
+
+struct RedbReader {
+    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl Reader for RedbReader {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(ReadableTable::get(&self.table, key)?.map(|value| visit(value.value())).is_some())
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        match direction {
+            Direction::Forward => {
+                for entry in self.table.range(from..)? {
+                    let (key, value) = entry?;
+                    if !visit(key.value(), value.value()) {
+                        break;
+                    }
+                }
+            }
+            Direction::Backward => {
+                for entry in self.table.range(..=from)?.rev() {
+                    let (key, value) = entry?;
+                    if !visit(key.value(), value.value()) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! RocksDB, linked against the library that the system has installed.
+//!
+//! Every family is a column family of one database. Unsynced is `WriteOptions::sync = false` with
+//! the log on. There are two configurations: as its users run it (bloom filters of 10 bits, one LRU
+//! cache for all families, `increase_parallelism`, all else as it comes, which lets 8 families have
+//! two memtables of 64 MiB each) and tuned (write buffers split over the families, no compression).
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
+    Options, WriteBatch, WriteOptions, properties,
+};
+
+use super::rocksdb_compatibility::provide_missing_symbols;
+use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+
+struct Rocks {
+    database: DB,
+    families: Vec<String>,
+    durability: Durability,
+    version: String,
+}
+
+/// Opens RocksDB as its users run it.
+pub(super) fn open_as_users_do(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
+    open(path, setup, Options::default())
+}
+
+/// Opens RocksDB with the write buffers that the setup allows and without compression.
+pub(super) fn open_tuned(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
+    let mut options = Options::default();
+    options.set_write_buffer_size(usize::try_from(setup.write_buffer_bytes_per_family())?);
+    options.set_db_write_buffer_size(usize::try_from(setup.write_buffer_bytes)?);
+    options.set_compression_type(DBCompressionType::None);
+    open(path, setup, options)
+}
+
+fn open(path: &Path, setup: &Setup, mut options: Options) -> Result<Box<dyn Engine>> {
+    provide_missing_symbols();
+    let mut table = BlockBasedOptions::default();
+    table.set_bloom_filter(10.0, false);
+    table.set_block_cache(&Cache::new_lru_cache(usize::try_from(setup.cache_bytes)?));
+    options.set_block_based_table_factory(&table);
+    options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let families: Vec<String> = (0..setup.families).map(Setup::family_name).collect();
+    let descriptors = families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    let database = DB::open_cf_descriptors(&options, path, descriptors)?;
+    let version = library_version(path)?;
+    Ok(Box::new(Rocks { database, families, durability: setup.durability, version }))
+}
+
+/// The version of the library, as it writes it into the options file of every database.
+fn library_version(path: &Path) -> Result<String> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("OPTIONS-") {
+            let options = std::fs::read_to_string(entry.path())?;
+            let version = options.lines().find_map(|line| line.trim().strip_prefix("rocksdb_version="));
+            return Ok(version.context("the options file names no version")?.to_owned());
+        }
+    }
+    anyhow::bail!("{} has no options file", path.display())
+}
+
+impl Rocks {
+    fn family(&self, index: usize) -> Result<&ColumnFamily> {
+        self.database.cf_handle(&self.families[index]).context("the family is gone")
+    }
+
+    fn is_busy(&self) -> Result<bool> {
+        for property in [properties::NUM_RUNNING_COMPACTIONS, properties::NUM_RUNNING_FLUSHES] {
+            if self.database.property_int_value(property)?.unwrap_or(0) > 0 {
+                return Ok(true);
+            }
+        }
+        for index in 0..self.families.len() {
+            let family = self.family(index)?;
+            for property in [properties::COMPACTION_PENDING, properties::MEM_TABLE_FLUSH_PENDING] {
+                if self.database.property_int_value_cf(family, property)?.unwrap_or(0) > 0 {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Engine for Rocks {
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.durability == Durability::Sync);
+        Ok(Box::new(RocksWriter { database: &self.database, family: self.family(family)?, options }))
+    }
+
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        work(&mut RocksReader { database: &self.database, family: self.family(family)? })
+    }
+
+    fn flush_until_quiet(&self) -> Result<()> {
+        // All families are asked before any is waited for, so that they are flushed side by side.
+        for wait in [false, true] {
+            let mut options = FlushOptions::default();
+            options.set_wait(wait);
+            for index in 0..self.families.len() {
+                self.database.flush_cf_opt(self.family(index)?, &options)?;
+            }
+        }
+        super::wait_while(|| self.is_busy())
+    }
+}
+
+struct RocksWriter<'e> {
+    database: &'e DB,
+    family: &'e ColumnFamily,
+    options: WriteOptions,
+}
+
+impl Writer for RocksWriter<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.database.put_cf_opt(self.family, key, value, &self.options)?)
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        let mut changes = WriteBatch::default();
+        for (key, value) in batch.iter() {
+            changes.put_cf(self.family, key, value);
+        }
+        Ok(self.database.write_opt(changes, &self.options)?)
+    }
+}
+
+struct RocksReader<'e> {
+    database: &'e DB,
+    family: &'e ColumnFamily,
+}
+
+impl Reader for RocksReader<'_> {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.database.get_pinned_cf(self.family, key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        let mut cursor = self.database.raw_iterator_cf(self.family);
+        match direction {
+            Direction::Forward => cursor.seek(from),
+            Direction::Backward => cursor.seek_for_prev(from),
+        }
+        while let Some((key, value)) = cursor.item() {
+            if !visit(key, value) {
+                break;
+            }
+            match direction {
+                Direction::Forward => cursor.next(),
+                Direction::Backward => cursor.prev(),
+            }
+        }
+        Ok(cursor.status()?)
+    }
+}
