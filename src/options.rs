@@ -22,7 +22,8 @@ pub enum Durability {
     /// With the operating system before it is acknowledged; synced in the background within the sync interval.
     #[default]
     Buffered,
-    /// In memory only, without a log record; durable with the next checkpoint after it was merged.
+    /// In memory only, without a log record; durable with the next checkpoint after it was merged. A batch over several
+    /// families is logged nevertheless, as by `Buffered`: only the log can keep it whole.
     None,
 }
 

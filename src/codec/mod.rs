@@ -1,6 +1,7 @@
 //! Pure encodings: no I/O, no state. The lowest floor; every other module may use it.
 
 pub(crate) mod checksum;
+pub(crate) mod entry;
 pub(crate) mod ids;
 pub(crate) mod key;
 pub(crate) mod varint;

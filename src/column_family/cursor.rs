@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
-use crate::column_family::read::memtable_value;
+use crate::column_family::read::held_value;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
@@ -132,7 +132,11 @@ impl FamilyCursor {
         let Place::Table(i) = self.place else { return Ok(Value::copy(&[])) };
         let source = &self.tables[i];
         match source.cursor.found() {
-            Found::Put(bytes) => Ok(memtable_value(&source.table, bytes)),
+            Found::Put(bytes) if !Value::is_small(bytes.len()) => {
+                Ok(held_value(&source.table, source.cursor.key(), self.at)
+                    .unwrap_or_else(|| Value::copy(bytes)))
+            }
+            Found::Put(bytes) => Ok(Value::copy(bytes)),
             Found::Deleted => unreachable!("the cursor stands on a deletion"),
         }
     }

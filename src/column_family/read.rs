@@ -15,7 +15,8 @@ impl FamilyView {
     pub(crate) fn get(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<Option<Value>> {
         if let Some((table, found)) = self.in_memtables(key, at) {
             return Ok(match found {
-                Found::Put(bytes) => Some(memtable_value(table, bytes)),
+                Found::Put(bytes) if Value::is_small(bytes.len()) => Some(Value::copy(bytes)),
+                Found::Put(_) => held_value(table, key, at),
                 Found::Deleted => None,
             });
         }
@@ -89,10 +90,11 @@ impl FamilyView {
     }
 }
 
-pub(crate) fn memtable_value(table: &Arc<Memtable>, bytes: &[u8]) -> Value {
-    if Value::is_small(bytes.len()) {
-        Value::copy(bytes)
-    } else {
-        Value::in_memtable(Memtable::hold(table, bytes))
-    }
+/// The value of `key` in `table`, held there without a copy.
+pub(crate) fn held_value(table: &Arc<Memtable>, key: &[u8], at: SequenceNumber) -> Option<Value> {
+    let held = table.hold(|table| match table.get(key, at) {
+        Some(Found::Put(bytes)) => Some(bytes),
+        _ => None,
+    });
+    held.map(Value::in_memtable)
 }

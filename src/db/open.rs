@@ -55,11 +55,11 @@ impl DatabaseBuilder {
             None => Arc::new(FileStorage::new(path)),
         };
         let lock = find_or_create(&backend, &self.options, path)?;
-        let shared = open_existing(&backend, self.options, lock)?;
-        if !shared.options.read_only {
-            shared.spawn_threads()?;
+        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
+        if !keeper.shared.options.read_only {
+            keeper.shared.spawn_threads()?;
         }
-        Ok(ColumnFamilyDatabase { keeper: Arc::new(Keeper { shared }) })
+        Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }
 

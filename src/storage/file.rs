@@ -1,1 +1,464 @@
 //! A database in a directory of the operating system.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::mapping::FileMapping;
+use super::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
+
+/// A directory of the operating system: where a database normally lives.
+///
+/// Files and directories that it creates can be read by their owner alone. A relative path is resolved when the
+/// value is made, so that a later change of the working directory does not lead elsewhere.
+#[derive(Debug, Clone)]
+pub struct FileStorage {
+    directory: PathBuf,
+}
+
+impl FileStorage {
+    /// Storage in `directory`, which need not exist yet.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        Self { directory: std::path::absolute(&directory).unwrap_or(directory) }
+    }
+
+    /// The directory, as an absolute path.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn resolve(&self, path: &str) -> PathBuf {
+        if path.is_empty() { self.directory.clone() } else { self.directory.join(path) }
+    }
+}
+
+impl StorageBackend for FileStorage {
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            FileMode::Read => {}
+            FileMode::Write => {
+                options.write(true);
+            }
+            FileMode::Create => {
+                options.write(true).create_new(true);
+                owner_only(&mut options);
+            }
+        }
+        Ok(Arc::new(RealFile { file: options.open(self.resolve(path))? }))
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.resolve(directory))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
+            // The engine gives no file a name that is not UTF-8: such a file is not its own.
+            if let Ok(name) = entry.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create_directory(&self, directory: &str) -> io::Result<()> {
+        let path = self.resolve(directory);
+        create_directories(&path)?;
+        if directory.is_empty() {
+            // The entry of the database's own directory lies outside of what `sync_directory` can name. It is
+            // synced even if it existed: whoever created it may have been killed before it was durable.
+            if let Some(parent) = fs::canonicalize(&path)?.parent() {
+                match sync_directory(parent) {
+                    // A directory above that may not be read cannot be one in which this process created the entry.
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                    outcome => outcome?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        sync_directory(&self.resolve(directory))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.resolve(from), self.resolve(to))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.resolve(path))
+    }
+
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        let path = self.resolve(path);
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if !shared {
+            options.write(true).create(true).truncate(false);
+            owner_only(&mut options);
+        }
+        let file = match options.open(path) {
+            Ok(file) => file,
+            // Nobody has ever opened it for writing, or it lies on a disk that nobody can write.
+            Err(error) if shared && error.kind() == ErrorKind::NotFound => {
+                return Ok(Box::new(FileLock { file: None }));
+            }
+            Err(error) => return Err(error),
+        };
+        // The lock belongs to the descriptor and not to the process, so this refuses a second opener in this
+        // process as well.
+        let outcome = if shared { file.try_lock_shared() } else { file.try_lock() };
+        match outcome {
+            Ok(()) => Ok(Box::new(FileLock { file: Some(file) })),
+            Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FileLock {
+    /// `None`: a shared lock where there is no lock file.
+    file: Option<File>,
+}
+
+impl StorageLock for FileLock {}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock with a child process that was forked and has not yet called exec.
+        if let Some(file) = &self.file {
+            let _ = file.unlock();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+}
+
+impl StorageFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        positioned::read(&self.file, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        positioned::write(&self.file, bytes, offset)
+    }
+
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        positioned::write_parts(&self.file, parts, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let old_len = self.len()?;
+        match space::allocate(&self.file, offset, len) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => self.fill(old_len.max(offset), end),
+            Err(error) => {
+                // What was reserved before the disk was full would stay reserved, for nobody.
+                let fresh = old_len.max(offset);
+                if fresh < end {
+                    let _ = space::deallocate(&self.file, fresh, end - fresh);
+                }
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        match space::deallocate(&self.file, offset, len) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
+        Ok(Some(Box::new(FileMapping::new(&self.file, len)?)))
+    }
+}
+
+impl RealFile {
+    /// Writes zeros from `start` to `end`: the allocation of file systems that know no other. Only bytes beyond the
+    /// old end are written, since what stands before it may be data.
+    fn fill(&self, start: u64, end: u64) -> io::Result<()> {
+        const ZEROS: &[u8] = &[0; 64 << 10];
+        let mut offset = start;
+        while offset < end {
+            let len = (end - offset).min(ZEROS.len() as u64);
+            self.write_at(&ZEROS[..len as usize], offset)?;
+            offset += len;
+        }
+        Ok(())
+    }
+}
+
+fn end_of(offset: u64, len: u64) -> io::Result<u64> {
+    offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
+}
+
+/// Creates `path` and what is missing above it. What is created above it is made durable.
+fn create_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
+    if let Some(parent) = parent {
+        create_directories(parent)?;
+        if let Some(above) = parent.parent() {
+            sync_directory(above)?;
+        }
+    }
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Directories cannot be opened as files here, and their entries are the business of the file system's own log.
+#[cfg(not(unix))]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn owner_only(options: &mut OpenOptions) {
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
+#[cfg(not(unix))]
+fn owner_only(_options: &mut OpenOptions) {}
+
+#[cfg(unix)]
+mod positioned {
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    // Both of these go on after an interruption and after a short count.
+    pub(super) fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        file.read_exact_at(buffer, offset)
+    }
+
+    pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn write_parts(file: &File, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        use std::io::IoSlice;
+
+        /// As many buffers as one call takes (`IOV_MAX`).
+        const MOST: usize = 1024;
+
+        let mut offset = offset;
+        let mut vector = Vec::with_capacity(parts.len().min(MOST));
+        for chunk in parts.chunks(MOST) {
+            vector.clear();
+            vector.extend(chunk.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
+            let mut rest = &mut vector[..];
+            while !rest.is_empty() {
+                match rustix::io::pwritev(file, rest, offset) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => {
+                        offset += written as u64;
+                        IoSlice::advance_slices(&mut rest, written);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) use super::write_each as write_parts;
+}
+
+#[cfg(windows)]
+mod positioned {
+    use std::fs::File;
+    use std::io::{self, ErrorKind};
+    use std::os::windows::fs::FileExt;
+
+    pub(super) fn read(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match file.seek_read(buffer, offset) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    buffer = &mut buffer[read..];
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match file.seek_write(bytes, offset) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    offset += written as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) use super::write_each as write_parts;
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn write_each(file: &File, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+    let mut offset = offset;
+    for part in parts {
+        positioned::write(file, part, offset)?;
+        offset += part.len() as u64;
+    }
+    Ok(())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod space {
+    use std::fs::File;
+    use std::io;
+
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+
+    pub(super) fn allocate(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        call(file, FallocateFlags::empty(), offset, len)
+    }
+
+    pub(super) fn deallocate(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        call(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    fn call(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
+        match retry_on_intr(|| fallocate(file, flags, offset, len)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            outcome => Ok(outcome?),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod space {
+    use std::fs::File;
+    use std::io;
+
+    pub(super) fn allocate(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn deallocate(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_directories_above_the_database_are_created() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(directory.path().join("a/b/c"));
+        assert_eq!(storage.list("").unwrap_err().kind(), ErrorKind::NotFound);
+        storage.create_directory("").unwrap();
+        storage.create_directory("").unwrap();
+        storage.open("data", FileMode::Create).unwrap();
+        assert!(directory.path().join("a/b/c/data").is_file());
+    }
+
+    #[test]
+    fn a_relative_path_is_made_absolute() {
+        let storage = FileStorage::new("somewhere");
+        assert_eq!(storage.directory(), std::env::current_dir().unwrap().join("somewhere"));
+    }
+
+    #[test]
+    fn filling_leaves_what_stands_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let file =
+            RealFile { file: File::options().read(true).write(true).create_new(true).open(path).unwrap() };
+        file.write_at(b"data", 0).unwrap();
+        file.fill(4, 200_000).unwrap();
+        assert_eq!(file.len().unwrap(), 200_000);
+        let mut bytes = vec![1; 200_000];
+        file.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes[..4], b"data");
+        assert!(bytes[4..].iter().all(|&byte| byte == 0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_and_directories_belong_to_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("database");
+        let storage = FileStorage::new(&root);
+        storage.create_directory("").unwrap();
+        storage.create_directory("wal").unwrap();
+        storage.open("wal/1.log", FileMode::Create).unwrap();
+        drop(storage.lock("LOCK", false).unwrap());
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(""), mode("wal"), mode("wal/1.log"), mode("LOCK")], [0o700, 0o700, 0o600, 0o600]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_whose_name_is_not_utf8_are_not_listed() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"\xff");
+        // Some file systems refuse such names.
+        let _ = File::create(directory.path().join(name));
+        assert!(FileStorage::new(directory.path()).list("").unwrap().is_empty());
+    }
+}

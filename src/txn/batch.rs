@@ -284,7 +284,7 @@ impl<'a> Operations<'a> {
         let (&kind, rest) = self.rest.split_first()?;
         self.rest = rest;
         let family = FamilyId(varint::take(&mut self.rest)?.try_into().ok()?);
-        let kind = EntryKind::from_byte(kind)?;
+        let kind = EntryKind::from_u8(kind)?;
         let key_limit = if kind == EntryKind::RangeDelete { BOUND } else { BOUND - 1 };
         let key = self.bytes(key_limit)?;
         let operation = match kind {

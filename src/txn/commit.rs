@@ -96,6 +96,11 @@ impl Pipeline {
         if write.payload.is_empty() {
             return Ok(());
         }
+        // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a batch whole.
+        let durability = match durability {
+            Durability::None if write.families.len() > 1 => Durability::Buffered,
+            asked => asked,
+        };
         let mut families: Vec<&Arc<Family>>;
         let families: &[&Arc<Family>] = match write.families {
             [one] => &[one],

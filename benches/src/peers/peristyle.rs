@@ -103,7 +103,7 @@ impl Reader for PeristyleReader<'_> {
             Direction::Forward => cursor.seek(from)?,
             Direction::Backward => cursor.seek_for_prev(from)?,
         };
-        while found && visit(cursor.key(), cursor.value()) {
+        while found && visit(cursor.key(), cursor.value()?) {
             found = match direction {
                 Direction::Forward => cursor.next()?,
                 Direction::Backward => cursor.prev()?,

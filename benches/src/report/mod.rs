@@ -177,7 +177,78 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
+    use crate::workload::PERCENTILES;
+
+    fn rounds(engine: &str, seconds: &[f64]) -> EngineRounds {
+        let round = |seconds: f64| Measured {
+            version: "1.0.0".into(),
+            entries: 1000,
+            write_seconds: seconds,
+            quiet_seconds: 0.5,
+            cpu_seconds: 1.0,
+            written_bytes: 1_000_000,
+            disk_bytes: 500_000,
+            peak_memory_bytes: 2_000_000,
+            latency_microseconds: PERCENTILES.iter().map(|&percentile| (percentile, percentile)).collect(),
+            progress: vec![(0.0, 0), (seconds, 1000)],
+        };
+        let rounds = (1..).zip(seconds.iter().copied().map(round)).collect();
+        EngineRounds { engine: engine.into(), rounds, failures: Vec::new() }
+    }
+
+    fn report() -> Report {
+        let engines = vec![
+            rounds(SUBJECT, &[1.0, 9.0, 1.0]),
+            rounds("rocksdb", &[4.0, 4.0, 0.1]),
+            rounds("rocksdb-tuned", &[3.0]),
+            rounds("lmdb", &[2.0]),
+            EngineRounds { failures: vec!["no <disk>".into()], ..rounds("redb", &[]) },
+        ];
+        let comparison = Comparison {
+            workload: "made up".into(),
+            description: "Nothing.".into(),
+            threads: 8,
+            durability: Durability::Sync,
+            engines,
+        };
+        Report {
+            bench: "test".into(),
+            machine: "none".into(),
+            command: "none".into(),
+            comparisons: vec![comparison],
+            skipped: vec![("sled".into(), "not compiled in".into())],
+            remarks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn medians_are_compared_with_the_better_rocksdb_and_the_best_peer() {
+        let markdown = report().markdown();
+        assert!(markdown.contains("The fastest peer is lmdb: peristyle writes 2.00 times"), "{markdown}");
+        assert!(
+            markdown.contains("RocksDB's better configuration is rocksdb-tuned: 3.00 times"),
+            "{markdown}"
+        );
+        assert!(markdown.contains("redb failed: no <disk>"), "{markdown}");
+        assert!(markdown.contains("sled: skipped: not compiled in"), "{markdown}");
+    }
+
+    #[test]
+    fn every_figure_of_every_round_is_a_line_of_json() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let [lines, page] = report().write_files(directory.path())?;
+        let lines = fs::read_to_string(lines)?;
+        assert_eq!(lines.lines().count(), (3 + 3 + 1 + 1) * (METRICS.len() + PERCENTILES.len()));
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line)?;
+            assert_eq!(line["durability"], "sync");
+            assert!(line["value"].is_number());
+        }
+        let page = fs::read_to_string(page)?;
+        assert!(page.contains("Throughput ratios") && page.contains("no &lt;disk&gt;"));
+        Ok(())
+    }
 
     #[test]
     fn the_median_lies_in_the_middle() {

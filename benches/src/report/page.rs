@@ -143,7 +143,7 @@ fn rate_curve(round: &Measured) -> Vec<(f64, f64)> {
     let rate = |pair: &[(f64, u64)]| {
         let [(start, before), (end, after)] = pair else { return None };
         let seconds = end - start;
-        (seconds > 1e-3).then(|| (*end, (after - before) as f64 / seconds / 1e3))
+        (seconds > 5e-3).then(|| (*end, (after - before) as f64 / seconds / 1e3))
     };
     looks.windows(2).filter_map(rate).collect()
 }

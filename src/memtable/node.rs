@@ -1,0 +1,147 @@
+//! What leaves and branches have in common: the header, heads, and references to either.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::arena::Arena;
+use super::branch::BranchRef;
+use super::entry::{EntryHeader, EntryRef};
+use super::leaf::Leaf;
+use crate::codec::key;
+use crate::sync::atomic::{AtomicPtr, Ordering};
+
+/// The first bytes of every node. Never changed once the node is built.
+#[repr(C)]
+pub(super) struct NodeHeader {
+    /// An entry whose key is the lower bound of all keys of the node; `None`: there is none below it.
+    pub(super) low: Option<NonNull<EntryHeader>>,
+    /// Leading bytes that all keys of the node share; its heads begin after them.
+    pub(super) prefix: u32,
+    /// 0 for a leaf, and for a branch whose children are entries.
+    pub(super) level: u8,
+    /// Children of a branch.
+    pub(super) count: u8,
+}
+
+/// A node of an arena that lives for `'a`.
+#[derive(Clone, Copy)]
+pub(super) struct NodeRef<'a> {
+    start: NonNull<NodeHeader>,
+    life: PhantomData<&'a NodeHeader>,
+}
+
+/// A node of a tree whose lowest level are leaves.
+pub(super) enum Node<'a> {
+    Leaf(&'a Leaf),
+    Branch(BranchRef<'a>),
+}
+
+impl<'a> NodeRef<'a> {
+    /// The node at `start`.
+    ///
+    /// # Safety
+    ///
+    /// `start` was got from [`NodeRef::as_ptr`] of a node whose arena lives for `'a`, and the node was published to this
+    /// thread. It covers the whole node, not its header alone.
+    #[inline]
+    pub(super) unsafe fn from_ptr(start: NonNull<NodeHeader>) -> Self {
+        Self { start, life: PhantomData }
+    }
+
+    #[inline]
+    pub(super) fn as_ptr(self) -> NonNull<NodeHeader> {
+        self.start
+    }
+
+    #[inline]
+    pub(super) fn header(self) -> &'a NodeHeader {
+        // SAFETY: a `NodeRef` points to a node, which begins with a header that never changes.
+        unsafe { self.start.as_ref() }
+    }
+
+    /// An entry whose key is the lower bound of all keys of the node.
+    #[inline]
+    pub(super) fn low(self) -> Option<EntryRef<'a>> {
+        // SAFETY: `low` came from an entry of the same arena that was written before the node.
+        self.header().low.map(|start| unsafe { EntryRef::from_ptr(start) })
+    }
+
+    /// What the node is, in a tree whose lowest level are leaves.
+    #[inline]
+    pub(super) fn open(self) -> Node<'a> {
+        if self.header().level == 0 {
+            // SAFETY: in such a tree nodes of level 0 are leaves, and `start` covers the whole node.
+            Node::Leaf(unsafe { self.start.cast::<Leaf>().as_ref() })
+        } else {
+            Node::Branch(BranchRef::new(self))
+        }
+    }
+}
+
+impl<'a> From<&'a Leaf> for NodeRef<'a> {
+    fn from(leaf: &'a Leaf) -> Self {
+        Self { start: NonNull::from(leaf).cast(), life: PhantomData }
+    }
+}
+
+impl<'a> From<BranchRef<'a>> for NodeRef<'a> {
+    fn from(branch: BranchRef<'a>) -> Self {
+        branch.node()
+    }
+}
+
+/// Where a tree begins. Belongs to one arena: what is stored and what is loaded lies in that one.
+pub(super) struct Root(AtomicPtr<NodeHeader>);
+
+impl Root {
+    pub(super) fn empty() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Acquire).is_null()
+    }
+
+    #[inline]
+    pub(super) fn load<'a>(&self, _arena: &'a Arena) -> Option<NodeRef<'a>> {
+        let start = NonNull::new(self.0.load(Ordering::Acquire))?;
+        // SAFETY: `publish` stored it, with a node of the same arena; the acquire load sees the node as it was then.
+        Some(unsafe { NodeRef::from_ptr(start) })
+    }
+
+    /// Makes `node`, and all that it leads to, what readers find from now on.
+    pub(super) fn publish(&self, _arena: &Arena, node: NodeRef<'_>) {
+        self.0.store(node.start.as_ptr(), Ordering::Release);
+    }
+}
+
+/// The head of `key` in a node with that prefix.
+#[inline]
+pub(super) fn head(key: &[u8], prefix: u32) -> u64 {
+    if prefix == 0 { key::head8(key) } else { head_after(key, prefix as usize) }
+}
+
+#[inline]
+fn head_after(key: &[u8], prefix: usize) -> u64 {
+    debug_assert!(key.len() >= prefix, "a key of {} bytes in a node with a prefix of {prefix}", key.len());
+    key::head8(&key[prefix..])
+}
+
+/// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers `[low, high)`.
+///
+/// All keys of the range share what its bounds share. It is left out of the heads only where they do not tell the keys
+/// apart as they are, since new heads cost a look at every key.
+pub(super) fn choose_prefix(
+    old: u32,
+    low: Option<EntryRef<'_>>,
+    high: Option<EntryRef<'_>>,
+    mut heads: impl Iterator<Item = u64>,
+) -> u32 {
+    let Some(mut last) = heads.next() else { return old };
+    let tied = heads.any(|head| std::mem::replace(&mut last, head) == head);
+    match (low, high) {
+        (Some(low), Some(high)) if tied => old.max(key::common_prefix(low.key(), high.key()) as u32),
+        _ => old,
+    }
+}

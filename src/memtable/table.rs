@@ -1,0 +1,222 @@
+//! The memtable and its writer.
+
+use crossbeam_utils::CachePadded;
+
+use super::arena::{Arena, Bump};
+use super::cursor::{MemtableCursor, Newest};
+use super::entry::EntryRef;
+use super::filter::Filter;
+use super::ranges::{self, RangeDeletions, Steps};
+use super::tree::{NodeMemory, Tree};
+use crate::codec::entry::EntryKind;
+use crate::codec::ids::SequenceNumber;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Recent writes of one family: a sorted map from keys to their versions, and range deletions.
+pub(crate) struct Memtable {
+    points: Tree,
+    deletions: RangeDeletions,
+    filter: Filter,
+    /// What changes with every write, apart from what every read looks at.
+    counters: CachePadded<Counters>,
+    arena: Arena,
+}
+
+struct Counters {
+    bytes: AtomicUsize,
+    entries: AtomicU64,
+    last_sequence: AtomicU64,
+}
+
+impl Counters {
+    /// Checks that a write with `sequence` may follow what was written.
+    #[inline]
+    fn admit(&self, sequence: SequenceNumber) {
+        let last = self.last_sequence.load(Ordering::Relaxed);
+        assert!(last <= sequence.0, "sequence number {sequence} is written after {last}");
+    }
+}
+
+/// What a memtable says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found<'m> {
+    /// The key has this value.
+    Put(&'m [u8]),
+    /// The key is absent, whatever older memtables and the tree say.
+    Deleted,
+}
+
+impl<'m> Found<'m> {
+    /// What `entry` says of its key where `covered` is the newest range deletion that covers it.
+    #[inline]
+    pub(super) fn of(entry: EntryRef<'m>, covered: Option<SequenceNumber>) -> Self {
+        match entry.kind() {
+            EntryKind::Put if covered.is_none_or(|covered| covered <= entry.sequence()) => {
+                Self::Put(entry.value())
+            }
+            EntryKind::Put | EntryKind::Delete => Self::Deleted,
+            EntryKind::RangeDelete => panic!("a range deletion stands among the keys"),
+        }
+    }
+}
+
+impl Memtable {
+    /// An empty memtable that is expected to reach `capacity_hint` bytes. Takes memory as it fills.
+    pub(crate) fn create(capacity_hint: usize) -> MemtableWriter {
+        let table = Self {
+            points: Tree::new(),
+            deletions: RangeDeletions::new(),
+            filter: Filter::new(capacity_hint),
+            counters: CachePadded::new(Counters {
+                bytes: AtomicUsize::new(0),
+                entries: AtomicU64::new(0),
+                last_sequence: AtomicU64::new(0),
+            }),
+            arena: Arena::new(),
+        };
+        MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new() }
+    }
+
+    /// Whether nothing was written.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.deletions.is_empty()
+    }
+
+    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB.
+    pub(crate) fn bytes(&self) -> usize {
+        let counters = &self.counters;
+        counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
+    }
+
+    /// Versions and range deletions.
+    pub(crate) fn entries(&self) -> u64 {
+        self.counters.entries.load(Ordering::Relaxed)
+    }
+
+    /// The highest sequence number that was written; 0 if none was.
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        SequenceNumber(self.counters.last_sequence.load(Ordering::Acquire))
+    }
+
+    /// Whether a range was deleted.
+    #[inline]
+    pub(crate) fn has_range_deletions(&self) -> bool {
+        !self.deletions.is_empty()
+    }
+
+    /// What the memtable said of `key` at `at`, range deletions applied; `None`: nothing.
+    #[inline]
+    pub(crate) fn get<'m>(&'m self, key: &[u8], at: SequenceNumber) -> Option<Found<'m>> {
+        let entry = if self.filter.may_hold(key) { self.points.find(&self.arena, key) } else { None };
+        let entry = entry.and_then(|entry| entry.visible(at));
+        let covered = self.covering(key, at);
+        match entry {
+            Some(entry) => Some(Found::of(entry, covered)),
+            None => covered.map(|_| Found::Deleted),
+        }
+    }
+
+    /// The newest range deletion at or below `at` that covers `key`.
+    #[inline]
+    pub(crate) fn covering(&self, key: &[u8], at: SequenceNumber) -> Option<SequenceNumber> {
+        if self.deletions.is_empty() {
+            return None;
+        }
+        self.range_deletions_at(at)?.covering(key)
+    }
+
+    /// A cursor over the keys that have a version at or below `at`. It stands nowhere yet.
+    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> MemtableCursor {
+        MemtableCursor::new(Arc::clone(self), at)
+    }
+
+    /// Maximal disjoint ranges, start and end, that range deletions at or below `at` cover, ascending.
+    pub(crate) fn deleted_ranges(&self, at: SequenceNumber) -> Vec<(&[u8], &[u8])> {
+        self.range_deletions_at(at).map_or_else(Vec::new, Steps::ranges)
+    }
+
+    /// All keys, ascending, with the sequence number of their newest version and what it says, range deletions applied.
+    pub(crate) fn iter_newest(&self) -> impl Iterator<Item = (&[u8], SequenceNumber, Found<'_>)> {
+        Newest::new(self)
+    }
+
+    /// Checks the invariants of the folder that one thread can see.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.points.check(&self.arena);
+        self.deletions.check(&self.arena);
+    }
+
+    #[inline]
+    pub(super) fn range_deletions_at(&self, at: SequenceNumber) -> Option<Steps<'_>> {
+        self.deletions.at(&self.arena, at)
+    }
+
+    #[inline]
+    pub(super) fn points(&self) -> (&Tree, &Arena) {
+        (&self.points, &self.arena)
+    }
+}
+
+/// The one writer of a memtable.
+///
+/// Sequence numbers never go down from call to call. Of two writes to one key with the same sequence number the later
+/// one counts.
+pub(crate) struct MemtableWriter {
+    table: Arc<Memtable>,
+    nodes: Bump,
+    entries: Bump,
+}
+
+impl MemtableWriter {
+    /// The memtable, for readers to share.
+    #[inline]
+    pub(crate) fn table(&self) -> &Arc<Memtable> {
+        &self.table
+    }
+
+    /// Gives `key` the value from `sequence` on.
+    #[inline]
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], sequence: SequenceNumber) {
+        self.write(EntryKind::Put, key, value, sequence);
+    }
+
+    /// Makes `key` absent from `sequence` on.
+    #[inline]
+    pub(crate) fn delete(&mut self, key: &[u8], sequence: SequenceNumber) {
+        self.write(EntryKind::Delete, key, &[], sequence);
+    }
+
+    fn write(&mut self, kind: EntryKind, key: &[u8], value: &[u8], sequence: SequenceNumber) {
+        let table: &Memtable = &self.table;
+        table.counters.admit(sequence);
+        table.filter.add(key);
+        let spot = table.points.spot(&table.arena, key);
+        let older = spot.as_ref().and_then(|spot| spot.newest());
+        let entry = EntryRef::write(&table.arena, &mut self.entries, older, sequence, kind, key, value);
+        let mut memory = NodeMemory { arena: &table.arena, bump: &mut self.nodes };
+        table.points.put(&mut memory, spot, entry);
+        self.count(sequence);
+    }
+
+    /// Makes all keys in `[start, end)` absent that were written with a lower sequence number.
+    pub(crate) fn delete_range(&mut self, start: &[u8], end: &[u8], sequence: SequenceNumber) {
+        assert!(start < end, "a range deletion from {start:?} up to {end:?}");
+        let table: &Memtable = &self.table;
+        table.counters.admit(sequence);
+        let mut memory = ranges::Memory { nodes: &mut self.nodes, entries: &mut self.entries };
+        table.deletions.delete(&table.arena, &mut memory, start, end, sequence);
+        self.count(sequence);
+    }
+
+    /// Accounts for a write.
+    #[inline]
+    fn count(&mut self, sequence: SequenceNumber) {
+        let counters = &self.table.counters;
+        counters.last_sequence.store(sequence.0, Ordering::Release);
+        counters.entries.store(counters.entries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        counters.bytes.store(self.nodes.used() + self.entries.used(), Ordering::Relaxed);
+    }
+}

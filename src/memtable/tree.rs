@@ -1,0 +1,342 @@
+//! The ordered map from keys to version chains: one writer, any number of readers.
+//!
+//! A full leaf is replaced by two, in a copy of the branch above, which takes the place of the old branch with one
+//! store into the branch above that (or the root). A full branch is split by the same step, one level up. So readers see
+//! either none of a split or all of it; see the invariants of the folder.
+
+use super::arena::{Arena, Bump};
+use super::branch::{BranchRef, Child, most_children};
+use super::entry::EntryRef;
+use super::leaf::{Item, LEAF_SLOTS, Leaf, Order, Place};
+use super::node::{Node, NodeRef, Root, choose_prefix, head};
+
+pub(super) struct Tree {
+    root: Root,
+}
+
+/// The memory into which the writer builds nodes.
+pub(super) struct NodeMemory<'a, 'w> {
+    pub(super) arena: &'a Arena,
+    pub(super) bump: &'w mut Bump,
+}
+
+/// Where the writer puts a key.
+pub(super) struct Spot<'a> {
+    leaf: &'a Leaf,
+    order: Order,
+    place: Place,
+}
+
+impl<'a> Spot<'a> {
+    /// The newest version of the key.
+    #[inline]
+    pub(super) fn newest(&self) -> Option<EntryRef<'a>> {
+        match self.place {
+            Place::At(rank) => Some(self.leaf.entry(self.order, rank)),
+            Place::Before(_) => None,
+        }
+    }
+}
+
+/// What became of a node into which a key was put.
+enum Grown<'a> {
+    /// It stands where it stood.
+    InPlace,
+    /// This node of the same range takes its place.
+    Replaced(NodeRef<'a>),
+    /// These two take its place. `ascending`: the key came right after the one before it, at the end of the lower node.
+    Split { lower: NodeRef<'a>, upper: NodeRef<'a>, ascending: bool },
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        Self { root: Root::empty() }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn root<'a>(&self, arena: &'a Arena) -> Option<NodeRef<'a>> {
+        self.root.load(arena)
+    }
+
+    /// The newest version of `key`.
+    #[inline]
+    pub(super) fn find<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<EntryRef<'a>> {
+        leaf_for(self.root(arena)?, key).find(key)
+    }
+
+    /// Where the writer is to put `key`; `None` while the tree is empty.
+    #[inline]
+    pub(super) fn spot<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<Spot<'a>> {
+        let leaf = leaf_for(self.root(arena)?, key);
+        let order = leaf.order();
+        Some(Spot { leaf, order, place: leaf.search(order, key) })
+    }
+
+    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now.
+    #[inline]
+    pub(super) fn put<'a>(
+        &self,
+        memory: &mut NodeMemory<'a, '_>,
+        spot: Option<Spot<'a>>,
+        entry: EntryRef<'a>,
+    ) {
+        match spot {
+            None => self.plant(memory, entry),
+            Some(Spot { leaf, order, place: Place::At(rank) }) => leaf.replace(order, rank, entry),
+            Some(Spot { leaf, order, place: Place::Before(rank) }) if order.count() < LEAF_SLOTS => {
+                leaf.insert(order, rank, Item { head: head(entry.key(), leaf.prefix()), entry });
+            }
+            Some(_) => self.grow(memory, entry),
+        }
+    }
+
+    fn plant<'a>(&self, memory: &mut NodeMemory<'a, '_>, entry: EntryRef<'a>) {
+        let item = Item { head: head(entry.key(), 0), entry };
+        let leaf = Leaf::build(memory.arena, memory.bump, None, 0, &[item]);
+        self.root.publish(memory.arena, leaf.into());
+    }
+
+    /// Puts a new key into a tree whose leaf for it is full.
+    #[cold]
+    fn grow<'a>(&self, memory: &mut NodeMemory<'a, '_>, entry: EntryRef<'a>) {
+        let root = self.root(memory.arena).expect("a tree that grows has a root");
+        match grow_node(memory, root, None, entry) {
+            Grown::InPlace => {}
+            Grown::Replaced(node) => self.root.publish(memory.arena, node),
+            Grown::Split { lower, upper, .. } => {
+                let children = [Child::node(lower, 0), Child::node(upper, 0)];
+                let level = root.header().level + 1;
+                let root = BranchRef::build(memory.arena, memory.bump, level, 0, &children);
+                self.root.publish(memory.arena, root.node());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tree {
+    /// Checks that every node's keys are sorted, lie in its range, share its prefix and have their heads, that every
+    /// separator is the lower bound of its child, and that all leaves are on one level.
+    pub(super) fn check(&self, arena: &Arena) {
+        if let Some(root) = self.root(arena) {
+            check_node(root, None, None);
+        }
+    }
+}
+
+#[cfg(test)]
+fn check_node(node: NodeRef<'_>, low: Option<&[u8]>, high: Option<&[u8]>) {
+    assert_eq!(node.low().map(EntryRef::key), low, "a node's lower bound is its separator");
+    let prefix = node.header().prefix;
+    if prefix > 0 {
+        let (low, high) = (low.expect("a prefix needs a lower bound"), high.expect("and an upper one"));
+        assert_eq!(low[..prefix as usize], high[..prefix as usize], "bounds share the prefix");
+    }
+    match node.open() {
+        Node::Leaf(leaf) => {
+            let order = leaf.order();
+            assert!((1..=LEAF_SLOTS).contains(&order.count()), "a leaf of {} keys", order.count());
+            let mut last = None;
+            for item in leaf.items(order) {
+                let key = item.entry.key();
+                assert!(last.is_none_or(|last| last < key), "{last:?} stands before {key:?}");
+                assert!(low.is_none_or(|low| low <= key), "{key:?} stands above {low:?}");
+                assert!(high.is_none_or(|high| key < high), "{key:?} stands below {high:?}");
+                assert_eq!(item.head, head(key, prefix), "the head of {key:?}");
+                last = Some(key);
+            }
+        }
+        Node::Branch(branch) => {
+            let children: Vec<_> = branch.children().collect();
+            assert!(
+                (1..=most_children(branch.level())).contains(&children.len()),
+                "{} children",
+                children.len()
+            );
+            for (i, child) in children.iter().enumerate() {
+                assert_eq!(branch.child(i).header().level + 1, branch.level(), "levels follow each other");
+                let low = if i == 0 { low } else { Some(child.separator().unwrap().key()) };
+                assert_eq!(child.head, low.map_or(0, |low| head(low, prefix)), "the head of {low:?}");
+                let high = children.get(i + 1).map_or(high, |next| Some(next.separator().unwrap().key()));
+                assert!(
+                    low.is_none_or(|low| high.is_none_or(|high| low < high)),
+                    "{low:?} is below {high:?}"
+                );
+                check_node(branch.child(i), low, high);
+            }
+        }
+    }
+}
+
+/// The leaf in whose range `key` lies.
+#[inline]
+fn leaf_for<'a>(mut node: NodeRef<'a>, key: &[u8]) -> &'a Leaf {
+    loop {
+        match node.open() {
+            Node::Leaf(leaf) => return leaf,
+            Node::Branch(branch) => node = branch.child(branch.index_for(key)),
+        }
+    }
+}
+
+/// Puts `entry` under `node`, whose keys are below `high`. Nothing that readers reach changes before the one store that
+/// publishes a node in the place of one of the same range.
+fn grow_node<'a>(
+    memory: &mut NodeMemory<'a, '_>,
+    node: NodeRef<'a>,
+    high: Option<EntryRef<'a>>,
+    entry: EntryRef<'a>,
+) -> Grown<'a> {
+    let branch = match node.open() {
+        Node::Leaf(leaf) => return split_leaf(memory, leaf, high, entry),
+        Node::Branch(branch) => branch,
+    };
+    let index = branch.index_for(entry.key());
+    let high_of_child = if index + 1 < branch.count() { branch.separator(index + 1) } else { high };
+    match grow_node(memory, branch.child(index), high_of_child, entry) {
+        Grown::InPlace => Grown::InPlace,
+        Grown::Replaced(child) => {
+            branch.publish(index, child);
+            Grown::InPlace
+        }
+        Grown::Split { lower, upper, ascending } => {
+            let at_end = ascending && index + 1 == branch.count();
+            if at_end && branch.count() == most_children(branch.level()) {
+                // The lower child stands where it stood, so this branch may stay as it is.
+                let upper = [Child::node(upper, 0)];
+                let upper = BranchRef::build(memory.arena, memory.bump, branch.level(), 0, &upper);
+                return Grown::Split { lower: node, upper: upper.node(), ascending };
+            }
+            replace_child(memory, branch, high, index, [lower, upper])
+        }
+    }
+}
+
+/// A copy of `branch`, or two if one cannot hold them, in which `pair` stands in the place of child `index`.
+fn replace_child<'a>(
+    memory: &mut NodeMemory<'a, '_>,
+    branch: BranchRef<'a>,
+    high: Option<EntryRef<'a>>,
+    index: usize,
+    pair: [NodeRef<'a>; 2],
+) -> Grown<'a> {
+    let (level, prefix) = (branch.level(), branch.prefix());
+    let mut children = Children::new(Child::node(pair[0], prefix));
+    for (i, child) in branch.children().enumerate() {
+        if i == index {
+            children.push(Child::node(pair[0], prefix));
+            children.push(Child::node(pair[1], prefix));
+        } else {
+            children.push(child);
+        }
+    }
+    let children = children.as_slice();
+    if children.len() <= most_children(level) {
+        return Grown::Replaced(build_branch(memory, level, prefix, high, children));
+    }
+    let (lower, upper) = children.split_at(children.len() / 2);
+    let between = upper[0].separator();
+    let lower = build_branch(memory, level, prefix, between, lower);
+    let upper = build_branch(memory, level, prefix, high, upper);
+    Grown::Split { lower, upper, ascending: false }
+}
+
+fn build_branch<'a>(
+    memory: &mut NodeMemory<'a, '_>,
+    level: u8,
+    old_prefix: u32,
+    high: Option<EntryRef<'a>>,
+    children: &[Child<'a>],
+) -> NodeRef<'a> {
+    let heads = children.iter().map(|child| child.head);
+    let prefix = choose_prefix(old_prefix, children[0].separator(), high, heads);
+    if prefix == old_prefix {
+        return BranchRef::build(memory.arena, memory.bump, level, prefix, children).node();
+    }
+    let mut renewed = Children::new(children[0]);
+    for child in children {
+        let separator = child.separator().expect("a node with a prefix has a lower bound");
+        renewed.push(Child { head: head(separator.key(), prefix), ..*child });
+    }
+    BranchRef::build(memory.arena, memory.bump, level, prefix, renewed.as_slice()).node()
+}
+
+/// Splits a full leaf around `entry`, a new key.
+fn split_leaf<'a>(
+    memory: &mut NodeMemory<'a, '_>,
+    leaf: &'a Leaf,
+    high: Option<EntryRef<'a>>,
+    entry: EntryRef<'a>,
+) -> Grown<'a> {
+    let order = leaf.order();
+    let (count, rank) = (order.count(), leaf.search(order, entry.key()).rank());
+    let item = Item { head: head(entry.key(), leaf.prefix()), entry };
+    let newest = leaf.newest_rank(order);
+
+    if rank == count && newest + 1 == count && leaf.split_off_once() {
+        // Ascending keys: the leaf stays as it is, full.
+        let upper = build_leaf(memory, Some(entry), high, leaf.prefix(), &[item]);
+        return Grown::Split { lower: leaf.into(), upper: upper.into(), ascending: true };
+    }
+    let mut items = [item; LEAF_SLOTS + 1];
+    for (i, old) in leaf.items(order).enumerate() {
+        items[if i < rank { i } else { i + 1 }] = old;
+    }
+    // Where the key follows the one before it, more will follow; where they descend, more will come before.
+    let middle = if newest + 1 == rank && rank < count {
+        rank + 1
+    } else if newest == rank && rank == 0 {
+        1
+    } else {
+        items.len().div_ceil(2)
+    };
+    let (lower, upper) = items.split_at(middle);
+    let between = Some(upper[0].entry);
+    let lower = build_leaf(memory, leaf.low(), between, leaf.prefix(), lower);
+    let upper = build_leaf(memory, between, high, leaf.prefix(), upper);
+    Grown::Split { lower: lower.into(), upper: upper.into(), ascending: false }
+}
+
+fn build_leaf<'a>(
+    memory: &mut NodeMemory<'a, '_>,
+    low: Option<EntryRef<'a>>,
+    high: Option<EntryRef<'a>>,
+    old_prefix: u32,
+    items: &[Item<'a>],
+) -> &'a Leaf {
+    let prefix = choose_prefix(old_prefix, low, high, items.iter().map(|item| item.head));
+    if prefix == old_prefix {
+        return Leaf::build(memory.arena, memory.bump, low, prefix, items);
+    }
+    let mut renewed = [items[0]; LEAF_SLOTS];
+    for (new, item) in renewed.iter_mut().zip(items) {
+        *new = Item { head: head(item.entry.key(), prefix), ..*item };
+    }
+    Leaf::build(memory.arena, memory.bump, low, prefix, &renewed[..items.len()])
+}
+
+/// Room for the children of any branch and one more.
+struct Children<'a> {
+    slots: [Child<'a>; most_children(u8::MAX) + 1],
+    count: usize,
+}
+
+impl<'a> Children<'a> {
+    fn new(filler: Child<'a>) -> Self {
+        Self { slots: [filler; most_children(u8::MAX) + 1], count: 0 }
+    }
+
+    fn push(&mut self, child: Child<'a>) {
+        self.slots[self.count] = child;
+        self.count += 1;
+    }
+
+    fn as_slice(&self) -> &[Child<'a>] {
+        &self.slots[..self.count]
+    }
+}
