@@ -1,3 +1,5 @@
+//! An account book: two column families, a payment that is in both or in neither, and a look back.
+
 use peristyle::{ColumnFamilyDatabase, FamilyOptions, WriteBatch};
 
 fn main() -> peristyle::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::RwLock;
 use crate::model::{Block, BlockId, BlockStore, LastUse, Result, Token, TokenId, TokenStore};
 
 #[derive(Default)]
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     // One lock over both, so that nobody sees half a commit.
     maps: RwLock<Maps>,
 }

@@ -2,14 +2,14 @@
 
 /// Bytes in main memory, now and at the most so far.
 #[derive(Clone, Copy, Debug)]
-pub struct MemoryUsed {
-    pub resident: u64,
-    pub peak: u64,
+pub(crate) struct MemoryUsed {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
 }
 
 impl MemoryUsed {
     /// `None` where the system does not tell.
-    pub fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         Some(Self { resident: field(&status, "VmRSS:")?, peak: field(&status, "VmHWM:")? })
     }

@@ -4,41 +4,41 @@ use std::error::Error;
 use std::ops::ControlFlow;
 
 /// The result of whatever a store does.
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Names a token.
-pub type TokenId = [u8; 32];
+pub(crate) type TokenId = [u8; 32];
 
 /// Names a block.
-pub type BlockId = [u8; 32];
+pub(crate) type BlockId = [u8; 32];
 
 /// The block that used a token last, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastUse {
-    pub block: BlockId,
-    pub time: u64,
+pub(crate) struct LastUse {
+    pub(crate) block: BlockId,
+    pub(crate) time: u64,
 }
 
 /// A token on a walk, where it stands in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token<'a> {
-    pub id: &'a TokenId,
-    pub block: &'a BlockId,
-    pub time: u64,
+pub(crate) struct Token<'a> {
+    pub(crate) id: &'a TokenId,
+    pub(crate) block: &'a BlockId,
+    pub(crate) time: u64,
 }
 
 /// A block that is ready to be committed.
 #[derive(Clone, Copy, Debug)]
-pub struct Block<'a> {
-    pub id: &'a BlockId,
-    pub time: u64,
-    pub body: &'a [u8],
+pub(crate) struct Block<'a> {
+    pub(crate) id: &'a BlockId,
+    pub(crate) time: u64,
+    pub(crate) body: &'a [u8],
     /// The tokens that it uses.
-    pub tokens: &'a [TokenId],
+    pub(crate) tokens: &'a [TokenId],
 }
 
 /// The last use of every token. The newer time wins, in whatever order the news comes in.
-pub trait TokenStore {
+pub(crate) trait TokenStore {
     /// The last use of a token; `None` if no block has used it.
     fn lookup(&self, token: &TokenId) -> Result<Option<LastUse>>;
 
@@ -53,7 +53,7 @@ pub trait TokenStore {
 }
 
 /// The blocks. A block never changes.
-pub trait BlockStore {
+pub(crate) trait BlockStore {
     /// The body of a block.
     fn load(&self, block: &BlockId) -> Result<Option<Vec<u8>>>;
 

@@ -13,7 +13,7 @@ use peristyle::{ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Fam
 
 use crate::model::{Block, BlockId, BlockStore, LastUse, Result, Token, TokenId, TokenStore};
 
-pub struct PeristyleStore {
+pub(crate) struct PeristyleStore {
     db: ColumnFamilyDatabase,
     tokens: ColumnFamily,
     blocks: ColumnFamily,
@@ -23,7 +23,7 @@ pub struct PeristyleStore {
 }
 
 impl PeristyleStore {
-    pub fn open(builder: DatabaseBuilder, path: &Path) -> Result<Self> {
+    pub(crate) fn open(builder: DatabaseBuilder, path: &Path) -> Result<Self> {
         let db = builder.open(path)?;
         // Signatures walk over tokens all over the key space; blocks are mostly written.
         let tokens = db.column_family_or_create("tokens", FamilyOptions::default().cache_share(4))?;
@@ -31,11 +31,11 @@ impl PeristyleStore {
         Ok(Self { db, tokens, blocks, writer: Mutex::default() })
     }
 
-    pub fn database(&self) -> &ColumnFamilyDatabase {
+    pub(crate) fn database(&self) -> &ColumnFamilyDatabase {
         &self.db
     }
 
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         Ok(self.db.close()?)
     }
 

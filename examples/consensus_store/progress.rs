@@ -5,12 +5,12 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Shows phases as they go, unless it is silent.
-pub struct Progress {
-    pub silent: bool,
+pub(crate) struct Progress {
+    pub(crate) silent: bool,
 }
 
 /// A phase under way.
-pub struct Phase {
+pub(crate) struct Phase {
     name: &'static str,
     bar: ProgressBar,
     start: Instant,
@@ -18,7 +18,7 @@ pub struct Phase {
 }
 
 impl Progress {
-    pub fn phase(&self, name: &'static str, steps: u64) -> Phase {
+    pub(crate) fn phase(&self, name: &'static str, steps: u64) -> Phase {
         let target =
             if self.silent { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
         let style =
@@ -30,12 +30,12 @@ impl Progress {
 }
 
 impl Phase {
-    pub fn add(&self, steps: u64) {
+    pub(crate) fn add(&self, steps: u64) {
         self.bar.inc(steps);
     }
 
     /// Replaces the bar by what came of it: steps and steps per second, and `remark`.
-    pub fn end(self, unit: &str, remark: &str) {
+    pub(crate) fn end(self, unit: &str, remark: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         let steps = self.bar.position();
         self.bar.finish_and_clear();
@@ -52,6 +52,6 @@ impl Phase {
 }
 
 /// A number with its thousands apart.
-pub fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }

@@ -9,14 +9,14 @@ use crate::model::{LastUse, Result, Token, TokenId, TokenStore};
 use crate::random::mix;
 
 /// Matches to be found above the token, and as many below.
-pub const MATCHES: usize = 5;
+pub(crate) const MATCHES: usize = 5;
 
 /// Decides which tokens match.
 #[derive(Clone, Copy, Debug)]
-pub struct Challenge {
-    pub nonce: u64,
+pub(crate) struct Challenge {
+    pub(crate) nonce: u64,
     /// One token in so many matches.
-    pub one_in: u64,
+    pub(crate) one_in: u64,
 }
 
 impl Challenge {
@@ -28,17 +28,21 @@ impl Challenge {
 
 /// A token's last use, and the matches on both sides of it: fewer than five where the tokens end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signature {
-    pub last_use: LastUse,
-    pub after: Vec<TokenId>,
-    pub before: Vec<TokenId>,
+pub(crate) struct Signature {
+    pub(crate) last_use: LastUse,
+    pub(crate) after: Vec<TokenId>,
+    pub(crate) before: Vec<TokenId>,
     /// Tokens looked at on both sides.
-    pub visited: u64,
+    pub(crate) visited: u64,
 }
 
 impl Signature {
     /// Signs `token`; `None` if the store does not know it.
-    pub fn generate(store: &impl TokenStore, token: &TokenId, challenge: Challenge) -> Result<Option<Self>> {
+    pub(crate) fn generate(
+        store: &impl TokenStore,
+        token: &TokenId,
+        challenge: Challenge,
+    ) -> Result<Option<Self>> {
         let Some(last_use) = store.lookup(token)? else { return Ok(None) };
         let mut signature = Self {
             last_use,
@@ -53,7 +57,7 @@ impl Signature {
     }
 
     /// Condenses the signature and what came before it.
-    pub fn checksum(&self, before: u64) -> u64 {
+    pub(crate) fn checksum(&self, before: u64) -> u64 {
         let matches = self.after.iter().chain(&self.before).map(word);
         let own = [word(&self.last_use.block), self.last_use.time, self.visited, self.after.len() as u64];
         own.into_iter().chain(matches).fold(before, |sum, word| mix(sum ^ word))

@@ -31,45 +31,45 @@ enum Purpose {
 }
 
 #[derive(Args, Clone, Debug)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// Tokens in the store
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
-    pub tokens: u64,
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) tokens: u64,
 
     /// Blocks to commit after the tokens are there, each of 2 KiB and with 20 tokens
     #[arg(long, default_value_t = 10_000, value_name = "N")]
-    pub blocks: u64,
+    pub(crate) blocks: u64,
 
     /// Uses of single tokens that peers tell of, half of them long known
     #[arg(long, default_value_t = 100_000, value_name = "N")]
-    pub news: u64,
+    pub(crate) news: u64,
 
     /// Signatures to generate
     #[arg(long, default_value_t = 20_000, value_name = "N")]
-    pub signatures: u64,
+    pub(crate) signatures: u64,
 
     /// One token in so many matches a signature's challenge
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub one_in: u64,
+    pub(crate) one_in: u64,
 
     /// Number that determines everything that is random
     #[arg(long, default_value_t = 1, value_name = "N")]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// What a store has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Tokens looked at by all signatures.
-    pub visited: u64,
+    pub(crate) visited: u64,
     /// Matches found by all signatures.
-    pub matches: u64,
+    pub(crate) matches: u64,
     /// Sum over all signatures.
-    pub checksum: u64,
+    pub(crate) checksum: u64,
 }
 
 impl Workload {
-    pub fn run(&self, store: &(impl TokenStore + BlockStore), progress: &Progress) -> Result<Outcome> {
+    pub(crate) fn run(&self, store: &(impl TokenStore + BlockStore), progress: &Progress) -> Result<Outcome> {
         self.create_tokens(store, progress)?;
         self.commit_blocks(store, progress)?;
         self.take_news(store, progress)?;
@@ -112,20 +112,19 @@ impl Workload {
         let mut random = Random::new(self.seed, Purpose::News as u64);
         let mut newer = 0;
         for _ in 0..self.news {
-            let token = self.any_token(&mut random);
-            let time = random.below(2 * (self.creations() + self.blocks));
-            newer += u64::from(store.set(&token, LastUse { block: self.block(time), time })?);
+            let index = random.below(self.tokens);
+            let creation = index / TOKENS_CREATED;
+            let is_known = random.next().is_multiple_of(2);
+            let time = if is_known { creation } else { random.below(2 * (self.creations() + self.blocks)) };
+            newer += u64::from(store.set(&self.token(index), LastUse { block: self.block(time), time })?);
             phase.add(1);
         }
-        phase.end("uses", &format!("{} were news", count(newer)));
+        phase.end("uses", &format!("{} of them new", count(newer)));
         Ok(())
     }
 
     fn generate_signatures(&self, store: &impl TokenStore, progress: &Progress) -> Result<Outcome> {
         let mut outcome = Outcome { visited: 0, matches: 0, checksum: 0 };
-        if self.tokens == 0 {
-            return Ok(outcome);
-        }
         let phase = progress.phase("sign", self.signatures);
         let mut random = Random::new(self.seed, Purpose::Signatures as u64);
         let start = Instant::now();
