@@ -4,4 +4,5 @@ pub(crate) mod checksum;
 pub(crate) mod entry;
 pub(crate) mod ids;
 pub(crate) mod key;
+pub(crate) mod log_mark;
 pub(crate) mod varint;

@@ -156,7 +156,7 @@ impl FamilyRecord {
             pages_end = pages_end.max(u64::from(segment.first_page) + u64::from(segment.pages));
             segments.push(segment);
         }
-        let reachable = PageSet::decode(bytes, u32::try_from(pages_end).ok()?)?;
+        let reachable = PageSet::decode(bytes, pages_end)?;
         Some(Self { id, name, options, merged_through, tree, segments, reachable })
     }
 }
@@ -168,7 +168,7 @@ mod tests {
     fn example() -> Catalog {
         let root = PagePointer { page: PageId(7), pages: 1, checksum: 0xdead_beef };
         let mut reachable = PageSet::default();
-        reachable.insert_run(3, 5);
+        reachable.insert_run(PageId(3), 5);
         let full = FamilyRecord {
             id: FamilyId(2),
             name: "tokens \u{1f3db}".into(),

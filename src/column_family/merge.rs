@@ -123,7 +123,7 @@ impl Family {
 
     /// Frees pages that readers have let go of.
     pub(crate) fn release_unread(&self) {
-        self.trees.lock().release(&self.store);
+        self.trees.lock().release(self.store());
     }
 }
 

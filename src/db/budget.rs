@@ -10,7 +10,7 @@ use crate::codec::ids::FamilyId;
 use crate::column_family::options::FamilyOptions;
 use crate::db::Shared;
 use crate::options::Options;
-use crate::segment::CacheBudgets;
+use crate::page::CacheBudgets;
 use crate::sync::atomic::Ordering;
 
 /// Families that the fixed half of a total is always split over.

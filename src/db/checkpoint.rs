@@ -18,9 +18,12 @@ use crate::column_family::catalog::{Catalog, FamilyRecord};
 use crate::column_family::family::Family;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{CatalogExtent, LogMark, Superblock};
+use crate::segment::{CatalogExtent, Superblock};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Free bytes below which the file keeps them.
+const MUCH_FREE: u64 = 8 << 20;
 
 /// What the last checkpoint wrote; guarded by the lock that lets one run at a time.
 pub(super) struct State {
@@ -94,12 +97,22 @@ impl Shared {
             self.data.space().free(old.file_page, old.len.div_ceil(page_size));
         }
         log.release_before(first_segment).map_err(|error| self.pipeline.fail(error))?;
-        self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
+        self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
         self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);
         self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         tracing::debug!(number = state.superblock.checkpoint, first_segment, took = ?started.elapsed(), "checkpoint");
+        Ok(())
+    }
+
+    /// Cuts the file and makes holes in it once much of it is free: what the next merges take anyhow may stay.
+    fn give_back_space(&self) -> Result<()> {
+        let space = self.data.space();
+        let free = space.free_pages();
+        if free * self.data.page_size() as u64 > MUCH_FREE && free > space.file_pages() / 4 {
+            space.shrink()?;
+        }
         Ok(())
     }
 
@@ -147,7 +160,7 @@ impl Shared {
         for family in families {
             family.store().write_dirty()?;
         }
-        let offset = self.data.file_offset(superblock.catalog.file_page);
+        let offset = self.data.offset(superblock.catalog.file_page);
         self.data
             .pool()
             .permanent()
@@ -156,8 +169,7 @@ impl Shared {
         let mut superblock = superblock;
         if let Some(log) = &self.pipeline.log {
             log.sync()?;
-            let mark: LogMark = log.mark(first_segment);
-            superblock.log = mark;
+            superblock.log = log.mark(first_segment);
         }
         self.data.pool().sync()?;
         superblock.store(self.data.pool())?;

@@ -130,6 +130,7 @@ impl Shared {
             self.reap();
             self.checkpoint()?;
             self.checkpoint()?;
+            self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
             let after = self.data.space().file_pages();
             let free = self.data.space().free_pages();
             // New segments lie behind the old ones the first time: another round moves them to the front.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::codec::checksum::crc32;
+use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, FamilyRecord};
 use crate::column_family::family::{Family, Origin};
 use crate::column_family::view::View;
@@ -17,7 +18,7 @@ use crate::db::{ColumnFamilyDatabase, Keeper, Registry, Shared, budget, checkpoi
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::segment::{
-    CatalogExtent, DATA_START, DataFile, LogMark, PartitionedStorageBackend, SpaceMap, Superblock,
+    CatalogExtent, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
 };
 use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend, StorageLock};
 use crate::sync::arc_cell::ArcCell;
@@ -161,8 +162,8 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
     };
     let pool = FileHandlePool::new(Arc::clone(backend), NEW_DATA, FileMode::Write, 2)?;
     let data = pool.permanent();
-    data.allocate(0, DATA_START + u64::from(options.page_size)).map_err(file)?;
-    data.write_at(&catalog, DATA_START).map_err(file)?;
+    data.allocate(0, EXTENTS_START + u64::from(options.page_size)).map_err(file)?;
+    data.write_at(&catalog, EXTENTS_START).map_err(file)?;
     superblock.store(&pool)?;
     pool.sync()?;
     drop(pool);
@@ -181,7 +182,7 @@ struct Restored {
 fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<Catalog> {
     let extent = &superblock.catalog;
     let page_size = u64::from(superblock.page_size);
-    let offset = extent.file_page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(DATA_START));
+    let offset = extent.file_page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(EXTENTS_START));
     let damaged =
         |message: &str| Error::corruption(message).in_file(DATA).at_offset(offset.unwrap_or(u64::MAX));
     let file = pool.permanent();
@@ -206,7 +207,7 @@ fn restore(pool: FileHandlePool, superblock: &Superblock, options: &Options) -> 
     let used = segments
         .map(|segment| (segment.file_page, u64::from(segment.pages)))
         .chain([(superblock.catalog.file_page, superblock.catalog.len.div_ceil(page_size))]);
-    let space = SpaceMap::restore(Arc::clone(pool.permanent()), page_size as usize, used.collect())?;
+    let space = SpaceMap::restore(Arc::clone(pool.permanent()), DATA, page_size as usize, used)?;
     let data = DataFile::new(pool, page_size as usize, space);
     let mut view = View::default();
     let mut families: Vec<Arc<Family>> = Vec::new();
@@ -248,7 +249,7 @@ fn open_existing(
 ) -> Result<Arc<Shared>> {
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
-    let superblock = Superblock::load(&**pool.permanent())?;
+    let superblock = Superblock::load(&**pool.permanent(), DATA)?;
     let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options)?;
     let mut replayer = Replayer::new(&views, superblock.log.first_segment, !options.read_only);
     let report =

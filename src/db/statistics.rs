@@ -137,7 +137,7 @@ impl ColumnFamilyDatabase {
             tree_height: u32::from(tree.height),
             pages: space.pages_reachable,
             tree_bytes: space.pages_reachable * page_size,
-            segments: space.segments,
+            segments: space.segments as u64,
             bytes_on_disk: space.bytes,
             fill: space.pages_reachable as f64 / (space.pages_total as f64).max(1.0),
         })
@@ -156,7 +156,7 @@ impl Shared {
             last_sequence: self.pipeline.visible.watermark(),
             checkpoints: load(&self.checkpoints.made),
             checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),
-            data_file_bytes: self.data.file_offset(self.data.space().file_pages()),
+            data_file_bytes: self.data.offset(self.data.space().file_pages()),
             data_free_bytes: self.data.space().free_pages() * page_size,
             descriptors: self.data.pool().stats(),
             ..Statistics::default()

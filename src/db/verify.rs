@@ -1,10 +1,15 @@
 //! Verifying a whole database.
 
-use crate::codec::ids::SequenceNumber;
+use crate::btree::CheckOptions;
+use crate::codec::ids::{PageId, SequenceNumber};
 use crate::column_family::family::Family;
 use crate::db::{ColumnFamilyDatabase, Shared};
 use crate::error::{Error, Result};
+use crate::segment::PageSet;
 use crate::sync::Arc;
+
+/// Faults of one kind that are listed for one family.
+const MAX_FAULTS: usize = 100;
 
 /// What [`ColumnFamilyDatabase::verify`] found.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +21,7 @@ pub struct VerifyReport {
     pub pages: u64,
     /// Entries counted.
     pub entries: u64,
-    /// Everything that is wrong, each with file offset, family and page. At most a hundred per family.
+    /// Everything that is wrong, each with file offset, family and page. At most a hundred of a kind per family.
     pub faults: Vec<Error>,
 }
 
@@ -47,6 +52,12 @@ impl ColumnFamilyDatabase {
     }
 }
 
+/// The first pages of `some` that are not in `others`.
+fn missing<'a>(some: &'a PageSet, others: &'a PageSet) -> impl Iterator<Item = PageId> + 'a {
+    let pages = some.iter_runs().flat_map(|(first, pages)| (first.0..first.0 + pages).map(PageId));
+    pages.filter(|page| !others.contains(*page)).take(MAX_FAULTS)
+}
+
 impl Shared {
     fn verify_family(&self, family: &Arc<Family>, report: &mut VerifyReport) {
         // Tree and pages of one moment; the version is held, so its pages stay while they are read.
@@ -54,23 +65,23 @@ impl Shared {
             let trees = family.trees.lock();
             (Arc::clone(trees.current()), family.store().reachable())
         };
-        let check = version.tree.check(family.store());
-        report.pages += check.pages;
+        let check = version.tree.check(family.store(), &CheckOptions { max_faults: MAX_FAULTS });
+        report.pages += check.pages.len();
         report.entries += check.entries;
         report
             .faults
             .extend(check.faults.into_iter().map(|fault| fault.in_file("data").of_family(family.id().0)));
-        let fault = |page: u32, message: &str| {
-            let fault = Error::corruption(message).in_file("data").of_family(family.id().0).on_page(page);
-            match family.store().file_offset(crate::codec::ids::PageId(page)) {
+        let fault = |page: PageId, message: &str| {
+            let fault = Error::corruption(message).in_file("data").of_family(family.id().0).on_page(page.0);
+            match family.store().file_offset(page) {
                 Some(offset) => fault.at_offset(offset),
                 None => fault,
             }
         };
-        for page in check.reachable.difference(&reachable).take(10) {
+        for page in missing(&check.pages, &reachable) {
             report.faults.push(fault(page, "a page that the tree reaches counts as free"));
         }
-        for page in reachable.difference(&check.reachable).take(10) {
+        for page in missing(&reachable, &check.pages) {
             report.faults.push(fault(page, "a page that the tree does not reach counts as in use"));
         }
         let last = SequenceNumber(self.pipeline.visible.watermark());
@@ -98,7 +109,7 @@ impl Shared {
                 report.faults.push(
                     Error::corruption(format!("a segment of family {owner} overlaps one of family {other}"))
                         .in_file("data")
-                        .at_offset(self.data.file_offset(next))
+                        .at_offset(self.data.offset(next))
                         .of_family(other),
                 );
             }

@@ -28,7 +28,9 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// `NotFound` if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
-    /// Creates a directory (`""` is the database's own) that its owner alone may enter. One that exists is left as it is.
+    /// Creates a directory that its owner alone may enter, and those above it that are missing. One that exists is left
+    /// as it is. The database's own directory (`""`) is durable when this returns: its entry lies in a directory that
+    /// no path names.
     fn create_directory(&self, directory: &str) -> io::Result<()>;
 
     /// Makes the entries of a directory durable.
@@ -82,7 +84,10 @@ pub trait StorageFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Reserves the range on the disk, extending the file if it is shorter, so that a write into it cannot
-    /// meet a full disk. What was never written reads as zeros. `StorageFull` if there is no room.
+    /// meet a full disk. What was never written reads as zeros. `StorageFull` if there is no room: then nothing stays
+    /// reserved beyond the old end, but the file may have grown by a hole.
+    ///
+    /// The range is the caller's own meanwhile: nobody else writes or allocates there.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Gives the range back to the file system where it can; it then reads as zeros or as before.

@@ -322,9 +322,10 @@ fn apply_to_model(model: &mut Vec<u8>, change: &Change) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore)]
     fn files_in_memory_are_what_the_plainest_model_says(changes in prop::collection::vec(change(), 1..30)) {
         let storage = MemoryStorage::new();
         let file = create(&storage, "data");
@@ -339,10 +340,8 @@ proptest! {
 
     /// Without giving ranges back, of which file systems may make nothing.
     #[test]
+    #[cfg_attr(miri, ignore)]
     fn real_files_are_what_the_plainest_model_says(changes in prop::collection::vec(change(), 1..30)) {
-        if cfg!(miri) {
-            return Ok(());
-        }
         let directory = tempfile::tempdir().unwrap();
         let file = create(&FileStorage::new(directory.path()), "data");
         let mut model = Vec::new();

@@ -58,7 +58,7 @@ enum Entry {
 struct Descriptor(Arc<dyn StorageFile>);
 
 /// How a [`FileHandlePool`] was used so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileHandlePoolStats {
     /// Descriptors that are open now.
     pub open: usize,

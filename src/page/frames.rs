@@ -1,0 +1,509 @@
+//! The memory of a family's pages: frames, cut from slabs of geometric size, and who owns each of them.
+//!
+//! A frame is in one of these states:
+//!
+//! ```text
+//! free ----take----> owned (OwnedFrame: one thread reads or builds a page in it)
+//! owned ---insert--> mapped (an entry of the frame table names it; its bytes are final)
+//! mapped --remove, evict--> retired (no entry names it; readers of its time may still look at it)
+//! retired -grace period, no pins--> free
+//! retired -grace period, pins-----> limbo --pins gone--> free
+//! ```
+//!
+//! Invariants:
+//! 1. The bytes of a frame change only while it is owned.
+//! 2. A reader uses a mapped frame only under an epoch guard that was taken before it loaded the entry, or under a pin.
+//! 3. Pins are taken under such a guard, from another pin, or while something else keeps the frame mapped. So when the
+//!    grace period of a retired frame is over, its pins only go down.
+//! 4. The lock of the free list is never held across a call into the epoch module, which runs what others deferred,
+//!    and that takes this lock.
+//!
+//! The rejected alternative, a reference count that every reader takes, makes all readers of a hot page write to one cache line.
+
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use super::slab::Slab;
+use crate::codec::ids::PageId;
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::epoch::{self, Guard};
+use crate::sync::{Arc, Mutex};
+
+/// Number of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame(pub(super) u32);
+
+impl Frame {
+    /// Frames are numbered below this, so that an entry of the frame table holds the number and two flags.
+    pub(super) const LIMIT: u32 = (1 << 30) - 1;
+}
+
+/// Frames of the first slab; each further one is twice as large as the one before it.
+const FIRST_SLAB_BITS: u32 = 2;
+#[cfg(not(loom))]
+const SLABS: usize = 29;
+#[cfg(loom)]
+const SLABS: usize = 2;
+
+struct FrameSlab {
+    memory: Slab,
+    frames: Box<[FrameState]>,
+}
+
+#[derive(Debug)]
+struct FrameState {
+    /// Holders that keep the frame beyond their epoch guard.
+    pins: AtomicU32,
+    /// The page that it was last made to hold.
+    page: AtomicU32,
+}
+
+/// The frames of one family.
+pub(super) struct FrameStore {
+    page_size: usize,
+    slabs: [OnceLock<FrameSlab>; SLABS],
+    /// Frames that real memory is kept for; beyond it, what gets free goes back to the system.
+    keep: AtomicUsize,
+    list: Mutex<FreeList>,
+}
+
+#[derive(Debug, Default)]
+struct FreeList {
+    /// Free, with memory behind them.
+    free: Vec<Frame>,
+    /// Free, their memory given back to the system.
+    bare: Vec<Frame>,
+    /// Retired and past their grace period, but pinned.
+    limbo: Vec<Frame>,
+    /// Every frame from here on was never used.
+    next: u32,
+    /// Pages that were allocated for a `NewPage` which was dropped unpublished.
+    unpublished: Vec<(PageId, u32)>,
+}
+
+impl FreeList {
+    /// Frames in any state but free.
+    fn busy(&self) -> usize {
+        self.next as usize - self.free.len() - self.bare.len()
+    }
+}
+
+#[inline]
+fn place(frame: Frame) -> (usize, usize) {
+    let index = frame.0 + (1 << FIRST_SLAB_BITS);
+    let bits = index.ilog2();
+    ((bits - FIRST_SLAB_BITS) as usize, (index - (1 << bits)) as usize)
+}
+
+impl FrameStore {
+    /// No frames yet, each to be of `page_size` bytes. Memory of `keep` frames is kept for use again.
+    pub(super) fn new(page_size: usize, keep: usize) -> Arc<Self> {
+        Arc::new(Self {
+            page_size,
+            slabs: std::array::from_fn(|_| OnceLock::new()),
+            keep: AtomicUsize::new(keep),
+            list: Mutex::new(FreeList::default()),
+        })
+    }
+
+    /// Takes a frame, unless `ceiling` frames are busy or there is no memory.
+    pub(super) fn take(self: &Arc<Self>, ceiling: usize) -> Option<OwnedFrame> {
+        let mut list = self.list.lock();
+        if list.busy() >= ceiling && !list.limbo.is_empty() {
+            self.leave_limbo(&mut list);
+        }
+        if list.busy() >= ceiling {
+            return None;
+        }
+        let frame = match list.free.pop().or_else(|| list.bare.pop()) {
+            Some(frame) => frame,
+            None => self.fresh(&mut list)?,
+        };
+        drop(list);
+        Some(OwnedFrame { store: Arc::clone(self), frame })
+    }
+
+    fn fresh(&self, list: &mut FreeList) -> Option<Frame> {
+        let frame = Frame(list.next);
+        if frame.0 >= Frame::LIMIT {
+            return None;
+        }
+        let (slab, _) = place(frame);
+        let cell = self.slabs.get(slab)?;
+        if cell.get().is_none() {
+            let len = 1usize << (slab as u32 + FIRST_SLAB_BITS);
+            let memory = Slab::new(len.checked_mul(self.page_size)?)?;
+            let frames =
+                (0..len).map(|_| FrameState { pins: AtomicU32::new(0), page: AtomicU32::new(0) }).collect();
+            let set = cell.set(FrameSlab { memory, frames });
+            assert!(set.is_ok(), "slab {slab} was made twice");
+        }
+        list.next += 1;
+        Some(frame)
+    }
+
+    /// Retires frames that were just taken out of the frame table under `guard`.
+    pub(super) fn retire(self: &Arc<Self>, frames: Vec<Frame>, guard: &Guard) {
+        if !frames.is_empty() {
+            let store = Arc::clone(self);
+            epoch::defer(guard, move || store.reclaim(frames));
+        }
+    }
+
+    /// The grace period of `frames` is over.
+    fn reclaim(&self, frames: Vec<Frame>) {
+        let mut list = self.list.lock();
+        list.limbo.extend(frames);
+        self.leave_limbo(&mut list);
+    }
+
+    /// Frees the frames in limbo whose pins are gone.
+    fn leave_limbo(&self, list: &mut FreeList) {
+        let mut limbo = std::mem::take(&mut list.limbo);
+        limbo.retain(|&frame| {
+            // Acquire: what the last holder read happened before the frame is written anew.
+            let pinned = self.state(frame).pins.load(Ordering::Acquire) != 0;
+            if !pinned {
+                self.free(list, frame);
+            }
+            pinned
+        });
+        list.limbo = limbo;
+    }
+
+    fn free(&self, list: &mut FreeList, frame: Frame) {
+        if list.next as usize - list.bare.len() > self.keep.load(Ordering::Relaxed) {
+            self.give_back(frame);
+            list.bare.push(frame);
+        } else {
+            list.free.push(frame);
+        }
+    }
+
+    /// Keeps real memory for no more than `keep` frames, busy ones included.
+    pub(super) fn set_keep(&self, keep: usize) {
+        self.keep.store(keep, Ordering::Relaxed);
+        let mut list = self.list.lock();
+        while list.next as usize - list.bare.len() > keep {
+            let Some(frame) = list.free.pop() else { break };
+            self.give_back(frame);
+            list.bare.push(frame);
+        }
+    }
+
+    fn give_back(&self, frame: Frame) {
+        let (slab, slot) = self.find(frame);
+        // SAFETY: the caller holds the lock of the free list and the frame is free, so nobody uses it (invariants 1 to 3).
+        unsafe { slab.memory.give_back(slot * self.page_size, self.page_size) };
+    }
+
+    /// Frames in use, whether mapped, owned, or waiting for readers to leave.
+    pub(super) fn busy(&self) -> usize {
+        self.list.lock().busy()
+    }
+
+    /// Frames that have ever been used: the clock's dial.
+    pub(super) fn dial(&self) -> u32 {
+        self.list.lock().next
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let list = self.list.lock();
+        (list.free.len(), list.bare.len(), list.limbo.len())
+    }
+
+    /// The page that `frame` was last made to hold.
+    pub(super) fn page(&self, frame: Frame) -> PageId {
+        PageId(self.state(frame).page.load(Ordering::Relaxed))
+    }
+
+    /// Pins `frame`: it is not reused until the matching [`unpin`](Self::unpin). Invariant 3 says when this is allowed.
+    pub(super) fn pin(&self, frame: Frame) {
+        self.state(frame).pins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn unpin(&self, frame: Frame) {
+        // Release: what the holder read happened before the frame is written anew.
+        let before = self.state(frame).pins.fetch_sub(1, Ordering::Release);
+        assert!(before > 0, "frame {} was unpinned more often than pinned", frame.0);
+    }
+
+    /// Remembers pages whose `NewPage` was dropped unpublished, until someone frees them.
+    pub(super) fn note_unpublished(&self, page: PageId, pages: u32) {
+        self.list.lock().unpublished.push((page, pages));
+    }
+
+    /// Takes the pages that were noted as unpublished.
+    pub(super) fn take_unpublished(&self) -> Vec<(PageId, u32)> {
+        std::mem::take(&mut self.list.lock().unpublished)
+    }
+
+    #[inline]
+    fn find(&self, frame: Frame) -> (&FrameSlab, usize) {
+        let (slab, slot) = place(frame);
+        (self.slabs[slab].get().expect("a frame's slab was made before the frame"), slot)
+    }
+
+    fn state(&self, frame: Frame) -> &FrameState {
+        let (slab, slot) = self.find(frame);
+        &slab.frames[slot]
+    }
+
+    #[inline]
+    pub(super) fn start(&self, frame: Frame) -> NonNull<u8> {
+        let (slab, slot) = self.find(frame);
+        // SAFETY: the slab has `slab.frames.len()` frames of this size, and `place` gives slots below that number.
+        unsafe { slab.memory.at(slot * self.page_size) }
+    }
+
+    pub(super) fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// The bytes of a mapped frame.
+    ///
+    /// # Safety
+    /// For as long as `'a`, the caller is entitled to the frame by invariant 2, and either a guard lives or this store does.
+    #[inline]
+    pub(super) unsafe fn bytes<'a>(&self, frame: Frame) -> &'a [u8] {
+        // SAFETY: the frame lies inside its slab; nobody writes to it while it is held (invariants 1 to 3); a slab is
+        // given back only when the store is gone and every guard of that time is, too.
+        unsafe { std::slice::from_raw_parts(self.start(frame).as_ptr(), self.page_size) }
+    }
+}
+
+impl Drop for FrameStore {
+    /// Gives the slabs back once nobody can look at them: readers hold guards without holding the store.
+    fn drop(&mut self) {
+        let slabs: Vec<FrameSlab> = self.slabs.iter_mut().filter_map(OnceLock::take).collect();
+        if !slabs.is_empty() {
+            epoch::defer(&epoch::pin(), move || drop(slabs));
+        }
+    }
+}
+
+/// A frame that belongs to one thread, to be filled. Goes back to the free list unless it is mapped.
+pub(super) struct OwnedFrame {
+    store: Arc<FrameStore>,
+    frame: Frame,
+}
+
+impl OwnedFrame {
+    pub(super) fn frame(&self) -> Frame {
+        self.frame
+    }
+
+    pub(super) fn store(&self) -> &Arc<FrameStore> {
+        &self.store
+    }
+
+    /// Says which page the frame is about to hold; the clock finds the entry by it.
+    pub(super) fn set_page(&self, page: PageId) {
+        self.store.state(self.frame).page.store(page.0, Ordering::Relaxed);
+    }
+
+    /// The frame was mapped: it belongs to the frame table now.
+    pub(super) fn into_mapped(self) {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the `Arc` is dropped once.
+        unsafe { std::ptr::drop_in_place(&mut this.store) };
+    }
+}
+
+impl Deref for OwnedFrame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frame is owned: nobody else reads or writes it (invariant 1), and `self` holds the store.
+        unsafe { std::slice::from_raw_parts(self.store.start(self.frame).as_ptr(), self.store.page_size) }
+    }
+}
+
+impl DerefMut for OwnedFrame {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.store.start(self.frame).as_ptr(), self.store.page_size) }
+    }
+}
+
+impl Drop for OwnedFrame {
+    fn drop(&mut self) {
+        let mut list = self.store.list.lock();
+        self.store.free(&mut list, self.frame);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_dense_over_doubling_slabs() {
+        let mut expected = (0, 0);
+        for frame in 0..1000 {
+            assert_eq!(place(Frame(frame)), expected);
+            expected.1 += 1;
+            if expected.1 == 1 << (expected.0 as u32 + FIRST_SLAB_BITS) {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert!(place(Frame(Frame::LIMIT - 1)).0 < SLABS);
+    }
+
+    #[test]
+    fn the_ceiling_holds_and_dropped_frames_are_taken_again() {
+        let store = FrameStore::new(4096, 10);
+        let mut owned: Vec<_> = (0..10).map(|_| store.take(10).unwrap()).collect();
+        assert!(store.take(10).is_none());
+        for (i, frame) in owned.iter_mut().enumerate() {
+            frame.fill(i as u8);
+        }
+        for (i, frame) in owned.iter().enumerate() {
+            assert!(frame.iter().all(|&byte| byte == i as u8));
+        }
+        let last = owned.pop().unwrap().frame();
+        assert_eq!(store.take(10).unwrap().frame(), last);
+    }
+
+    #[test]
+    fn memory_beyond_what_is_kept_goes_back() {
+        let store = FrameStore::new(4096, 4);
+        let owned: Vec<_> = (0..6).map(|_| store.take(6).unwrap()).collect();
+        drop(owned);
+        assert_eq!(store.counts(), (4, 2, 0));
+        store.set_keep(1);
+        assert_eq!(store.counts(), (1, 5, 0));
+        let again: Vec<_> = (0..6).map(|_| store.take(6).unwrap()).collect();
+        assert!(store.take(6).is_none());
+        drop(again);
+    }
+
+    #[test]
+    fn a_pinned_frame_waits_in_limbo() {
+        let store = FrameStore::new(4096, 4);
+        let owned = store.take(1).unwrap();
+        let frame = owned.frame();
+        owned.into_mapped();
+        store.pin(frame);
+        store.reclaim(vec![frame]);
+        assert!(store.take(1).is_none());
+        assert_eq!(store.counts(), (0, 0, 1));
+        store.unpin(frame);
+        assert_eq!(store.take(1).unwrap().frame(), frame);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::super::clock::Clock;
+    use super::super::table::{FrameTable, Inserted};
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    /// What the frames hold, told to the model checker: it finds a read at the same time as a write.
+    struct Model {
+        table: FrameTable,
+        store: Arc<FrameStore>,
+        contents: [UnsafeCell<u32>; 2],
+    }
+
+    // SAFETY: the model checker watches over the access to `contents`.
+    unsafe impl Sync for Model {}
+
+    impl Model {
+        /// Page 0 stands in frame 0.
+        fn new() -> Arc<Self> {
+            let model = Arc::new(Self {
+                table: FrameTable::new(),
+                store: FrameStore::new(4096, 2),
+                contents: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            });
+            let owned = model.store.take(1).unwrap();
+            model.fill(owned, 0);
+            model
+        }
+
+        fn fill(&self, owned: OwnedFrame, page: u32) {
+            // SAFETY: the frame is owned.
+            self.contents[owned.frame().0 as usize].with_mut(|at| unsafe { *at = page });
+            owned.set_page(PageId(page));
+            if self.table.insert(PageId(page), owned.frame(), false) == Inserted::Done {
+                owned.into_mapped();
+            }
+        }
+
+        fn assert_holds(&self, frame: Frame, page: u32) {
+            // SAFETY: the frame is held under a guard or a pin.
+            let held = self.contents[frame.0 as usize].with(|at| unsafe { *at });
+            assert_eq!(held, page, "frame {} was reused", frame.0);
+        }
+
+        /// Evicts page 0 and, if its frame came free, has page 1 use it.
+        fn evict_and_reuse(&self) {
+            let guard = epoch::pin();
+            let evicted = Clock::default().sweep(&self.table, &self.store, 1);
+            self.store.retire(evicted, &guard);
+            drop(guard);
+            if let Some(owned) = self.store.take(1) {
+                self.fill(owned, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn loom_a_reader_under_a_guard_never_sees_its_frame_reused() {
+        loom::model(|| {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let evictor = thread::spawn(move || other.evict_and_reuse());
+            let guard = epoch::pin();
+            if let Some(frame) = model.table.lookup(PageId(0), &guard) {
+                model.assert_holds(frame, 0);
+                model.assert_holds(frame, 0);
+            }
+            drop(guard);
+            evictor.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_pinned_frame_is_reused_only_after_it_was_unpinned() {
+        loom::model(|| {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let evictor = thread::spawn(move || other.evict_and_reuse());
+            let guard = epoch::pin();
+            let found = model.table.lookup(PageId(0), &guard);
+            if let Some(frame) = found {
+                model.store.pin(frame);
+            }
+            drop(guard);
+            if let Some(frame) = found {
+                model.assert_holds(frame, 0);
+                model.store.unpin(frame);
+            }
+            evictor.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_two_threads_that_take_the_same_page_out_retire_its_frame_once() {
+        loom::model(|| {
+            let model = Model::new();
+            let other = Arc::clone(&model);
+            let evictor = thread::spawn(move || other.evict_and_reuse());
+            let guard = epoch::pin();
+            if let Some(frame) = model.table.remove(PageId(0)) {
+                model.store.retire(vec![frame], &guard);
+            }
+            drop(guard);
+            evictor.join().unwrap();
+            drop(epoch::pin());
+            let busy = model.table.clean();
+            assert_eq!(model.store.busy(), busy);
+        });
+    }
+}

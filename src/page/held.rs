@@ -1,0 +1,222 @@
+//! Pages as their users hold them: borrowed under a guard, pinned, or being built.
+
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::frames::{Frame, FrameStore, OwnedFrame};
+use crate::codec::ids::PageId;
+use crate::sync::Arc;
+
+/// The bytes of a run: several pages in one piece of memory, or one page for which there was no frame.
+#[derive(Debug)]
+pub(crate) struct RunBuffer(Box<[u8]>);
+
+impl RunBuffer {
+    /// Zeroed. `len` is checked against the file before.
+    pub(super) fn new(len: usize) -> Self {
+        Self(vec![0; len].into_boxed_slice())
+    }
+}
+
+impl Deref for RunBuffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for RunBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// The whole page or run, header included, for as long as the guard (a frame) or this (a run) lives.
+#[derive(Debug, Clone)]
+pub(crate) enum PageRef<'g> {
+    /// One page in a frame of the cache.
+    Frame(&'g [u8]),
+    /// A run, or a page that found no frame.
+    Run(Arc<RunBuffer>),
+}
+
+impl Deref for PageRef<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Frame(bytes) => bytes,
+            Self::Run(buffer) => buffer,
+        }
+    }
+}
+
+/// The whole page or run, header included, for as long as this lives; holds no epoch. A clone is a pin of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct PinnedPage(Pinned);
+
+#[derive(Debug, Clone)]
+enum Pinned {
+    Frame(PinnedFrame),
+    Run(Arc<RunBuffer>),
+}
+
+impl PinnedPage {
+    pub(super) fn run(buffer: Arc<RunBuffer>) -> Self {
+        Self(Pinned::Run(buffer))
+    }
+
+    /// # Safety
+    /// The caller may take a pin by invariant 3 of [`frames`](super::frames), and may read the frame by invariant 2.
+    pub(super) unsafe fn frame(store: &Arc<FrameStore>, frame: Frame) -> Self {
+        store.pin(frame);
+        Self(Pinned::Frame(PinnedFrame { store: Arc::clone(store), frame, start: store.start(frame) }))
+    }
+
+    /// Whether both hold the same memory.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.as_ptr(), other.as_ptr())
+    }
+}
+
+impl Deref for PinnedPage {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Pinned::Frame(frame) => frame,
+            Pinned::Run(buffer) => buffer,
+        }
+    }
+}
+
+/// One pin of a frame.
+struct PinnedFrame {
+    store: Arc<FrameStore>,
+    frame: Frame,
+    start: NonNull<u8>,
+}
+
+// SAFETY: a pinned frame is memory that nobody writes to; `start` points into a slab that `store` keeps.
+unsafe impl Send for PinnedFrame {}
+// SAFETY: as above.
+unsafe impl Sync for PinnedFrame {}
+
+impl Deref for PinnedFrame {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the pin keeps the frame from being written, `store` keeps its slab.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.store.page_size()) }
+    }
+}
+
+impl Clone for PinnedFrame {
+    fn clone(&self) -> Self {
+        self.store.pin(self.frame);
+        Self { store: Arc::clone(&self.store), frame: self.frame, start: self.start }
+    }
+}
+
+impl Drop for PinnedFrame {
+    fn drop(&mut self) {
+        self.store.unpin(self.frame);
+    }
+}
+
+impl std::fmt::Debug for PinnedFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PinnedFrame").field(&self.frame.0).finish()
+    }
+}
+
+/// A page or run being built, owned exclusively.
+///
+/// Its bytes are initialised but **not zeroed**: they hold whatever the memory held before. The builder writes every byte from
+/// the end of the header to the end of its content; publishing writes the header and zeroes what lies behind the content.
+///
+/// Dropped unpublished, it gives its memory back at once and its pages before the family's next allocation.
+pub(crate) struct NewPage {
+    page: PageId,
+    pages: u32,
+    offset: u64,
+    store: Arc<FrameStore>,
+    /// `None` once published.
+    memory: Option<NewMemory>,
+}
+
+pub(super) enum NewMemory {
+    Frame(OwnedFrame),
+    Run(RunBuffer),
+}
+
+impl NewPage {
+    pub(super) fn new(
+        page: PageId,
+        pages: u32,
+        offset: u64,
+        store: Arc<FrameStore>,
+        memory: NewMemory,
+    ) -> Self {
+        Self { page, pages, offset, store, memory: Some(memory) }
+    }
+
+    /// Its (first) page number.
+    pub(crate) fn page(&self) -> PageId {
+        self.page
+    }
+
+    /// Its length in pages.
+    pub(crate) fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Where in the data file it will stand.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the memory out to be published.
+    pub(super) fn into_memory(mut self) -> NewMemory {
+        self.memory.take().expect("a page is published once")
+    }
+}
+
+impl Deref for NewPage {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self.memory.as_ref().expect("a page is published once") {
+            NewMemory::Frame(frame) => frame,
+            NewMemory::Run(buffer) => buffer,
+        }
+    }
+}
+
+impl DerefMut for NewPage {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self.memory.as_mut().expect("a page is published once") {
+            NewMemory::Frame(frame) => frame,
+            NewMemory::Run(buffer) => buffer,
+        }
+    }
+}
+
+impl Drop for NewPage {
+    fn drop(&mut self) {
+        if self.memory.take().is_some() {
+            self.store.note_unpublished(self.page, self.pages);
+        }
+    }
+}
+
+impl std::fmt::Debug for NewPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewPage").field("page", &self.page).field("pages", &self.pages).finish()
+    }
+}

@@ -1,0 +1,114 @@
+//! What a family's page cache counts.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What a page cache did since it was made, and what it holds now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Look-ups of pages and runs that were found in memory. May fall short by a few when more threads read at once
+    /// than there are counters.
+    pub hits: u64,
+    /// Look-ups that had to read the file.
+    pub misses: u64,
+    /// Pages and runs that were taken out to make room.
+    pub evictions: u64,
+    /// Bytes that the read cache holds: clean pages, runs, and frames that wait for their last reader.
+    pub resident_bytes: u64,
+    /// Bytes that the read cache may hold.
+    pub budget_bytes: u64,
+    /// Bytes in the write buffer.
+    pub dirty_bytes: u64,
+    /// Bytes in the write buffer beyond which it writes itself out.
+    pub dirty_budget_bytes: u64,
+    /// Bytes read from the data file.
+    pub bytes_read: u64,
+    /// Bytes of pages written to the data file.
+    pub bytes_written: u64,
+}
+
+const STRIPES: usize = 16;
+
+impl std::ops::AddAssign for CacheStats {
+    fn add_assign(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.evictions += other.evictions;
+        self.resident_bytes += other.resident_bytes;
+        self.budget_bytes += other.budget_bytes;
+        self.dirty_bytes += other.dirty_bytes;
+        self.dirty_budget_bytes += other.dirty_budget_bytes;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+    }
+}
+
+
+/// A counter for the path of a cache hit, spread so that readers do not write to each other's cache lines.
+///
+/// Each thread adds to the stripe that it was dealt, by a load and a store: threads that share a stripe may lose a count, and
+/// no read pays for an atomic addition.
+pub(super) struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
+
+impl StripedCounter {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))))
+    }
+
+    #[inline]
+    pub(super) fn add_one(&self) {
+        let stripe = &self.0[my_stripe()];
+        stripe.store(stripe.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sum(&self) -> u64 {
+        self.0.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[inline]
+fn my_stripe() -> usize {
+    const UNKNOWN: usize = usize::MAX;
+    thread_local! {
+        static STRIPE: std::cell::Cell<usize> = const { std::cell::Cell::new(UNKNOWN) };
+    }
+    #[cold]
+    fn deal() -> usize {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+    STRIPE.with(|stripe| {
+        if stripe.get() == UNKNOWN {
+            stripe.set(deal() % STRIPES);
+        }
+        // The remainder proves to the compiler that the index is in range.
+        stripe.get() % STRIPES
+    })
+}
+
+/// The counters of the paths that do I/O.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) misses: AtomicU64,
+    pub(super) evictions: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            misses: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Adds to a counter that orders nothing.
+pub(super) fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}

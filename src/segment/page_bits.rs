@@ -1,0 +1,195 @@
+//! The bitmaps of a family's pages: four bits for each page number, in blocks that are made when first needed.
+
+/// Words of one bitmap in a block.
+const WORDS: usize = 64;
+/// Pages of a block.
+const BLOCK_PAGES: u64 = WORDS as u64 * 64;
+
+/// Which of the four bitmaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bit {
+    /// Reached by the current tree, by a view that is still held, or by a merge under way.
+    InUse = 0,
+    /// Reached by the current tree exactly.
+    Reachable = 1,
+    /// What the durable superblock reaches.
+    Durable = 2,
+    /// What a checkpoint under way will reach.
+    Pending = 3,
+}
+
+#[derive(Clone)]
+struct Block([[u64; WORDS]; 4]);
+
+const EMPTY: [u64; WORDS] = [0; WORDS];
+
+/// Four bits for each page number; all start clear.
+#[derive(Clone, Default)]
+pub(super) struct PageBits {
+    blocks: Vec<Option<Box<Block>>>,
+}
+
+/// The words that a run of pages touches: block, word, mask of the run's bits in it.
+fn words(first: u64, end: u64) -> impl Iterator<Item = (usize, usize, u64)> {
+    let mut at = first;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let next = (at / 64 + 1) * 64;
+        let mut mask = u64::MAX << (at % 64);
+        if end < next {
+            mask &= u64::MAX >> (next - end);
+        }
+        let word = ((at / BLOCK_PAGES) as usize, (at % BLOCK_PAGES / 64) as usize, mask);
+        at = next;
+        Some(word)
+    })
+}
+
+impl PageBits {
+    fn block(&self, index: usize) -> Option<&Block> {
+        self.blocks.get(index)?.as_deref()
+    }
+
+    fn block_mut(&mut self, index: usize) -> &mut Block {
+        if self.blocks.len() <= index {
+            self.blocks.resize_with(index + 1, || None);
+        }
+        self.blocks[index].get_or_insert_with(|| Box::new(Block([EMPTY; 4])))
+    }
+
+    /// Sets the bits of a run; returns how many of them were set before.
+    pub(super) fn set(&mut self, bit: Bit, first: u64, pages: u64) -> u64 {
+        let mut before = 0;
+        for (block, word, mask) in words(first, first + pages) {
+            let word = &mut self.block_mut(block).0[bit as usize][word];
+            before += u64::from((*word & mask).count_ones());
+            *word |= mask;
+        }
+        before
+    }
+
+    /// Clears the bits of a run; returns how many of them were set.
+    pub(super) fn clear(&mut self, bit: Bit, first: u64, pages: u64) -> u64 {
+        let mut before = 0;
+        for (block, word, mask) in words(first, first + pages) {
+            if self.block(block).is_some() {
+                let word = &mut self.block_mut(block).0[bit as usize][word];
+                before += u64::from((*word & mask).count_ones());
+                *word &= !mask;
+            }
+        }
+        before
+    }
+
+    /// How many bits of a run are set.
+    pub(super) fn count(&self, bit: Bit, first: u64, pages: u64) -> u64 {
+        words(first, first + pages)
+            .filter_map(|(block, word, mask)| Some(self.block(block)?.0[bit as usize][word] & mask))
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+
+    /// Makes bitmap `to` what bitmap `from` is.
+    pub(super) fn copy(&mut self, from: Bit, to: Bit) {
+        for block in self.blocks.iter_mut().flatten() {
+            block.0[to as usize] = block.0[from as usize];
+        }
+    }
+
+    /// Clears a bitmap.
+    pub(super) fn clear_all(&mut self, bit: Bit) {
+        for block in self.blocks.iter_mut().flatten() {
+            block.0[bit as usize] = EMPTY;
+        }
+    }
+
+    /// Gives back the memory of blocks in which no bit is set.
+    pub(super) fn tidy(&mut self) {
+        for block in &mut self.blocks {
+            if block.as_ref().is_some_and(|block| block.0 == [EMPTY; 4]) {
+                *block = None;
+            }
+        }
+        while matches!(self.blocks.last(), Some(None)) {
+            self.blocks.pop();
+        }
+    }
+
+    /// The pages of the word that must not be handed out.
+    fn taken(&self, block: usize, word: usize) -> u64 {
+        let Some(Block([in_use, _, durable, pending])) = self.block(block) else { return 0 };
+        in_use[word] | durable[word] | pending[word]
+    }
+
+    /// The first page of `first..end` that is in none of `in_use`, `durable`, `pending`.
+    pub(super) fn first_free(&self, first: u64, end: u64) -> Option<u64> {
+        self.first_of(first, end, |taken| !taken)
+    }
+
+    /// The first page of `first..end` that is in one of `in_use`, `durable`, `pending`.
+    pub(super) fn first_taken(&self, first: u64, end: u64) -> Option<u64> {
+        self.first_of(first, end, |taken| taken)
+    }
+
+    fn first_of(&self, first: u64, end: u64, wanted: impl Fn(u64) -> u64) -> Option<u64> {
+        words(first, end).find_map(|(block, word, mask)| {
+            let found = wanted(self.taken(block, word)) & mask;
+            let at = block as u64 * BLOCK_PAGES + word as u64 * 64;
+            (found != 0).then(|| at + u64::from(found.trailing_zeros()))
+        })
+    }
+
+    /// The first page of `first..end` whose bit is `set`.
+    pub(super) fn first_with(&self, bit: Bit, set: bool, first: u64, end: u64) -> Option<u64> {
+        words(first, end).find_map(|(block, word, mask)| {
+            let bits = self.block(block).map_or(0, |block| block.0[bit as usize][word]);
+            let found = if set { bits } else { !bits } & mask;
+            let at = block as u64 * BLOCK_PAGES + word as u64 * 64;
+            (found != 0).then(|| at + u64::from(found.trailing_zeros()))
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
+
+        #[test]
+        fn bits_agree_with_a_set(steps in prop::collection::vec((any::<bool>(), 3900u64..4300, 0u64..200), 1..30)) {
+            let (mut bits, mut model) = (PageBits::default(), BTreeSet::new());
+            for (set, first, pages) in steps {
+                let run = first..first + pages;
+                let before = run.clone().filter(|page| model.contains(page)).count() as u64;
+                prop_assert_eq!(bits.count(Bit::Durable, first, pages), before);
+                if set {
+                    prop_assert_eq!(bits.set(Bit::Durable, first, pages), before);
+                    model.extend(run);
+                } else {
+                    prop_assert_eq!(bits.clear(Bit::Durable, first, pages), before);
+                    model.retain(|page| !run.contains(page));
+                }
+            }
+            for from in (3800..4600).step_by(37) {
+                let taken = model.range(from..4600).next().copied();
+                prop_assert_eq!(bits.first_taken(from, 4600), taken);
+                prop_assert_eq!(bits.first_with(Bit::Durable, true, from, 4600), taken);
+                let free = (from..4600).find(|page| !model.contains(page));
+                prop_assert_eq!(bits.first_free(from, 4600), free);
+                prop_assert_eq!(bits.first_with(Bit::Durable, false, from, 4600), free);
+            }
+            bits.copy(Bit::Durable, Bit::Pending);
+            bits.clear_all(Bit::Durable);
+            prop_assert_eq!(bits.count(Bit::Pending, 0, 9000), model.len() as u64);
+            bits.clear_all(Bit::Pending);
+            bits.tidy();
+            prop_assert!(bits.blocks.is_empty());
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! A family's own storage: what its tree reads, builds and frees pages through.
+//!
+//! Locks: `allocator` > `map`; the space map's is taken under the allocator's. Readers take `map` alone, on a miss, and for a
+//! look-up only.
+
+use super::allocator::PageAllocator;
+use super::data_file::DataFile;
+use super::map::{Segment, SegmentMap};
+use super::page_set::PageSet;
+use crate::codec::ids::{FamilyId, PageId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::page::{
+    CacheBudgets, CacheStats, NewPage, PageKind, PagePointer, PageRef, PagedCachedFile, PinnedPage,
+};
+use crate::sync::epoch::Guard;
+use crate::sync::{Arc, Mutex, MutexGuard};
+
+/// The first segment of a family, in bytes, and the largest that is made unless a run needs more.
+const FIRST_SEGMENT: u64 = 64 << 10;
+const LARGEST_SEGMENT: u64 = 512 << 20;
+
+/// One family's pages: where they stand, which are free, and the cache in front of them.
+pub(crate) struct PartitionedStorageBackend {
+    family: FamilyId,
+    shared: Arc<DataFile>,
+    cache: PagedCachedFile,
+    allocator: Mutex<Allocator>,
+    /// Changed under the allocator's lock only.
+    map: Mutex<Arc<SegmentMap>>,
+}
+
+struct Allocator {
+    pages: PageAllocator,
+    /// The family was dropped and gave its segments back.
+    discarded: bool,
+}
+
+/// What a family takes of the data file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SegmentSpace {
+    pub(crate) segments: usize,
+    /// Pages of all segments.
+    pub(crate) pages_total: u64,
+    /// Pages that the current tree, a view, or a merge under way reaches.
+    pub(crate) pages_in_use: u64,
+    /// Pages that the current tree reaches.
+    pub(crate) pages_reachable: u64,
+    /// Bytes of all segments.
+    pub(crate) bytes: u64,
+}
+
+impl PartitionedStorageBackend {
+    /// A new family without segments.
+    pub(crate) fn new(family: FamilyId, shared: Arc<DataFile>, budgets: CacheBudgets) -> Arc<Self> {
+        Self::with(family, shared, budgets, SegmentMap::default(), PageAllocator::new())
+    }
+
+    /// A family as a catalog describes it: its segments, and what its tree reaches in them.
+    pub(crate) fn restore(
+        family: FamilyId,
+        shared: Arc<DataFile>,
+        budgets: CacheBudgets,
+        segments: Vec<Segment>,
+        reachable: &PageSet,
+    ) -> Result<Arc<Self>> {
+        let located = |error: Error| error.in_file(shared.pool().path()).of_family(family.0);
+        let map = SegmentMap::restore(segments).map_err(located)?;
+        let pages = PageAllocator::restore(&map, reachable).map_err(located)?;
+        Ok(Self::with(family, shared, budgets, map, pages))
+    }
+
+    fn with(
+        family: FamilyId,
+        shared: Arc<DataFile>,
+        budgets: CacheBudgets,
+        map: SegmentMap,
+        pages: PageAllocator,
+    ) -> Arc<Self> {
+        let cache = PagedCachedFile::new(family, shared.page_size(), Arc::clone(shared.pool()), budgets);
+        Arc::new(Self {
+            family,
+            shared,
+            cache,
+            allocator: Mutex::new(Allocator { pages, discarded: false }),
+            map: Mutex::new(Arc::new(map)),
+        })
+    }
+
+    pub(crate) fn family(&self) -> FamilyId {
+        self.family
+    }
+
+    /// Bytes of a page.
+    pub(crate) fn page_size(&self) -> usize {
+        self.shared.page_size()
+    }
+
+    // ---- reading ----
+
+    /// The page or run that `pointer` names. In memory, it costs one indexed load; else it is read and verified.
+    #[inline]
+    pub(crate) fn read<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
+        match self.cache.find(pointer, guard) {
+            Some(page) => Ok(page),
+            None => self.load(pointer, guard),
+        }
+    }
+
+    #[cold]
+    fn load<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
+        self.cache.load(pointer, self.locate(pointer)?, guard)
+    }
+
+    /// As [`read`](Self::read), but what comes back is held until it is dropped.
+    pub(crate) fn pin(self: &Arc<Self>, pointer: PagePointer) -> Result<PinnedPage> {
+        match self.cache.find_pinned(pointer) {
+            Some(page) => Ok(page),
+            None => self.cache.load_pinned(pointer, self.locate(pointer)?),
+        }
+    }
+
+    /// Says that `pointer` will soon be read. Does nothing: reading ahead is left to the operating system, which sees the
+    /// pages of a merge stand in order.
+    pub(crate) fn prefetch(&self, pointer: PagePointer) {
+        let _ = pointer;
+    }
+
+    /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory.
+    pub(crate) fn read_uncached(&self, pointer: PagePointer, buffer: &mut Vec<u8>) -> Result<()> {
+        self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
+    }
+
+    /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no
+    /// pointer makes anyone read, or allocate, more than the file holds.
+    fn locate(&self, pointer: PagePointer) -> Result<u64> {
+        let file_page = self.map().locate(pointer.page, pointer.pages).ok_or_else(|| {
+            Error::corruption(format!(
+                "a pointer names {} pages outside of the family's segments",
+                pointer.pages
+            ))
+            .in_file(self.shared.pool().path())
+            .of_family(self.family.0)
+            .on_page(pointer.page.0)
+        })?;
+        Ok(self.shared.offset(file_page))
+    }
+
+    fn map(&self) -> Arc<SegmentMap> {
+        Arc::clone(&self.map.lock())
+    }
+
+    // ---- building: the family's one merge at a time ----
+
+    /// Allocates `pages` contiguous pages and memory to build them in, which is **not zeroed** (see [`NewPage`]).
+    /// `OutOfSpace` if the disk is full: then nothing was changed.
+    pub(crate) fn new_page(&self, pages: u32) -> Result<NewPage> {
+        assert!(pages > 0, "a run of no pages");
+        let mut allocator = self.lock_allocator();
+        if allocator.discarded {
+            let error = Error::new(ErrorKind::FamilyDropped, "the column family was dropped");
+            return Err(error.of_family(self.family.0));
+        }
+        let mut map = self.map();
+        let page = match allocator.pages.allocate(&map, pages) {
+            Some(page) => page,
+            None => {
+                map = self.grow(&mut allocator, &map, pages)?;
+                let page = allocator.pages.allocate(&map, pages);
+                page.unwrap_or_else(|| panic!("a new segment has no room for {pages} pages"))
+            }
+        };
+        drop(allocator);
+        let file_page = map.locate(page, pages).expect("pages are handed out inside one segment");
+        Ok(self.cache.new_page(page, pages, self.shared.offset(file_page)))
+    }
+
+    /// The allocator, after it took back the pages of what was dropped unpublished.
+    fn lock_allocator(&self) -> MutexGuard<'_, Allocator> {
+        let mut allocator = self.allocator.lock();
+        let unpublished = self.cache.take_unpublished();
+        if !allocator.discarded {
+            allocator.pages.release(&unpublished);
+        }
+        allocator
+    }
+
+    /// Adds a segment with room for `pages` pages.
+    fn grow(&self, allocator: &mut Allocator, map: &SegmentMap, pages: u32) -> Result<Arc<SegmentMap>> {
+        let least = u64::from(pages);
+        let wanted = self.segment_pages(&allocator.pages, map).max(least);
+        let (size, file_page) = match self.shared.space().allocate(wanted) {
+            Ok(file_page) => (wanted, file_page),
+            Err(error) if error.kind() == ErrorKind::OutOfSpace && wanted > least => {
+                (least, self.shared.space().allocate(least).map_err(|error| error.of_family(self.family.0))?)
+            }
+            Err(error) => return Err(error.of_family(self.family.0)),
+        };
+        let size = u32::try_from(size).expect("a segment has fewer than 2^32 pages");
+        let Some(first_page) = map.room_for(size) else {
+            self.shared.space().free_unused(file_page, u64::from(size));
+            let error = Error::new(ErrorKind::OutOfSpace, "the column family has used up its page numbers");
+            return Err(error.of_family(self.family.0));
+        };
+        let segment = Segment { first_page, pages: size, file_page };
+        let mut map = map.clone();
+        map.insert(segment);
+        allocator.pages.add_segment(&segment);
+        Ok(self.set_map(map))
+    }
+
+    /// The size of the next segment: what the family has already, so that segments stay few. A compaction, which knows how
+    /// much it will write, asks for what is missing.
+    fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
+        let page_size = self.page_size() as u64;
+        let (first, largest) = (FIRST_SEGMENT / page_size, LARGEST_SEGMENT / page_size);
+        match pages.placed_pages(map) {
+            Some(placed) if placed < pages.pages_reachable() => {
+                (pages.pages_reachable() - placed).clamp(first, largest)
+            }
+            Some(_) => first,
+            None => map.pages().clamp(first, largest),
+        }
+    }
+
+    fn set_map(&self, map: SegmentMap) -> Arc<SegmentMap> {
+        let map = Arc::new(map);
+        *self.map.lock() = Arc::clone(&map);
+        map
+    }
+
+    /// Fills in the header, seals the page, and enters it into the cache and the write buffer, which writes itself out when it
+    /// is beyond its budget. `len` is what the header's length field says: of a node all its bytes, header included; of a
+    /// value run the bytes of the value alone.
+    ///
+    /// On an error the page is given back: the caller abandons only what was published before.
+    pub(crate) fn publish(
+        &self,
+        page: NewPage,
+        kind: PageKind,
+        level: u8,
+        generation: u64,
+        len: u64,
+    ) -> Result<PagePointer> {
+        let run = [(page.page(), page.pages())];
+        let published = self.cache.publish(page, kind, level, generation, len);
+        let written = published.and_then(|(pointer, full)| {
+            if full {
+                self.cache.write_out()?;
+            }
+            Ok(pointer)
+        });
+        written.inspect_err(|_| self.abandon(&run))
+    }
+
+    /// A merge failed: the pages that it published are free again.
+    pub(crate) fn abandon(&self, pages: &[(PageId, u32)]) {
+        self.release(pages);
+    }
+
+    // ---- the life of pages ----
+
+    /// A new tree replaced the old one: it reaches `written`, and no longer `retired`. `Corruption`, and nothing changed, if
+    /// the old tree reached a retired page by two pointers, or one that the catalog's map calls free.
+    pub(crate) fn install(&self, written: &[(PageId, u32)], retired: &[(PageId, u32)]) -> Result<()> {
+        let installed = self.allocator.lock().pages.install(written, retired);
+        installed.map_err(|error| error.in_file(self.shared.pool().path()).of_family(self.family.0))
+    }
+
+    /// No view reaches these pages any more: they leave the cache, what is dirty of them unwritten, and are free unless a
+    /// superblock reaches them.
+    pub(crate) fn release(&self, retired: &[(PageId, u32)]) {
+        // The cache first: once free, a page may be handed out at once.
+        self.cache.release(retired);
+        let mut allocator = self.allocator.lock();
+        if !allocator.discarded {
+            allocator.pages.release(retired);
+        }
+    }
+
+    // ---- checkpoints ----
+
+    /// The segments and the pages that the current tree reaches, which stay until the checkpoint ends. Called while no merge
+    /// can install, and after [`SpaceMap::begin_checkpoint`](super::SpaceMap::begin_checkpoint).
+    pub(crate) fn begin_checkpoint(&self) -> (Vec<Segment>, PageSet) {
+        let mut allocator = self.lock_allocator();
+        let map = self.map();
+        let reachable = allocator.pages.begin_checkpoint(&map);
+        (map.segments().to_vec(), reachable)
+    }
+
+    /// Writes the whole write buffer, neighbours in the file by one write. No sync.
+    pub(crate) fn write_dirty(&self) -> Result<()> {
+        self.cache.write_out()
+    }
+
+    /// The superblock of the checkpoint is `durable`, or will never be written.
+    pub(crate) fn end_checkpoint(&self, durable: bool) {
+        self.allocator.lock().pages.end_checkpoint(durable);
+    }
+
+    /// Gives segments without any page in use back to the space map. Returns whether there were any.
+    pub(crate) fn trim(&self) -> Result<bool> {
+        let mut allocator = self.lock_allocator();
+        let mut map = SegmentMap::clone(&self.map());
+        let idle = map.extract(|segment| allocator.pages.is_idle(segment));
+        if idle.is_empty() {
+            return Ok(false);
+        }
+        for segment in &idle {
+            allocator.pages.remove_segment(segment);
+        }
+        self.set_map(map);
+        for segment in &idle {
+            self.shared.space().free(segment.file_page, u64::from(segment.pages));
+        }
+        Ok(true)
+    }
+
+    /// From now on, pages are allocated only in segments that are new after this call (`true`: a compaction begins), or in all
+    /// of them (`false`).
+    pub(crate) fn set_placement(&self, fresh: bool) {
+        self.allocator.lock().pages.set_placement(fresh);
+    }
+
+    // ---- watching ----
+
+    pub(crate) fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
+    /// Changes how much memory the family's pages may take; what is beyond it leaves.
+    pub(crate) fn set_budgets(&self, budgets: CacheBudgets) {
+        self.cache.set_budgets(budgets);
+    }
+
+    pub(crate) fn space(&self) -> SegmentSpace {
+        let allocator = self.allocator.lock();
+        let map = self.map();
+        SegmentSpace {
+            segments: map.segments().len(),
+            pages_total: map.pages(),
+            pages_in_use: allocator.pages.pages_in_use(),
+            pages_reachable: allocator.pages.pages_reachable(),
+            bytes: map.pages() * self.page_size() as u64,
+        }
+    }
+
+    /// The segments, by page number.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        self.map().segments().to_vec()
+    }
+
+    /// What the current tree reaches, as the allocator believes.
+    pub(crate) fn reachable(&self) -> PageSet {
+        let allocator = self.allocator.lock();
+        allocator.pages.reachable(&self.map())
+    }
+
+    /// The byte of the file at which `page` starts; `None` if no segment holds it.
+    pub(crate) fn file_offset(&self, page: PageId) -> Option<u64> {
+        self.map().locate(page, 1).map(|file_page| self.shared.offset(file_page))
+    }
+
+    /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the system, its
+    /// descriptor is closed. Nothing is written after this.
+    pub(crate) fn discard(&self) {
+        let segments = {
+            let mut allocator = self.allocator.lock();
+            if std::mem::replace(&mut allocator.discarded, true) {
+                return;
+            }
+            allocator.pages = PageAllocator::new();
+            let map = self.map();
+            self.set_map(SegmentMap::default());
+            map
+        };
+        self.cache.discard();
+        for segment in segments.segments() {
+            self.shared.space().free(segment.file_page, u64::from(segment.pages));
+        }
+        self.shared.pool().forget(self.family);
+    }
+}

@@ -1,0 +1,251 @@
+//! Replays the log: follows the chain of segments to the first place that holds no valid record.
+//!
+//! The successor of a segment is the newest segment that names it as its predecessor, and the segment is read no further than where
+//! the successor says that it ends. So after a start that cut off a torn tail, the tail, and the segments that once followed
+//! it, stay cut off, whether or not they have been removed.
+//!
+//! Where the reading stops, the log should end. Three things say that it does not, and make the stop a corruption:
+//! 1. the superblock's mark lies beyond the stop;
+//! 2. a record beyond the stop, in this segment or a later one, was appended when more was known to be durable;
+//! 3. a later segment's predecessor is missing. Directory entries are durable before a segment is written to, and segments are
+//!    removed from the front, or after a newer start is durable, so that no crash leaves such a hole.
+
+use std::collections::BTreeMap;
+
+use super::DIRECTORY;
+use super::log::segment_ids;
+use super::reader::{Found, SegmentReader};
+use super::segment::{HEADER_LEN, SegmentHeader, path};
+use crate::codec::ids::SequenceNumber;
+use crate::codec::log_mark::LogMark;
+use crate::error::{Error, Result};
+use crate::storage::{FileMode, StorageBackend};
+
+/// Where the log resumes: what replay ended with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// The segment in which the reading stopped; 0 if there is none.
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) last_sequence: SequenceNumber,
+    /// The highest id seen on disk.
+    pub(crate) newest_segment: u64,
+}
+
+/// What replay did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ReplayReport {
+    pub(crate) records: u64,
+    /// Bytes of the payloads.
+    pub(crate) bytes: u64,
+    /// Segments read.
+    pub(crate) segments: u64,
+    /// Segment and offset at which the log was cut, if something that was appended is known to lie beyond.
+    pub(crate) torn_tail: Option<(u64, u64)>,
+    pub(crate) end: LogEnd,
+    pub(crate) last_sequence: SequenceNumber,
+    /// Ids of the segments read, ascending.
+    pub(crate) segment_ids: Vec<u64>,
+}
+
+/// Reads the log from `mark` on and gives every record's number and payload to `apply`, in order. Changes nothing on disk.
+///
+/// # Errors
+/// [`Corruption`](crate::error::ErrorKind::Corruption) if the log stops where more was known to be durable, `apply`'s error, or the disk's. What
+/// was applied until then is a prefix of the log.
+pub(crate) fn replay(
+    backend: &dyn StorageBackend,
+    database_id: &[u8; 16],
+    mark: LogMark,
+    apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
+) -> Result<ReplayReport> {
+    let ids = segment_ids(backend)?;
+    let newest_on_disk = ids.last().copied().unwrap_or(0);
+    let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
+    let mut report = ReplayReport::default();
+    let mut segment = mark.first_segment;
+    if segment != 0 {
+        report.last_sequence = SequenceNumber(chain.first(segment)?.last_sequence);
+    }
+    let stop = loop {
+        let successor = chain.successor(segment);
+        let limit = successor.map(|header| header.previous_end);
+        let stop = if segment == 0 {
+            Stop::default()
+        } else {
+            read_segment(backend, segment, limit, &mut report, apply)?
+        };
+        match successor {
+            Some(header) if header.previous_end == stop.offset => {
+                if header.last_sequence < report.last_sequence.0 {
+                    return Err(Error::corruption(format!(
+                        "a segment of the log says that it follows number {}, but its predecessor reaches {}",
+                        header.last_sequence, report.last_sequence
+                    ))
+                    .in_file(path(header.id)));
+                }
+                report.last_sequence = SequenceNumber(header.last_sequence);
+                segment = header.id;
+            }
+            // A successor says that the segment went on beyond the stop.
+            _ => break Stop { torn: stop.torn | successor.is_some(), ..stop },
+        }
+    };
+    let torn = stop.torn | chain.check_stop(backend, segment, stop.offset, mark)?;
+    report.torn_tail = torn.then_some((segment, stop.offset));
+    report.end = LogEnd {
+        segment,
+        offset: stop.offset,
+        last_sequence: report.last_sequence,
+        newest_segment: newest_on_disk.max(mark.newest_segment),
+    };
+    tracing::debug!(
+        records = report.records,
+        bytes = report.bytes,
+        segments = report.segments,
+        torn_tail = ?report.torn_tail,
+        "replayed the log"
+    );
+    Ok(report)
+}
+
+/// Makes what replay read durable (sync of each segment that it read, and of the directory). To be called before a
+/// log is started at the report's end: what was replayed may come from the memory of the system, which survives a
+/// killed process and not the loss of power.
+pub(crate) fn make_durable(backend: &dyn StorageBackend, report: &ReplayReport) -> Result<()> {
+    for &id in &report.segment_ids {
+        // For writing, since not every system syncs through a descriptor that can only read.
+        let synced = backend.open(&path(id), FileMode::Write).and_then(|file| file.sync());
+        synced.map_err(|error| Error::io("syncing the log", error).in_file(path(id)))?;
+    }
+    if !report.segment_ids.is_empty() {
+        let synced = backend.sync_directory(DIRECTORY);
+        synced.map_err(|error| Error::io("syncing the log's directory", error).in_file(DIRECTORY))?;
+    }
+    Ok(())
+}
+
+/// Where the reading of a segment stopped.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stop {
+    offset: u64,
+    /// A record was appended here, and is not whole.
+    torn: bool,
+}
+
+/// Applies the records of `segment`, up to `limit` at most.
+fn read_segment(
+    backend: &dyn StorageBackend,
+    segment: u64,
+    limit: Option<u64>,
+    report: &mut ReplayReport,
+    apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
+) -> Result<Stop> {
+    let mut reader = SegmentReader::open(backend, segment)?;
+    report.segments += 1;
+    report.segment_ids.push(segment);
+    let mut offset = HEADER_LEN;
+    loop {
+        if limit == Some(offset) {
+            return Ok(Stop { offset, torn: false });
+        }
+        match reader.find(offset)? {
+            Found::Record { header, end }
+                if header.sequence > report.last_sequence.0 && limit.is_none_or(|limit| end <= limit) =>
+            {
+                let payload = reader.payload(offset, &header)?.expect("its sum was right just now");
+                let sequence = SequenceNumber(header.sequence);
+                apply(sequence, payload)?;
+                report.last_sequence = sequence;
+                report.records += 1;
+                report.bytes += header.payload_len;
+                offset = end;
+            }
+            Found::Record { .. } | Found::Torn { .. } => return Ok(Stop { offset, torn: true }),
+            Found::Nothing => return Ok(Stop { offset, torn: false }),
+        }
+    }
+}
+
+/// The segments on disk from the first one of recovery on, by id: a header, or `None` where there is no valid one.
+struct Chain {
+    segments: BTreeMap<u64, Option<SegmentHeader>>,
+}
+
+impl Chain {
+    fn load(backend: &dyn StorageBackend, database_id: &[u8; 16], ids: Vec<u64>, first: u64) -> Result<Self> {
+        let mut segments = BTreeMap::new();
+        for id in ids.into_iter().filter(|&id| id >= first) {
+            let mut reader = SegmentReader::open(backend, id)?;
+            let header = match reader.header()? {
+                Some(bytes) => SegmentHeader::decode(bytes, id, database_id)?,
+                None => None,
+            };
+            segments.insert(id, header);
+        }
+        Ok(Self { segments })
+    }
+
+    /// The segment from which recovery starts.
+    fn first(&self, id: u64) -> Result<SegmentHeader> {
+        let what = match self.segments.get(&id) {
+            Some(Some(header)) => return Ok(*header),
+            Some(None) => "has no valid header",
+            None => "is missing",
+        };
+        let message = format!("segment {id} of the log, from which recovery starts, {what}");
+        Err(Error::corruption(message).in_file(path(id)))
+    }
+
+    /// The newest segment that names `segment` as its predecessor; for 0, the newest that has none.
+    fn successor(&self, segment: u64) -> Option<SegmentHeader> {
+        let later = self.segments.range(segment + 1..).rev();
+        later.filter_map(|(_, header)| *header).find(|header| header.previous == segment)
+    }
+
+    /// Makes sure that nothing says that more than what was read up to `offset` of `segment` was durable. Says whether
+    /// records were appended beyond.
+    fn check_stop(
+        &self,
+        backend: &dyn StorageBackend,
+        segment: u64,
+        offset: u64,
+        mark: LogMark,
+    ) -> Result<bool> {
+        let stopped = |witness: String| {
+            let message = format!(
+                "the log ends at byte {offset} of segment {segment}, which holds no valid record, but {witness}"
+            );
+            Err(Error::corruption(message).in_file(path(segment)).at_offset(offset))
+        };
+        if (mark.newest_segment, mark.durable_bytes) > (segment, offset) {
+            return stopped(format!(
+                "the superblock says that it was durable up to byte {} of segment {}",
+                mark.durable_bytes, mark.newest_segment
+            ));
+        }
+        let mut torn = false;
+        for (&id, header) in self.segments.range(segment.max(1)..) {
+            if let Some(header) = header
+                && id > segment
+                && header.previous > segment
+                && !self.segments.contains_key(&header.previous)
+            {
+                return stopped(format!(
+                    "segment {id} follows segment {}, which is missing",
+                    header.previous
+                ));
+            }
+            let from = if id == segment { offset } else { HEADER_LEN };
+            let traces = SegmentReader::open(backend, id)?.traces(from)?;
+            if traces.durable > if id == segment { offset } else { 0 } {
+                return stopped(format!(
+                    "the record at byte {} of segment {id} says that it was durable up to byte {} of that segment",
+                    traces.durable_at, traces.durable
+                ));
+            }
+            torn |= traces.records;
+        }
+        Ok(torn)
+    }
+}

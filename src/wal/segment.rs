@@ -1,0 +1,259 @@
+//! A segment: one file of the log, and its header.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `PERISLOG` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | CRC-32 of bytes 0..12 and 16..64 |
+//! | 16 | 8 | segment id |
+//! | 24 | 16 | database id |
+//! | 40 | 8 | id of the segment before it, 0 if none |
+//! | 48 | 8 | offset at which the segment before it ends |
+//! | 56 | 8 | last sequence number before this segment |
+
+use std::io;
+
+use super::DIRECTORY;
+use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
+use crate::codec::checksum::crc32;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{SharedMapping, StorageFile};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of a header: where the first record stands.
+pub(super) const HEADER_LEN: u64 = 64;
+
+const MAGIC: &[u8; 8] = b"PERISLOG";
+const FORMAT_VERSION: u32 = 1;
+
+const VERSION: usize = MAGIC.len();
+const CHECKSUM: usize = VERSION + 4;
+const ID: usize = CHECKSUM + 4;
+const DATABASE_ID: usize = ID + 8;
+const PREVIOUS: usize = DATABASE_ID + 16;
+const PREVIOUS_END: usize = PREVIOUS + 8;
+const LAST_SEQUENCE: usize = PREVIOUS_END + 8;
+const _: () = assert!(LAST_SEQUENCE + 8 == HEADER_LEN as usize);
+const _: () = assert!(HEADER_LEN.is_multiple_of(ALIGNMENT));
+
+/// What a segment says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) id: u64,
+    pub(super) database_id: [u8; 16],
+    /// The segment before it, 0 if none.
+    pub(super) previous: u64,
+    /// Where that one ends.
+    pub(super) previous_end: u64,
+    /// No record before this segment has a higher number, none in it a lower or equal one.
+    pub(super) last_sequence: u64,
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> [u8; HEADER_LEN as usize] {
+        let mut bytes = [0; HEADER_LEN as usize];
+        bytes[..VERSION].copy_from_slice(MAGIC);
+        bytes[VERSION..CHECKSUM].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[ID..DATABASE_ID].copy_from_slice(&self.id.to_le_bytes());
+        bytes[DATABASE_ID..PREVIOUS].copy_from_slice(&self.database_id);
+        bytes[PREVIOUS..PREVIOUS_END].copy_from_slice(&self.previous.to_le_bytes());
+        bytes[PREVIOUS_END..LAST_SEQUENCE].copy_from_slice(&self.previous_end.to_le_bytes());
+        bytes[LAST_SEQUENCE..].copy_from_slice(&self.last_sequence.to_le_bytes());
+        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
+        bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The header of segment `id`; `None` if these bytes never were that. A header that is whole and yet cannot be
+    /// used (another database's, a newer format's) is an error.
+    pub(super) fn decode(
+        bytes: &[u8; HEADER_LEN as usize],
+        id: u64,
+        database_id: &[u8; 16],
+    ) -> Result<Option<Self>> {
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
+        if &bytes[..VERSION] != MAGIC || half(CHECKSUM) != checksum || word(ID) != id {
+            return Ok(None);
+        }
+        match half(VERSION) {
+            0 => return Ok(None),
+            FORMAT_VERSION => {}
+            version => {
+                return Err(Error::new(
+                    ErrorKind::NewerFormat,
+                    format!(
+                        "the log has format version {version}; this program reads version {FORMAT_VERSION}"
+                    ),
+                )
+                .in_file(path(id)));
+            }
+        }
+        if &bytes[DATABASE_ID..PREVIOUS] != database_id {
+            return Err(Error::corruption(
+                "a segment of the log belongs to another database; the directory was put together from several",
+            )
+            .in_file(path(id)));
+        }
+        Ok(Some(Self {
+            id,
+            database_id: *database_id,
+            previous: word(PREVIOUS),
+            previous_end: word(PREVIOUS_END),
+            last_sequence: word(LAST_SEQUENCE),
+        }))
+    }
+}
+
+/// Path of the file of segment `id`.
+pub(super) fn path(id: u64) -> String {
+    format!("{DIRECTORY}/{id:016x}.log")
+}
+
+/// The id that a file name in the log's directory stands for; `None` if it is not a segment's.
+pub(super) fn parse_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
+    let known = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let id = digits.bytes().all(known).then(|| u64::from_str_radix(digits, 16).ok())??;
+    (id != 0).then_some(id)
+}
+
+/// A file that serves as one segment after the other.
+#[derive(Debug)]
+pub(super) struct SegmentFile {
+    pub(super) file: Arc<dyn StorageFile>,
+    /// Over the whole file; there only if all of it was written.
+    pub(super) mapping: Option<Box<dyn SharedMapping>>,
+    pub(super) len: u64,
+}
+
+/// A segment that records are appended to, or were by this process.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    pub(super) body: Arc<SegmentFile>,
+    /// Bytes known to be durable; not zero only when all segments before are durable as well.
+    durable: AtomicU64,
+}
+
+/// Records up to this many bytes are put together on the stack and written at once.
+const SMALL_RECORD: usize = 512;
+/// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for the
+/// one system call.
+const MAPPED_RECORD: u64 = 32 << 10;
+
+impl Segment {
+    pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {
+        Self { id, body, durable: AtomicU64::new(0) }
+    }
+
+    pub(super) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Everything up to `offset`, and all segments before, are durable.
+    pub(super) fn set_durable(&self, offset: u64) {
+        self.durable.store(offset, Ordering::Release);
+    }
+
+    /// Makes the file a segment of the log.
+    pub(super) fn write_header(&self, header: &SegmentHeader) -> io::Result<()> {
+        assert_eq!(header.id, self.id, "a header of segment {} for segment {}", header.id, self.id);
+        match &self.body.mapping {
+            Some(mapping) => {
+                mapping.store(0, &header.encode());
+                Ok(())
+            }
+            None => self.body.file.write_at(&header.encode(), 0),
+        }
+    }
+
+    /// Writes a record into its place, which the caller has to itself.
+    #[inline]
+    pub(super) fn write_record(
+        &self,
+        header: &[u8; RECORD_HEADER_LEN as usize],
+        payload: &[u8],
+        offset: u64,
+        mapped: bool,
+    ) -> io::Result<()> {
+        let len = record_len(payload.len() as u64);
+        let mapping = self.body.mapping.as_ref().filter(|_| mapped && len <= MAPPED_RECORD);
+        if len <= SMALL_RECORD as u64 {
+            let mut record = [0; SMALL_RECORD];
+            let (head, rest) = record.split_at_mut(header.len());
+            head.copy_from_slice(header);
+            rest[..payload.len()].copy_from_slice(payload);
+            let record = &record[..len as usize];
+            match mapping {
+                Some(mapping) => mapping.store(offset, record),
+                None => self.body.file.write_at(record, offset)?,
+            }
+        } else {
+            match mapping {
+                Some(mapping) => {
+                    mapping.store(offset, header);
+                    mapping.store(offset + RECORD_HEADER_LEN, payload);
+                }
+                None => self.body.file.write_parts_at(&[header, payload], offset)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const HEADER: SegmentHeader =
+        SegmentHeader { id: 12, database_id: [7; 16], previous: 10, previous_end: 4104, last_sequence: 99 };
+
+    #[test]
+    fn a_header_comes_back_under_its_own_id_only() {
+        let bytes = HEADER.encode();
+        assert_eq!(SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap(), Some(HEADER));
+        assert_eq!(SegmentHeader::decode(&bytes, 13, &[7; 16]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_header_with_any_bit_flipped_is_none() {
+        let bytes = HEADER.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&flipped, 12, &[7; 16]).unwrap(), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_databases_segment_is_refused() {
+        let error = SegmentHeader::decode(&HEADER.encode(), 12, &[8; 16]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert_eq!(error.location().file.as_deref(), Some("wal/000000000000000c.log"));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let mut bytes = HEADER.encode();
+        bytes[VERSION] = 2;
+        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
+        bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
+        let error = SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+    }
+
+    #[test]
+    fn only_names_that_the_log_gives_are_segments() {
+        for id in [1, 0xabc, u64::MAX] {
+            let path = path(id);
+            assert_eq!(parse_name(path.strip_prefix("wal/").unwrap()), Some(id));
+        }
+        for name in ["0000000000000000.log", "1.log", "000000000000000A.log", "+00000000000000a.log", "x", ""]
+        {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Loss of power and killed processes, at random moments of random runs.
+
+use super::*;
+use crate::wal::testing::Random;
+
+/// What a database would know: everything appended, the number up to which it was acknowledged as durable, and its
+/// superblock, with the number up to which it no longer needs the log.
+struct Run {
+    appended: Records,
+    durable: u64,
+    checkpointed: u64,
+    mark: LogMark,
+}
+
+/// What a restarted database finds must hold what was acknowledged and nothing that was not appended, in order, without holes.
+fn check(records: &Records, run: &Run, seed: u64) {
+    let first = records.first().map_or(run.checkpointed + 1, |record| record.0);
+    let (before, expected) = run.appended.split_at(run.appended.partition_point(|record| record.0 < first));
+    let missed = before.last().map_or(0, |record| record.0);
+    assert!(missed <= run.checkpointed, "seed {seed}: {missed} was lost, {} checkpointed", run.checkpointed);
+    assert!(records.len() <= expected.len(), "seed {seed}: more was replayed than appended");
+    assert_eq!(records[..], expected[..records.len()], "seed {seed}: not what was appended");
+    let lost = expected.get(records.len()).map_or(u64::MAX, |record| record.0);
+    assert!(lost > run.durable, "seed {seed}: {lost} was lost, {} was durable", run.durable);
+}
+
+fn random_run(seed: u64) {
+    let mut random = Random::new(seed);
+    let mut disk = Disk::new();
+    let mut run = Run { appended: Records::new(), durable: 0, checkpointed: 0, mark: LogMark::default() };
+    let options = LogOptions { first_segment_bytes: 512, max_segment_bytes: 1 << 10, ..small() };
+    for _generation in 0..4 {
+        let backend: Arc<dyn StorageBackend> = Arc::new(disk.clone());
+        let (records, report) = match replay_from(&*backend, run.mark) {
+            Ok(replayed) => replayed,
+            Err(error) => panic!("seed {seed}: {error}"),
+        };
+        check(&records, &run, seed);
+        let end = LogEnd {
+            last_sequence: report.last_sequence.max(SequenceNumber(run.checkpointed)),
+            ..report.end
+        };
+        run.appended.retain(|record| record.0 <= end.last_sequence.0);
+        run.durable = end.last_sequence.0;
+        make_durable(&*backend, &report).unwrap();
+        let log = Log::start(backend, options.clone(), end).unwrap();
+        for _ in 0..random.below(60) {
+            match random.below(16) {
+                0 => run.durable = log.sync().unwrap().0,
+                1 => {
+                    let last = log.last_assigned().0;
+                    let sequence = run.durable + random.below(last - run.durable + 1);
+                    log.sync_through(SequenceNumber(sequence)).unwrap();
+                    run.durable = log.durable().0;
+                }
+                2 => log.prepare().unwrap(),
+                3 => {
+                    log.assign().unwrap();
+                }
+                4 => {
+                    // A checkpoint: what was appended before it is durable elsewhere.
+                    let first = log.segment_of_next();
+                    run.durable = log.sync().unwrap().0;
+                    run.checkpointed = run.durable;
+                    run.mark = log.mark(first);
+                    log.release_before(run.mark.first_segment).unwrap();
+                }
+                _ => {
+                    let payload = payload(random.below(1 << 20), random.below(200) as usize);
+                    let sequence = log.append(&payload, random.below(2) == 0).unwrap();
+                    run.appended.push((sequence.0, payload));
+                }
+            }
+        }
+        drop(log);
+        disk = if random.below(3) == 0 {
+            // A killed process loses nothing that was written.
+            run.durable = run.appended.last().map_or(0, |record| record.0);
+            disk.after_kill()
+        } else {
+            disk.after_power_loss(&mut random)
+        };
+    }
+    check(&replay_from(&disk, run.mark).unwrap().0, &run, seed);
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_loss_of_power() {
+    for seed in 0..if cfg!(miri) { 3 } else { 500 } {
+        random_run(seed);
+    }
+}
+
+#[test]
+fn power_lost_again_and_again_while_starting_loses_nothing() {
+    for seed in 0..if cfg!(miri) { 2 } else { 100 } {
+        let mut random = Random::new(seed);
+        let mut disk = Disk::new();
+        let (_, log) = fresh(disk.clone(), small());
+        for i in 0..10 {
+            log.append(&payload(i, 100), false).unwrap();
+        }
+        let durable = log.sync().unwrap().0;
+        for i in 0..10 {
+            log.append(&payload(i, 100), false).unwrap();
+        }
+        drop(log);
+        let mut seen = u64::MAX;
+        for _ in 0..5 {
+            disk = disk.after_power_loss(&mut random);
+            let (records, report) = replay_all(&disk);
+            let last = records.len() as u64;
+            assert!((durable..=20).contains(&last), "seed {seed}: {last} of {durable} to 20");
+            // Once a start has made a cut durable, it stays where it is.
+            assert!(last <= seen, "seed {seed}: {last} records after {seen}");
+            seen = last;
+            make_durable(&disk, &report).unwrap();
+            drop(Log::start(Arc::new(disk.clone()), small(), report.end).unwrap());
+        }
+    }
+}
