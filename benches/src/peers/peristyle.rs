@@ -103,7 +103,12 @@ impl Reader for PeristyleReader<'_> {
             Direction::Forward => cursor.seek(from)?,
             Direction::Backward => cursor.seek_for_prev(from)?,
         };
-        while found && visit(cursor.key(), cursor.value()?) {
+        let mut key = Vec::new();
+        while found && {
+            key.clear();
+            key.extend_from_slice(cursor.key());
+            visit(&key, cursor.value()?)
+        } {
             found = match direction {
                 Direction::Forward => cursor.next()?,
                 Direction::Backward => cursor.prev()?,
