@@ -46,7 +46,6 @@ impl std::ops::AddAssign for CacheStats {
     }
 }
 
-
 /// A counter for the path of a cache hit, spread so that readers do not write to each other's cache lines.
 ///
 /// Each thread adds to the stripe that it was dealt, by a load and a store: threads that share a stripe may lose a count, and
