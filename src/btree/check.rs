@@ -1,0 +1,310 @@
+//! Verifies a tree from the disk up: every invariant of the layout and of the tree, every node and value run.
+//!
+//! A fault does not end the walk: what is below a node that cannot be read is left out, and everything else is still looked at.
+//! What every node is held to:
+//!
+//! 1. its checksum, and the identity, kind, level and length that its place and its pointer ask for; not newer than the tree;
+//! 2. nothing else reaches its pages; it takes no more of them than it needs; what it does not use is zero;
+//! 3. its keys ascend, within its fences; each head is that of its key; the prefix is all that the keys share;
+//! 4. entries are as long as they say, keys and values no longer than a leaf may hold, value runs as long as the value;
+//! 5. the count and the flag that an inner node holds for a child are true.
+
+use super::node::{Fault, LeafValue, Node, ValuePointer};
+use super::output::locate;
+use super::tree::Tree;
+use crate::codec::ids::PageId;
+use crate::codec::key;
+use crate::error::Error;
+use crate::page::{HEADER_LEN, PagePointer};
+use crate::segment::{PageSet, PartitionedStorageBackend};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckOptions {
+    /// Faults that are listed; more are only counted.
+    pub(crate) max_faults: usize,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { max_faults: 1000 }
+    }
+}
+
+/// What a check of a tree found.
+#[derive(Debug, Default)]
+pub(crate) struct CheckReport {
+    /// The first faults, each with its place.
+    pub(crate) faults: Vec<Error>,
+    pub(crate) faults_total: u64,
+    /// Pages that the tree reaches.
+    pub(crate) pages: PageSet,
+    pub(crate) entries: u64,
+    pub(crate) leaves: u64,
+    pub(crate) inner_nodes: u64,
+    pub(crate) value_runs: u64,
+    /// Bytes that leaves use, and bytes of their pages.
+    pub(crate) leaf_bytes_used: u64,
+    pub(crate) leaf_bytes_total: u64,
+    pub(crate) inner_bytes_used: u64,
+    pub(crate) inner_bytes_total: u64,
+    /// Bytes of values in runs, and bytes of the pages of the runs.
+    pub(crate) value_bytes_used: u64,
+    pub(crate) value_bytes_total: u64,
+}
+
+impl Tree {
+    /// Reads the whole tree from disk and holds it against its invariants.
+    pub(crate) fn check(&self, store: &PartitionedStorageBackend, options: &CheckOptions) -> CheckReport {
+        let mut checker =
+            Checker { tree: self, store, options, report: CheckReport::default(), spare: Vec::new() };
+        match self.top(store) {
+            Err(error) => checker.report(error),
+            Ok(None) => {
+                if self.entries > 0 || self.owns_values {
+                    checker.report(
+                        Error::corruption("an empty tree claims entries").of_family(store.family().0),
+                    );
+                }
+            }
+            Ok(Some((root, level))) => {
+                let claim = Claim { entries: self.entries, owns_values: self.owns_values };
+                checker.check_child(root, level, &[], None, claim);
+            }
+        }
+        checker.report
+    }
+}
+
+/// What is said, or true, of a subtree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    entries: u64,
+    owns_values: bool,
+}
+
+struct Checker<'a> {
+    tree: &'a Tree,
+    store: &'a PartitionedStorageBackend,
+    options: &'a CheckOptions,
+    report: CheckReport,
+    /// Buffers for pages, to be used again.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, error: Error) {
+        self.report.faults_total += 1;
+        if self.report.faults.len() < self.options.max_faults {
+            self.report.faults.push(error);
+        }
+    }
+
+    fn fault(&mut self, pointer: PagePointer, fault: Fault) {
+        self.report(locate(self.store, pointer, fault));
+    }
+
+    fn expect(&mut self, pointer: PagePointer, holds: bool, otherwise: &'static str) {
+        if !holds {
+            self.fault(pointer, Fault(otherwise));
+        }
+    }
+
+    /// Checks a subtree, and what is claimed of it.
+    fn check_child(
+        &mut self,
+        pointer: PagePointer,
+        level: u8,
+        low: &[u8],
+        high: Option<&[u8]>,
+        claim: Claim,
+    ) {
+        let Some(bytes) = self.read(pointer) else { return };
+        let truth = match Node::open(&bytes, level) {
+            Ok(node) => self.check_node(pointer, &bytes, node, level, low, high),
+            Err(fault) => {
+                self.fault(pointer, fault);
+                None
+            }
+        };
+        if let Some(truth) = truth {
+            self.expect(
+                pointer,
+                truth.entries == claim.entries,
+                "a node has not as many entries as its pointer says",
+            );
+            let same = truth.owns_values == claim.owns_values;
+            self.expect(pointer, same, "a node's pointer is wrong on whether it owns value runs");
+        }
+        self.spare.push(bytes);
+    }
+
+    /// Reads a node or value run from disk, unless some of its pages were met before.
+    fn read(&mut self, pointer: PagePointer) -> Option<Vec<u8>> {
+        const TWICE: Fault = Fault("a page is reached twice");
+        if self.report.pages.contains(pointer.page) {
+            self.fault(pointer, TWICE);
+            return None;
+        }
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        if let Err(error) = self.store.read_uncached(pointer, &mut bytes) {
+            self.report(error);
+            return None;
+        }
+        // That the run was read says that the family has so many pages.
+        let pages = pointer.page.0..pointer.page.0 + pointer.pages;
+        if pages.clone().any(|page| self.report.pages.contains(PageId(page))) {
+            self.fault(pointer, TWICE);
+            return None;
+        }
+        self.report.pages.insert_run(pointer.page, pointer.pages);
+        Some(bytes)
+    }
+
+    /// Checks a node and what is below it. `None` if not all of that could be read.
+    fn check_node(
+        &mut self,
+        pointer: PagePointer,
+        bytes: &[u8],
+        node: Node<'_>,
+        level: u8,
+        low: &[u8],
+        high: Option<&[u8]>,
+    ) -> Option<Claim> {
+        self.check_extent(pointer, bytes, &node);
+        let readable = self.check_keys(pointer, &node, low, high);
+        if level == 0 {
+            self.report.leaves += 1;
+            self.report.entries += node.count() as u64;
+            self.report.leaf_bytes_used += node.offset(node.count()) as u64;
+            self.report.leaf_bytes_total += bytes.len() as u64;
+            let owns_values = self.check_values(pointer, &node)?;
+            return Some(Claim { entries: node.count() as u64, owns_values });
+        }
+        self.report.inner_nodes += 1;
+        self.report.inner_bytes_used += node.offset(node.count()) as u64;
+        self.report.inner_bytes_total += bytes.len() as u64;
+        if !readable {
+            return None;
+        }
+        self.check_children(pointer, &node, level, low, high)
+    }
+
+    /// The length of a node, its pages, and the bytes that it does not use.
+    fn check_extent(&mut self, pointer: PagePointer, bytes: &[u8], node: &Node<'_>) {
+        let end = node.offset(node.count());
+        self.expect(pointer, end == node.declared_len(), "a node does not end where its last entry does");
+        self.expect(
+            pointer,
+            node.offset(0) == node.entries_at(),
+            "the entries of a node do not begin after its prefix",
+        );
+        let page_size = self.store.page_size();
+        self.expect(
+            pointer,
+            end.div_ceil(page_size) * page_size == bytes.len(),
+            "a node has more pages than it needs",
+        );
+        let unused = bytes.get(end..).unwrap_or_default();
+        let zero = unused.iter().all(|&byte| byte == 0) && node.reserved_is_zero();
+        self.expect(pointer, zero, "bytes that a node does not use are not zero");
+        let generation = node.generation();
+        self.expect(pointer, generation <= self.tree.generation, "a node is newer than its tree");
+    }
+
+    /// The keys or separators of a node. `false` if they cannot be read.
+    fn check_keys(&mut self, pointer: PagePointer, node: &Node<'_>, low: &[u8], high: Option<&[u8]>) -> bool {
+        let (mut last, mut key) = (Vec::new(), Vec::new());
+        for i in 0..node.count() {
+            if let Err(fault) = node.key(i, &mut key) {
+                self.fault(pointer, fault);
+                return false;
+            }
+            let ascends =
+                if i == 0 { key::compare(low, &key).is_le() } else { key::compare(&last, &key).is_lt() };
+            self.expect(pointer, ascends, "a key is not above the one before it, or below the lower fence");
+            let head = key::head4(&key[node.prefix().len()..]);
+            self.expect(
+                pointer,
+                u32::from_le_bytes(node.heads()[i]) == head,
+                "a head is not that of its key",
+            );
+            self.expect(pointer, key.len() <= key::MAX_KEY_LEN, "a key is longer than a key can be");
+            std::mem::swap(&mut last, &mut key);
+        }
+        let below = high.is_none_or(|high| key::compare(&last, high).is_lt());
+        self.expect(pointer, below, "a key is not below the upper fence");
+        if node.key(0, &mut key).is_ok() {
+            let shared = if node.count() == 1 { key.len() } else { key::common_prefix(&key, &last) };
+            self.expect(pointer, shared == node.prefix().len(), "the prefix is not what the keys share");
+        }
+        true
+    }
+
+    /// The values of a leaf: whether any of them stands in a run. `None` if not all entries can be read.
+    fn check_values(&mut self, pointer: PagePointer, node: &Node<'_>) -> Option<bool> {
+        let quarter = self.store.page_size() / 4;
+        let mut owns_values = false;
+        for i in 0..node.count() {
+            match node.entry(i) {
+                Ok(entry) => match entry.value {
+                    LeafValue::Inline(range) => {
+                        self.expect(pointer, range.len() <= quarter, "a value is too long for a leaf");
+                    }
+                    LeafValue::Run(value) => {
+                        owns_values = true;
+                        self.expect(pointer, value.len as usize > quarter, "a value is too short for a run");
+                        self.check_value(value);
+                    }
+                },
+                Err(fault) => {
+                    self.fault(pointer, fault);
+                    return None;
+                }
+            }
+        }
+        Some(owns_values)
+    }
+
+    fn check_value(&mut self, value: ValuePointer) {
+        self.report.value_runs += 1;
+        let Some(bytes) = self.read(value.run) else { return };
+        self.report.value_bytes_used += u64::from(value.len);
+        self.report.value_bytes_total += bytes.len() as u64;
+        let end = HEADER_LEN as u64 + u64::from(value.len);
+        let pages = end.div_ceil(self.store.page_size() as u64);
+        self.expect(value.run, pages == u64::from(value.run.pages), "a value is not as long as its run");
+        let fault = super::node::check_value_run(&bytes, value.len);
+        if let Err(fault) = fault {
+            self.fault(value.run, fault);
+        }
+        self.spare.push(bytes);
+    }
+
+    /// The subtrees of an inner node.
+    fn check_children(
+        &mut self,
+        pointer: PagePointer,
+        node: &Node<'_>,
+        level: u8,
+        low: &[u8],
+        high: Option<&[u8]>,
+    ) -> Option<Claim> {
+        let (mut child_low, mut child_high) = (low.to_vec(), Vec::new());
+        let mut sum = Claim { entries: 0, owns_values: false };
+        for i in 0..node.count() {
+            let is_last = i + 1 == node.count();
+            if !is_last && let Err(fault) = node.key(i + 1, &mut child_high) {
+                self.fault(pointer, fault);
+                return None;
+            }
+            let upper = if is_last { high } else { Some(&child_high[..]) };
+            let child = node.child(i);
+            let claim = Claim { entries: child.entries, owns_values: child.owns_values };
+            self.check_child(child.pointer, level - 1, &child_low, upper, claim);
+            sum.entries = sum.entries.saturating_add(child.entries);
+            sum.owns_values |= child.owns_values;
+            std::mem::swap(&mut child_low, &mut child_high);
+        }
+        Some(sum)
+    }
+}

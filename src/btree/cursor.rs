@@ -1,0 +1,286 @@
+//! Walks a tree both ways.
+//!
+//! The cursor pins the leaf that it stands on. Of the nodes above it knows pointer and index, and reads them again
+//! when it leaves the leaf: pages are immutable, so they are what they were, for as long as somebody holds the tree.
+
+use std::ops::Range;
+
+use super::node::{Fault, LeafValue, Node, Shape, ValuePointer};
+use super::output::locate;
+use super::tree::{Tree, load_run};
+use crate::error::{Error, Result};
+use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
+use crate::segment::PartitionedStorageBackend;
+use crate::sync::{Arc, epoch};
+
+/// A position in a tree: at an entry, or nowhere. The tree's pages must not be released while it lives.
+pub(crate) struct TreeCursor {
+    tree: Tree,
+    store: Arc<PartitionedStorageBackend>,
+    /// The nodes from the root to the leaf's parent.
+    path: Vec<Step>,
+    leaf: Option<Leaf>,
+    /// Whether the cursor stands at entry `index` of the leaf.
+    valid: bool,
+    index: usize,
+    /// The key: of a valid cursor, or at least the prefix of the leaf.
+    key: Vec<u8>,
+    value: Value,
+}
+
+struct Step {
+    pointer: PagePointer,
+    index: u32,
+    count: u32,
+}
+
+struct Leaf {
+    page: PinnedPage,
+    shape: Shape,
+    pointer: PagePointer,
+    prefix_len: usize,
+}
+
+enum Value {
+    Inline(Range<usize>),
+    Run(ValuePointer),
+    Loaded(PinnedPage, Range<usize>),
+}
+
+/// Which way to leave or enter a node.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Forward,
+    Backward,
+}
+
+impl TreeCursor {
+    /// A cursor that stands nowhere.
+    pub(crate) fn new(tree: Tree, store: Arc<PartitionedStorageBackend>) -> Self {
+        Self {
+            tree,
+            store,
+            path: Vec::new(),
+            leaf: None,
+            valid: false,
+            index: 0,
+            key: Vec::new(),
+            value: Value::Inline(0..0),
+        }
+    }
+
+    /// Whether the cursor stands at an entry.
+    pub(crate) fn valid(&self) -> bool {
+        self.valid
+    }
+
+    /// The key of the entry. Panics if the cursor stands nowhere.
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        assert!(self.valid, "a cursor that stands nowhere has no key");
+        &self.key
+    }
+
+    /// Goes to the first entry at or above `key`. Whether there is one is what all moves return.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        if !self.descend_to(key)? {
+            return Ok(false);
+        }
+        let (index, _) = self.search(key)?;
+        self.go(index, Way::Forward)
+    }
+
+    /// Goes to the last entry at or below `key`.
+    pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        if !self.descend_to(key)? {
+            return Ok(false);
+        }
+        match self.search(key)? {
+            (index, true) => self.go(index, Way::Backward),
+            (0, false) => self.leave_leaf(Way::Backward),
+            (index, false) => self.go(index - 1, Way::Backward),
+        }
+    }
+
+    /// Goes to the first entry.
+    pub(crate) fn first(&mut self) -> Result<bool> {
+        self.enter_edge(Way::Forward)
+    }
+
+    /// Goes to the last entry.
+    pub(crate) fn last(&mut self) -> Result<bool> {
+        self.enter_edge(Way::Backward)
+    }
+
+    /// Goes to the entry after this one; after the last, nowhere.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<bool> {
+        if !self.valid {
+            return Ok(false);
+        }
+        self.go(self.index + 1, Way::Forward)
+    }
+
+    /// Goes to the entry before this one; before the first, nowhere.
+    #[inline]
+    pub(crate) fn prev(&mut self) -> Result<bool> {
+        if !self.valid {
+            return Ok(false);
+        }
+        match self.index.checked_sub(1) {
+            Some(index) => self.go(index, Way::Backward),
+            None => self.leave_leaf(Way::Backward),
+        }
+    }
+
+    /// The value of the entry; reads its run if it has one. Panics if the cursor stands nowhere.
+    #[inline]
+    pub(crate) fn value(&mut self) -> Result<&[u8]> {
+        self.load_value()?;
+        match (&self.value, &self.leaf) {
+            (Value::Loaded(page, range), _) => Ok(&page[range.clone()]),
+            (Value::Inline(range), Some(leaf)) => Ok(&leaf.page[range.clone()]),
+            _ => unreachable!("a valid cursor has a leaf and a loaded value"),
+        }
+    }
+
+    /// The value of the entry, held independently of the cursor.
+    pub(crate) fn pinned_value(&mut self) -> Result<(PinnedPage, Range<usize>)> {
+        self.load_value()?;
+        match (&self.value, &self.leaf) {
+            (Value::Loaded(page, range), _) => Ok((page.clone(), range.clone())),
+            (Value::Inline(range), Some(leaf)) => Ok((leaf.page.clone(), range.clone())),
+            _ => unreachable!("a valid cursor has a leaf and a loaded value"),
+        }
+    }
+
+    #[inline]
+    fn load_value(&mut self) -> Result<()> {
+        assert!(self.valid, "a cursor that stands nowhere has no value");
+        if let Value::Run(value) = self.value {
+            let page = load_run(&self.store, value.run, value.len)?;
+            self.value = Value::Loaded(page, HEADER_LEN..HEADER_LEN + value.len as usize);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn locate(&self, pointer: PagePointer, fault: Fault) -> Error {
+        locate(&self.store, pointer, fault)
+    }
+
+    /// Goes to entry `index` of the leaf, or over its edge to the next leaf.
+    #[inline]
+    fn go(&mut self, index: usize, way: Way) -> Result<bool> {
+        self.valid = false;
+        let Some(leaf) = &self.leaf else { return Ok(false) };
+        if index >= leaf.shape.count() {
+            return self.leave_leaf(way);
+        }
+        let entry = Node::with_shape(&leaf.page, leaf.shape).entry(index);
+        let entry = entry.map_err(|fault| self.locate(leaf.pointer, fault))?;
+        self.key.truncate(leaf.prefix_len);
+        self.key.extend_from_slice(entry.rest);
+        self.value = match entry.value {
+            LeafValue::Inline(range) => Value::Inline(range),
+            LeafValue::Run(value) => Value::Run(value),
+        };
+        self.index = index;
+        self.valid = true;
+        Ok(true)
+    }
+
+    fn search(&self, key: &[u8]) -> Result<(usize, bool)> {
+        let Some(leaf) = &self.leaf else { return Ok((0, false)) };
+        let node = Node::with_shape(&leaf.page, leaf.shape);
+        node.search(key).map_err(|fault| self.locate(leaf.pointer, fault))
+    }
+
+    /// Enters the leaf in whose range `key` lies. `false` if the tree is empty.
+    fn descend_to(&mut self, key: &[u8]) -> Result<bool> {
+        self.descend(|node| node.child_index(key))
+    }
+
+    /// Enters the first or last leaf, and stands at its first or last entry.
+    fn enter_edge(&mut self, way: Way) -> Result<bool> {
+        Ok(self.descend(|node| Ok(edge(node.count(), way)))? && self.stand_at_edge(way)?)
+    }
+
+    fn stand_at_edge(&mut self, way: Way) -> Result<bool> {
+        let count = self.leaf.as_ref().map_or(0, |leaf| leaf.shape.count());
+        self.go(edge(count, way), way)
+    }
+
+    /// Enters the leaf to which `choose` leads from the root.
+    fn descend(&mut self, choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>) -> Result<bool> {
+        self.valid = false;
+        self.leaf = None;
+        self.path.clear();
+        match self.tree.top(&self.store)? {
+            Some((root, level)) => self.descend_from(root, level, choose).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Goes down from the node at `pointer`, adding to the path, and enters the leaf.
+    fn descend_from(
+        &mut self,
+        mut pointer: PagePointer,
+        level: u8,
+        choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>,
+    ) -> Result<()> {
+        if level > 0 {
+            let guard = epoch::pin();
+            for level in (1..=level).rev() {
+                let page = self.store.read(pointer, &guard)?;
+                let fault = |fault| locate(&self.store, pointer, fault);
+                let node = Node::open(&page, level).map_err(fault)?;
+                let index = choose(&node).map_err(fault)?;
+                self.path.push(Step { pointer, index: index as u32, count: node.count() as u32 });
+                pointer = node.child(index).pointer;
+            }
+        }
+        let page = self.store.pin(pointer)?;
+        let node = Node::open(&page, 0).map_err(|fault| self.locate(pointer, fault))?;
+        let (shape, prefix) = (node.shape(), node.prefix());
+        self.key.clear();
+        self.key.extend_from_slice(prefix);
+        let prefix_len = prefix.len();
+        self.leaf = Some(Leaf { page, shape, pointer, prefix_len });
+        Ok(())
+    }
+
+    /// Goes to the nearest entry of the next leaf.
+    #[cold]
+    fn leave_leaf(&mut self, way: Way) -> Result<bool> {
+        self.valid = false;
+        self.leaf = None;
+        let mut level = 0;
+        while let Some(step) = self.path.pop() {
+            level += 1;
+            let index = match way {
+                Way::Forward => Some(step.index + 1).filter(|&index| index < step.count),
+                Way::Backward => step.index.checked_sub(1),
+            };
+            let Some(index) = index else { continue };
+            let child = {
+                let guard = epoch::pin();
+                let page = self.store.read(step.pointer, &guard)?;
+                let node = Node::open(&page, level).map_err(|fault| self.locate(step.pointer, fault))?;
+                node.child(index as usize).pointer
+            };
+            self.path.push(Step { index, ..step });
+            self.descend_from(child, level - 1, |node| Ok(edge(node.count(), way)))?;
+            return self.stand_at_edge(way);
+        }
+        Ok(false)
+    }
+}
+
+/// The first index to be met in a node on the way.
+fn edge(count: usize, way: Way) -> usize {
+    match way {
+        Way::Forward => 0,
+        Way::Backward => count - 1,
+    }
+}

@@ -1,0 +1,251 @@
+//! Nodes that say nonsense and have a right checksum: every way to read them ends, with an answer or an error.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::merge::RangeDeletion;
+use super::node::{CHILD_LEN, Node};
+use super::testing::{Bytes, Harness, get};
+use super::tree::Tree;
+use super::{MergeOptions, TreeCursor, merge, repack};
+use crate::codec::ids::PageId;
+use crate::error::{ErrorKind, Result};
+use crate::page::{HEADER_LEN, PageKind, PagePointer};
+use crate::sync::{Arc, epoch};
+
+fn numbered(n: u64) -> Bytes {
+    format!("{n:08}").into_bytes()
+}
+
+/// A tree of three levels with value runs and one leaf that is a run.
+fn sound() -> Harness {
+    let mut harness = Harness::new(4096);
+    let value = |n: u64| if n % 97 == 0 { vec![3; 2000] } else { vec![5; 400] };
+    harness.put((0..1600).map(|n| (numbered(n), value(n))));
+    harness.put([([&numbered(800)[..], &[b'x'; 6000]].concat(), vec![1])]);
+    assert_eq!(harness.tree.height, 3);
+    harness
+}
+
+/// A copy of the tree in which `forge` changed the node of `level` that the child numbers `turns` lead to.
+fn forged(harness: &Harness, level: u8, turns: &[usize], forge: impl FnOnce(&mut [u8])) -> Tree {
+    let (mut pointer, mut at) = (harness.tree.root.unwrap(), harness.tree.height - 1);
+    let mut path = Vec::new();
+    while at > level {
+        let page = harness.store.pin(pointer).unwrap();
+        let node = Node::open(&page, at).unwrap();
+        let turn = turns[path.len() % turns.len()] % node.count();
+        let record_at = node.children()[turn].as_ptr() as usize - page.as_ptr() as usize;
+        let child = node.child(turn).pointer;
+        path.push((page, at, record_at));
+        pointer = child;
+        at -= 1;
+    }
+    let page = harness.store.pin(pointer).unwrap();
+    let mut new = publish(harness, &page, level, forge);
+    for (page, level, record_at) in path.into_iter().rev() {
+        new = publish(harness, &page, level, |bytes| {
+            let record = &mut bytes[record_at..][..CHILD_LEN];
+            record[0..4].copy_from_slice(&new.page.0.to_le_bytes());
+            record[8..12].copy_from_slice(&new.checksum.to_le_bytes());
+        });
+    }
+    Tree { root: Some(new), ..harness.tree }
+}
+
+fn publish(harness: &Harness, old: &[u8], level: u8, change: impl FnOnce(&mut [u8])) -> PagePointer {
+    let pages = old.len() / harness.store.page_size();
+    let mut page = harness.store.new_page(pages as u32).unwrap();
+    page.copy_from_slice(old);
+    change(&mut page);
+    let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
+    let len = Node::open(old, level).unwrap().declared_len() as u64;
+    harness.store.publish(page, kind, level, harness.tree.generation, len).unwrap()
+}
+
+/// Tries everything that can be done with a tree. Only that it returns is asked for.
+fn exercise(harness: &Harness, tree: &Tree) {
+    let store = &harness.store;
+    let keys: Vec<_> = (0..1600).step_by(40).map(numbered).chain([vec![], vec![255; 9]]).collect();
+    for key in &keys {
+        let _ = get(tree, store, key);
+        let _ = tree.count_range(store, Some(key), Some(&keys[7]));
+        let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
+        let walk = |cursor: &mut TreeCursor, way: fn(&mut TreeCursor) -> Result<bool>| -> Result<()> {
+            for _ in 0..20 {
+                if !way(cursor)? {
+                    break;
+                }
+                cursor.value()?;
+                cursor.key();
+            }
+            Ok(())
+        };
+        let _ = cursor.seek(key);
+        let _ = walk(&mut cursor, TreeCursor::next);
+        let _ = walk(&mut cursor, TreeCursor::prev);
+        let _ = cursor.seek_for_prev(key);
+        let _ = walk(&mut cursor, TreeCursor::prev);
+        let _ = walk(&mut cursor, TreeCursor::next);
+    }
+    let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
+    let _ = cursor.first();
+    let _ = cursor.last();
+    let report = tree.check(store, &super::CheckOptions { max_faults: 3 });
+    assert!(report.faults.len() <= 3);
+
+    let options = MergeOptions { fill: 100, generation: tree.generation + 1 };
+    let abandon = |outcome: Result<super::MergeOutcome>| match outcome {
+        Ok(outcome) => store.abandon(&outcome.written),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
+    };
+    abandon(repack(tree, store, &options, &|| false));
+    let ops: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), Some(vec![1; 500]))).collect();
+    let broken = Harness { store: Arc::clone(store), tree: *tree, ..Harness::new(4096) };
+    abandon(broken.try_merge(&[], &ops, &|| false));
+    abandon(broken.try_merge(&[(numbered(333), Some(numbered(1111)))], &ops, &|| false));
+    let deletion = RangeDeletion { start: b"", end: None };
+    abandon(merge(tree, store, &[deletion], std::iter::empty(), &options, &|| false));
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Byte(usize, u8),
+    Bit(usize, u8),
+    Word(usize, u32),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut [u8]) {
+        let body = &mut bytes[HEADER_LEN..];
+        match *self {
+            Self::Byte(at, byte) => body[at % 4000] = byte,
+            Self::Bit(at, bit) => body[at % 4000] ^= 1 << bit,
+            Self::Word(at, word) => body[at % 4000 / 2 * 2..][..4].copy_from_slice(&word.to_le_bytes()),
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = || prop_oneof![4 => 0..16usize, 4 => 0..256usize, 2 => 0..4000usize];
+    let word = prop_oneof![Just(0), Just(u32::MAX), Just(1 << 31), Just(4096), 0..64u32, any::<u32>()];
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
+        (at(), 0..8u8).prop_map(|(at, bit)| Change::Bit(at, bit)),
+        (at(), word).prop_map(|(at, word)| Change::Word(at, word)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1))]
+
+    #[test]
+    fn forged_nodes_are_survived(
+        forgeries in prop::collection::vec(
+            (0..3u8, prop::array::uniform2(any::<usize>()), prop::collection::vec(change(), 1..4)),
+            if cfg!(miri) { 2 } else { 200 },
+        ),
+    ) {
+        let harness = sound();
+        for (level, turns, changes) in forgeries {
+            let tree = forged(&harness, level, &turns, |bytes| {
+                for change in &changes {
+                    change.apply(bytes);
+                }
+            });
+            exercise(&harness, &tree);
+        }
+        harness.verify();
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_node_is_reported_or_is_part_of_a_key_or_value() {
+    let mut harness = Harness::new(4096);
+    harness.put((0..60).map(|n| (numbered(n), if n == 20 { vec![3; 2000] } else { vec![5; 400] })));
+    assert_eq!(harness.tree.height, 2);
+    for level in 0..2 {
+        for at in (HEADER_LEN..4096).step_by(if cfg!(miri) { 500 } else { 3 }) {
+            let (mut in_entries, mut unused) = (false, false);
+            let tree = forged(&harness, level, &[1], |bytes| {
+                let node = Node::open(bytes, level).unwrap();
+                // Publishing zeroes what lies behind the entries.
+                unused = at >= node.offset(node.count());
+                in_entries = at >= node.entries_at() - node.prefix().len();
+                bytes[at] ^= 0x10;
+            });
+            let report = tree.check(&harness.store, &super::CheckOptions::default());
+            let reads_otherwise = || {
+                harness.model.iter().any(|(key, value)| {
+                    get(&tree, &harness.store, key).ok().flatten().as_ref() != Some(value)
+                })
+            };
+            // A separator may be any that divides; the bytes of a key or a value may be any that are in order.
+            let harmless = unused || in_entries && (level > 0 || reads_otherwise());
+            assert!(!report.faults.is_empty() || harmless, "byte {at} of a node of level {level}");
+        }
+    }
+}
+
+#[test]
+fn a_tree_that_reaches_a_node_twice_is_reported_and_not_merged() {
+    let harness = sound();
+    // Both first children of the root are the same node.
+    let tree = forged(&harness, 2, &[0], |bytes| {
+        let page = bytes.to_vec();
+        let node = Node::open(&page, 2).unwrap();
+        let at = node.children()[1].as_ptr() as usize - page.as_ptr() as usize;
+        bytes.copy_within(at - CHILD_LEN..at, at);
+    });
+    let report = tree.check(&harness.store, &super::CheckOptions::default());
+    assert!(
+        report.faults.iter().any(|fault| fault.to_string().contains("a page is reached twice")),
+        "{report:?}"
+    );
+    assert!(
+        report
+            .faults
+            .iter()
+            .all(|fault| fault.location().page.is_some() && fault.location().offset.is_some())
+    );
+    let options = MergeOptions { fill: 100, generation: 9 };
+    let deletion = RangeDeletion { start: b"", end: None };
+    let error =
+        merge(&tree, &harness.store, &[deletion], std::iter::empty(), &options, &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_tree_of_another_height_is_corrupt() {
+    let harness = sound();
+    for height in [0, 1, 2, 4, 41, 255] {
+        let tree = Tree { height, ..harness.tree };
+        exercise(&harness, &tree);
+        let guard = epoch::pin();
+        let error = tree.get(&harness.store, b"x", &guard).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+    }
+    let nowhere = PagePointer { page: PageId(1 << 30), pages: 1 << 30, checksum: 0 };
+    exercise(&harness, &Tree { root: Some(nowhere), ..harness.tree });
+}
+
+#[test]
+fn a_range_deletion_reads_no_leaf_that_it_covers() {
+    let harness = sound();
+    // Some leaf in the middle cannot be read.
+    let tree = forged(&harness, 1, &[1], |bytes| {
+        let page = bytes.to_vec();
+        let node = Node::open(&page, 1).unwrap();
+        let middle = node.count() / 2;
+        let at = node.children()[middle].as_ptr() as usize - page.as_ptr() as usize;
+        assert!(!node.child(middle).owns_values);
+        bytes[at + 8] ^= 1;
+    });
+    let options = MergeOptions { fill: 100, generation: 9 };
+    let whole = RangeDeletion { start: b"", end: None };
+    let outcome = merge(&tree, &harness.store, &[whole], std::iter::empty(), &options, &|| false).unwrap();
+    assert_eq!(outcome.tree.root, None);
+    let error = repack(&tree, &harness.store, &options, &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+}

@@ -1,0 +1,432 @@
+//! The bytes of a node: layout and reading. Writing is `node_writer.rs`.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 32 | page header |
+//! | 32 | 2 | entries n, at least 1 |
+//! | 34 | 2 | reserved, zero |
+//! | 36 | 4 | prefix length p |
+//! | 40 | 4n | heads: the first four bytes of each key after the prefix; integer order is key order |
+//! | | w(n+1) | offsets of the entries, and the end of the last one; w = 2 in a node of one page, 4 in a run |
+//! | | 24n | inner nodes: child records |
+//! | | p | prefix that all keys share |
+//! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
+//!
+//! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`] is made
+//! only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says is held
+//! against the bytes when it is used. What a forged node can do is answer wrongly, or with a [`Fault`].
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use super::search::{lower_bound, upper_bound};
+use crate::codec::ids::PageId;
+use crate::codec::{key, varint};
+use crate::page::{HEADER_LEN, PageKind, PagePointer};
+
+const LEN_AT: usize = 12;
+const GENERATION_AT: usize = 16;
+const KIND_AT: usize = 24;
+const PAGES_AT: usize = 28;
+pub(super) const COUNT_AT: usize = HEADER_LEN;
+pub(super) const PREFIX_LEN_AT: usize = COUNT_AT + 4;
+pub(super) const HEADS_AT: usize = PREFIX_LEN_AT + 4;
+pub(super) const HEAD_LEN: usize = 4;
+pub(super) const CHILD_LEN: usize = 24;
+pub(super) const VALUE_POINTER_LEN: usize = 16;
+
+/// Marks a child record whose subtree owns value runs.
+const OWNS_VALUES: u32 = 1 << 31;
+/// The most levels that a tree can have: with two children to a node, more than there are page numbers for.
+pub(super) const MAX_HEIGHT: u8 = 40;
+
+/// What is wrong with the bytes of a node. The tree adds where the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault(pub(super) &'static str);
+
+pub(super) type NodeResult<T> = std::result::Result<T, Fault>;
+
+/// Bytes that an offset array's elements take.
+#[inline]
+pub(super) fn offset_width(wide: bool) -> usize {
+    if wide { 4 } else { 2 }
+}
+
+#[inline]
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[inline]
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Where the parts of a node lie. Made by [`Shape::of`] alone, which holds the extents against the bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    count: u32,
+    offsets_at: u32,
+    children_at: u32,
+    prefix_at: u32,
+    entries_at: u32,
+    wide: bool,
+}
+
+impl Shape {
+    #[inline]
+    pub(super) fn of(bytes: &[u8], level: u8) -> NodeResult<Self> {
+        const TRUNCATED: Fault = Fault("a node is cut short");
+        let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
+        let kind_and_level = u16_at(bytes, KIND_AT).ok_or(TRUNCATED)?;
+        if kind_and_level != u16::from_le_bytes([kind as u8, level]) {
+            return Err(Fault("a node has not the kind and level that its place in the tree asks for"));
+        }
+        let wide = u32_at(bytes, PAGES_AT).ok_or(TRUNCATED)? > 1;
+        let count = usize::from(u16_at(bytes, COUNT_AT).ok_or(TRUNCATED)?);
+        if count == 0 {
+            return Err(Fault("a node has no entries"));
+        }
+        let prefix_len = u32_at(bytes, PREFIX_LEN_AT).ok_or(TRUNCATED)? as usize;
+        let offsets_at = HEADS_AT + HEAD_LEN * count;
+        let children_at = offsets_at + offset_width(wide) * (count + 1);
+        let prefix_at = children_at + if level == 0 { 0 } else { CHILD_LEN * count };
+        match prefix_at.checked_add(prefix_len) {
+            // The longest node is a few long keys and their children: far below 4 GiB.
+            Some(entries_at) if entries_at <= bytes.len() && bytes.len() <= u32::MAX as usize => Ok(Self {
+                count: count as u32,
+                offsets_at: offsets_at as u32,
+                children_at: children_at as u32,
+                prefix_at: prefix_at as u32,
+                entries_at: entries_at as u32,
+                wide,
+            }),
+            _ => Err(Fault("the arrays of a node do not fit into it")),
+        }
+    }
+
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.count as usize
+    }
+}
+
+/// A view of the bytes of a node.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a> {
+    bytes: &'a [u8],
+    shape: Shape,
+}
+
+/// An entry of a leaf.
+#[derive(Debug, Clone)]
+pub(super) struct LeafEntry<'a> {
+    /// The key after the node's prefix.
+    pub(super) rest: &'a [u8],
+    pub(super) value: LeafValue,
+}
+
+/// The value of an entry, as its leaf holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LeafValue {
+    /// Where in the node's bytes it is.
+    Inline(Range<usize>),
+    Run(ValuePointer),
+}
+
+impl LeafValue {
+    /// The run that holds the value, if one does.
+    #[inline]
+    pub(super) fn run(&self) -> Option<(PageId, u32)> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Run(value) => Some((value.run.page, value.run.pages)),
+        }
+    }
+}
+
+/// What a leaf holds in place of a value that stands in a run of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ValuePointer {
+    pub(super) run: PagePointer,
+    pub(super) len: u32,
+}
+
+impl ValuePointer {
+    pub(super) fn encode(&self) -> [u8; VALUE_POINTER_LEN] {
+        let mut bytes = [0; VALUE_POINTER_LEN];
+        bytes[0..4].copy_from_slice(&self.run.page.0.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.run.pages.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.run.checksum.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; VALUE_POINTER_LEN] = bytes.try_into().ok()?;
+        Some(Self {
+            run: PagePointer {
+                page: PageId(u32_at(bytes, 0)?),
+                pages: u32_at(bytes, 4)?,
+                checksum: u32_at(bytes, 8)?,
+            },
+            len: u32_at(bytes, 12)?,
+        })
+    }
+}
+
+/// What an inner node holds for each child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Child {
+    pub(super) pointer: PagePointer,
+    pub(super) owns_values: bool,
+    /// Entries in the subtree's leaves.
+    pub(super) entries: u64,
+}
+
+impl Child {
+    pub(super) fn encode(&self) -> [u8; CHILD_LEN] {
+        assert_eq!(self.pointer.pages & OWNS_VALUES, 0, "a node of {} pages", self.pointer.pages);
+        let pages = self.pointer.pages | if self.owns_values { OWNS_VALUES } else { 0 };
+        let mut bytes = [0; CHILD_LEN];
+        bytes[0..4].copy_from_slice(&self.pointer.page.0.to_le_bytes());
+        bytes[4..8].copy_from_slice(&pages.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.pointer.checksum.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.entries.to_le_bytes());
+        bytes
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8; CHILD_LEN]) -> Self {
+        let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let pages = word(4);
+        Self {
+            pointer: PagePointer { page: PageId(word(0)), pages: pages & !OWNS_VALUES, checksum: word(8) },
+            owns_values: pages & OWNS_VALUES != 0,
+            entries: u64::from(word(16)) | u64::from(word(20)) << 32,
+        }
+    }
+}
+
+/// Whether `bytes` are a run that holds a value of `len` bytes and nothing else.
+pub(super) fn check_value_run(bytes: &[u8], len: u32) -> NodeResult<()> {
+    let kind = u16_at(bytes, KIND_AT);
+    if kind != Some(u16::from(PageKind::Value as u8)) {
+        return Err(Fault("the pages of a value hold something else"));
+    }
+    if u32_at(bytes, LEN_AT) != Some(len) {
+        return Err(Fault("a value is not as long as its pointer says"));
+    }
+    let unused = bytes.get(HEADER_LEN + len as usize..).unwrap_or(&[1]);
+    if unused.iter().any(|&byte| byte != 0) {
+        return Err(Fault("bytes that a value does not use are not zero"));
+    }
+    Ok(())
+}
+
+impl<'a> Node<'a> {
+    /// The node of `level` that stands in `bytes`, a whole page or run.
+    #[inline]
+    pub(super) fn open(bytes: &'a [u8], level: u8) -> NodeResult<Self> {
+        Ok(Self { bytes, shape: Shape::of(bytes, level)? })
+    }
+
+    /// The node whose shape was taken from the same bytes.
+    #[inline]
+    pub(super) fn with_shape(bytes: &'a [u8], shape: Shape) -> Self {
+        Self { bytes, shape }
+    }
+
+    #[inline]
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Number of entries; never 0.
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.shape.count as usize
+    }
+
+    #[inline]
+    pub(super) fn is_wide(&self) -> bool {
+        self.shape.wide
+    }
+
+    #[inline]
+    pub(super) fn heads(&self) -> &'a [[u8; HEAD_LEN]] {
+        self.bytes[HEADS_AT..self.shape.offsets_at as usize].as_chunks().0
+    }
+
+    #[inline]
+    pub(super) fn prefix(&self) -> &'a [u8] {
+        &self.bytes[self.shape.prefix_at as usize..self.shape.entries_at as usize]
+    }
+
+    /// The bytes of an inline value.
+    #[inline]
+    pub(super) fn bytes(&self, range: Range<usize>) -> &'a [u8] {
+        &self.bytes[range]
+    }
+
+    /// The offsets array of a node of one page.
+    #[inline]
+    pub(super) fn narrow_offsets(&self) -> &'a [[u8; 2]] {
+        debug_assert!(!self.shape.wide);
+        self.bytes[self.shape.offsets_at as usize..self.shape.children_at as usize].as_chunks().0
+    }
+
+    /// Offset of entry `i`, or for `i == count` the end of the last one.
+    #[inline]
+    pub(super) fn offset(&self, i: usize) -> usize {
+        assert!(i <= self.count(), "offset {i} of {}", self.count());
+        let at = self.shape.offsets_at as usize + i * offset_width(self.shape.wide);
+        if self.shape.wide {
+            u32_at(self.bytes, at).map_or(0, |offset| offset as usize)
+        } else {
+            u16_at(self.bytes, at).map_or(0, usize::from)
+        }
+    }
+
+    /// The bytes of entries `from..to`, which follow each other.
+    #[inline]
+    pub(super) fn entries(&self, from: usize, to: usize) -> NodeResult<&'a [u8]> {
+        self.bytes
+            .get(self.offset(from)..self.offset(to))
+            .ok_or(Fault("the offset of an entry points out of its node"))
+    }
+
+    /// Entry `i` of a leaf.
+    #[inline]
+    pub(super) fn entry(&self, i: usize) -> NodeResult<LeafEntry<'a>> {
+        const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
+        let (rest, tag, value) = self.entry_parts(i)?;
+        match tag & 3 {
+            0 => {
+                let at = self.offset(i + 1) - value.len();
+                Ok(LeafEntry { rest, value: LeafValue::Inline(at..at + value.len()) })
+            }
+            1 => {
+                let pointer = ValuePointer::decode(value).ok_or(CUT)?;
+                Ok(LeafEntry { rest, value: LeafValue::Run(pointer) })
+            }
+            _ => Err(Fault("an entry of a leaf is of a kind that this version does not know")),
+        }
+    }
+
+    /// Rest of the key, tag, and stored value of entry `i` of a leaf.
+    #[inline]
+    fn entry_parts(&self, i: usize) -> NodeResult<(&'a [u8], u64, &'a [u8])> {
+        const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
+        let mut bytes = self.entries(i, i + 1)?;
+        let rest_len = varint::take(&mut bytes).ok_or(CUT)?;
+        let tag = varint::take(&mut bytes).ok_or(CUT)?;
+        let rest_len = usize::try_from(rest_len).map_err(|_| CUT)?;
+        let (rest, value) = bytes.split_at_checked(rest_len).ok_or(CUT)?;
+        if tag >> 2 != value.len() as u64 {
+            return Err(CUT);
+        }
+        Ok((rest, tag, value))
+    }
+
+    /// The key of entry `i` after the prefix.
+    #[inline]
+    pub(super) fn rest(&self, i: usize) -> NodeResult<&'a [u8]> {
+        if self.shape.children_at != self.shape.prefix_at {
+            return self.entries(i, i + 1);
+        }
+        Ok(self.entry_parts(i)?.0)
+    }
+
+    /// The child record `i` of an inner node.
+    #[inline]
+    pub(super) fn child(&self, i: usize) -> Child {
+        Child::decode(&self.children()[i])
+    }
+
+    /// The child records of an inner node; of a leaf, none.
+    #[inline]
+    pub(super) fn children(&self) -> &'a [[u8; CHILD_LEN]] {
+        self.bytes[self.shape.children_at as usize..self.shape.prefix_at as usize].as_chunks().0
+    }
+
+    /// Entries below the children before `i`.
+    pub(super) fn entries_before(&self, i: usize) -> u64 {
+        self.children()[..i]
+            .iter()
+            .fold(0, |sum: u64, child| sum.saturating_add(Child::decode(child).entries))
+    }
+
+    /// The first entry in `from..count` whose key is at or above `key`, and whether it is `key` itself.
+    #[inline]
+    pub(super) fn search_from(&self, from: usize, key: &[u8]) -> NodeResult<(usize, bool)> {
+        let prefix = self.prefix();
+        let (lead, rest) = key.split_at(prefix.len().min(key.len()));
+        match key::compare(lead, prefix) {
+            Ordering::Less => return Ok((from, false)),
+            Ordering::Greater => return Ok((self.count(), false)),
+            Ordering::Equal => {}
+        }
+        let head = key::head4(rest);
+        let heads = &self.heads()[from..];
+        let mut low = lower_bound(heads, head);
+        if low == heads.len() || u32::from_le_bytes(heads[low]) != head {
+            return Ok((from + low, false));
+        }
+        let mut high = low + 1;
+        if high < heads.len() && u32::from_le_bytes(heads[high]) == head {
+            high += upper_bound(&heads[high..], head);
+        }
+        while low < high {
+            let middle = (low + high) / 2;
+            match key::compare(self.rest(from + middle)?, rest) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok((from + middle, true)),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok((from + low, false))
+    }
+
+    /// The first entry whose key is at or above `key`, and whether it is `key` itself.
+    #[inline]
+    pub(super) fn search(&self, key: &[u8]) -> NodeResult<(usize, bool)> {
+        self.search_from(0, key)
+    }
+
+    /// The child of an inner node in whose range `key` lies. What is below all separators belongs to the first.
+    #[inline]
+    pub(super) fn child_index(&self, key: &[u8]) -> NodeResult<usize> {
+        let (index, found) = self.search(key)?;
+        Ok(if found { index } else { index.saturating_sub(1) })
+    }
+
+    /// Where entries begin: after the prefix.
+    pub(super) fn entries_at(&self) -> usize {
+        self.shape.entries_at as usize
+    }
+
+    /// The length that the page header says.
+    pub(super) fn declared_len(&self) -> usize {
+        u32_at(self.bytes, LEN_AT).map_or(0, |len| len as usize)
+    }
+
+    /// The merge that wrote the node.
+    pub(super) fn generation(&self) -> u64 {
+        self.bytes[GENERATION_AT..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Whether the reserved fields of the node and its children are zero.
+    pub(super) fn reserved_is_zero(&self) -> bool {
+        self.bytes[COUNT_AT + 2..PREFIX_LEN_AT] == [0; 2]
+            && self.children().iter().all(|child| child[12..16] == [0; 4])
+    }
+
+    /// Puts the key of entry `i` into `out`.
+    pub(super) fn key(&self, i: usize, out: &mut Vec<u8>) -> NodeResult<()> {
+        out.clear();
+        out.extend_from_slice(self.prefix());
+        out.extend_from_slice(self.rest(i)?);
+        Ok(())
+    }
+}

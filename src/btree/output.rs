@@ -1,0 +1,121 @@
+//! What a merge makes and makes obsolete: new pages, retired pages, figures.
+
+use super::node::{Fault, ValuePointer};
+use crate::codec::ids::PageId;
+use crate::error::{Error, Result};
+use crate::page::{HEADER_LEN, PageKind, PagePointer};
+use crate::segment::PartitionedStorageBackend;
+use crate::sync::Arc;
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MergeStats {
+    /// Operations applied.
+    pub(crate) entries_in: u64,
+    /// Entries in the leaves that were written.
+    pub(crate) entries_rewritten: u64,
+    pub(crate) pages_written: u64,
+    pub(crate) pages_retired: u64,
+    /// Subtrees, single leaves among them, that a range deletion covered whole.
+    pub(crate) subtrees_dropped: u64,
+}
+
+/// Says where the node is that `fault` was found in.
+#[cold]
+pub(super) fn locate(store: &PartitionedStorageBackend, pointer: PagePointer, fault: Fault) -> Error {
+    let error = Error::corruption(fault.0).of_family(store.family().0).on_page(pointer.page.0);
+    match store.file_offset(pointer.page) {
+        Some(offset) => error.at_offset(offset),
+        None => error,
+    }
+}
+
+pub(super) struct Output<'s> {
+    pub(super) store: &'s Arc<PartitionedStorageBackend>,
+    pub(super) generation: u64,
+    pub(super) written: Vec<(PageId, u32)>,
+    pub(super) retired: Vec<(PageId, u32)>,
+    pub(super) stats: MergeStats,
+    /// Pages that the family has: more than these cannot be retired.
+    page_limit: u64,
+}
+
+impl<'s> Output<'s> {
+    pub(super) fn new(store: &'s Arc<PartitionedStorageBackend>, generation: u64) -> Self {
+        Self {
+            store,
+            generation,
+            written: Vec::new(),
+            retired: Vec::new(),
+            stats: MergeStats::default(),
+            page_limit: store.space().pages_total,
+        }
+    }
+
+    /// Writes a node of `level` that takes at most `size` bytes; `fill` gets its page or run and returns its length.
+    pub(super) fn write_node(
+        &mut self,
+        level: u8,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<PagePointer> {
+        let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
+        self.write(kind, level, size, |bytes| Ok(fill(bytes)? as u64))
+    }
+
+    /// Writes `value` into a run of its own.
+    pub(super) fn write_value(&mut self, value: &[u8]) -> Result<ValuePointer> {
+        let len = u32::try_from(value.len()).expect("a value is shorter than 4 GiB");
+        let run = self.write(PageKind::Value, 0, HEADER_LEN + value.len(), |bytes| {
+            bytes[HEADER_LEN..][..value.len()].copy_from_slice(value);
+            Ok(u64::from(len))
+        })?;
+        Ok(ValuePointer { run, len })
+    }
+
+    fn write(
+        &mut self,
+        kind: PageKind,
+        level: u8,
+        size: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<u64>,
+    ) -> Result<PagePointer> {
+        let pages =
+            u32::try_from(size.div_ceil(self.store.page_size())).expect("a run has fewer than 2^32 pages");
+        let mut page = self.store.new_page(pages)?;
+        let len = fill(&mut page)?;
+        let pointer = self.store.publish(page, kind, level, self.generation, len)?;
+        self.written.push((pointer.page, pages));
+        self.stats.pages_written += u64::from(pages);
+        Ok(pointer)
+    }
+
+    /// The new tree does not reach this page or run.
+    pub(super) fn retire(&mut self, page: PageId, pages: u32) {
+        self.stats.pages_retired += u64::from(pages);
+        self.retired.push((page, pages));
+    }
+
+    /// Retires a node whose subtree is then walked. Pointers on disk that name a node many times over cannot
+    /// make that walk longer than the family has pages.
+    pub(super) fn retire_checked(&mut self, pointer: PagePointer) -> Result<()> {
+        if self.stats.pages_retired >= self.page_limit {
+            return Err(locate(self.store, pointer, Fault("a tree reaches a page twice")));
+        }
+        self.retire(pointer.page, pointer.pages);
+        Ok(())
+    }
+
+    /// The new tree does not reach this page or run, which this merge itself had written.
+    pub(super) fn discard(&mut self, page: PageId) {
+        let at = self.written.iter().rposition(|&(written, _)| written == page);
+        let run = self.written.swap_remove(at.expect("a page that is discarded was written"));
+        self.stats.pages_written -= u64::from(run.1);
+        self.store.abandon(&[run]);
+    }
+
+    /// The merge failed: nothing that it wrote stays.
+    pub(super) fn abandon(self) {
+        self.store.abandon(&self.written);
+    }
+}
