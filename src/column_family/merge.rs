@@ -51,7 +51,7 @@ impl Family {
             btree::merge(&tree, self.store(), &deletions, Newest::new(&tables).map(Ok), &options, &stop)?;
         Counters::add(&self.counters.entries_merged, outcome.stats.entries_in);
         self.count(&outcome);
-        self.install(outcome, through, &view.frozen, context.views);
+        self.install(outcome, through, &view.frozen, context.views)?;
         let bytes = tables.iter().map(|table| table.bytes()).sum();
         let took = started.elapsed();
         Counters::add(&self.counters.merges, 1);
@@ -86,8 +86,7 @@ impl Family {
         self.store().set_placement(false);
         let outcome = outcome?;
         self.count(&outcome);
-        self.install(outcome, through, &[], context.views);
-        Ok(())
+        self.install(outcome, through, &[], context.views)
     }
 
     fn count(&self, outcome: &MergeOutcome) {
@@ -102,9 +101,9 @@ impl Family {
         through: SequenceNumber,
         merged: &[Frozen],
         views: &ArcCell<View>,
-    ) {
+    ) -> Result<()> {
         let mut trees = self.trees.lock();
-        let version = trees.install(self.store(), outcome, through);
+        let version = trees.install(self.store(), outcome, through)?;
         views.update(|view| {
             // A dropped family has left the view; its readers keep the views that they hold.
             let Ok(old) = view.family(self.slot(), self.id()) else { return (view.clone(), ()) };
@@ -119,6 +118,7 @@ impl Family {
             (view.with(self.slot(), Some(Arc::new(new))), ())
         });
         trees.release(self.store());
+        Ok(())
     }
 
     /// Frees pages that readers have let go of.

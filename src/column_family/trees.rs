@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::btree::{MergeOutcome, Tree};
 use crate::codec::ids::{PageId, SequenceNumber};
+use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
@@ -40,24 +41,24 @@ impl Trees {
         self.merged_through
     }
 
-    /// Makes the outcome of a merge the current version.
+    /// Makes the outcome of a merge the current version. On an error nothing has changed, and what was written is abandoned.
     pub(crate) fn install(
         &mut self,
         store: &PartitionedStorageBackend,
         outcome: MergeOutcome,
         merged_through: SequenceNumber,
-    ) -> Arc<TreeVersion> {
+    ) -> Result<Arc<TreeVersion>> {
         assert!(
             merged_through >= self.merged_through,
             "a merge through {merged_through} follows one through {}",
             self.merged_through
         );
-        store.install(&outcome.written, &outcome.retired);
+        store.install(&outcome.written, &outcome.retired).inspect_err(|_| store.abandon(&outcome.written))?;
         let version = Arc::new(TreeVersion { tree: outcome.tree });
         let old = std::mem::replace(&mut self.current, Arc::clone(&version));
         self.old.push_back(Retired { version: old, pages: outcome.retired });
         self.merged_through = merged_through;
-        version
+        Ok(version)
     }
 
     /// Frees the pages of old versions that nobody reads any more, oldest first: what a version's successor

@@ -45,7 +45,9 @@ impl<'a> EntryRef<'a> {
         key: &[u8],
         value: &[u8],
     ) -> Self {
-        assert!(key.len() <= MAX_KEY_LEN, "a key of {} bytes, of {MAX_KEY_LEN} at most", key.len());
+        // The bound of a range may be the longest key and a zero byte: the key right behind it.
+        let most = MAX_KEY_LEN + usize::from(kind == EntryKind::RangeDelete);
+        assert!(key.len() <= most, "a key of {} bytes, of {most} at most", key.len());
         let value_len = u32::try_from(value.len()).expect("a value is no longer than 4 GiB - 1 byte");
         let size = size_of::<EntryHeader>() + key.len() + value.len();
         let start = bump.allocate(arena, size, align_of::<EntryHeader>()).cast::<EntryHeader>();

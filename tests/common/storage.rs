@@ -1,0 +1,207 @@
+//! A disk in memory that a test can copy at one instant, and make fail.
+
+use std::io;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use peristyle::{FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
+
+/// The error number of a failed disk.
+const EIO: i32 = 5;
+
+/// What a planned failure strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strike {
+    /// Writes into files: half of the bytes arrive.
+    Write,
+    /// Syncs of files and directories.
+    Sync,
+    /// Reads.
+    Read,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    /// Calls until the one that fails; negative: none does.
+    left: AtomicI64,
+    /// Whether all later ones fail, too.
+    lasting: std::sync::atomic::AtomicBool,
+    /// Calls that failed.
+    struck: AtomicI64,
+    /// Calls in all.
+    calls: AtomicI64,
+}
+
+impl Plan {
+    fn check(&self) -> io::Result<()> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        if left == 0 || left < 0 && self.lasting.load(Ordering::SeqCst) {
+            self.struck.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Held for reading by every change to the disk, for writing while it is copied.
+    changing: RwLock<()>,
+    writes: Plan,
+    syncs: Plan,
+    reads: Plan,
+}
+
+/// A directory in memory; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct TestStorage {
+    memory: MemoryStorage,
+    shared: Arc<Shared>,
+}
+
+impl TestStorage {
+    pub(crate) fn new() -> Self {
+        Self::over(MemoryStorage::new())
+    }
+
+    pub(crate) fn over(memory: MemoryStorage) -> Self {
+        let plan = || Plan { left: AtomicI64::new(-1), ..Plan::default() };
+        let shared = Shared { changing: RwLock::new(()), writes: plan(), syncs: plan(), reads: plan() };
+        Self { memory, shared: Arc::new(shared) }
+    }
+
+    fn plan(&self, strike: Strike) -> &Plan {
+        match strike {
+            Strike::Write => &self.shared.writes,
+            Strike::Sync => &self.shared.syncs,
+            Strike::Read => &self.shared.reads,
+        }
+    }
+
+    /// Lets the call after `calls` more ones fail, and, if `lasting`, all after it.
+    pub(crate) fn fail(&self, strike: Strike, calls: u32, lasting: bool) {
+        let plan = self.plan(strike);
+        plan.lasting.store(lasting, Ordering::SeqCst);
+        plan.left.store(i64::from(calls), Ordering::SeqCst);
+    }
+
+    /// Number of calls that were made to fail.
+    pub(crate) fn struck(&self, strike: Strike) -> i64 {
+        self.plan(strike).struck.load(Ordering::SeqCst)
+    }
+
+    /// Number of calls so far.
+    pub(crate) fn calls(&self, strike: Strike) -> i64 {
+        self.plan(strike).calls.load(Ordering::SeqCst)
+    }
+
+    /// Nothing fails any more.
+    pub(crate) fn heal(&self) {
+        for plan in [&self.shared.writes, &self.shared.syncs, &self.shared.reads] {
+            plan.lasting.store(false, Ordering::SeqCst);
+            plan.left.store(-1, Ordering::SeqCst);
+        }
+    }
+
+    /// What a process killed at this instant leaves behind, and no lock.
+    pub(crate) fn copy(&self) -> Self {
+        let _still = self.shared.changing.write().unwrap();
+        let copy = MemoryStorage::new();
+        for directory in ["", "wal"] {
+            let Ok(names) = self.memory.list(directory) else { continue };
+            copy.create_directory(directory).unwrap();
+            for name in names {
+                let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+                let file = self.memory.open(&path, FileMode::Read).unwrap();
+                let mut bytes = vec![0; file.len().unwrap() as usize];
+                file.read_at(&mut bytes, 0).unwrap();
+                copy.open(&path, FileMode::Create).unwrap().write_at(&bytes, 0).unwrap();
+            }
+        }
+        Self::over(copy)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&MemoryStorage) -> io::Result<T>) -> io::Result<T> {
+        let _changing = self.shared.changing.read().unwrap();
+        change(&self.memory)
+    }
+}
+
+impl StorageBackend for TestStorage {
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.change(|memory| memory.open(path, mode))?;
+        Ok(Arc::new(TestFile { file, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.memory.list(directory)
+    }
+
+    fn create_directory(&self, directory: &str) -> io::Result<()> {
+        self.change(|memory| memory.create_directory(directory))
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.shared.syncs.check()?;
+        self.memory.sync_directory(directory)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|memory| memory.rename(from, to))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.change(|memory| memory.remove(path))
+    }
+
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        self.memory.lock(path, shared)
+    }
+}
+
+#[derive(Debug)]
+struct TestFile {
+    file: Arc<dyn StorageFile>,
+    shared: Arc<Shared>,
+}
+
+impl StorageFile for TestFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.shared.reads.check()?;
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let _changing = self.shared.changing.read().unwrap();
+        if let Err(error) = self.shared.writes.check() {
+            self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(error);
+        }
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.shared.syncs.check()?;
+        self.file.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _changing = self.shared.changing.read().unwrap();
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _changing = self.shared.changing.read().unwrap();
+        self.file.allocate(offset, len)
+    }
+
+    fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _changing = self.shared.changing.read().unwrap();
+        self.file.deallocate(offset, len)
+    }
+}

@@ -1,0 +1,591 @@
+//! A database and a model of it, to which operations are applied side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+
+use peristyle::{
+    ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyOptions,
+    FamilySnapshot, Snapshot, WriteBatch,
+};
+
+use super::operation::{Content, End, Key, Operation, Step, Write, bounds};
+use super::storage::TestStorage;
+use super::{assert_clean, failure};
+
+/// The most families, snapshots and cursors that a world holds at once.
+const MAX_FAMILIES: usize = 6;
+const MAX_SNAPSHOTS: usize = 4;
+const MAX_CURSORS: usize = 3;
+
+/// A family as it should be.
+pub(crate) type Entries = BTreeMap<Vec<u8>, Arc<[u8]>>;
+
+/// Where the database lives.
+pub(crate) enum Place {
+    Memory(TestStorage),
+    Files(tempfile::TempDir),
+}
+
+impl Place {
+    pub(crate) fn memory() -> Self {
+        Self::Memory(TestStorage::new())
+    }
+
+    pub(crate) fn files() -> Self {
+        Self::Files(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self, builder: &DatabaseBuilder) -> ColumnFamilyDatabase {
+        match self {
+            Self::Memory(storage) => builder.clone().storage(storage.clone()).open("memory").unwrap(),
+            Self::Files(directory) => builder.clone().open(directory.path().join("database")).unwrap(),
+        }
+    }
+
+    /// The place as a process killed now would leave it, if that can be had.
+    fn killed(&self) -> Option<Self> {
+        match self {
+            Self::Memory(storage) => Some(Self::Memory(storage.copy())),
+            Self::Files(_) => None,
+        }
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Files(directory) => Some(directory.path()),
+        }
+    }
+}
+
+struct Known {
+    name: String,
+    handle: ColumnFamily,
+    entries: Entries,
+}
+
+struct HeldSnapshot {
+    snapshot: Snapshot,
+    families: Vec<(ColumnFamily, Entries)>,
+}
+
+/// Where a cursor should stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Nowhere,
+    Before,
+    On(usize),
+    After,
+}
+
+struct HeldCursor {
+    cursor: Cursor,
+    entries: Vec<(Vec<u8>, Arc<[u8]>)>,
+    stand: Stand,
+}
+
+/// A database, its model, and what is held of it.
+pub(crate) struct World {
+    place: Place,
+    builder: DatabaseBuilder,
+    db: Option<ColumnFamilyDatabase>,
+    families: Vec<Known>,
+    snapshots: Vec<HeldSnapshot>,
+    cursors: [Option<HeldCursor>; MAX_CURSORS],
+    /// Whether something was written that no log holds since everything was flushed.
+    unlogged: bool,
+}
+
+fn family_name(number: u8) -> String {
+    match number {
+        0 => "é".repeat(127) + "x",
+        1 => " ".into(),
+        _ => format!("family {number}"),
+    }
+}
+
+/// The model's half-open walk over a range that may be empty or upside down.
+fn within<'a>(
+    entries: &'a Entries,
+    range: &'a (Bound<Vec<u8>>, Bound<Vec<u8>>),
+) -> impl DoubleEndedIterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)> {
+    entries.iter().filter(|(key, _)| range.contains(*key))
+}
+
+/// Names an entry in a message without printing a long one.
+fn brief(bytes: &[u8]) -> String {
+    match bytes.len() {
+        0..=64 => format!("{:?}", bytes.escape_ascii().to_string()),
+        len => format!("{:?}... ({len} bytes)", bytes[..32].escape_ascii().to_string()),
+    }
+}
+
+#[track_caller]
+fn assert_bytes(found: &[u8], expected: &[u8], what: &str) {
+    assert!(found == expected, "{what}: found {}, expected {}", brief(found), brief(expected));
+}
+
+#[track_caller]
+fn assert_value(found: Option<&[u8]>, expected: Option<&Arc<[u8]>>, key: &[u8]) {
+    let expected = expected.map(|value| &value[..]);
+    assert!(
+        found == expected,
+        "value of {}: found {:?}, expected {:?}",
+        brief(key),
+        found.map(brief),
+        expected.map(brief)
+    );
+}
+
+#[track_caller]
+fn assert_entry(found: Option<(Vec<u8>, peristyle::Value)>, expected: Option<(&Vec<u8>, &Arc<[u8]>)>) {
+    match (found, expected) {
+        (None, None) => {}
+        (Some((key, value)), Some((expected_key, expected_value))) => {
+            assert_bytes(&key, expected_key, "key");
+            assert_value(Some(&value), Some(expected_value), &key);
+        }
+        (found, expected) => panic!(
+            "found {:?}, expected {:?}",
+            found.map(|(key, _)| brief(&key)),
+            expected.map(|(key, _)| brief(key))
+        ),
+    }
+}
+
+/// Compares everything that a family's moment tells with the model.
+#[track_caller]
+pub(crate) fn assert_same(moment: &FamilySnapshot, entries: &Entries) {
+    assert_eq!(moment.len().unwrap(), entries.len() as u64, "number of entries");
+    assert_eq!(moment.is_empty().unwrap(), entries.is_empty());
+    let mut forward = moment.iter();
+    for expected in entries {
+        assert_entry(forward.next().transpose().unwrap(), Some(expected));
+    }
+    assert_entry(forward.next().transpose().unwrap(), None);
+    let mut backward = moment.iter();
+    for expected in entries.iter().rev() {
+        assert_entry(backward.next_back().transpose().unwrap(), Some(expected));
+    }
+    assert_entry(backward.next_back().transpose().unwrap(), None);
+    for (key, value) in entries {
+        assert_value(moment.get(key).unwrap().as_deref(), Some(value), key);
+        assert!(moment.contains_key(key).unwrap(), "{} is not contained", brief(key));
+    }
+}
+
+impl World {
+    /// A database with two families.
+    pub(crate) fn new(place: Place, builder: DatabaseBuilder) -> Self {
+        let db = place.open(&builder);
+        let cursors = [const { None }; MAX_CURSORS];
+        let mut world = Self {
+            place,
+            builder,
+            db: Some(db),
+            families: Vec::new(),
+            snapshots: Vec::new(),
+            cursors,
+            unlogged: false,
+        };
+        for name in 0..2 {
+            world.apply(&Operation::Create { name, fill: 100 });
+        }
+        world
+    }
+
+    pub(crate) fn db(&self) -> &ColumnFamilyDatabase {
+        self.db.as_ref().expect("the database is open between operations")
+    }
+
+    fn index(&self, number: u8) -> Option<usize> {
+        (number as usize).checked_rem(self.families.len())
+    }
+
+    fn note(&mut self, durability: Durability) {
+        self.unlogged |= durability == Durability::None;
+    }
+
+    /// Applies one operation to both, and compares what they say.
+    pub(crate) fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Put(..)
+            | Operation::Delete(..)
+            | Operation::DeleteRange(..)
+            | Operation::Batch(..)
+            | Operation::Fill { .. }
+            | Operation::Erode { .. } => self.write(operation),
+            Operation::Get(..)
+            | Operation::MultiGet(..)
+            | Operation::Measure(_)
+            | Operation::Walk(..)
+            | Operation::Prefix(..) => self.read(operation),
+            Operation::Cursor { slot, family, anew, steps } => self.walk_cursor(*slot, *family, *anew, steps),
+            Operation::Snapshot | Operation::Compare(_) | Operation::Release(_) => self.hold(operation),
+            Operation::Create { .. } | Operation::Rename { .. } | Operation::DropFamily(_) => {
+                self.change(operation);
+            }
+            _ => self.keep(operation),
+        }
+    }
+
+    /// Compares everything with the model, and verifies the database.
+    pub(crate) fn check(&self) {
+        let mut names: Vec<_> = self.families.iter().map(|known| known.name.clone()).collect();
+        names.sort_unstable();
+        assert_eq!(self.db().column_family_names(), names);
+        for known in &self.families {
+            assert_same(&known.handle.snapshot().unwrap(), &known.entries);
+        }
+        for held in &self.snapshots {
+            held.check();
+        }
+        assert_clean(self.db());
+    }
+
+    fn write(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Put(family, key, content, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                self.note(*durability);
+                let known = &mut self.families[index];
+                let (key, value) = (key.bytes(), content.bytes());
+                known.handle.put_with(&key, &value, *durability).unwrap();
+                known.entries.insert(key, value.into());
+            }
+            Operation::Delete(family, key, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                self.note(*durability);
+                let known = &mut self.families[index];
+                known.handle.delete_with(key.bytes(), *durability).unwrap();
+                known.entries.remove(&key.bytes());
+            }
+            Operation::DeleteRange(family, range, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                self.note(*durability);
+                let known = &mut self.families[index];
+                let range = bounds(range);
+                known.handle.delete_range_with(range.clone(), *durability).unwrap();
+                known.entries.retain(|key, _| !range.contains(key));
+            }
+            Operation::Batch(writes, durability) => {
+                self.note(*durability);
+                self.write_batch(writes, *durability);
+            }
+            Operation::Fill { family, start, count, step, content } => {
+                let put = |n: u32| {
+                    let content = Content { seed: content.seed.wrapping_add(n as u8), ..*content };
+                    Write::Put(*family, number_key(n), content)
+                };
+                let numbers = (0..u32::from(*count)).map(|n| start + n * u32::from(*step));
+                let writes: Vec<_> = numbers.map(put).collect();
+                self.write_batch(&writes, Durability::Buffered);
+            }
+            Operation::Erode { family, start, count, step } => {
+                for n in 0..u32::from(*count) {
+                    let key = number_key(start + n * u32::from(*step));
+                    self.write(&Operation::Delete(*family, key, Durability::Buffered));
+                }
+            }
+            _ => unreachable!("{operation:?} writes nothing"),
+        }
+    }
+
+    fn write_batch(&mut self, writes: &[Write], durability: Durability) {
+        if self.families.is_empty() {
+            return;
+        }
+        let mut batch = WriteBatch::new();
+        for write in writes {
+            let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
+            let index = *family as usize % self.families.len();
+            let Known { handle, entries, .. } = &mut self.families[index];
+            match write {
+                Write::Put(_, key, content) => {
+                    let (key, value) = (key.bytes(), content.bytes());
+                    batch.put(handle, &key, &value);
+                    entries.insert(key, value.into());
+                }
+                Write::Delete(_, key) => {
+                    batch.delete(handle, key.bytes());
+                    entries.remove(&key.bytes());
+                }
+                Write::DeleteRange(_, range) => {
+                    let range = bounds(range);
+                    batch.delete_range(handle, range.clone());
+                    entries.retain(|key, _| !range.contains(key));
+                }
+            }
+        }
+        self.db().write_with(&batch, durability).unwrap();
+    }
+
+    fn read(&self, operation: &Operation) {
+        let (Operation::Get(family, _)
+        | Operation::MultiGet(family, _)
+        | Operation::Measure(family)
+        | Operation::Walk(family, ..)
+        | Operation::Prefix(family, _)) = operation
+        else {
+            unreachable!("{operation:?} reads nothing")
+        };
+        let Some(index) = self.index(*family) else { return };
+        let Known { handle, entries, .. } = &self.families[index];
+        match operation {
+            Operation::Get(_, key) => {
+                let key = key.bytes();
+                assert_value(handle.get(&key).unwrap().as_deref(), entries.get(&key), &key);
+                assert_eq!(handle.contains_key(&key).unwrap(), entries.contains_key(&key));
+            }
+            Operation::MultiGet(_, keys) => {
+                let keys: Vec<_> = keys.iter().map(Key::bytes).collect();
+                let values = handle.multi_get(&keys).unwrap();
+                assert_eq!(values.len(), keys.len());
+                for (key, value) in keys.iter().zip(values) {
+                    assert_value(value.as_deref(), entries.get(key), key);
+                }
+            }
+            Operation::Measure(_) => {
+                assert_eq!(handle.len().unwrap(), entries.len() as u64, "number of entries");
+                assert_eq!(handle.is_empty().unwrap(), entries.is_empty());
+                assert_entry(handle.first().unwrap(), entries.first_key_value());
+                assert_entry(handle.last().unwrap(), entries.last_key_value());
+            }
+            Operation::Walk(_, range, turns) => {
+                let range = bounds(range);
+                let mut iter = handle.range(range.clone()).unwrap();
+                let mut model = within(entries, &range);
+                for from_back in turns {
+                    let (found, expected) = if *from_back {
+                        (iter.next_back(), model.next_back())
+                    } else {
+                        (iter.next(), model.next())
+                    };
+                    assert_entry(found.transpose().unwrap(), expected);
+                }
+                for expected in model {
+                    assert_entry(iter.next().transpose().unwrap(), Some(expected));
+                }
+                assert_entry(iter.next_back().transpose().unwrap(), None);
+                assert_entry(iter.next().transpose().unwrap(), None);
+            }
+            Operation::Prefix(_, key) => {
+                let prefix = key.bytes();
+                let mut iter = handle.prefix(&prefix).unwrap();
+                for expected in entries.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+                    assert_entry(iter.next().transpose().unwrap(), Some(expected));
+                }
+                assert_entry(iter.next().transpose().unwrap(), None);
+            }
+            _ => {}
+        }
+    }
+
+    fn walk_cursor(&mut self, slot: u8, family: u8, anew: bool, steps: &[Step]) {
+        let slot = slot as usize % MAX_CURSORS;
+        if anew || self.cursors[slot].is_none() {
+            let Some(index) = self.index(family) else { return };
+            let known = &self.families[index];
+            let entries = known.entries.iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
+            let cursor = known.handle.cursor().unwrap();
+            self.cursors[slot] = Some(HeldCursor { cursor, entries, stand: Stand::Nowhere });
+        }
+        let Some(held) = &mut self.cursors[slot] else { return };
+        steps.iter().for_each(|step| held.step(step));
+    }
+
+    fn hold(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Snapshot if self.snapshots.len() < MAX_SNAPSHOTS => {
+                let families =
+                    self.families.iter().map(|known| (known.handle.clone(), known.entries.clone()));
+                let families = families.collect();
+                self.snapshots.push(HeldSnapshot { snapshot: self.db().snapshot().unwrap(), families });
+            }
+            Operation::Compare(number) if !self.snapshots.is_empty() => {
+                self.snapshots[*number as usize % self.snapshots.len()].check();
+            }
+            Operation::Release(number) if !self.snapshots.is_empty() => {
+                let index = *number as usize % self.snapshots.len();
+                self.snapshots.remove(index);
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Create { name, fill } => {
+                let name = family_name(*name);
+                let options = FamilyOptions::default().page_fill(*fill);
+                let exists = self.families.iter().any(|known| known.name == name);
+                if exists {
+                    failure(self.db().create_column_family(&name, options), ErrorKind::FamilyExists);
+                } else if self.families.len() < MAX_FAMILIES {
+                    let handle = self.db().create_column_family(&name, options).unwrap();
+                    assert_eq!(handle.name(), name);
+                    self.families.push(Known { name, handle, entries: Entries::new() });
+                }
+            }
+            Operation::Rename { family, name } => {
+                let Some(index) = self.index(*family) else { return };
+                let name = family_name(*name);
+                let from = self.families[index].name.clone();
+                let taken = from != name && self.families.iter().any(|known| known.name == name);
+                let outcome = self.db().rename_column_family(&from, &name);
+                if taken {
+                    failure(outcome, ErrorKind::FamilyExists);
+                } else {
+                    outcome.unwrap();
+                    assert_eq!(self.families[index].handle.name(), name);
+                    self.families[index].name = name;
+                }
+            }
+            Operation::DropFamily(family) => {
+                let Some(index) = self.index(*family) else { return };
+                let known = self.families.remove(index);
+                self.db().drop_column_family(&known.name).unwrap();
+                failure(known.handle.get("key"), ErrorKind::FamilyDropped);
+                failure(known.handle.put("key", "value"), ErrorKind::FamilyDropped);
+                failure(self.db().column_family(&known.name), ErrorKind::FamilyNotFound);
+            }
+            _ => unreachable!("{operation:?} changes no family"),
+        }
+    }
+
+    fn keep(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Sync => self.db().sync().unwrap(),
+            Operation::Flush => self.flush(),
+            Operation::FlushFamily(family) => {
+                let Some(index) = self.index(*family) else { return };
+                self.db().flush_column_family(&self.families[index].handle).unwrap();
+            }
+            Operation::Checkpoint => self.db().checkpoint().unwrap(),
+            Operation::Compact => {
+                self.db().compact().unwrap();
+            }
+            Operation::CompactFamily(family) => {
+                let Some(index) = self.index(*family) else { return };
+                self.db().compact_column_family(&self.families[index].handle).unwrap();
+            }
+            Operation::Verify => assert_clean(self.db()),
+            Operation::Reopen(end) => self.reopen(*end),
+            _ => unreachable!("{operation:?} keeps nothing"),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.db().flush().unwrap();
+        self.unlogged = false;
+        for known in &self.families {
+            let properties = self.db().family_properties(&known.handle).unwrap();
+            assert_eq!(properties.entries_in_memtables, 0, "a flush left something in memory");
+            assert_eq!(properties.entries_in_tree, known.entries.len() as u64);
+        }
+    }
+
+    /// Ends the database and opens it again. What is held of the old one is given back.
+    fn reopen(&mut self, end: End) {
+        if end == End::Kill && self.unlogged {
+            self.flush();
+        }
+        let names: BTreeSet<_> = self.families.iter().map(|known| known.name.clone()).collect();
+        let place = if end == End::Kill { self.place.killed() } else { None };
+        let entries: Vec<_> = std::mem::take(&mut self.families)
+            .into_iter()
+            .map(|known| (known.name, known.handle.id(), known.entries))
+            .collect();
+        let db = self.db.take().expect("the database is open between operations");
+        for held in self.snapshots.drain(..) {
+            held.check();
+        }
+        self.cursors = [const { None }; MAX_CURSORS];
+        match end {
+            End::Close => db.close().unwrap(),
+            End::Drop | End::Kill => drop(db),
+        }
+        if let Some(place) = place {
+            self.place = place;
+        }
+        let db = self.place.open(&self.builder);
+        if end == End::Close {
+            assert_eq!(db.recovery_report().records_applied, 0, "a closed database was replayed");
+        }
+        assert_eq!(db.column_family_names().into_iter().collect::<BTreeSet<_>>(), names);
+        for (name, id, entries) in entries {
+            let handle = db.column_family(&name).unwrap();
+            assert_eq!(handle.id(), id);
+            assert_same(&handle.snapshot().unwrap(), &entries);
+            self.families.push(Known { name, handle, entries });
+        }
+        self.db = Some(db);
+        self.unlogged = false;
+    }
+}
+
+fn number_key(number: u32) -> Key {
+    Key { head: number.to_be_bytes().to_vec(), stretch: 0, tail: Vec::new() }
+}
+
+impl HeldSnapshot {
+    #[track_caller]
+    fn check(&self) {
+        for (handle, entries) in &self.families {
+            assert_same(&self.snapshot.column_family(handle).unwrap(), entries);
+        }
+    }
+}
+
+impl HeldCursor {
+    fn step(&mut self, step: &Step) {
+        let last = self.entries.len().checked_sub(1);
+        let on = |index: Option<usize>, none: Stand| index.map_or(none, Stand::On);
+        let first = (!self.entries.is_empty()).then_some(0);
+        let (moved, stand) = match step {
+            Step::First => (self.cursor.first(), on(first, Stand::After)),
+            Step::Last => (self.cursor.last(), on(last, Stand::Before)),
+            Step::Seek(key) => {
+                let key = key.bytes();
+                let index = self.entries.partition_point(|(entry, _)| *entry < key);
+                let index = (index < self.entries.len()).then_some(index);
+                (self.cursor.seek(&key), on(index, Stand::After))
+            }
+            Step::SeekForPrev(key) => {
+                let key = key.bytes();
+                let index = self.entries.partition_point(|(entry, _)| *entry <= key).checked_sub(1);
+                (self.cursor.seek_for_prev(&key), on(index, Stand::Before))
+            }
+            Step::Next => {
+                let stand = match self.stand {
+                    Stand::Nowhere | Stand::Before => on(first, Stand::After),
+                    Stand::On(index) if Some(index) == last => Stand::After,
+                    Stand::On(index) => Stand::On(index + 1),
+                    Stand::After => Stand::After,
+                };
+                (self.cursor.next(), stand)
+            }
+            Step::Prev => {
+                let stand = match self.stand {
+                    Stand::Nowhere | Stand::After => on(last, Stand::Before),
+                    Stand::On(index) => on(index.checked_sub(1), Stand::Before),
+                    Stand::Before => Stand::Before,
+                };
+                (self.cursor.prev(), stand)
+            }
+        };
+        self.stand = stand;
+        let valid = matches!(stand, Stand::On(_));
+        assert_eq!(moved.unwrap(), valid, "{step:?} should lead to {stand:?}");
+        assert_eq!(self.cursor.is_valid(), valid);
+        let (key, value): (&[u8], &[u8]) = match stand {
+            Stand::On(index) => (&self.entries[index].0, &self.entries[index].1),
+            _ => (&[], &[]),
+        };
+        assert_bytes(self.cursor.key(), key, "key under the cursor");
+        assert_bytes(self.cursor.value().unwrap(), value, "value under the cursor");
+        assert_bytes(&self.cursor.owned_value().unwrap(), value, "value under the cursor");
+    }
+}
