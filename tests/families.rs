@@ -270,7 +270,7 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
             let path = &path;
             scope.spawn(move || {
                 for (n, family) in families.iter().enumerate().skip(thread) {
-                    assert_eq!(family.iter().unwrap().count(), 6);
+                    assert!((6..=7).contains(&family.iter().unwrap().map(|entry| entry.unwrap()).count()));
                     if n % 5 == thread {
                         family.put("another", [n as u8; 3000]).unwrap();
                     }

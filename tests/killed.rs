@@ -157,7 +157,7 @@ fn play_child(role: &str) {
                 }
                 db.write_with(&batch, Durability::None).unwrap();
                 say("held", 0, n);
-                if n % 40 == 0 {
+                if n % 300 == 0 {
                     db.flush().unwrap();
                     say("flushed", 0, n);
                 }
@@ -219,7 +219,7 @@ fn listen_and_kill(test: &str, known: &Known, path: &Path, random: &mut Random) 
         // While it opens. The time is not waited for anything: it makes the moment random.
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
     } else {
-        for line in lines.by_ref().take(1 + random.below(600) as usize) {
+        for line in lines.by_ref().take(1 + random.below(1500) as usize) {
             hear(&line.unwrap());
         }
     }
@@ -313,10 +313,9 @@ impl Known {
             assert_eq!(*families, FAMILIES, "the unlogged batch {key:?} is torn");
         }
         if let Some(flushed) = flushed {
-            assert!(
-                places.contains_key(&key(UNLOGGED.into(), flushed)[..]),
-                "flushed batch {flushed} is lost"
-            );
+            // Unless a later one, which then is there, deleted it.
+            let newest = places.keys().next_back().map(|key| key.to_vec());
+            assert!(newest >= Some(key(UNLOGGED.into(), flushed)), "flushed batch {flushed} is lost: {newest:?}");
         }
         // One that was under way may be there or not: its number is not used again.
         self.resume.unlogged = self.resume.unlogged.max(held.unwrap_or(0)) + 1;
