@@ -144,7 +144,7 @@ proptest! {
     fn forged_nodes_are_survived(
         forgeries in prop::collection::vec(
             (0..3u8, prop::array::uniform2(any::<usize>()), prop::collection::vec(change(), 1..4)),
-            if cfg!(miri) { 2 } else { 600 },
+            if cfg!(miri) { 2 } else { 200 },
         ),
     ) {
         let harness = sound();
@@ -167,23 +167,23 @@ fn every_changed_byte_of_a_node_is_reported_or_is_part_of_a_key_or_value() {
     assert_eq!(harness.tree.height, 2);
     for level in 0..2 {
         for at in (HEADER_LEN..4096).step_by(if cfg!(miri) { 500 } else { 3 }) {
-            let mut free = false;
+            let (mut in_entries, mut unused) = (false, false);
             let tree = forged(&harness, level, &[1], |bytes| {
                 let node = Node::open(bytes, level).unwrap();
-                let entries = node.entries_at() - node.prefix().len()..node.offset(node.count());
-                free = entries.contains(&at);
+                // Publishing zeroes what lies behind the entries.
+                unused = at >= node.offset(node.count());
+                in_entries = at >= node.entries_at() - node.prefix().len();
                 bytes[at] ^= 0x10;
             });
             let report = tree.check(&harness.store, &super::CheckOptions::default());
-            let reported = !report.faults.is_empty();
-            // A separator may be any that divides; the bytes of a key or a value may be any that are in order.
-            let other = || {
-                level > 0
-                    || harness.model.iter().any(|(key, value)| {
-                        get(&tree, &harness.store, key).ok().flatten().as_ref() != Some(value)
-                    })
+            let reads_otherwise = || {
+                harness.model.iter().any(|(key, value)| {
+                    get(&tree, &harness.store, key).ok().flatten().as_ref() != Some(value)
+                })
             };
-            assert!(reported || free && other(), "byte {at} of a node of level {level}");
+            // A separator may be any that divides; the bytes of a key or a value may be any that are in order.
+            let harmless = unused || in_entries && (level > 0 || reads_otherwise());
+            assert!(!report.faults.is_empty() || harmless, "byte {at} of a node of level {level}");
         }
     }
 }

@@ -30,13 +30,13 @@ mod search;
 mod split_key;
 mod tree;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod forgery_tests;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod merge_tests;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod model_tests;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod testing;
 
 pub(crate) use builder::MergeOptions;

@@ -27,7 +27,7 @@ pub(super) fn upper_bound(heads: &[[u8; 4]], head: u32) -> usize {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -53,9 +53,7 @@ impl Trees {
             "a merge through {merged_through} follows one through {}",
             self.merged_through
         );
-        store
-            .install(&outcome.written, &outcome.retired)
-            .inspect_err(|_| store.abandon(&outcome.written))?;
+        store.install(&outcome.written, &outcome.retired).inspect_err(|_| store.abandon(&outcome.written))?;
         let version = Arc::new(TreeVersion { tree: outcome.tree });
         let old = std::mem::replace(&mut self.current, Arc::clone(&version));
         self.old.push_back(Retired { version: old, pages: outcome.retired });

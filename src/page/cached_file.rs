@@ -26,8 +26,9 @@ use crate::sync::{Arc, Mutex};
 
 /// How much memory a family's pages may take.
 ///
-/// The read budget is kept to the byte, save that no cache has room for fewer than [`LEAST_FRAMES`](PagedCachedFile::LEAST_FRAMES)
-/// pages. The write buffer may exceed its budget by the page or run that makes it write itself out.
+/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: a cache with room for
+/// fewer than [`LEAST_FRAMES`](PagedCachedFile::LEAST_FRAMES) pages, the page or run that makes the write buffer write itself
+/// out, and written pages whose evicted predecessors wait for their readers, for as long as those read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheBudgets {
     /// Bytes of clean pages and runs.
@@ -554,5 +555,11 @@ impl PagedCachedFile {
             bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
             bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
         }
+    }
+
+    /// Holds every lock of this family.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn lock_all(&self) -> impl Sized + '_ {
+        (self.turn.lock(), self.buffer.lock(), self.clock.lock())
     }
 }

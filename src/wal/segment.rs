@@ -142,7 +142,7 @@ pub(super) struct Segment {
 const SMALL_RECORD: usize = 512;
 /// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for the
 /// one system call.
-const MAPPED_RECORD: u64 = 32 << 10;
+const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
     pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {

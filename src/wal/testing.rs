@@ -81,6 +81,20 @@ struct State {
     failing_syncs: bool,
     failing_writes: bool,
     sync_takes: std::time::Duration,
+    /// Changes until the power fails.
+    powered_for: Option<u64>,
+}
+
+impl State {
+    /// One change to the disk, unless the power has failed.
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.powered_for {
+            Some(0) => return Err(io::Error::other("the power has failed")),
+            Some(changes) => *changes -= 1,
+            None => {}
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -104,6 +118,11 @@ impl Disk {
 
     pub(super) fn fail_writes(&self, fail: bool) {
         self.state.lock().failing_writes = fail;
+    }
+
+    /// Lets the power fail after so many changes: everything fails from then on.
+    pub(super) fn power_for(&self, changes: u64) {
+        self.state.lock().powered_for = Some(changes);
     }
 
     /// Lets every sync of a file take at least this long.
@@ -203,6 +222,7 @@ impl StorageBackend for Disk {
     fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
         let mut state = self.state.lock();
         if mode == FileMode::Create {
+            state.step()?;
             if state.names.contains_key(path) {
                 return Err(ErrorKind::AlreadyExists.into());
             }
@@ -227,6 +247,7 @@ impl StorageBackend for Disk {
 
     fn sync_directory(&self, _directory: &str) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         if state.failing_syncs {
             return Err(io::Error::other("the directory's sync was made to fail"));
         }
@@ -237,6 +258,7 @@ impl StorageBackend for Disk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         if !state.names.contains_key(from) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -248,6 +270,7 @@ impl StorageBackend for Disk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         if !state.names.contains_key(path) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -277,9 +300,12 @@ impl StorageFile for DiskFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.disk.state.lock().failing_writes {
+        let mut state = self.disk.state.lock();
+        state.step()?;
+        if state.failing_writes {
             return Err(io::Error::other("the write was made to fail"));
         }
+        drop(state);
         let write = Write { offset, bytes: bytes.to_vec() };
         let mut inode = self.inode.lock();
         apply(&mut inode.content, &write);
@@ -290,6 +316,7 @@ impl StorageFile for DiskFile {
     fn sync(&self) -> io::Result<()> {
         let (failing, time) = {
             let mut state = self.disk.state.lock();
+            state.step()?;
             state.syncs += 1;
             (state.failing_syncs, state.sync_takes)
         };

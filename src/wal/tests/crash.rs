@@ -5,6 +5,7 @@ use crate::wal::testing::Random;
 
 /// What a database would know: everything appended, the number up to which it was acknowledged as durable, and its
 /// superblock, with the number up to which it no longer needs the log.
+#[derive(Clone)]
 struct Run {
     appended: Records,
     durable: u64,
@@ -28,60 +29,73 @@ fn random_run(seed: u64) {
     let mut random = Random::new(seed);
     let mut disk = Disk::new();
     let mut run = Run { appended: Records::new(), durable: 0, checkpointed: 0, mark: LogMark::default() };
-    let options = LogOptions { first_segment_bytes: 512, max_segment_bytes: 1 << 10, ..small() };
-    for _generation in 0..4 {
-        let backend: Arc<dyn StorageBackend> = Arc::new(disk.clone());
-        let (records, report) = match replay_from(&*backend, run.mark) {
+    for _generation in 0..6 {
+        let (records, report) = match replay_from(&disk, run.mark) {
             Ok(replayed) => replayed,
             Err(error) => panic!("seed {seed}: {error}"),
         };
         check(&records, &run, seed);
-        let end = LogEnd {
-            last_sequence: report.last_sequence.max(SequenceNumber(run.checkpointed)),
-            ..report.end
-        };
-        run.appended.retain(|record| record.0 <= end.last_sequence.0);
-        run.durable = end.last_sequence.0;
-        make_durable(&*backend, &report).unwrap();
-        let log = Log::start(backend, options.clone(), end).unwrap();
-        for _ in 0..random.below(60) {
-            match random.below(16) {
-                0 => run.durable = log.sync().unwrap().0,
-                1 => {
-                    let last = log.last_assigned().0;
-                    let sequence = run.durable + random.below(last - run.durable + 1);
-                    log.sync_through(SequenceNumber(sequence)).unwrap();
-                    run.durable = log.durable().0;
-                }
-                2 => log.prepare().unwrap(),
-                3 => {
-                    log.assign().unwrap();
-                }
-                4 => {
-                    // A checkpoint: what was appended before it is durable elsewhere.
-                    let first = log.segment_of_next();
-                    run.durable = log.sync().unwrap().0;
-                    run.checkpointed = run.durable;
-                    run.mark = log.mark(first);
-                    log.release_before(run.mark.first_segment).unwrap();
-                }
-                _ => {
-                    let payload = payload(random.below(1 << 20), random.below(200) as usize);
-                    let sequence = log.append(&payload, random.below(2) == 0).unwrap();
-                    run.appended.push((sequence.0, payload));
-                }
-            }
+        let last_sequence = report.last_sequence.max(SequenceNumber(run.checkpointed));
+        // What was not replayed is gone for good.
+        run.appended.retain(|record| record.0 <= last_sequence.0);
+        if random.below(2) == 0 {
+            disk.power_for(random.below(100));
         }
-        drop(log);
+        let _ = generation(&disk, &mut run, LogEnd { last_sequence, ..report.end }, &report, &mut random);
         disk = if random.below(3) == 0 {
+            let killed = disk.after_kill();
             // A killed process loses nothing that was written.
-            run.durable = run.appended.last().map_or(0, |record| record.0);
-            disk.after_kill()
+            let written = Run { durable: run.appended.last().map_or(0, |record| record.0), ..run.clone() };
+            check(&replay_from(&killed, run.mark).unwrap().0, &written, seed);
+            killed
         } else {
             disk.after_power_loss(&mut random)
         };
     }
     check(&replay_from(&disk, run.mark).unwrap().0, &run, seed);
+}
+
+/// From a start to the first failure, or for some operations.
+fn generation(
+    disk: &Disk,
+    run: &mut Run,
+    end: LogEnd,
+    report: &ReplayReport,
+    random: &mut Random,
+) -> Result<()> {
+    make_durable(disk, report)?;
+    let options = LogOptions { first_segment_bytes: 512, max_segment_bytes: 1 << 10, ..small() };
+    let log = Log::start(Arc::new(disk.clone()), options, end)?;
+    // What was replayed is shown to callers from here on.
+    run.durable = end.last_sequence.0;
+    for _ in 0..random.below(60) {
+        match random.below(16) {
+            0 => run.durable = log.sync()?.0,
+            1 => {
+                let last = log.last_assigned().0;
+                log.sync_through(SequenceNumber(run.durable + random.below(last - run.durable + 1)))?;
+                run.durable = log.durable().0;
+            }
+            2 => log.prepare()?,
+            3 => {
+                log.assign()?;
+            }
+            4 => {
+                // A checkpoint: what was appended before it is durable elsewhere.
+                let first = log.segment_of_next();
+                run.durable = log.sync()?.0;
+                run.checkpointed = run.durable;
+                run.mark = log.mark(first);
+                log.release_before(run.mark.first_segment)?;
+            }
+            _ => {
+                let payload = payload(random.below(1 << 20), random.below(200) as usize);
+                let sequence = log.append(&payload, random.below(2) == 0)?;
+                run.appended.push((sequence.0, payload));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]
