@@ -47,11 +47,17 @@ impl Family {
         let tree = view.tree.tree;
         let options =
             MergeOptions { fill: self.options().page_fill, generation: tree.generation.wrapping_add(1) };
-        let outcome =
-            match btree::merge(&tree, self.store(), &deletions, Newest::new(&tables).map(Ok), &options, &stop) {
-                Err(_) if self.is_dropped() => return Ok(false),
-                outcome => outcome?,
-            };
+        let outcome = match btree::merge(
+            &tree,
+            self.store(),
+            &deletions,
+            Newest::new(&tables).map(Ok),
+            &options,
+            &stop,
+        ) {
+            Err(_) if self.is_dropped() => return Ok(false),
+            outcome => outcome?,
+        };
         Counters::add(&self.counters.entries_merged, outcome.stats.entries_in);
         self.count(&outcome);
         self.install(outcome, through, &view.frozen, context.views)?;
