@@ -108,9 +108,9 @@ impl Shared {
         self.data.space().checkpoint_durable();
         state.superblock = superblock;
         state.spare = Some(std::mem::replace(&mut state.catalog, (file_page, room)));
-        log.release_before(first_segment).map_err(|error| self.pipeline.fail(error))?;
+        log.release_before(state.superblock.log.first_segment).map_err(|error| self.pipeline.fail(error))?;
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
-        self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
+        self.checkpoints.first_segment.store(state.superblock.log.first_segment, Ordering::Relaxed);
         self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);
         self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);

@@ -5,112 +5,63 @@
 //! ([`Sequencer`]) and durable in groups ([`GroupSync`]).
 
 use crossbeam_utils::CachePadded;
-use std::collections::VecDeque;
 
-use super::DIRECTORY;
 use super::group_sync::{Failed, GroupSync};
-use super::record::{ALIGNMENT, RecordHeader, record_len};
-use super::replay::LogEnd;
-use super::segment::{self, HEADER_LEN, Segment, SegmentHeader};
-use super::stock::{Refusal, Retired, Stock};
+use super::record::{RecordHeader, record_len};
+use super::segment::{self, HEADER_LEN, Segment};
+use super::stock::{Refusal, Stock};
+use super::{LogOptions, LogStats};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
-use crate::error::{Error, Result};
-use crate::storage::{FileMode, StorageBackend};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::{Ended, Sequencer};
 use crate::sync::{Arc, Mutex};
 
-/// How a log is kept.
-#[derive(Debug, Clone)]
-pub(crate) struct LogOptions {
-    pub(crate) database_id: [u8; 16],
-    /// Length of the first segment after a start; each next one is twice as long.
-    pub(crate) first_segment_bytes: u64,
-    /// Where the doubling ends. Only a record that needs more gets a longer segment, of its own.
-    pub(crate) max_segment_bytes: u64,
-    /// Segments of the maximal length that are kept for reuse.
-    pub(crate) spare_segments: usize,
-    /// Whether small records that no sync follows are stored into a shared mapping of the segment.
-    pub(crate) use_mapping: bool,
-}
-
-impl LogOptions {
-    /// The defaults: segments of 256 KiB to 64 MiB, two spares, with mappings.
-    pub(crate) fn new(database_id: [u8; 16]) -> Self {
-        Self {
-            database_id,
-            first_segment_bytes: 256 << 10,
-            max_segment_bytes: 64 << 20,
-            spare_segments: 2,
-            use_mapping: true,
-        }
-    }
-}
-
-/// What the log did since it was started, and what it holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LogStats {
-    /// Bytes of records appended, with their headers.
-    pub bytes_appended: u64,
-    /// Records appended.
-    pub records: u64,
-    /// Times that a segment was synced.
-    pub syncs: u64,
-    /// Segments that hold records, the current one included.
-    pub segments: u64,
-    /// Times that a used segment was taken into use again.
-    pub segments_recycled: u64,
-    /// Segments kept for reuse.
-    pub spare_segments: u64,
-    /// Length of all files of the log, in bytes.
-    pub bytes_on_disk: u64,
-}
-
+/// The log of an open database: `start.rs` makes it, `rotation.rs` leads it from segment to segment.
 pub(crate) struct Log {
-    tail: CachePadded<Mutex<Tail>>,
-    written: CachePadded<Sequencer>,
+    pub(super) tail: CachePadded<Mutex<Tail>>,
+    pub(super) written: CachePadded<Sequencer>,
     group: CachePadded<GroupSync>,
-    options: LogOptions,
-    stock: Stock,
+    pub(super) options: LogOptions,
+    pub(super) stock: Stock,
     /// The first failure, set once.
     failure: Mutex<Option<Error>>,
     /// Id of the tail's segment, at some moment.
-    current: AtomicU64,
+    pub(super) current: AtomicU64,
     /// The current segment is filled so far that the next one should be made.
-    wants_next: AtomicBool,
+    pub(super) wants_next: AtomicBool,
     /// The newest place up to which everything is known to be durable.
     durable_place: Mutex<Place>,
     /// The first segment that the last mark named: nothing from it on is let go.
-    marked: AtomicU64,
+    pub(super) marked: AtomicU64,
     syncs: AtomicU64,
 }
 
 /// Where the next record goes.
-struct Tail {
-    segment: Arc<Segment>,
-    offset: u64,
+pub(super) struct Tail {
+    pub(super) segment: Arc<Segment>,
+    pub(super) offset: u64,
     /// The number assigned last.
-    last: u64,
+    pub(super) last: u64,
     /// Numbers up to this one have a slot in `written`.
     admitted: u64,
     /// Segments before `segment` that were not synced since their last record, oldest first.
-    unsynced: Vec<Arc<Segment>>,
+    pub(super) unsynced: Vec<Arc<Segment>>,
     /// `offset` at which `wants_next` is set.
-    wants_next_at: u64,
-    failed: bool,
+    pub(super) wants_next_at: u64,
+    pub(super) failed: bool,
     records: u64,
     bytes: u64,
 }
 
 impl Tail {
-    fn fits(&self, record_len: u64) -> bool {
+    pub(super) fn fits(&self, record_len: u64) -> bool {
         record_len <= self.segment.body.len - self.offset
     }
 
-    fn go_to(&mut self, segment: Arc<Segment>) {
+    pub(super) fn go_to(&mut self, segment: Arc<Segment>) {
         self.wants_next_at = (segment.body.len / 4).max(HEADER_LEN + 1);
         self.offset = HEADER_LEN;
         self.segment = segment;
@@ -132,55 +83,12 @@ struct SyncWork {
 }
 
 impl Log {
-    /// Starts a new segment after `end`, chained to it; removes orphans (segments beyond the end) once that is durable.
-    ///
-    /// What was replayed must be durable ([`make_durable`](super::make_durable)): the new segment's records will say so.
-    pub(crate) fn start(backend: Arc<dyn StorageBackend>, options: LogOptions, end: LogEnd) -> Result<Self> {
-        let directory_failed = |error| Error::io("creating the log's directory", error).in_file(DIRECTORY);
-        backend.create_directory(DIRECTORY).map_err(directory_failed)?;
-        backend.sync_directory("").map_err(directory_failed)?;
-
-        let mut ids = segment_ids(&*backend)?;
-        let newest_id = ids.last().copied().unwrap_or(0).max(end.newest_segment).max(end.segment);
-        let orphans = ids.split_off(ids.partition_point(|&id| id <= end.segment));
-        let mut retired = VecDeque::with_capacity(ids.len());
-        for id in ids {
-            let opened = backend.open(&segment::path(id), FileMode::Read).and_then(|file| file.len());
-            let used =
-                opened.map_err(|error| Error::io("opening the log", error).in_file(segment::path(id)))?;
-            retired.push_back(Retired { id, used, last_sequence: end.last_sequence.0, body: None });
-        }
-
-        let stock = Stock::new(backend, &options, newest_id, retired);
-        let len = segment_len(options.first_segment_bytes, 0).min(segment_len(options.max_segment_bytes, 0));
-        let unlatched = |refusal| match refusal {
-            Refusal::Full(error) | Refusal::Broken(error) => error,
-        };
-        let segment = stock.make(len, false).map_err(unlatched)?;
-        let header = SegmentHeader {
-            id: segment.id,
-            database_id: options.database_id,
-            previous: end.segment,
-            previous_end: end.offset,
-            last_sequence: end.last_sequence.0,
-        };
-        segment.write_header(&header).and_then(|()| segment.body.file.sync()).map_err(|error| {
-            Error::io("starting a segment of the log", error).in_file(segment::path(segment.id))
-        })?;
-        segment.set_durable(HEADER_LEN);
-        if !orphans.is_empty() {
-            for &id in &orphans {
-                let orphan = Retired { id, used: 0, last_sequence: 0, body: None };
-                stock.let_go(orphan).map_err(unlatched)?;
-            }
-            stock.sync_directory().map_err(unlatched)?;
-        }
-
-        let last = end.last_sequence.0;
+    /// A log whose first segment has been started: the number before it is `last`, and everything so far is durable.
+    pub(super) fn new(options: LogOptions, stock: Stock, segment: Arc<Segment>, last: u64) -> Self {
         let current = segment.id;
         let mut tail = Tail {
             segment: Arc::clone(&segment),
-            offset: HEADER_LEN,
+            offset: 0,
             last,
             admitted: last + Sequencer::CAPACITY as u64,
             unsynced: Vec::new(),
@@ -190,7 +98,7 @@ impl Log {
             bytes: 0,
         };
         tail.go_to(segment);
-        Ok(Self {
+        Self {
             tail: CachePadded::new(Mutex::new(tail)),
             written: CachePadded::new(Sequencer::new(last)),
             group: CachePadded::new(GroupSync::new(last)),
@@ -201,8 +109,8 @@ impl Log {
             wants_next: AtomicBool::new(false),
             durable_place: Mutex::new(Place { segment: current, offset: HEADER_LEN }),
             marked: AtomicU64::new(u64::MAX),
-            syncs: AtomicU64::new(1),
-        })
+            syncs: AtomicU64::new(0),
+        }
     }
 
     /// Appends one record and returns its sequence number once it is written: it then survives a killed process, if
@@ -211,7 +119,7 @@ impl Log {
     /// `sync_soon` says that a sync follows, which is cheaper after a write than after a store into a mapping.
     ///
     /// # Errors
-    /// [`OutOfSpace`](crate::error::ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
+    /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
     /// assigned. Any other: the log has failed for good.
     pub(crate) fn append(&self, payload: &[u8], sync_soon: bool) -> Result<SequenceNumber> {
         let payload_len = payload.len() as u64;
@@ -288,76 +196,10 @@ impl Log {
         Ok(next)
     }
 
-    /// Goes on to the next segment, unless a record of `record_len` bytes fits by now.
-    #[cold]
-    fn rotate(&self, record_len: u64) -> Result<()> {
-        let making = self.stock.making();
-        let len = {
-            let tail = self.tail.lock();
-            if tail.failed || tail.fits(record_len) {
-                return Ok(());
-            }
-            self.next_len(tail.segment.body.len, record_len)
-        };
-        let next = self.stock.take(&making, len, record_len).map_err(|refusal| self.refused(refusal))?;
-        // Both locks at once, so that the old segment is at every moment found in one of the two places.
-        let mut shelf = self.stock.shelf();
-        let mut tail = self.tail.lock();
-        let header = SegmentHeader {
-            id: next.id,
-            database_id: self.options.database_id,
-            previous: tail.segment.id,
-            previous_end: tail.offset,
-            last_sequence: tail.last,
-        };
-        if let Err(error) = next.write_header(&header) {
-            drop(tail);
-            drop(shelf);
-            let error = Error::io("starting a segment of the log", error).in_file(segment::path(next.id));
-            return Err(self.fail(error));
-        }
-        let old = Arc::clone(&tail.segment);
-        shelf.retired.push_back(Retired {
-            id: old.id,
-            used: tail.offset,
-            last_sequence: tail.last,
-            body: Some(Arc::clone(&old.body)),
-        });
-        tail.unsynced.push(old);
-        self.current.store(next.id, Ordering::Release);
-        self.wants_next.store(false, Ordering::Relaxed);
-        tail.go_to(next);
-        Ok(())
-    }
-
-    /// Length of the segment after one of `len` bytes.
-    fn next_len(&self, len: u64, record_len: u64) -> u64 {
-        segment_len(len.saturating_mul(2).min(self.options.max_segment_bytes), record_len)
-    }
-
     /// Whether [`prepare`](Self::prepare) has something to do.
     #[inline]
     pub(crate) fn wants_prepare(&self) -> bool {
         self.wants_next.load(Ordering::Relaxed)
-    }
-
-    /// Makes the next segment ready if the current one is filled by a quarter, so that going on to it is only a swap. For a
-    /// background thread; appends that need the next segment meanwhile wait for it.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        let making = self.stock.making();
-        let len = {
-            let tail = self.tail.lock();
-            if tail.failed {
-                drop(tail);
-                return Err(self.failure());
-            }
-            if tail.wants_next_at != u64::MAX {
-                return Ok(());
-            }
-            self.wants_next.store(false, Ordering::Relaxed);
-            self.next_len(tail.segment.body.len, 0)
-        };
-        self.stock.prepare(&making, len).map_err(|refusal| self.refused(refusal))
     }
 
     /// Returns when everything up to `sequence`, which was assigned before, is durable.
@@ -385,19 +227,12 @@ impl Log {
 
     fn sync_now(&self, work: SyncWork) -> std::result::Result<(), Failed> {
         self.written.wait_for(work.sequence).map_err(|Ended| Failed)?;
-        let sync = |segment: &Segment| {
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            segment.body.file.sync().map_err(|error| {
-                self.fail(Error::io("syncing the log", error).in_file(segment::path(segment.id)));
-                Failed
-            })
-        };
         for segment in &work.unsynced {
-            sync(segment)?;
+            self.sync_segment(segment)?;
         }
         // Numbers without records need no sync of their own.
         if work.segment.durable() < work.offset {
-            sync(&work.segment)?;
+            self.sync_segment(&work.segment)?;
         }
         work.segment.set_durable(work.offset);
         if let Some(newest) = work.unsynced.last() {
@@ -405,6 +240,14 @@ impl Log {
         }
         *self.durable_place.lock() = Place { segment: work.segment.id, offset: work.offset };
         Ok(())
+    }
+
+    pub(super) fn sync_segment(&self, segment: &Segment) -> std::result::Result<(), Failed> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        segment.body.file.sync().map_err(|error| {
+            self.fail(Error::io("syncing the log", error).in_file(segment::path(segment.id)));
+            Failed
+        })
     }
 
     /// The number assigned last.
@@ -438,33 +281,6 @@ impl Log {
         LogMark { first_segment, newest_segment: place.segment, durable_bytes: place.offset }
     }
 
-    /// Recovery begins at `segment` or later from now on: those below are recycled or removed.
-    pub(crate) fn release_before(&self, segment: u64) -> Result<()> {
-        let limit = segment.min(self.marked.load(Ordering::Acquire)).min(self.current_segment());
-        let released: Vec<Retired> = {
-            let mut shelf = self.stock.shelf();
-            let count = shelf.retired.partition_point(|retired| retired.id < limit);
-            shelf.retired.drain(..count).collect()
-        };
-        let Some(newest) = released.last() else { return Ok(()) };
-        // A record that is still being copied must not land in the segment's next life.
-        self.written.wait_for(newest.last_sequence).map_err(|Ended| self.failure())?;
-        self.tail.lock().unsynced.retain(|segment| segment.id >= limit);
-        let mut removed = false;
-        let mut outcome = Ok(());
-        for retired in released {
-            match self.stock.let_go(retired) {
-                Ok(gone) => removed |= gone,
-                // A file that stays although it is not needed does no harm. It is tried again at the next start.
-                Err(Refusal::Full(error) | Refusal::Broken(error)) => outcome = outcome.and(Err(error)),
-            }
-        }
-        if removed {
-            self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
-        }
-        outcome
-    }
-
     /// Bytes of log in segments at or above `segment`.
     pub(crate) fn bytes_since(&self, segment: u64) -> u64 {
         let shelf = self.stock.shelf();
@@ -494,7 +310,7 @@ impl Log {
 
     /// Ends the log: nothing is assigned and nothing becomes durable from now on. Returns what every writer is told.
     #[cold]
-    fn fail(&self, error: Error) -> Error {
+    pub(super) fn fail(&self, error: Error) -> Error {
         tracing::error!(%error, "the log has failed");
         let told = self.failure.lock().get_or_insert(error).as_first_cause();
         // The sequencer first: whoever waits for a slot holds the tail's lock.
@@ -506,14 +322,14 @@ impl Log {
 
     /// What every writer is told after the failure.
     #[cold]
-    fn failure(&self) -> Error {
+    pub(super) fn failure(&self) -> Error {
         match self.failed() {
             Some(error) => error.as_first_cause(),
             None => unreachable!("the log ended without a cause"),
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Error {
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
             Refusal::Full(error) => error,
             Refusal::Broken(error) => self.fail(error),
@@ -528,27 +344,6 @@ struct Pending<'l> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.log.fail(Error::new(
-            crate::error::ErrorKind::WriteFailed,
-            "a thread panicked while it wrote the log",
-        ));
+        self.log.fail(Error::new(ErrorKind::WriteFailed, "a thread panicked while it wrote the log"));
     }
-}
-
-/// Length of a segment of `wanted` bytes, or of more if the record that is to stand in it needs more.
-fn segment_len(wanted: u64, record_len: u64) -> u64 {
-    wanted.max(HEADER_LEN + record_len).next_multiple_of(ALIGNMENT)
-}
-
-/// The ids of the segments in the log's directory, ascending.
-pub(super) fn segment_ids(backend: &dyn StorageBackend) -> Result<Vec<u64>> {
-    let names = match backend.list(DIRECTORY) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        outcome => {
-            outcome.map_err(|error| Error::io("listing the log's directory", error).in_file(DIRECTORY))?
-        }
-    };
-    let mut ids: Vec<u64> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
-    ids.sort_unstable();
-    Ok(ids)
 }

@@ -1,7 +1,8 @@
 //! The write-ahead log: commits as opaque payloads, in the order of their sequence numbers.
 //!
 //! Start reading at [`Log::append`] (log.rs), then [`group_sync`], then [`replay`]. The bytes on disk are drawn in
-//! DESIGN.md; `record.rs` and `segment.rs` hold their codecs. `stock.rs` makes, keeps and recycles segment files.
+//! DESIGN.md; `record.rs` and `segment.rs` hold their codecs. `rotation.rs` goes
+//! from segment to segment; `stock.rs` makes, keeps and recycles their files.
 //!
 //! Invariants:
 //! 1. Sequence numbers are assigned under one lock together with the record's place, so that the order of records is
@@ -19,18 +20,22 @@
 
 mod group_sync;
 mod log;
+mod options;
 mod reader;
 mod record;
 mod replay;
+mod rotation;
 mod segment;
+mod start;
 mod stock;
 #[cfg(all(test, not(loom)))]
 mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use log::LogStats;
-pub(crate) use log::{Log, LogOptions};
+pub(crate) use log::Log;
+pub(crate) use options::LogOptions;
+pub use options::LogStats;
 pub(crate) use replay::{LogEnd, ReplayReport, make_durable, replay};
 
 /// The directory that holds the segments.

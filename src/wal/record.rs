@@ -9,7 +9,7 @@
 //! | 24 | 8 | bytes of this segment known to be durable when this was appended |
 //! | 32 | 8 | reserved, zero |
 //!
-//! The payload follows, then zeros up to the next multiple of 8.
+//! The payload follows, then bytes that mean nothing up to the next multiple of 8.
 
 use crate::codec::checksum::crc32;
 

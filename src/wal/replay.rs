@@ -13,9 +13,8 @@
 use std::collections::BTreeMap;
 
 use super::DIRECTORY;
-use super::log::segment_ids;
 use super::reader::{Found, SegmentReader};
-use super::segment::{HEADER_LEN, SegmentHeader, path};
+use super::segment::{self, HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, Result};
@@ -59,7 +58,7 @@ pub(crate) fn replay(
     mark: LogMark,
     apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
 ) -> Result<ReplayReport> {
-    let ids = segment_ids(backend)?;
+    let ids = segment::list(backend)?;
     let newest_on_disk = ids.last().copied().unwrap_or(0);
     let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
     let mut report = ReplayReport::default();

@@ -17,7 +17,7 @@ use super::DIRECTORY;
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{SharedMapping, StorageFile};
+use crate::storage::{SharedMapping, StorageBackend, StorageFile};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -118,6 +118,19 @@ pub(super) fn parse_name(name: &str) -> Option<u64> {
     let known = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let id = digits.bytes().all(known).then(|| u64::from_str_radix(digits, 16).ok())??;
     (id != 0).then_some(id)
+}
+
+/// The ids of the segments in the log's directory, ascending.
+pub(super) fn list(backend: &dyn StorageBackend) -> Result<Vec<u64>> {
+    let names = match backend.list(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        outcome => {
+            outcome.map_err(|error| Error::io("listing the log's directory", error).in_file(DIRECTORY))?
+        }
+    };
+    let mut ids: Vec<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// A file that serves as one segment after the other.

@@ -116,14 +116,21 @@ impl Stock {
         self.shelf.lock()
     }
 
-    /// Makes a segment of `len` bytes ahead of need, unless there is one.
-    pub(super) fn prepare(&self, _making: &MutexGuard<'_, ()>, len: u64) -> Result<(), Refusal> {
+    /// Makes a segment of `len` bytes ahead of need, unless there is one. Returns it if the file is new, so that the
+    /// caller can sync it: otherwise the first sync of a record in it has to write all of its zeros.
+    pub(super) fn prepare(
+        &self,
+        _making: &MutexGuard<'_, ()>,
+        len: u64,
+    ) -> Result<Option<Arc<Segment>>, Refusal> {
         if self.shelf().prepared.is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let segment = self.make(len, true)?;
-        self.shelf().prepared = Some(segment);
-        Ok(())
+        let recycled = self.shelf().recycled;
+        let segment = self.make(len)?;
+        let mut shelf = self.shelf();
+        shelf.prepared = Some(Arc::clone(&segment));
+        Ok((shelf.recycled == recycled).then_some(segment))
     }
 
     /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one of
@@ -140,7 +147,7 @@ impl Stock {
         {
             return Ok(Arc::clone(segment));
         }
-        let made = self.make(len, false);
+        let made = self.make(len);
         if made.is_err() {
             self.shelf().prepared = prepared;
         } else if let Some(passed_over) = prepared {
@@ -152,9 +159,8 @@ impl Stock {
         made
     }
 
-    /// Makes a segment. A `settled` one is durable in all its bytes, so that the first sync of a record in it does
-    /// not have to write the rest.
-    pub(super) fn make(&self, len: u64, settled: bool) -> Result<Arc<Segment>, Refusal> {
+    /// Makes a segment of `len` bytes or more.
+    pub(super) fn make(&self, len: u64) -> Result<Arc<Segment>, Refusal> {
         let (id, spare) = {
             let mut shelf = self.shelf();
             shelf.newest_id += 1;
@@ -169,13 +175,13 @@ impl Stock {
                 self.shelf().recycled += 1;
                 spare.body
             }
-            None => Arc::new(self.create(id, len, settled)?),
+            None => Arc::new(self.create(id, len)?),
         };
         self.sync_directory()?;
         Ok(Arc::new(Segment::new(id, body)))
     }
 
-    fn create(&self, id: u64, len: u64, settled: bool) -> Result<SegmentFile, Refusal> {
+    fn create(&self, id: u64, len: u64) -> Result<SegmentFile, Refusal> {
         let file = self
             .backend
             .open(&path(id), FileMode::Create)
@@ -187,11 +193,6 @@ impl Stock {
             // It holds nothing under its id: if it cannot be removed now, it is when the log next starts.
             let _ = self.backend.remove(&path(id));
             return Err(refusal("making room for a segment of the log", id)(error));
-        }
-        if settled && let Err(error) = file.sync() {
-            return Err(Refusal::Broken(
-                Error::io("syncing a new segment of the log", error).in_file(path(id)),
-            ));
         }
         // Without a mapping the log is slower but no less right, so a system that refuses one is not asked why.
         let mapping = if self.use_mapping && written { file.map(len).ok().flatten() } else { None };

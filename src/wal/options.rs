@@ -1,0 +1,48 @@
+//! How a log is kept, and what it says of itself.
+
+/// How a log is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct LogOptions {
+    pub(crate) database_id: [u8; 16],
+    /// Length of the first segment after a start; each next one is twice as long.
+    pub(crate) first_segment_bytes: u64,
+    /// Where the doubling ends. Only a record that needs more gets a longer segment, of its own.
+    pub(crate) max_segment_bytes: u64,
+    /// Segments of the maximal length that are kept for reuse.
+    pub(crate) spare_segments: usize,
+    /// Whether small records that no sync follows are stored into a shared mapping of the segment.
+    pub(crate) use_mapping: bool,
+}
+
+impl LogOptions {
+    /// The defaults: segments of 256 KiB to 64 MiB, two spares, with mappings.
+    pub(crate) fn new(database_id: [u8; 16]) -> Self {
+        Self {
+            database_id,
+            first_segment_bytes: 256 << 10,
+            max_segment_bytes: 64 << 20,
+            spare_segments: 2,
+            use_mapping: true,
+        }
+    }
+}
+
+/// What the log did since it was started, and what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Bytes of records appended, with their headers.
+    pub bytes_appended: u64,
+    /// Records appended.
+    pub records: u64,
+    /// Times that a segment was synced.
+    pub syncs: u64,
+    /// Segments that hold records, the current one included.
+    pub segments: u64,
+    /// Times that a used segment was taken into use again.
+    pub segments_recycled: u64,
+    /// Segments kept for reuse.
+    pub spare_segments: u64,
+    /// Length of all files of the log, in bytes.
+    pub bytes_on_disk: u64,
+}

@@ -1,0 +1,117 @@
+//! The life of segments: taken into use, made ahead of need, let go.
+
+use super::group_sync::Failed;
+use super::log::Log;
+use super::record::ALIGNMENT;
+use super::segment::{self, HEADER_LEN, SegmentHeader};
+use super::stock::{Refusal, Retired};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::sync::sequencer::Ended;
+
+impl Log {
+    /// Goes on to the next segment, unless a record of `record_len` bytes fits by now.
+    #[cold]
+    pub(super) fn rotate(&self, record_len: u64) -> Result<()> {
+        let making = self.stock.making();
+        let len = {
+            let tail = self.tail.lock();
+            if tail.failed || tail.fits(record_len) {
+                return Ok(());
+            }
+            self.next_len(tail.segment.body.len, record_len)
+        };
+        let next = self.stock.take(&making, len, record_len).map_err(|refusal| self.refused(refusal))?;
+        // Both locks at once, so that the old segment is at every moment found in one of the two places.
+        let mut shelf = self.stock.shelf();
+        let mut tail = self.tail.lock();
+        let header = SegmentHeader {
+            id: next.id,
+            database_id: self.options.database_id,
+            previous: tail.segment.id,
+            previous_end: tail.offset,
+            last_sequence: tail.last,
+        };
+        if let Err(error) = next.write_header(&header) {
+            drop(tail);
+            drop(shelf);
+            let error = Error::io("starting a segment of the log", error).in_file(segment::path(next.id));
+            return Err(self.fail(error));
+        }
+        let old = Arc::clone(&tail.segment);
+        shelf.retired.push_back(Retired {
+            id: old.id,
+            used: tail.offset,
+            last_sequence: tail.last,
+            body: Some(Arc::clone(&old.body)),
+        });
+        tail.unsynced.push(old);
+        self.current.store(next.id, Ordering::Release);
+        self.wants_next.store(false, Ordering::Relaxed);
+        tail.go_to(next);
+        Ok(())
+    }
+
+    /// Length of the segment after one of `len` bytes.
+    fn next_len(&self, len: u64, record_len: u64) -> u64 {
+        segment_len(len.saturating_mul(2).min(self.options.max_segment_bytes), record_len)
+    }
+
+    /// Makes the next segment ready if the current one is filled by a quarter, so that going on to it is only a swap. For a
+    /// background thread; appends that need the next segment meanwhile wait for it.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let making = self.stock.making();
+        let len = {
+            let tail = self.tail.lock();
+            if tail.failed {
+                drop(tail);
+                return Err(self.failure());
+            }
+            if tail.wants_next_at != u64::MAX {
+                return Ok(());
+            }
+            self.wants_next.store(false, Ordering::Relaxed);
+            self.next_len(tail.segment.body.len, 0)
+        };
+        let made = self.stock.prepare(&making, len).map_err(|refusal| self.refused(refusal))?;
+        // It can be taken into use already, so whoever waits for it need not wait for this sync.
+        drop(making);
+        if let Some(segment) = made {
+            self.sync_segment(&segment).map_err(|Failed| self.failure())?;
+        }
+        Ok(())
+    }
+
+    /// Recovery begins at `segment` or later from now on: those below are recycled or removed.
+    pub(crate) fn release_before(&self, segment: u64) -> Result<()> {
+        let limit = segment.min(self.marked.load(Ordering::Acquire)).min(self.current_segment());
+        let released: Vec<Retired> = {
+            let mut shelf = self.stock.shelf();
+            let count = shelf.retired.partition_point(|retired| retired.id < limit);
+            shelf.retired.drain(..count).collect()
+        };
+        let Some(newest) = released.last() else { return Ok(()) };
+        // A record that is still being copied must not land in the segment's next life.
+        self.written.wait_for(newest.last_sequence).map_err(|Ended| self.failure())?;
+        self.tail.lock().unsynced.retain(|segment| segment.id >= limit);
+        let mut removed = false;
+        let mut outcome = Ok(());
+        for retired in released {
+            match self.stock.let_go(retired) {
+                Ok(gone) => removed |= gone,
+                // A file that stays although it is not needed does no harm. It is tried again at the next start.
+                Err(Refusal::Full(error) | Refusal::Broken(error)) => outcome = outcome.and(Err(error)),
+            }
+        }
+        if removed {
+            self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
+        }
+        outcome
+    }
+}
+
+/// Length of a segment of `wanted` bytes, or of more if the record that is to stand in it needs more.
+pub(super) fn segment_len(wanted: u64, record_len: u64) -> u64 {
+    wanted.max(HEADER_LEN + record_len).next_multiple_of(ALIGNMENT)
+}

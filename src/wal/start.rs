@@ -1,0 +1,62 @@
+//! Starts a log where replay ended.
+
+use std::collections::VecDeque;
+
+use super::log::Log;
+use super::replay::LogEnd;
+use super::rotation::segment_len;
+use super::segment::{self, HEADER_LEN, SegmentHeader};
+use super::stock::{Refusal, Retired, Stock};
+use super::{DIRECTORY, LogOptions};
+use crate::error::{Error, Result};
+use crate::storage::{FileMode, StorageBackend};
+use crate::sync::Arc;
+
+impl Log {
+    /// Starts a new segment after `end`, chained to it; removes orphans (segments beyond the end) once that is durable.
+    ///
+    /// What was replayed must be durable ([`make_durable`](super::make_durable)): the new segment's records will say so.
+    pub(crate) fn start(backend: Arc<dyn StorageBackend>, options: LogOptions, end: LogEnd) -> Result<Self> {
+        let directory_failed = |error| Error::io("creating the log's directory", error).in_file(DIRECTORY);
+        backend.create_directory(DIRECTORY).map_err(directory_failed)?;
+        backend.sync_directory("").map_err(directory_failed)?;
+
+        let mut ids = segment::list(&*backend)?;
+        let newest_id = ids.last().copied().unwrap_or(0).max(end.newest_segment).max(end.segment);
+        let orphans = ids.split_off(ids.partition_point(|&id| id <= end.segment));
+        let mut retired = VecDeque::with_capacity(ids.len());
+        for id in ids {
+            let opened = backend.open(&segment::path(id), FileMode::Read).and_then(|file| file.len());
+            let used =
+                opened.map_err(|error| Error::io("opening the log", error).in_file(segment::path(id)))?;
+            retired.push_back(Retired { id, used, last_sequence: end.last_sequence.0, body: None });
+        }
+
+        let stock = Stock::new(backend, &options, newest_id, retired);
+        let len = segment_len(options.first_segment_bytes, 0).min(segment_len(options.max_segment_bytes, 0));
+        let unlatched = |refusal| match refusal {
+            Refusal::Full(error) | Refusal::Broken(error) => error,
+        };
+        let segment = stock.make(len).map_err(unlatched)?;
+        let header = SegmentHeader {
+            id: segment.id,
+            database_id: options.database_id,
+            previous: end.segment,
+            previous_end: end.offset,
+            last_sequence: end.last_sequence.0,
+        };
+        segment.write_header(&header).and_then(|()| segment.body.file.sync()).map_err(|error| {
+            Error::io("starting a segment of the log", error).in_file(segment::path(segment.id))
+        })?;
+        segment.set_durable(HEADER_LEN);
+        if !orphans.is_empty() {
+            for &id in &orphans {
+                let orphan = Retired { id, used: 0, last_sequence: 0, body: None };
+                stock.let_go(orphan).map_err(unlatched)?;
+            }
+            stock.sync_directory().map_err(unlatched)?;
+        }
+
+        Ok(Self::new(options, stock, segment, end.last_sequence.0))
+    }
+}
