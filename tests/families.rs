@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{assert_clean, failure, shrunken};
+use common::{assert_clean, eventually, failure, shrunken};
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, ErrorKind, FamilyOptions, FamilySnapshot, Iter,
     MemoryStorage, Snapshot, Value, WriteBatch,
@@ -195,7 +195,8 @@ fn readers_of_a_dropped_family_finish_in_peace_and_its_space_is_free_afterwards(
         iter.next().unwrap().unwrap();
     }
     db.drop_column_family("goes").unwrap();
-    let free_while_held = db.statistics().data_free_bytes;
+    let used = |db: &ColumnFamilyDatabase| db.statistics().data_file_bytes - db.statistics().data_free_bytes;
+    assert!(used(&db) > 2 << 20);
     // What others write now must not go where the readers still read.
     let other = create(&db, "other");
     fill(&other, 2000);
@@ -213,18 +214,14 @@ fn readers_of_a_dropped_family_finish_in_peace_and_its_space_is_free_afterwards(
     drop((snapshot, iter, cursor, value));
     // A drop, as any change of the families, looks after what readers have let go of.
     db.drop_column_family("other").unwrap();
-    db.checkpoint().unwrap();
-    db.checkpoint().unwrap();
-    let statistics = db.statistics();
-    let free = statistics.data_free_bytes + (4u64 << 20).saturating_sub(statistics.data_file_bytes);
-    assert!(
-        free >= free_while_held + (1 << 20),
-        "free while held {free_while_held}, afterwards {free}: {statistics:?}"
-    );
+    let mut statistics = db.statistics();
+    eventually("the space of dropped families is free", || {
+        db.compact().unwrap();
+        statistics = db.statistics();
+        statistics.data_file_bytes - statistics.data_free_bytes < 512 << 10
+    });
+    assert_eq!(statistics.old_trees_held, 0, "{statistics:?}");
     assert_clean(&db);
-    db.compact().unwrap();
-    let bytes = db.statistics().data_file_bytes;
-    assert!(bytes < 512 << 10, "{bytes} bytes are left of two dropped families");
 }
 
 #[test]
@@ -270,7 +267,7 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
             let path = &path;
             scope.spawn(move || {
                 for (n, family) in families.iter().enumerate().skip(thread) {
-                    assert_eq!(family.iter().unwrap().count(), 6);
+                    assert!((6..=7).contains(&family.iter().unwrap().map(|entry| entry.unwrap()).count()));
                     if n % 5 == thread {
                         family.put("another", [n as u8; 3000]).unwrap();
                     }
@@ -350,7 +347,8 @@ fn caches_and_what_they_count_belong_to_each_family() {
     for n in 0..500u32 {
         assert!(read.get(n.to_be_bytes()).unwrap().is_some());
     }
-    assert_eq!(unread.cache_stats(), before);
+    let after = unread.cache_stats();
+    assert_eq!((after.hits, after.misses, after.bytes_read), (before.hits, before.misses, before.bytes_read));
     let stats = read.cache_stats();
     assert!(stats.hits + stats.misses >= 500, "{stats:?}");
     let sum = db.aggregate_cache_stats();

@@ -18,8 +18,9 @@ use peristyle::{ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, Famil
 const FAMILIES: usize = 4;
 /// Threads whose commits are all logged.
 const WRITERS: usize = 3;
-/// First byte of the keys of the thread whose commits are not logged.
-const UNLOGGED: u8 = 0xff;
+/// First bytes of the keys of the thread whose commits ask for no log: batches over all families, and batches within one.
+const UNLOGGED: usize = 0xff;
+const UNLOGGED_ALONE: usize = 0xfe;
 /// Keys of a writer in a family.
 const KEYS: u64 = 120;
 
@@ -152,12 +153,19 @@ fn play_child(role: &str) {
             for n in resume.unlogged + 1.. {
                 let mut batch = WriteBatch::new();
                 for family in families {
-                    batch.put(family, key(UNLOGGED.into(), n), [n as u8; 200]);
-                    batch.delete(family, key(UNLOGGED.into(), n.saturating_sub(100)));
+                    batch.put(family, key(UNLOGGED, n), [n as u8; 200]);
+                    batch.delete(family, key(UNLOGGED, n.saturating_sub(100)));
+                }
+                db.write_with(&batch, Durability::None).unwrap();
+                batch.clear();
+                let family = &families[n as usize % FAMILIES];
+                for part in 0..FAMILIES as u64 {
+                    batch.put(family, key(UNLOGGED_ALONE, n * 10 + part), [n as u8; 100]);
+                    batch.delete(family, key(UNLOGGED_ALONE, n.saturating_sub(100) * 10 + part));
                 }
                 db.write_with(&batch, Durability::None).unwrap();
                 say("held", 0, n);
-                if n % 40 == 0 {
+                if n % 300 == 0 {
                     db.flush().unwrap();
                     say("flushed", 0, n);
                 }
@@ -219,7 +227,7 @@ fn listen_and_kill(test: &str, known: &Known, path: &Path, random: &mut Random) 
         // While it opens. The time is not waited for anything: it makes the moment random.
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
     } else {
-        for line in lines.by_ref().take(1 + random.below(600) as usize) {
+        for line in lines.by_ref().take(1 + random.below(1500) as usize) {
             hear(&line.unwrap());
         }
     }
@@ -302,21 +310,22 @@ impl Known {
 
     /// Of what no log holds anything may be lost that was not flushed, but only batch by batch.
     fn check_unlogged(&mut self, found: &Contents, held: Option<u64>, flushed: Option<u64>) {
-        let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
-        for ((_, key), value) in found {
-            if key[0] == UNLOGGED {
-                *places.entry(key).or_default() += 1;
-                assert_eq!(*value, [key[4]; 200]);
+        for kind in [UNLOGGED, UNLOGGED_ALONE] {
+            let mut parts: BTreeMap<u32, usize> = BTreeMap::new();
+            for ((_, key), value) in found.iter().filter(|((_, key), _)| key[0] as usize == kind) {
+                let number = u32::from_be_bytes(key[1..].try_into().unwrap());
+                let batch = if kind == UNLOGGED { number } else { number / 10 };
+                *parts.entry(batch).or_default() += 1;
+                assert!(value.iter().all(|byte| *byte == batch as u8), "{key:?}");
             }
-        }
-        for (key, families) in &places {
-            assert_eq!(*families, FAMILIES, "the unlogged batch {key:?} is torn");
-        }
-        if let Some(flushed) = flushed {
-            assert!(
-                places.contains_key(&key(UNLOGGED.into(), flushed)[..]),
-                "flushed batch {flushed} is lost"
-            );
+            for (batch, parts) in &parts {
+                assert_eq!(*parts, FAMILIES, "the unlogged batch {batch} is torn");
+            }
+            if let Some(flushed) = flushed {
+                // Unless a later one, which then is there, deleted it.
+                let newest = parts.keys().next_back().copied();
+                assert!(newest >= Some(flushed as u32), "flushed batch {flushed} is lost: {newest:?}");
+            }
         }
         // One that was under way may be there or not: its number is not used again.
         self.resume.unlogged = self.resume.unlogged.max(held.unwrap_or(0)) + 1;

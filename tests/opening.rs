@@ -140,14 +140,18 @@ fn what_is_no_database_is_refused_and_left_alone() {
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("letter.txt"), "dear").unwrap();
     let nested = directory.path().join("nested");
-    fs::create_dir_all(nested.join("photographs")).unwrap();
+    fs::create_dir_all(nested.join("wal")).unwrap();
+    fs::write(nested.join("wal/diary.txt"), "dear").unwrap();
+    let orphaned = directory.path().join("orphaned");
+    populate(&orphaned);
+    fs::remove_file(orphaned.join("data")).unwrap();
     let same_name = directory.path().join("same name");
     fs::create_dir(&same_name).unwrap();
     fs::write(same_name.join("data"), "a file that happens to have this name".repeat(3000)).unwrap();
     let short = directory.path().join("short");
     fs::create_dir(&short).unwrap();
     fs::write(short.join("data"), "too short").unwrap();
-    for path in [&file, &foreign, &nested, &same_name, &short] {
+    for path in [&file, &foreign, &nested, &orphaned, &same_name, &short] {
         let before = image(path);
         failure(ColumnFamilyDatabase::open(path), ErrorKind::NotADatabase);
         failure(ColumnFamilyDatabase::builder().read_only(true).open(path), ErrorKind::NotADatabase);

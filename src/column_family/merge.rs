@@ -47,8 +47,17 @@ impl Family {
         let tree = view.tree.tree;
         let options =
             MergeOptions { fill: self.options().page_fill, generation: tree.generation.wrapping_add(1) };
-        let outcome =
-            btree::merge(&tree, self.store(), &deletions, Newest::new(&tables).map(Ok), &options, &stop)?;
+        let outcome = match btree::merge(
+            &tree,
+            self.store(),
+            &deletions,
+            Newest::new(&tables).map(Ok),
+            &options,
+            &stop,
+        ) {
+            Err(_) if self.is_dropped() => return Ok(false),
+            outcome => outcome?,
+        };
         Counters::add(&self.counters.entries_merged, outcome.stats.entries_in);
         self.count(&outcome);
         self.install(outcome, through, &view.frozen, context.views)?;
@@ -68,9 +77,13 @@ impl Family {
         Ok(true)
     }
 
-    /// Rewrites the tree in packed pages of new segments.
+    /// Rewrites the tree in packed pages of new segments. Does nothing if the family is dropped.
     pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let _one_at_a_time = self.merging.lock();
+        // While the lock is held, the pages of a family that is dropped from now on stay.
+        if self.is_dropped() {
+            return Ok(());
+        }
         let (tree, through) = {
             let trees = self.trees.lock();
             (trees.current().tree, trees.merged_through())
@@ -84,7 +97,10 @@ impl Family {
         let stop = || self.is_dropped() || (context.should_stop)();
         let outcome = btree::repack(&tree, self.store(), &options, &stop);
         self.store().set_placement(false);
-        let outcome = outcome?;
+        let outcome = match outcome {
+            Err(_) if self.is_dropped() => return Ok(()),
+            outcome => outcome?,
+        };
         self.count(&outcome);
         self.install(outcome, through, &[], context.views)
     }

@@ -65,7 +65,8 @@ impl Shared {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
                 family.stall.obstruct(error);
-                // What the last checkpoint needed and the trees do not may be enough.
+                // What dropped families and the last checkpoint alone needed may be enough.
+                self.reap();
                 if let Err(error) = self.checkpoint() {
                     tracing::warn!(%error, "a checkpoint was put off");
                 }

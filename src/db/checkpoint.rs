@@ -5,7 +5,7 @@
 //! write the dirty pages and the catalog
 //! sync the log          law 1: no tree is durable before the log that it holds                        (2)
 //! sync the data file
-//! superblock: slot A, sync, slot B                                                                   (3)
+//! superblock: one slot, sync, the other                                                                  (3)
 //! pages and extents that only the last checkpoint needed are free; log segments before (1) are released
 //! ```
 //!
@@ -28,6 +28,20 @@ const MUCH_FREE: u64 = 8 << 20;
 /// What the last checkpoint wrote; guarded by the lock that lets one run at a time.
 pub(super) struct State {
     pub(super) superblock: Superblock,
+    /// The slot of the superblock to write first.
+    pub(super) first_slot: usize,
+    /// Where the catalog before the last one stood: room for the next, also on a full disk. First file page and pages.
+    pub(super) spare: Option<(u64, u64)>,
+    /// Where the catalog stands: first file page and pages.
+    pub(super) catalog: (u64, u64),
+}
+
+impl State {
+    pub(super) fn restore(superblock: Superblock, first_slot: usize) -> Self {
+        let CatalogExtent { file_page, len, .. } = superblock.catalog;
+        let pages = len.div_ceil(u64::from(superblock.page_size));
+        Self { superblock, first_slot, spare: None, catalog: (file_page, pages) }
+    }
 }
 
 /// What checkpoints did, and when something for the next one came up.
@@ -67,8 +81,8 @@ impl Shared {
         let bytes = catalog.encode();
         let page_size = self.data.page_size() as u64;
         let pages = (bytes.len() as u64).div_ceil(page_size);
-        let file_page = match self.data.space().allocate(pages) {
-            Ok(file_page) => file_page,
+        let (file_page, room) = match self.room_for_catalog(&mut state, pages) {
+            Ok(room) => room,
             Err(error) => {
                 families.iter().for_each(|family| family.store().end_checkpoint(false));
                 return Err(if error.kind() == ErrorKind::OutOfSpace {
@@ -88,14 +102,12 @@ impl Shared {
             ..state.superblock
         };
         let superblock = self
-            .make_durable(&families, &bytes, superblock, first_segment)
+            .make_durable(&families, &bytes, superblock, first_segment, state.first_slot)
             .map_err(|error| self.pipeline.fail(error))?;
         families.iter().for_each(|family| family.store().end_checkpoint(true));
         self.data.space().checkpoint_durable();
-        let old = std::mem::replace(&mut state.superblock, superblock).catalog;
-        if old.len > 0 {
-            self.data.space().free(old.file_page, old.len.div_ceil(page_size));
-        }
+        state.superblock = superblock;
+        state.spare = Some(std::mem::replace(&mut state.catalog, (file_page, room)));
         log.release_before(state.superblock.log.first_segment).map_err(|error| self.pipeline.fail(error))?;
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         self.checkpoints.first_segment.store(state.superblock.log.first_segment, Ordering::Relaxed);
@@ -104,6 +116,20 @@ impl Shared {
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         tracing::debug!(number = state.superblock.checkpoint, first_segment, took = ?started.elapsed(), "checkpoint");
         Ok(())
+    }
+
+    /// Room for a catalog of `pages` pages: the spare one, so that a checkpoint that makes space needs none. First file page and
+    /// pages.
+    fn room_for_catalog(&self, state: &mut State, pages: u64) -> Result<(u64, u64)> {
+        if let Some(spare) = state.spare.take_if(|spare| spare.1 >= pages) {
+            return Ok(spare);
+        }
+        let room = pages + pages / 4 + 1;
+        let file_page = self.data.space().allocate(room)?;
+        if let Some((file_page, pages)) = state.spare.take() {
+            self.data.space().free(file_page, pages);
+        }
+        Ok((file_page, room))
     }
 
     /// Cuts the file and makes holes in it once much of it is free: what the next merges take anyhow may stay.
@@ -156,6 +182,7 @@ impl Shared {
         catalog: &[u8],
         superblock: Superblock,
         first_segment: u64,
+        first_slot: usize,
     ) -> Result<Superblock> {
         for family in families {
             family.store().write_dirty()?;
@@ -172,7 +199,7 @@ impl Shared {
             superblock.log = log.mark(first_segment);
         }
         self.data.pool().sync()?;
-        superblock.store(self.data.pool())?;
+        superblock.store(self.data.pool(), first_slot)?;
         Ok(superblock)
     }
 }

@@ -88,7 +88,18 @@ impl Shared {
     pub(super) fn drain(&self, family: &Arc<Family>) -> Result<()> {
         let never = || false;
         let context = self.pipeline.merge_context(&never);
-        let merge = || family.merge(&context).map_err(|error| self.judge(error));
+        let merge = || {
+            let merged = match family.merge(&context) {
+                Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                    // What dropped families and the last checkpoint alone needed may be room enough.
+                    self.reap();
+                    self.checkpoint()?;
+                    family.merge(&context)
+                }
+                merged => merged,
+            };
+            merged.map_err(|error| self.judge(error))
+        };
         loop {
             let frozen = {
                 let mut side = family.write.lock();

@@ -72,22 +72,37 @@ enum Contents {
 }
 
 fn look(backend: &Arc<dyn StorageBackend>, path: &Path) -> Result<Contents> {
-    let names = match backend.list("") {
-        Ok(names) => names,
+    // The logs first: another opener may be creating the database, and its log comes after its data.
+    let logs = match backend.list(WAL) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        logs => logs,
+    };
+    let listed = logs.and_then(|logs| Ok((logs, backend.list("")?)));
+    let (logs, names) = match listed {
+        Ok(listed) => listed,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(Error::new(
                 ErrorKind::NotADatabase,
-                format!("{} is a file; a database is a directory", path.display()),
+                format!("{} is a file, or holds one that is called {WAL}", path.display()),
             ));
         }
         Err(error) => return Err(Error::io("reading the database's directory", error)),
     };
     if names.iter().any(|name| name == DATA) {
+        if !names.iter().any(|name| name == LOCK) {
+            // Before a lock is made for a copy that came without, the data must be a database's.
+            let data = backend
+                .open(DATA, FileMode::Read)
+                .map_err(|error| Error::io("opening the data file", error).in_file(DATA))?;
+            Superblock::load(&*data, DATA)?;
+        }
         return Ok(Contents::Database);
     }
     // What a crash may leave of a database that was never complete.
-    match names.iter().find(|name| ![NEW_DATA, LOCK, WAL].contains(&name.as_str())) {
+    let foreign = names.into_iter().filter(|name| ![NEW_DATA, LOCK].contains(&name.as_str()));
+    let mut foreign = foreign.chain(logs.into_iter().map(|log| format!("{WAL}/{log}")));
+    match foreign.next() {
         None => Ok(Contents::Nothing),
         Some(name) => Err(Error::new(
             ErrorKind::NotADatabase,
@@ -144,9 +159,6 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
     let directory = |error| Error::io("creating the database's directory", error);
     let file = |error| Error::io("creating the data file", error).in_file(NEW_DATA);
     backend.create_directory(WAL).map_err(directory)?;
-    for name in backend.list(WAL).map_err(directory)? {
-        backend.remove(&format!("{WAL}/{name}")).map_err(directory)?;
-    }
     match backend.remove(NEW_DATA) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(error)),
         _ => {}
@@ -164,7 +176,7 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
     let data = pool.permanent();
     data.allocate(0, EXTENTS_START + u64::from(options.page_size)).map_err(file)?;
     data.write_at(&catalog, EXTENTS_START).map_err(file)?;
-    superblock.store(&pool)?;
+    superblock.store(&pool, 0)?;
     pool.sync()?;
     drop(pool);
     backend.rename(NEW_DATA, DATA).map_err(file)?;
@@ -249,7 +261,7 @@ fn open_existing(
 ) -> Result<Arc<Shared>> {
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
-    let superblock = Superblock::load(&**pool.permanent(), DATA)?;
+    let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
     let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options)?;
     let mut replayer = Replayer::new(&views, superblock.log.first_segment, !options.read_only);
     let report =
@@ -298,7 +310,7 @@ fn open_existing(
         data,
         registry: Mutex::new(registry),
         changes: Mutex::new(()),
-        checkpoint: Mutex::new(checkpoint::State { superblock }),
+        checkpoint: Mutex::new(checkpoint::State::restore(superblock, first_slot)),
         checkpoints: checkpoint::Counters {
             first_segment: AtomicU64::new(superblock.log.first_segment),
             ..Default::default()

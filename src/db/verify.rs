@@ -63,6 +63,9 @@ impl Shared {
         // Tree and pages of one moment; the version is held, so its pages stay while they are read.
         let (version, reachable) = {
             let trees = family.trees.lock();
+            if family.is_dropped() {
+                return;
+            }
             (Arc::clone(trees.current()), family.store().reachable())
         };
         let check = version.tree.check(family.store(), &CheckOptions { max_faults: MAX_FAULTS });

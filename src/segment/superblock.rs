@@ -18,9 +18,11 @@
 //!    508    4 CRC-32 of bytes 0..508
 //! ```
 //!
-//! It stands in two slots. A checkpoint writes slot A and syncs, then writes slot B with the same content, which the next sync
-//! makes durable, at the latest that of the next checkpoint before it touches slot A. So at every instant one slot is
-//! whole, and normally both say the same. Magic, version and checksum stay where they are in every version of the format.
+//! It stands in two slots. A checkpoint writes one and syncs, then writes the other with the same content, which the next sync
+//! makes durable, at the latest that of the next checkpoint before it touches the first. The first checkpoint after opening begins with the
+//! slot that does not hold the newest superblock: what the older one reaches may be overwritten by then. So at every instant
+//! one slot is whole and good, and normally both say the same. Magic, version and checksum stay where they are in every version
+//! of the format.
 
 use crate::codec::checksum::crc32;
 use crate::codec::log_mark::LogMark;
@@ -158,24 +160,25 @@ impl Superblock {
         })
     }
 
-    /// Reads both slots and returns the newest that is whole. If neither is, the error says what is known best: a newer
-    /// format, then damage, then that this is no database.
-    pub(crate) fn load(file: &dyn StorageFile, path: &str) -> Result<Self> {
+    /// Reads both slots and returns the newest that is whole, and the slot that [`store`](Self::store) may write first: one
+    /// that does not hold it alone. If neither is whole, the error says what is known best: a newer format, then damage, then that this is no
+    /// database.
+    pub(crate) fn load(file: &dyn StorageFile, path: &str) -> Result<(Self, usize)> {
         let [a, b] = [read_slot(file, path, 0)?, read_slot(file, path, 1)?];
         match (a.decoded, b.decoded) {
             (Ok(a), Ok(b)) if a.database_id != b.database_id => {
                 let message = "the two slots of the superblock belong to different databases";
                 Err(Error::corruption(message).in_file(path).at_offset(SLOTS[1]))
             }
-            (Ok(a), Ok(b)) => Ok(if b.checkpoint > a.checkpoint { b } else { a }),
-            (Ok(whole), Err(error)) => serve(whole, error, b.is_whole),
-            (Err(error), Ok(whole)) => serve(whole, error, a.is_whole),
+            (Ok(a), Ok(b)) => Ok(if b.checkpoint > a.checkpoint { (b, 0) } else { (a, 1) }),
+            (Ok(whole), Err(error)) => Ok((serve(whole, error, b.is_whole)?, 1)),
+            (Err(error), Ok(whole)) => Ok((serve(whole, error, a.is_whole)?, 0)),
             (Err(a), Err(b)) => Err(if rank(&b) > rank(&a) { b } else { a }),
         }
     }
 
-    /// Writes slot A, syncs, then writes slot B. When this returns, the checkpoint is durable.
-    pub(crate) fn store(&self, pool: &FileHandlePool) -> Result<()> {
+    /// Writes slot `first`, syncs, then writes the other one. When this returns, the checkpoint is durable.
+    pub(crate) fn store(&self, pool: &FileHandlePool, first: usize) -> Result<()> {
         let bytes = self.encode();
         let write = |slot: usize| {
             let written = pool.permanent().write_at(&bytes, SLOTS[slot]);
@@ -183,9 +186,9 @@ impl Superblock {
                 Error::io("writing the superblock", error).in_file(pool.path()).at_offset(SLOTS[slot])
             })
         };
-        write(0)?;
+        write(first)?;
         pool.sync()?;
-        write(1)
+        write(1 - first)
     }
 }
 
@@ -251,7 +254,7 @@ mod tests {
     }
 
     fn load(pool: &FileHandlePool) -> Result<Superblock> {
-        Superblock::load(&**pool.permanent(), pool.path())
+        Ok(Superblock::load(&**pool.permanent(), pool.path())?.0)
     }
 
     fn resealed(mut bytes: [u8; LEN], change: impl FnOnce(&mut [u8; LEN])) -> [u8; LEN] {
@@ -265,7 +268,7 @@ mod tests {
     fn what_was_stored_is_loaded() {
         let pool = pool();
         for checkpoint in 1..4 {
-            sample(checkpoint).store(&pool).unwrap();
+            sample(checkpoint).store(&pool, 0).unwrap();
             assert_eq!(load(&pool).unwrap(), sample(checkpoint));
         }
         assert_eq!(Superblock::decode(&sample(1).encode()).unwrap(), sample(1));
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_slot_is_found_and_the_other_slot_serves() {
         let pool = pool();
-        sample(7).store(&pool).unwrap();
+        sample(7).store(&pool, 0).unwrap();
         let whole = sample(7).encode();
         for slot in SLOTS {
             for bit in (0..LEN * 8).step_by(if cfg!(miri) { 211 } else { 1 }) {
@@ -305,6 +308,20 @@ mod tests {
             pool.permanent().write_at(&sample(a).encode(), SLOTS[0]).unwrap();
             pool.permanent().write_at(&sample(b).encode(), SLOTS[1]).unwrap();
             assert_eq!(load(&pool).unwrap().checkpoint, 8);
+        }
+    }
+
+    #[test]
+    fn the_slot_to_write_first_is_never_the_one_that_alone_holds_the_newest_superblock() {
+        let (newest, old) = (sample(8).encode(), sample(7).encode());
+        for newest_slot in [0, 1] {
+            for other in [old, [0x55; LEN]] {
+                let pool = pool();
+                pool.permanent().write_at(&newest, SLOTS[newest_slot]).unwrap();
+                pool.permanent().write_at(&other, SLOTS[1 - newest_slot]).unwrap();
+                let (superblock, first) = Superblock::load(&**pool.permanent(), pool.path()).unwrap();
+                assert_eq!((superblock.checkpoint, first), (8, 1 - newest_slot));
+            }
         }
     }
 
@@ -335,7 +352,7 @@ mod tests {
         let newer = resealed(sample(8).encode(), |bytes| bytes[AT_VERSION] = 2);
         assert_eq!(Superblock::decode(&newer).unwrap_err().kind(), ErrorKind::NewerFormat);
         let pool = pool();
-        sample(7).store(&pool).unwrap();
+        sample(7).store(&pool, 0).unwrap();
         pool.permanent().write_at(&newer, SLOTS[0]).unwrap();
         assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::NewerFormat);
         pool.permanent().write_at(&newer, SLOTS[1]).unwrap();
@@ -355,7 +372,7 @@ mod tests {
     #[test]
     fn slots_of_two_databases_are_corruption() {
         let pool = pool();
-        sample(7).store(&pool).unwrap();
+        sample(7).store(&pool, 0).unwrap();
         let other = Superblock { database_id: [1; 16], ..sample(8) };
         pool.permanent().write_at(&other.encode(), SLOTS[1]).unwrap();
         assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::Corruption);

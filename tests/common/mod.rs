@@ -50,6 +50,18 @@ pub(crate) fn assert_clean(db: &ColumnFamilyDatabase) {
     );
 }
 
+/// Waits until `is_so`, which is asked again and again: for what happens as soon as other threads let go of something.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("never: {what}");
+}
+
 /// A number of cases: `PERISTYLE_CASES` if that is set, else `usual`.
 pub(crate) fn cases(usual: u32) -> u32 {
     match std::env::var("PERISTYLE_CASES") {
