@@ -258,7 +258,9 @@ fn a_dropped_family_gives_everything_back() {
     let shared = data_file(&SmallDisk::new());
     let (store, other) = (family(&shared), family(&shared));
     let kept = publish(&other, 1, 5).unwrap();
-    (0..100).for_each(|tag| drop(publish(&store, 1, tag).unwrap()));
+    for tag in 0..100 {
+        publish(&store, 1, tag).unwrap();
+    }
     let run = publish(&store, 4, 7).unwrap();
     let unfinished = store.new_page(1).unwrap();
     store.discard();
