@@ -3,6 +3,7 @@
 //! The cursor pins the leaf that it stands on. Of the nodes above it knows pointer and index, and reads them again
 //! when it leaves the leaf: pages are immutable, so they are what they were, for as long as somebody holds the tree.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use super::node::{Fault, LeafValue, Node, Shape, ValuePointer};
@@ -26,6 +27,8 @@ pub(crate) struct TreeCursor {
     /// The key: of a valid cursor, or at least the prefix of the leaf.
     key: Vec<u8>,
     value: Value,
+    /// The value run of the entry, once it was asked for.
+    run: OnceCell<PinnedPage>,
 }
 
 struct Step {
@@ -44,7 +47,6 @@ struct Leaf {
 enum Value {
     Inline(Range<usize>),
     Run(ValuePointer),
-    Loaded(PinnedPage, Range<usize>),
 }
 
 /// Which way to leave or enter a node.
@@ -66,6 +68,7 @@ impl TreeCursor {
             index: 0,
             key: Vec::new(),
             value: Value::Inline(0..0),
+            run: OnceCell::new(),
         }
     }
 
@@ -135,33 +138,33 @@ impl TreeCursor {
 
     /// The value of the entry; reads its run if it has one. Panics if the cursor stands nowhere.
     #[inline]
-    pub(crate) fn value(&mut self) -> Result<&[u8]> {
-        self.load_value()?;
-        match (&self.value, &self.leaf) {
-            (Value::Loaded(page, range), _) => Ok(&page[range.clone()]),
-            (Value::Inline(range), Some(leaf)) => Ok(&leaf.page[range.clone()]),
-            _ => unreachable!("a valid cursor has a leaf and a loaded value"),
-        }
+    pub(crate) fn value(&self) -> Result<&[u8]> {
+        let (page, range) = self.place()?;
+        Ok(&page[range])
     }
 
     /// The value of the entry, held independently of the cursor.
-    pub(crate) fn pinned_value(&mut self) -> Result<(PinnedPage, Range<usize>)> {
-        self.load_value()?;
-        match (&self.value, &self.leaf) {
-            (Value::Loaded(page, range), _) => Ok((page.clone(), range.clone())),
-            (Value::Inline(range), Some(leaf)) => Ok((leaf.page.clone(), range.clone())),
-            _ => unreachable!("a valid cursor has a leaf and a loaded value"),
-        }
+    pub(crate) fn pinned_value(&self) -> Result<(PinnedPage, Range<usize>)> {
+        let (page, range) = self.place()?;
+        Ok((page.clone(), range))
     }
 
+    /// Where the value stands: in the leaf, or in its run, which is read the first time.
     #[inline]
-    fn load_value(&mut self) -> Result<()> {
+    fn place(&self) -> Result<(&PinnedPage, Range<usize>)> {
         assert!(self.valid, "a cursor that stands nowhere has no value");
-        if let Value::Run(value) = self.value {
-            let page = load_run(&self.store, value.run, value.len)?;
-            self.value = Value::Loaded(page, HEADER_LEN..HEADER_LEN + value.len as usize);
+        match (&self.value, &self.leaf) {
+            (Value::Inline(range), Some(leaf)) => Ok((&leaf.page, range.clone())),
+            (Value::Inline(_), None) => unreachable!("a valid cursor has a leaf"),
+            (Value::Run(value), _) => {
+                let range = HEADER_LEN..HEADER_LEN + value.len as usize;
+                if let Some(page) = self.run.get() {
+                    return Ok((page, range));
+                }
+                let page = load_run(&self.store, value.run, value.len)?;
+                Ok((self.run.get_or_init(|| page), range))
+            }
         }
-        Ok(())
     }
 
     #[cold]
@@ -173,6 +176,7 @@ impl TreeCursor {
     #[inline]
     fn go(&mut self, index: usize, way: Way) -> Result<bool> {
         self.valid = false;
+        self.run.take();
         let Some(leaf) = &self.leaf else { return Ok(false) };
         if index >= leaf.shape.count() {
             return self.leave_leaf(way);

@@ -108,7 +108,7 @@ impl FamilyCursor {
     }
 
     /// The value of the entry; empty if the cursor stands on none. A large value is read now.
-    pub(crate) fn value(&mut self) -> Result<&[u8]> {
+    pub(crate) fn value(&self) -> Result<&[u8]> {
         match self.place {
             Place::Table(i) => match self.tables[i].cursor.found() {
                 Found::Put(bytes) => Ok(bytes),
@@ -120,7 +120,7 @@ impl FamilyCursor {
     }
 
     /// The value in a form that outlives the cursor's next step.
-    pub(crate) fn owned_value(&mut self) -> Result<Value> {
+    pub(crate) fn owned_value(&self) -> Result<Value> {
         if self.place == Place::Tree {
             let value = self.tree.value()?;
             if Value::is_small(value.len()) {

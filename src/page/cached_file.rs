@@ -18,7 +18,7 @@ use super::stats::{CacheStats, Counters, StripedCounter, count};
 use super::table::{FrameTable, Inserted};
 use super::write_buffer::{DirtyMemory, DirtyPage, Outgoing, WriteBuffer, neighbours};
 use crate::codec::ids::{FamilyId, PageId};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::FileHandlePool;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::epoch::{self, Guard};
@@ -305,6 +305,10 @@ impl PagedCachedFile {
         let len = page.len();
 
         let mut buffer = self.buffer.lock();
+        if buffer.discarded {
+            let error = Error::new(ErrorKind::FamilyDropped, "the column family was dropped");
+            return Err(error.of_family(self.family.0));
+        }
         let memory = match page.into_memory() {
             NewMemory::Frame(frame) => self.map_dirty(id, frame)?,
             NewMemory::Run(run) => DirtyMemory::Run(Arc::new(run)),
@@ -442,7 +446,8 @@ impl PagedCachedFile {
     pub(crate) fn discard(&self) {
         let dirty = {
             let _turn = self.turn.lock();
-            std::mem::take(&mut *self.buffer.lock())
+            let nothing = WriteBuffer { discarded: true, ..WriteBuffer::default() };
+            std::mem::replace(&mut *self.buffer.lock(), nothing)
         };
         self.dirty_runs.store(0, Ordering::Release);
         let guard = epoch::pin();

@@ -55,9 +55,12 @@ struct FrameSlab {
 struct FrameState {
     /// Holders that keep the frame beyond their epoch guard.
     pins: AtomicU32,
-    /// The page that it was last made to hold.
+    /// The page that it was last made to hold; [`NO_PAGE`] while it is free.
     page: AtomicU32,
 }
+
+/// Tells the clock at a glance that there is nothing to see. The one page that has this number is never evicted.
+const NO_PAGE: u32 = u32::MAX;
 
 /// The frames of one family.
 pub(super) struct FrameStore {
@@ -134,8 +137,9 @@ impl FrameStore {
         if cell.get().is_none() {
             let len = 1usize << (slab as u32 + FIRST_SLAB_BITS);
             let memory = Slab::new(len.checked_mul(self.page_size)?)?;
-            let frames =
-                (0..len).map(|_| FrameState { pins: AtomicU32::new(0), page: AtomicU32::new(0) }).collect();
+            let frames = (0..len)
+                .map(|_| FrameState { pins: AtomicU32::new(0), page: AtomicU32::new(NO_PAGE) })
+                .collect();
             let set = cell.set(FrameSlab { memory, frames });
             assert!(set.is_ok(), "slab {slab} was made twice");
         }
@@ -173,6 +177,7 @@ impl FrameStore {
     }
 
     fn free(&self, list: &mut FreeList, frame: Frame) {
+        self.state(frame).page.store(NO_PAGE, Ordering::Relaxed);
         if list.next as usize - list.bare.len() > self.keep.load(Ordering::Relaxed) {
             self.give_back(frame);
             list.bare.push(frame);
@@ -214,9 +219,10 @@ impl FrameStore {
         (list.free.len(), list.bare.len(), list.limbo.len())
     }
 
-    /// The page that `frame` was last made to hold.
-    pub(super) fn page(&self, frame: Frame) -> PageId {
-        PageId(self.state(frame).page.load(Ordering::Relaxed))
+    /// The page that `frame` was last made to hold; `None` if it is free.
+    pub(super) fn page(&self, frame: Frame) -> Option<PageId> {
+        let page = self.state(frame).page.load(Ordering::Relaxed);
+        (page != NO_PAGE).then_some(PageId(page))
     }
 
     /// Pins `frame`: it is not reused until the matching [`unpin`](Self::unpin). Invariant 3 says when this is allowed.

@@ -259,12 +259,20 @@ fn a_dropped_family_gives_everything_back() {
     let (store, other) = (family(&shared), family(&shared));
     let kept = publish(&other, 1, 5).unwrap();
     (0..100).for_each(|tag| drop(publish(&store, 1, tag).unwrap()));
-    publish(&store, 4, 7).unwrap();
+    let run = publish(&store, 4, 7).unwrap();
+    let unfinished = store.new_page(1).unwrap();
     store.discard();
     store.discard();
     assert_eq!(store.space(), SegmentSpace::default());
     assert_eq!(store.cache_stats().dirty_bytes, 0);
-    assert_eq!(store.new_page(1).unwrap_err().kind(), ErrorKind::FamilyDropped);
+    for error in [
+        store.new_page(1).unwrap_err(),
+        store.publish(unfinished, PageKind::Leaf, 0, 1, 100).unwrap_err(),
+        store.install(&[run_of(run)], &[]).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::FamilyDropped);
+    }
+    store.release(&[run_of(run)]);
     store.write_dirty().unwrap();
     shared.space().begin_checkpoint();
     shared.space().checkpoint_durable();

@@ -79,12 +79,12 @@ impl Cursor {
     }
 
     /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a quarter page is read now.
-    pub fn value(&mut self) -> Result<&[u8]> {
+    pub fn value(&self) -> Result<&[u8]> {
         self.inner.value()
     }
 
     /// The value of the entry in a form that outlives the cursor's next step.
-    pub fn owned_value(&mut self) -> Result<Value> {
+    pub fn owned_value(&self) -> Result<Value> {
         self.inner.owned_value()
     }
 }

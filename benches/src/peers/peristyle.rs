@@ -103,12 +103,7 @@ impl Reader for PeristyleReader<'_> {
             Direction::Forward => cursor.seek(from)?,
             Direction::Backward => cursor.seek_for_prev(from)?,
         };
-        let mut key = Vec::new();
-        while found && {
-            key.clear();
-            key.extend_from_slice(cursor.key());
-            visit(&key, cursor.value()?)
-        } {
+        while found && visit(cursor.key(), cursor.value()?) {
             found = match direction {
                 Direction::Forward => cursor.next()?,
                 Direction::Backward => cursor.prev()?,
