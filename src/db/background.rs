@@ -65,9 +65,7 @@ impl Shared {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
                 family.stall.obstruct(error);
-                // What dropped families and the last checkpoint alone needed may be enough.
-                self.reap();
-                if let Err(error) = self.checkpoint() {
+                if let Err(error) = self.make_space() {
                     tracing::warn!(%error, "a checkpoint was put off");
                 }
                 std::thread::sleep(SPACE_PATIENCE);

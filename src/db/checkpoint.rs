@@ -132,11 +132,12 @@ impl Shared {
         Ok((file_page, room))
     }
 
-    /// Cuts the file and makes holes in it once much of it is free: what the next merges take anyhow may stay.
+    /// Cuts the file and makes holes in it once much of it is free, or the disk is full: what the next merges take anyhow may stay.
     fn give_back_space(&self) -> Result<()> {
         let space = self.data.space();
         let free = space.free_pages();
-        if free * self.data.page_size() as u64 > MUCH_FREE && free > space.file_pages() / 4 {
+        let is_much = free * self.data.page_size() as u64 > MUCH_FREE && free > space.file_pages() / 4;
+        if self.pipeline.short_of_space.swap(false, Ordering::Relaxed) || is_much {
             space.shrink()?;
         }
         Ok(())

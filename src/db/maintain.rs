@@ -91,9 +91,7 @@ impl Shared {
         let merge = || {
             let merged = match family.merge(&context) {
                 Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                    // What dropped families and the last checkpoint alone needed may be room enough.
-                    self.reap();
-                    self.checkpoint()?;
+                    self.make_space()?;
                     family.merge(&context)
                 }
                 merged => merged,
@@ -114,6 +112,13 @@ impl Shared {
             merge()?;
         }
         merge().map(drop)
+    }
+
+    /// Frees what dropped families and the last checkpoint alone needed, and gives it back to the disk, which was met full.
+    pub(super) fn make_space(&self) -> Result<()> {
+        self.pipeline.short_of_space.store(true, Ordering::Relaxed);
+        self.reap();
+        self.checkpoint()
     }
 
     fn judge(&self, error: Error) -> Error {

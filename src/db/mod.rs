@@ -6,6 +6,8 @@ mod background;
 mod budget;
 mod checkpoint;
 mod families;
+#[cfg(all(test, not(loom)))]
+mod independence_tests;
 mod maintain;
 mod open;
 mod recovery;

@@ -305,6 +305,7 @@ fn open_existing(
             work: Work::default(),
             closed: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),
+            short_of_space: AtomicBool::new(false),
         }),
         options,
         data,

@@ -273,7 +273,7 @@ impl PagedCachedFile {
 
     /// Holds every lock of this family.
     #[cfg(all(test, not(loom)))]
-    pub(super) fn lock_all(&self) -> impl Sized + '_ {
+    pub(crate) fn lock_all(&self) -> impl Sized + '_ {
         (self.turn.lock(), self.buffer.lock(), self.clock.lock())
     }
 }

@@ -389,4 +389,9 @@ impl PartitionedStorageBackend {
         }
         self.shared.pool().forget(self.family);
     }
+    /// Holds every lock of this family's storage.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn lock_all(&self) -> impl Sized + '_ {
+        (self.allocator.lock(), self.map.lock(), self.cache.lock_all())
+    }
 }

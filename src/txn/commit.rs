@@ -51,6 +51,8 @@ pub(crate) struct Pipeline {
     pub(crate) closed: AtomicBool,
     /// Whether a commit was made that no log record holds.
     pub(crate) unlogged: AtomicBool,
+    /// Whether the disk was met full since free space was last given back to it.
+    pub(crate) short_of_space: AtomicBool,
 }
 
 /// A commit as the pipeline takes it.
@@ -179,7 +181,12 @@ impl Pipeline {
             log.append(write.payload, durability == Durability::Sync)
         };
         let sequence = sequence.map_err(|error| match error.kind() {
-            ErrorKind::OutOfSpace => error,
+            ErrorKind::OutOfSpace => {
+                // A checkpoint may free log, and free parts of the data file for it.
+                self.short_of_space.store(true, Ordering::Relaxed);
+                self.work.request_checkpoint();
+                error
+            }
             _ => self.fail(error),
         })?;
         apply(write, families, sides, sequence);
