@@ -72,10 +72,14 @@
 
 mod arena;
 mod branch;
+#[cfg(all(test, not(loom)))]
+mod concurrency_tests;
 mod cursor;
 mod entry;
 mod filter;
 mod leaf;
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 mod node;
