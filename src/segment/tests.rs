@@ -137,7 +137,7 @@ fn segments_start_small_and_double() {
     let disk = SmallDisk::new();
     let shared = data_file(&disk);
     let store = family(&shared);
-    assert_eq!(store.space(), SegmentSpace::default());
+    assert_eq!(store.space(), super::partitioned::SegmentSpace::default());
     let pointers: Vec<_> = (0..100).map(|tag| publish(&store, 1, tag).unwrap()).collect();
     let sizes: Vec<_> = store.segments().iter().map(|segment| segment.pages).collect();
     assert_eq!(sizes, [16, 16, 32, 64]);
@@ -265,7 +265,7 @@ fn a_dropped_family_gives_everything_back() {
     let unfinished = store.new_page(1).unwrap();
     store.discard();
     store.discard();
-    assert_eq!(store.space(), SegmentSpace::default());
+    assert_eq!(store.space(), super::partitioned::SegmentSpace::default());
     assert_eq!(store.cache_stats().dirty_bytes, 0);
     for error in [
         store.new_page(1).unwrap_err(),
