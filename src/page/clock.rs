@@ -27,7 +27,9 @@ impl Clock {
             }
             let frame = Frame(self.hand);
             self.hand += 1;
-            if table.age(store.page(frame), frame) == Aged::Evicted {
+            if let Some(page) = store.page(frame)
+                && table.age(page, frame) == Aged::Evicted
+            {
                 evicted.push(frame);
             }
         }
@@ -60,7 +62,7 @@ mod tests {
             table.lookup(PageId(page), &guard);
         }
         let evicted = Clock::default().sweep(&table, &store, 16);
-        let pages: Vec<u32> = evicted.iter().map(|&frame| store.page(frame).0).collect();
+        let pages: Vec<u32> = evicted.iter().map(|&frame| store.page(frame).unwrap().0).collect();
         assert_eq!(pages, (0..32).filter(|page| page % 2 == 1).collect::<Vec<_>>());
     }
 

@@ -15,7 +15,8 @@ pub struct CacheStats {
     pub misses: u64,
     /// Pages and runs that were taken out to make room.
     pub evictions: u64,
-    /// Bytes that the read cache holds: clean pages, runs, and frames that wait for their last reader.
+    /// Bytes that the read cache holds: clean pages, runs, and frames that wait for their last reader. The latter may for a
+    /// moment use what the write buffer leaves of its budget.
     pub resident_bytes: u64,
     /// Bytes that the read cache may hold.
     pub budget_bytes: u64,

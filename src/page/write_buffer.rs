@@ -39,6 +39,8 @@ impl DirtyMemory {
 pub(super) struct WriteBuffer {
     pub(super) pages: BTreeMap<PageId, DirtyPage>,
     pub(super) bytes: u64,
+    /// The family was dropped: its pages of the file may be another's, so nothing more is taken.
+    pub(super) discarded: bool,
 }
 
 impl WriteBuffer {

@@ -133,7 +133,8 @@ impl PartitionedStorageBackend {
     /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no
     /// pointer makes anyone read, or allocate, more than the file holds.
     fn locate(&self, pointer: PagePointer) -> Result<u64> {
-        let file_page = self.map().locate(pointer.page, pointer.pages).ok_or_else(|| {
+        let file_page = self.map.lock().locate(pointer.page, pointer.pages);
+        let file_page = file_page.ok_or_else(|| {
             Error::corruption(format!(
                 "a pointer names {} pages outside of the family's segments",
                 pointer.pages
@@ -156,10 +157,7 @@ impl PartitionedStorageBackend {
     pub(crate) fn new_page(&self, pages: u32) -> Result<NewPage> {
         assert!(pages > 0, "a run of no pages");
         let mut allocator = self.lock_allocator();
-        if allocator.discarded {
-            let error = Error::new(ErrorKind::FamilyDropped, "the column family was dropped");
-            return Err(error.of_family(self.family.0));
-        }
+        self.check_alive(&allocator)?;
         let mut map = self.map();
         let page = match allocator.pages.allocate(&map, pages) {
             Some(page) => page,
@@ -172,6 +170,14 @@ impl PartitionedStorageBackend {
         drop(allocator);
         let file_page = map.locate(page, pages).expect("pages are handed out inside one segment");
         Ok(self.cache.new_page(page, pages, self.shared.offset(file_page)))
+    }
+
+    fn check_alive(&self, allocator: &Allocator) -> Result<()> {
+        if allocator.discarded {
+            let error = Error::new(ErrorKind::FamilyDropped, "the column family was dropped");
+            return Err(error.of_family(self.family.0));
+        }
+        Ok(())
     }
 
     /// The allocator, after it took back the pages of what was dropped unpublished.
@@ -262,7 +268,9 @@ impl PartitionedStorageBackend {
     /// A new tree replaced the old one: it reaches `written`, and no longer `retired`. `Corruption`, and nothing changed, if
     /// the old tree reached a retired page by two pointers, or one that the catalog's map calls free.
     pub(crate) fn install(&self, written: &[(PageId, u32)], retired: &[(PageId, u32)]) -> Result<()> {
-        let installed = self.allocator.lock().pages.install(written, retired);
+        let mut allocator = self.allocator.lock();
+        self.check_alive(&allocator)?;
+        let installed = allocator.pages.install(written, retired);
         installed.map_err(|error| error.in_file(self.shared.pool().path()).of_family(self.family.0))
     }
 
@@ -358,7 +366,8 @@ impl PartitionedStorageBackend {
 
     /// The byte of the file at which `page` starts; `None` if no segment holds it.
     pub(crate) fn file_offset(&self, page: PageId) -> Option<u64> {
-        self.map().locate(page, 1).map(|file_page| self.shared.offset(file_page))
+        let file_page = self.map.lock().locate(page, 1);
+        file_page.map(|file_page| self.shared.offset(file_page))
     }
 
     /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the system, its

@@ -1,1 +1,524 @@
+//! A family's storage as a whole, and the space map, against models.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::ids::{FamilyId, PageId};
+use crate::error::ErrorKind;
+use crate::page::{CacheBudgets, HEADER_LEN, PageKind, PagePointer};
+use crate::storage::{FileHandlePool, FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
+use crate::sync::epoch;
+use crate::sync::{Arc, Mutex};
+
+const PAGE_SIZE: usize = 4096;
+const BUDGETS: CacheBudgets = CacheBudgets { read_bytes: 64 << 10, write_bytes: 32 << 10 };
+
+/// A disk in memory with room for so many bytes.
+#[derive(Debug, Clone)]
+struct SmallDisk {
+    memory: MemoryStorage,
+    room: Arc<Mutex<u64>>,
+}
+
+#[derive(Debug)]
+struct SmallDiskFile(std::sync::Arc<dyn StorageFile>, Arc<Mutex<u64>>);
+
+impl SmallDisk {
+    fn new() -> Self {
+        Self { memory: MemoryStorage::new(), room: Arc::new(Mutex::new(u64::MAX)) }
+    }
+
+    fn pool(&self, mode: FileMode) -> FileHandlePool {
+        FileHandlePool::new(std::sync::Arc::new(self.clone()), "data", mode, 4).unwrap()
+    }
+
+    fn file(&self, mode: FileMode) -> Arc<dyn StorageFile> {
+        StorageBackend::open(self, "data", mode).unwrap()
+    }
+}
+
+impl StorageBackend for SmallDisk {
+    fn open(&self, path: &str, mode: FileMode) -> std::io::Result<std::sync::Arc<dyn StorageFile>> {
+        Ok(std::sync::Arc::new(SmallDiskFile(self.memory.open(path, mode)?, Arc::clone(&self.room))))
+    }
+    fn list(&self, directory: &str) -> std::io::Result<Vec<String>> {
+        self.memory.list(directory)
+    }
+    fn create_directory(&self, directory: &str) -> std::io::Result<()> {
+        self.memory.create_directory(directory)
+    }
+    fn sync_directory(&self, directory: &str) -> std::io::Result<()> {
+        self.memory.sync_directory(directory)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.memory.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.memory.remove(path)
+    }
+    fn lock(&self, path: &str, shared: bool) -> std::io::Result<Box<dyn StorageLock>> {
+        self.memory.lock(path, shared)
+    }
+}
+
+impl StorageFile for SmallDiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        assert!(offset + bytes.len() as u64 <= self.len()?, "a write outside of what was allocated");
+        self.0.write_at(bytes, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        if offset + len > *self.1.lock() {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.0.allocate(offset, len)
+    }
+    fn deallocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        // Harsher than a real one, so that a mistake shows.
+        self.0.write_at(&vec![0xdd; len as usize], offset)
+    }
+}
+
+fn data_file(disk: &SmallDisk) -> Arc<DataFile> {
+    let pool = disk.pool(FileMode::Create);
+    let space = SpaceMap::new(Arc::clone(pool.permanent()), "data", PAGE_SIZE);
+    DataFile::new(pool, PAGE_SIZE, space)
+}
+
+fn family(shared: &Arc<DataFile>) -> Arc<PartitionedStorageBackend> {
+    PartitionedStorageBackend::new(FamilyId(3), Arc::clone(shared), BUDGETS)
+}
+
+/// Publishes a page or run that holds `tag`.
+fn publish(store: &PartitionedStorageBackend, pages: u32, tag: u64) -> crate::error::Result<PagePointer> {
+    let mut page = store.new_page(pages)?;
+    let end = page.len();
+    page[HEADER_LEN..].fill(tag as u8);
+    page[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&tag.to_le_bytes());
+    store.publish(page, PageKind::Leaf, 0, 1, end as u64)
+}
+
+fn assert_holds(store: &PartitionedStorageBackend, pointer: PagePointer, tag: u64) {
+    let guard = epoch::pin();
+    let page = store.read(pointer, &guard).unwrap();
+    assert_eq!(page[HEADER_LEN..HEADER_LEN + 8], tag.to_le_bytes(), "page {}", pointer.page);
+    assert_eq!(page[page.len() - 1], tag as u8);
+}
+
+fn run_of(pointer: PagePointer) -> (PageId, u32) {
+    (pointer.page, pointer.pages)
+}
+
+/// A checkpoint of the one family. Returns what its superblock would record.
+fn checkpoint(shared: &DataFile, store: &PartitionedStorageBackend) -> (Vec<Segment>, PageSet) {
+    shared.space().begin_checkpoint();
+    let recorded = store.begin_checkpoint();
+    store.write_dirty().unwrap();
+    store.end_checkpoint(true);
+    shared.space().checkpoint_durable();
+    recorded
+}
+
+#[test]
+fn segments_start_small_and_double() {
+    let disk = SmallDisk::new();
+    let shared = data_file(&disk);
+    let store = family(&shared);
+    assert_eq!(store.space(), SegmentSpace::default());
+    let pointers: Vec<_> = (0..100).map(|tag| publish(&store, 1, tag).unwrap()).collect();
+    let sizes: Vec<_> = store.segments().iter().map(|segment| segment.pages).collect();
+    assert_eq!(sizes, [16, 16, 32, 64]);
+    assert_eq!(shared.pool().permanent().len().unwrap(), EXTENTS_START + 128 * PAGE_SIZE as u64);
+    for (tag, &pointer) in pointers.iter().enumerate() {
+        assert_eq!(pointer.page.0 as usize, tag);
+        assert_holds(&store, pointer, tag as u64);
+        let offset = EXTENTS_START + (tag * PAGE_SIZE) as u64;
+        assert_eq!(store.file_offset(pointer.page), Some(offset));
+    }
+    let run = publish(&store, 200, 7).unwrap();
+    assert_eq!(store.segments().last().unwrap().pages, 200);
+    assert_holds(&store, run, 7);
+}
+
+#[test]
+fn a_full_disk_refuses_the_page_and_changes_nothing() {
+    let disk = SmallDisk::new();
+    let shared = data_file(&disk);
+    let store = family(&shared);
+    let pointers: Vec<_> = (0..32).map(|tag| publish(&store, 1, tag).unwrap()).collect();
+    *disk.room.lock() = shared.pool().permanent().len().unwrap();
+    let before = (store.space(), shared.space().file_pages());
+    for pages in [1, 5] {
+        let error = store.new_page(pages).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfSpace);
+        assert_eq!(error.location().family, Some(3));
+    }
+    assert_eq!((store.space(), shared.space().file_pages()), before);
+    // Room for less than the family would like is used.
+    *disk.room.lock() += PAGE_SIZE as u64;
+    let last = publish(&store, 1, 99).unwrap();
+    assert_holds(&store, last, 99);
+    assert_eq!(store.new_page(1).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    // What is given back serves again without growth.
+    store.abandon(&[run_of(pointers[4])]);
+    assert_eq!(publish(&store, 1, 100).unwrap().page, pointers[4].page);
+}
+
+#[test]
+fn pages_of_new_pages_that_were_dropped_are_used_again() {
+    let shared = data_file(&SmallDisk::new());
+    let store = family(&shared);
+    let first = store.new_page(1).unwrap().page();
+    assert_eq!(store.new_page(1).unwrap().page(), first);
+    drop(store.new_page(3).unwrap());
+    store.begin_checkpoint();
+    assert_eq!(store.space().pages_in_use, 0);
+}
+
+#[test]
+fn a_pointer_out_of_the_familys_segments_is_corruption() {
+    let shared = data_file(&SmallDisk::new());
+    let store = family(&shared);
+    let pointer = publish(&store, 1, 1).unwrap();
+    for (page, pages) in [(16, 1), (15, 2), (0, 0), (0, u32::MAX), (u32::MAX, u32::MAX)] {
+        let wrong = PagePointer { page: PageId(page), pages, ..pointer };
+        let error = store.read(wrong, &epoch::pin()).unwrap_err();
+        assert_eq!((error.kind(), error.location().page), (ErrorKind::Corruption, Some(page)));
+        assert!(store.pin(wrong).is_err());
+        assert!(store.read_uncached(wrong, &mut Vec::new()).is_err());
+    }
+}
+
+#[test]
+fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
+    let disk = SmallDisk::new();
+    let shared = data_file(&disk);
+    let store = family(&shared);
+    let old: Vec<_> = (0..500).map(|tag| publish(&store, 1, tag).unwrap()).collect();
+    let written: Vec<_> = old.iter().map(|&pointer| run_of(pointer)).collect();
+    store.install(&written, &[]).unwrap();
+    // Nine in ten are deleted.
+    let (kept, gone): (Vec<_>, Vec<_>) = old.iter().enumerate().partition(|(tag, _)| tag % 10 == 0);
+    let gone: Vec<_> = gone.into_iter().map(|(_, &pointer)| run_of(pointer)).collect();
+    store.install(&[], &gone).unwrap();
+    store.release(&gone);
+    checkpoint(&shared, &store);
+    let before = shared.pool().permanent().len().unwrap();
+
+    store.set_placement(true);
+    let moved: Vec<_> =
+        kept.iter().map(|&(tag, _)| (tag as u64, publish(&store, 1, tag as u64).unwrap())).collect();
+    let retired: Vec<_> = kept.iter().map(|&(_, &pointer)| run_of(pointer)).collect();
+    let written: Vec<_> = moved.iter().map(|&(_, pointer)| run_of(pointer)).collect();
+    store.install(&written, &retired).unwrap();
+    store.set_placement(false);
+    store.release(&retired);
+    assert!(!store.trim().unwrap(), "the durable superblock still reaches the old pages");
+    checkpoint(&shared, &store);
+    assert!(store.trim().unwrap());
+    assert_eq!(store.space().pages_total, 50);
+    checkpoint(&shared, &store);
+    assert!(shared.space().shrink().unwrap());
+    for &(tag, pointer) in &moved {
+        store.release(&[]);
+        assert_holds(&store, pointer, tag);
+    }
+    // The pages stand behind the old ones; a second round brings them to the front, and the tail goes.
+    store.set_placement(true);
+    let again: Vec<_> = moved.iter().map(|&(tag, _)| (tag, publish(&store, 1, tag).unwrap())).collect();
+    let retired = written;
+    let written: Vec<_> = again.iter().map(|&(_, pointer)| run_of(pointer)).collect();
+    store.install(&written, &retired).unwrap();
+    store.release(&retired);
+    store.set_placement(false);
+    checkpoint(&shared, &store);
+    store.trim().unwrap();
+    checkpoint(&shared, &store);
+    shared.space().shrink().unwrap();
+    let after = shared.pool().permanent().len().unwrap();
+    assert_eq!(after, EXTENTS_START + 50 * PAGE_SIZE as u64, "was {before}");
+    again.iter().for_each(|&(tag, pointer)| assert_holds(&store, pointer, tag));
+}
+
+#[test]
+fn a_dropped_family_gives_everything_back() {
+    let shared = data_file(&SmallDisk::new());
+    let (store, other) = (family(&shared), family(&shared));
+    let kept = publish(&other, 1, 5).unwrap();
+    for tag in 0..100 {
+        publish(&store, 1, tag).unwrap();
+    }
+    let run = publish(&store, 4, 7).unwrap();
+    let unfinished = store.new_page(1).unwrap();
+    store.discard();
+    store.discard();
+    assert_eq!(store.space(), SegmentSpace::default());
+    assert_eq!(store.cache_stats().dirty_bytes, 0);
+    for error in [
+        store.new_page(1).unwrap_err(),
+        store.publish(unfinished, PageKind::Leaf, 0, 1, 100).unwrap_err(),
+        store.install(&[run_of(run)], &[]).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::FamilyDropped);
+    }
+    store.release(&[run_of(run)]);
+    store.write_dirty().unwrap();
+    shared.space().begin_checkpoint();
+    shared.space().checkpoint_durable();
+    assert_eq!(shared.space().free_pages() + 16, shared.space().file_pages());
+    assert_holds(&other, kept, 5);
+}
+
+#[test]
+fn a_catalog_that_contradicts_itself_is_refused() {
+    let shared = data_file(&SmallDisk::new());
+    let segment = |first_page, pages| Segment { first_page, pages, file_page: 0 };
+    let restore = |segments: Vec<Segment>, pages: &[(u32, u32)]| {
+        let reachable = pages.iter().map(|&(first, pages)| (PageId(first), pages)).collect();
+        PartitionedStorageBackend::restore(FamilyId(3), Arc::clone(&shared), BUDGETS, segments, &reachable)
+            .map(|_| ())
+            .map_err(|error| (error.kind(), error.location().family))
+    };
+    let corrupt = Err((ErrorKind::Corruption, Some(3)));
+    assert_eq!(restore(vec![segment(0, 8), segment(8, 8)], &[(0, 16)]), Ok(()));
+    assert_eq!(restore(vec![segment(0, 8), segment(7, 8)], &[]), corrupt);
+    assert_eq!(restore(vec![segment(0, 8)], &[(7, 2)]), corrupt);
+    assert_eq!(restore(vec![], &[(0, 1)]), corrupt);
+    assert_eq!(restore(vec![segment(u32::MAX, 1)], &[(u32::MAX, 1)]), Ok(()));
+}
+
+mod family_model {
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A merge writes and retires so many pages or runs, and may fail.
+        Merge {
+            written: Vec<u32>,
+            retired: usize,
+            fails: bool,
+        },
+        /// The view that is held longest is let go.
+        LetGo,
+        Checkpoint,
+        Trim,
+        Place(bool),
+        Budgets(u64),
+        /// The process is killed, and the database opened again.
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let sizes = prop::collection::vec(prop_oneof![4 => Just(1u32), 1 => 2u32..9], 0..12);
+        prop_oneof![
+            6 => (sizes, 0usize..12, prop::bool::weighted(0.1))
+                .prop_map(|(written, retired, fails)| Step::Merge { written, retired, fails }),
+            4 => Just(Step::LetGo),
+            2 => Just(Step::Checkpoint),
+            1 => Just(Step::Trim),
+            1 => any::<bool>().prop_map(Step::Place),
+            1 => (0u64..100_000).prop_map(Step::Budgets),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    type Tree = BTreeMap<PageId, (PagePointer, u64)>;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 150 }))]
+
+        #[test]
+        fn what_views_and_superblocks_reach_stays_as_it_was(steps in prop::collection::vec(step(), 1..60)) {
+            let disk = SmallDisk::new();
+            let mut shared = data_file(&disk);
+            let mut store = family(&shared);
+            let mut tree = Tree::new();
+            let mut views: Vec<(Tree, Vec<(PageId, u32)>)> = Vec::new();
+            let mut durable = (Tree::new(), (Vec::new(), PageSet::new()));
+            let mut tag = 0;
+            for step in steps {
+                match step {
+                    Step::Merge { written, retired, fails } => {
+                        let mut new = Vec::new();
+                        for pages in written {
+                            tag += 1;
+                            new.push((publish(&store, pages, tag).unwrap(), tag));
+                        }
+                        let runs: Vec<_> = new.iter().map(|&(pointer, _)| run_of(pointer)).collect();
+                        if fails {
+                            store.abandon(&runs);
+                            continue;
+                        }
+                        let gone: Vec<_> = tree.values().take(retired).map(|&(pointer, _)| run_of(pointer)).collect();
+                        store.install(&runs, &gone).unwrap();
+                        let before = tree.clone();
+                        gone.iter().for_each(|run| { tree.remove(&run.0); });
+                        tree.extend(new.into_iter().map(|(pointer, tag)| (pointer.page, (pointer, tag))));
+                        views.push((before, gone));
+                    }
+                    Step::LetGo => {
+                        if !views.is_empty() {
+                            store.release(&views.remove(0).1);
+                        }
+                    }
+                    Step::Checkpoint => durable = (tree.clone(), checkpoint(&shared, &store)),
+                    Step::Trim => {
+                        store.trim().unwrap();
+                        shared.space().shrink().unwrap();
+                    }
+                    Step::Place(fresh) => store.set_placement(fresh),
+                    Step::Budgets(bytes) => {
+                        store.set_budgets(CacheBudgets { read_bytes: bytes, write_bytes: bytes / 2 });
+                    }
+                    Step::Crash => {
+                        let (segments, reachable) = durable.1.clone();
+                        let pool = disk.pool(FileMode::Write);
+                        let used = segments.iter().map(|segment| (segment.file_page, u64::from(segment.pages)));
+                        let file = Arc::clone(pool.permanent());
+                        let space = SpaceMap::restore(file, "data", PAGE_SIZE, used).unwrap();
+                        shared = DataFile::new(pool, PAGE_SIZE, space);
+                        store = PartitionedStorageBackend::restore(
+                            FamilyId(3), Arc::clone(&shared), BUDGETS, segments, &reachable,
+                        ).unwrap();
+                        tree = durable.0.clone();
+                        views.clear();
+                        prop_assert_eq!(store.reachable(), reachable);
+                    }
+                }
+                for (tree, _) in views.iter().chain([&(tree.clone(), Vec::new())]) {
+                    tree.values().for_each(|&(pointer, tag)| assert_holds(&store, pointer, tag));
+                }
+                let reachable: u64 = tree.values().map(|&(pointer, _)| u64::from(pointer.pages)).sum();
+                let retired: u64 = views.iter().flat_map(|view| &view.1).map(|run| u64::from(run.1)).sum();
+                let space = store.space();
+                prop_assert_eq!((space.pages_reachable, space.pages_in_use), (reachable, reachable + retired));
+            }
+        }
+    }
+}
+
+mod space_model {
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Allocate(u64),
+        Free(usize),
+        Begin,
+        Durable,
+        Shrink,
+        Full(bool),
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (1u64..20).prop_map(Step::Allocate),
+            4 => any::<usize>().prop_map(Step::Free),
+            2 => Just(Step::Begin),
+            2 => Just(Step::Durable),
+            1 => Just(Step::Shrink),
+            1 => any::<bool>().prop_map(Step::Full),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    fn pages(extents: &[(u64, u64)]) -> BTreeSet<u64> {
+        extents.iter().flat_map(|&(first, pages)| first..first + pages).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+
+        #[test]
+        fn an_extent_is_reused_only_after_a_later_checkpoint_is_durable(steps in prop::collection::vec(step(), 1..100)) {
+            let disk = SmallDisk::new();
+            let mut space = SpaceMap::new(disk.file(FileMode::Create), "data", PAGE_SIZE);
+            let (mut used, mut waiting, mut closing) = (Vec::new(), Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Allocate(length) => {
+                        let before = (space.file_pages(), space.free_pages());
+                        match space.allocate(length) {
+                            Ok(first) => {
+                                let taken: BTreeSet<u64> = [&used, &waiting, &closing].into_iter().flat_map(|extents| pages(extents)).collect();
+                                prop_assert!((first..first + length).all(|page| !taken.contains(&page)));
+                                used.push((first, length));
+                            }
+                            Err(error) => {
+                                prop_assert_eq!(error.kind(), ErrorKind::OutOfSpace);
+                                prop_assert_eq!((space.file_pages(), space.free_pages()), before);
+                            }
+                        }
+                    }
+                    Step::Free(index) => {
+                        if !used.is_empty() {
+                            let (first, length) = used.swap_remove(index % used.len());
+                            space.free(first, length);
+                            waiting.push((first, length));
+                        }
+                    }
+                    Step::Begin => {
+                        space.begin_checkpoint();
+                        closing.append(&mut waiting);
+                    }
+                    Step::Durable => {
+                        space.checkpoint_durable();
+                        closing.clear();
+                    }
+                    Step::Shrink => {
+                        space.shrink().unwrap();
+                        let taken: BTreeSet<u64> = [&used, &waiting, &closing].into_iter().flat_map(|extents| pages(extents)).collect();
+                        prop_assert_eq!(space.file_pages(), taken.last().map_or(0, |last| last + 1));
+                        prop_assert!(!space.shrink().unwrap());
+                    }
+                    Step::Full(full) => {
+                        let len = disk.file(FileMode::Read).len().unwrap();
+                        *disk.room.lock() = if full { len } else { u64::MAX };
+                    }
+                    Step::Reopen => {
+                        space = SpaceMap::restore(disk.file(FileMode::Write), "data", PAGE_SIZE, used.iter().copied()).unwrap();
+                        waiting.clear();
+                        closing.clear();
+                    }
+                }
+                let used_pages = pages(&used).len() as u64;
+                let waiting_pages = (pages(&waiting).len() + pages(&closing).len()) as u64;
+                prop_assert_eq!(space.waiting_pages(), waiting_pages);
+                prop_assert_eq!(space.free_pages() + used_pages + waiting_pages, space.file_pages());
+            }
+        }
+    }
+
+    #[test]
+    fn extents_that_overlap_or_leave_the_file_are_refused() {
+        let disk = SmallDisk::new();
+        let file = disk.file(FileMode::Create);
+        file.set_len(EXTENTS_START + 100 * PAGE_SIZE as u64 + 17).unwrap();
+        let restore = |used: &[(u64, u64)]| {
+            SpaceMap::restore(Arc::clone(&file), "data", PAGE_SIZE, used.iter().copied())
+                .map(|space| space.free_pages())
+                .map_err(|error| error.kind())
+        };
+        assert_eq!(restore(&[(90, 10), (0, 5), (5, 5)]), Ok(80));
+        assert_eq!(restore(&[]), Ok(100));
+        for used in
+            [&[(0, 5), (4, 5)][..], &[(90, 11)], &[(101, 1)], &[(0, 0)], &[(u64::MAX, 2)], &[(1, u64::MAX)]]
+        {
+            assert_eq!(restore(used), Err(ErrorKind::Corruption), "{used:?}");
+        }
+    }
+}
