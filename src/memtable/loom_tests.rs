@@ -90,6 +90,34 @@ fn loom_a_reader_finds_published_keys_while_ascending_keys_split_off_leaves_and_
     explore(&[1, 2, 3, 4], &[5, 6], all_are_found);
 }
 
+/// Also asks for what may not be published yet: that is there whole or not at all.
+fn all_are_found_and_nothing_torn(table: &Arc<Memtable>, keys: &[u8], at: SequenceNumber) {
+    for key in 0..=9 {
+        if let Some(found) = table.get(&[key], SequenceNumber::MAX) {
+            assert!(matches!(found, Found::Put([1..=9])), "{found:?} for {key}");
+        } else {
+            assert!(!keys.contains(&key), "key {key} of {keys:?}");
+        }
+    }
+    all_are_found(table, keys, at);
+    let mut cursor = table.cursor(SequenceNumber::MAX);
+    let mut valid = cursor.first();
+    while valid {
+        assert!(matches!(cursor.found(), Found::Put([1..=9])), "at {:?}", cursor.key());
+        valid = cursor.next();
+    }
+}
+
+#[test]
+fn loom_a_reader_ahead_of_publication_finds_all_of_an_insert_or_nothing() {
+    explore(&[5], &[3], all_are_found_and_nothing_torn);
+}
+
+#[test]
+fn loom_a_reader_ahead_of_publication_finds_all_of_a_split_or_nothing() {
+    explore(&[5, 3], &[4], all_are_found_and_nothing_torn);
+}
+
 #[test]
 fn loom_a_walk_meets_published_keys_while_leaves_and_branches_split() {
     explore(&[1, 5, 3, 7], &[4, 6], all_are_walked);
