@@ -29,6 +29,9 @@ id! {
     pub SequenceNumber(u64)
 }
 
+/// Above every sequence number, log segment and checkpoint that is ever reached: a file that names a higher one is damaged.
+pub(crate) const BEYOND_COUNTING: u64 = 1 << 56;
+
 impl SequenceNumber {
     /// Above every sequence number that a commit can get.
     pub const MAX: Self = Self(u64::MAX);

@@ -19,7 +19,7 @@
 //! Its checksum stands in the superblock.
 
 use crate::btree::Tree;
-use crate::codec::ids::{FamilyId, PageId, SequenceNumber};
+use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::options::FamilyOptions;
 use crate::error::{Error, Result};
@@ -27,6 +27,10 @@ use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
 const FORMAT: u32 = 1;
+
+fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
+    varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
+}
 
 /// What the catalog says of one family.
 #[derive(Debug, PartialEq)]
@@ -76,7 +80,7 @@ impl Catalog {
             return None;
         }
         let next_family = varint::take(bytes)?.try_into().ok()?;
-        let last_sequence = SequenceNumber(varint::take(bytes)?);
+        let last_sequence = take_sequence(bytes)?;
         let count = varint::take(bytes)?;
         let mut families: Vec<FamilyRecord> = Vec::new();
         for _ in 0..count {
@@ -126,8 +130,8 @@ impl FamilyRecord {
         *bytes = rest;
         let name = std::str::from_utf8(name).ok()?.to_owned();
         let options = FamilyOptions::decode(bytes)?;
-        let merged_through = SequenceNumber(varint::take(bytes)?);
-        let generation = varint::take(bytes)?;
+        let merged_through = take_sequence(bytes)?;
+        let generation = varint::take(bytes).filter(|&generation| generation < BEYOND_COUNTING)?;
         let height: u8 = varint::take(bytes)?.try_into().ok()?;
         let mut tree = Tree { generation, ..Tree::default() };
         if height > 0 {

@@ -159,6 +159,11 @@ impl Family {
         }
     }
 
+    /// No record stands in the active memtable after all. Call under the write lock.
+    pub(crate) fn forget_segment(&self) {
+        self.active_segment.store(u64::MAX, Ordering::SeqCst);
+    }
+
     /// Freezes the active memtable unless it is empty. Call with the write lock's content; fails if `MAX_FROZEN` wait already.
     pub(crate) fn freeze(&self, side: &mut WriteSide, views: &ArcCell<View>) -> Result<bool> {
         if side.writer.table().is_empty() {

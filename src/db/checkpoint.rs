@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use crate::column_family::catalog::{Catalog, FamilyRecord};
 use crate::column_family::family::Family;
+use crate::column_family::trees::TreeVersion;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{CatalogExtent, Superblock};
@@ -72,8 +73,11 @@ impl Shared {
         let mut first_segment = log.segment_of_next();
         self.data.space().begin_checkpoint();
         let mut catalog = Catalog { next_family, last_sequence: log.last_assigned(), families: Vec::new() };
+        // A merge meanwhile retires pages that this checkpoint is about to write: nobody lets go of them while the version is held.
+        let mut held = Vec::with_capacity(families.len());
         for family in &families {
-            let (record, segment) = self.note(family);
+            let (record, segment, version) = self.note(family);
+            held.push(version);
             first_segment = first_segment.min(segment);
             catalog.last_sequence = catalog.last_sequence.max(record.merged_through);
             catalog.families.push(record);
@@ -104,6 +108,7 @@ impl Shared {
         let superblock = self
             .make_durable(&families, &bytes, superblock, first_segment, state.first_slot)
             .map_err(|error| self.pipeline.fail(error))?;
+        drop(held);
         families.iter().for_each(|family| family.store().end_checkpoint(true));
         self.data.space().checkpoint_durable();
         state.superblock = superblock;
@@ -153,8 +158,8 @@ impl Shared {
         Self::merges(&self.registry.lock().families) != self.checkpoints.merges_seen.load(Ordering::Relaxed)
     }
 
-    /// What the catalog says of `family` now, and the oldest log segment that its memtables need.
-    fn note(&self, family: &Arc<Family>) -> (FamilyRecord, u64) {
+    /// What the catalog says of `family` now, the oldest log segment that its memtables need, and the version of the tree.
+    fn note(&self, family: &Arc<Family>) -> (FamilyRecord, u64, Arc<TreeVersion>) {
         let mut segment = family.active_segment();
         let mut trees = family.trees.lock();
         trees.release(family.store());
@@ -174,7 +179,7 @@ impl Shared {
             segments,
             reachable,
         };
-        (record, segment)
+        (record, segment, Arc::clone(trees.current()))
     }
 
     fn make_durable(

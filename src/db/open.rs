@@ -263,6 +263,10 @@ fn open_existing(
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
     let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
     let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options)?;
+    if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {
+        // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
+        superblock.store(data.pool(), first_slot)?;
+    }
     let mut replayer = Replayer::new(&views, superblock.log.first_segment, !options.read_only);
     let report =
         wal::replay(&**backend, &superblock.database_id, superblock.log, &mut |sequence, payload| {

@@ -8,6 +8,7 @@
 //! 4. Free extents neither overlap nor touch.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 use super::data_file::EXTENTS_START;
 use crate::error::{Error, Result};
@@ -146,11 +147,17 @@ impl SpaceMap {
         }
         for (&first, free) in extents.free.iter_mut().filter(|(_, free)| !free.hole) {
             let offset = self.offset(first);
-            self.file
-                .deallocate(offset, free.pages * self.page_size as u64)
-                .map_err(|error| self.failed("giving space back", offset, error))?;
-            free.hole = true;
-            changed = true;
+            match self.file.deallocate(offset, free.pages * self.page_size as u64) {
+                Ok(()) => {
+                    free.hole = true;
+                    changed = true;
+                }
+                // On a full disk even a hole may want room. Nothing is lost; the next call tries again.
+                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                    break;
+                }
+                Err(error) => return Err(self.failed("giving space back", offset, error)),
+            }
         }
         Ok(changed)
     }

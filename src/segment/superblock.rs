@@ -25,6 +25,7 @@
 //! of the format.
 
 use crate::codec::checksum::crc32;
+use crate::codec::ids::BEYOND_COUNTING;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileHandlePool, StorageFile};
@@ -143,6 +144,10 @@ impl Superblock {
         if reserved.concat().iter().any(|&byte| byte != 0) {
             return Err(Error::corruption("reserved bytes of the superblock are not zero"));
         }
+        let counters = [AT_CHECKPOINT, AT_LOG_FIRST, AT_LOG_NEWEST].map(|at| u64_at(bytes, at));
+        if counters.iter().any(|&counter| counter >= BEYOND_COUNTING) {
+            return Err(Error::corruption("the superblock counts higher than any database does"));
+        }
         Ok(Self {
             page_size,
             checkpoint: u64_at(bytes, AT_CHECKPOINT),
@@ -175,6 +180,13 @@ impl Superblock {
             (Err(error), Ok(whole)) => Ok((serve(whole, error, a.is_whole)?, 0)),
             (Err(a), Err(b)) => Err(if rank(&b) > rank(&a) { b } else { a }),
         }
+    }
+
+    /// Whether both slots hold this. If not, it may have reached the memory of the system only: a process was killed between writing it
+    /// and the sync, or the sync failed.
+    pub(crate) fn is_in_both_slots(&self, file: &dyn StorageFile, path: &str) -> Result<bool> {
+        let [a, b] = [read_slot(file, path, 0)?, read_slot(file, path, 1)?];
+        Ok([a, b].iter().all(|slot| slot.decoded.as_ref().is_ok_and(|decoded| decoded == self)))
     }
 
     /// Writes slot `first`, syncs, then writes the other one. When this returns, the checkpoint is durable.

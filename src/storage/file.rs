@@ -201,8 +201,25 @@ impl StorageFile for RealFile {
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
+        if !overwrites_in_place(&self.file)? {
+            return Ok(None);
+        }
         Ok(Some(Box::new(FileMapping::new(&self.file, len)?)))
     }
+}
+
+/// Whether the file system is one that writes over bytes where they stand. Where a write may need new room, a store into a
+/// mapping on a full disk would kill the process instead of failing.
+#[cfg(target_os = "linux")]
+fn overwrites_in_place(file: &File) -> io::Result<bool> {
+    const EXT: i128 = 0xef53;
+    const TMPFS: i128 = 0x0102_1994;
+    Ok([EXT, TMPFS].contains(&i128::from(rustix::fs::fstatfs(file)?.f_type)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn overwrites_in_place(_file: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 impl RealFile {

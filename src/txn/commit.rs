@@ -182,6 +182,12 @@ impl Pipeline {
         };
         let sequence = sequence.map_err(|error| match error.kind() {
             ErrorKind::OutOfSpace => {
+                // The record was not appended: a memtable that is still empty needs none of the log.
+                for (family, side) in families.iter().zip(sides.iter()) {
+                    if side.writer.table().is_empty() {
+                        family.forget_segment();
+                    }
+                }
                 // A checkpoint may free log, and free parts of the data file for it.
                 self.short_of_space.store(true, Ordering::Relaxed);
                 self.work.request_checkpoint();

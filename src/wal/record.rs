@@ -12,6 +12,7 @@
 //! The payload follows, then bytes that mean nothing up to the next multiple of 8.
 
 use crate::codec::checksum::crc32;
+use crate::codec::ids::BEYOND_COUNTING;
 
 /// Bytes of a header.
 pub(super) const HEADER_LEN: u64 = 40;
@@ -70,6 +71,9 @@ impl RecordHeader {
         // The cheap tests come first: a scan for headers meets mostly zeros and payload.
         let length_and_kind = word(LENGTH_AND_KIND);
         if length_and_kind >> 56 != KIND_COMMIT || word(RESERVED) != 0 || word(DURABLE) > offset {
+            return None;
+        }
+        if word(SEQUENCE) >= BEYOND_COUNTING {
             return None;
         }
         if half(0) != bound_checksum(bytes, segment, offset) {

@@ -18,7 +18,7 @@ use super::segment::{self, HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, Result};
-use crate::storage::{FileMode, StorageBackend};
+use crate::storage::{FileMode, StorageBackend, StorageFile};
 
 /// Where the log resumes: what replay ended with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,8 +43,18 @@ pub(crate) struct ReplayReport {
     pub(crate) torn_tail: Option<(u64, u64)>,
     pub(crate) end: LogEnd,
     pub(crate) last_sequence: SequenceNumber,
-    /// Ids of the segments read, ascending.
-    pub(crate) segment_ids: Vec<u64>,
+    /// The segments read, by id.
+    pub(crate) read: Vec<Read>,
+}
+
+/// What replay read of one segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    id: u64,
+    /// Where the reading stopped.
+    end: u64,
+    /// Bytes that are known to be durable. Not zero only if the segments before are durable as well.
+    durable: u64,
 }
 
 /// Reads the log from `mark` on and gives every record's number and payload to `apply`, in order. Changes nothing on disk.
@@ -90,6 +100,9 @@ pub(crate) fn replay(
             _ => break Stop { torn: stop.torn | successor.is_some(), ..stop },
         }
     };
+    for read in report.read.iter_mut().filter(|read| read.id == mark.newest_segment) {
+        read.durable = read.durable.max(mark.durable_bytes);
+    }
     let torn = stop.torn | chain.check_stop(backend, segment, stop.offset, mark)?;
     report.torn_tail = torn.then_some((segment, stop.offset));
     report.end = LogEnd {
@@ -108,18 +121,40 @@ pub(crate) fn replay(
     Ok(report)
 }
 
-/// Makes what replay read durable (sync of each segment that it read, and of the directory). To be called before a
-/// log is started at the report's end: what was replayed may come from the memory of the system, which survives a
-/// killed process and not the loss of power.
+/// Makes what replay read durable. To be called before a log is started at the report's end: what was replayed may
+/// come from the memory of the system, which survives a killed process and not the loss of power.
+///
+/// What is not known to be durable is written again before it is synced: after a sync that failed the system may take bytes for
+/// clean that are not on the disk, and a second sync would write nothing.
 pub(crate) fn make_durable(backend: &dyn StorageBackend, report: &ReplayReport) -> Result<()> {
-    for &id in &report.segment_ids {
-        // For writing, since not every system syncs through a descriptor that can only read.
-        let synced = backend.open(&path(id), FileMode::Write).and_then(|file| file.sync());
-        synced.map_err(|error| Error::io("syncing the log", error).in_file(path(id)))?;
+    for read in report.read.iter().rev() {
+        let file = backend
+            .open(&path(read.id), FileMode::Write)
+            .map_err(|error| Error::io("opening the log", error).in_file(path(read.id)))?;
+        rewrite(&*file, read.durable, read.end)
+            .and_then(|()| file.sync())
+            .map_err(|error| Error::io("syncing the log", error).in_file(path(read.id)))?;
+        if read.durable > 0 {
+            break;
+        }
     }
-    if !report.segment_ids.is_empty() {
+    if !report.read.is_empty() {
         let synced = backend.sync_directory(DIRECTORY);
         synced.map_err(|error| Error::io("syncing the log's directory", error).in_file(DIRECTORY))?;
+    }
+    Ok(())
+}
+
+/// Writes the bytes from `start` to `end` over themselves.
+fn rewrite(file: &dyn StorageFile, start: u64, end: u64) -> std::io::Result<()> {
+    const STRIDE: u64 = 1 << 20;
+    let mut buffer = vec![0; STRIDE.min(end.saturating_sub(start)) as usize];
+    let mut offset = start;
+    while offset < end {
+        let part = &mut buffer[..STRIDE.min(end - offset) as usize];
+        file.read_at(part, offset)?;
+        file.write_at(part, offset)?;
+        offset += part.len() as u64;
     }
     Ok(())
 }
@@ -142,7 +177,7 @@ fn read_segment(
 ) -> Result<Stop> {
     let mut reader = SegmentReader::open(backend, segment)?;
     report.segments += 1;
-    report.segment_ids.push(segment);
+    report.read.push(Read { id: segment, end: HEADER_LEN, durable: 0 });
     let mut offset = HEADER_LEN;
     loop {
         if limit == Some(offset) {
@@ -155,6 +190,10 @@ fn read_segment(
                 let payload = reader.payload(offset, &header)?.expect("its sum was right just now");
                 let sequence = SequenceNumber(header.sequence);
                 apply(sequence, payload)?;
+                if let Some(read) = report.read.last_mut() {
+                    read.durable = read.durable.max(header.durable);
+                    read.end = end;
+                }
                 report.last_sequence = sequence;
                 report.records += 1;
                 report.bytes += header.payload_len;

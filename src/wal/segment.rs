@@ -16,6 +16,7 @@ use std::io;
 use super::DIRECTORY;
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
+use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
 use crate::sync::Arc;
@@ -117,7 +118,7 @@ pub(super) fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
     let known = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let id = digits.bytes().all(known).then(|| u64::from_str_radix(digits, 16).ok())??;
-    (id != 0).then_some(id)
+    (1..BEYOND_COUNTING).contains(&id).then_some(id)
 }
 
 /// The ids of the segments in the log's directory, ascending.
