@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn what_was_used_again_outlives_what_was_not() {
-        let (table, store) = (FrameTable::new(), FrameStore::new(4096, 64));
+        let (table, store) = (FrameTable::new(), FrameStore::new(512, 64));
         fill(&table, &store, 32, false);
         let guard = epoch::pin();
         for page in (0..32).step_by(2) {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_sweep_over_nothing_but_dirty_pages_ends_empty() {
-        let (table, store) = (FrameTable::new(), FrameStore::new(4096, 64));
+        let (table, store) = (FrameTable::new(), FrameStore::new(512, 64));
         assert!(Clock::default().sweep(&table, &store, 3).is_empty());
         fill(&table, &store, 10, true);
         assert!(Clock::default().sweep(&table, &store, 3).is_empty());
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_sweep_takes_everything_if_asked_to() {
-        let (table, store) = (FrameTable::new(), FrameStore::new(4096, 64));
+        let (table, store) = (FrameTable::new(), FrameStore::new(512, 64));
         fill(&table, &store, 10, false);
         let guard = epoch::pin();
         table.lookup(PageId(3), &guard);

@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_ceiling_holds_and_dropped_frames_are_taken_again() {
-        let store = FrameStore::new(4096, 10);
+        let store = FrameStore::new(512, 10);
         let mut owned: Vec<_> = (0..10).map(|_| store.take(10).unwrap()).collect();
         assert!(store.take(10).is_none());
         for (i, frame) in owned.iter_mut().enumerate() {
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn memory_beyond_what_is_kept_goes_back() {
-        let store = FrameStore::new(4096, 4);
+        let store = FrameStore::new(512, 4);
         let owned: Vec<_> = (0..6).map(|_| store.take(6).unwrap()).collect();
         drop(owned);
         assert_eq!(store.counts(), (4, 2, 0));
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_pinned_frame_waits_in_limbo() {
-        let store = FrameStore::new(4096, 4);
+        let store = FrameStore::new(512, 4);
         let owned = store.take(1).unwrap();
         let frame = owned.frame();
         owned.into_mapped();

@@ -10,7 +10,7 @@ use crate::storage::{FileHandlePool, FileMode, MemoryStorage, StorageBackend, St
 use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex};
 
-const PAGE_SIZE: usize = 4096;
+const PAGE_SIZE: usize = if cfg!(miri) { 512 } else { 4096 };
 
 /// A disk in memory that notes every write and can be told to fail writes.
 #[derive(Debug, Clone)]
