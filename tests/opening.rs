@@ -553,7 +553,7 @@ fn after_closing_every_handle_says_so_and_what_is_held_is_read_on() {
     failure(other.flush(), ErrorKind::Closed);
     failure(other.compact(), ErrorKind::Closed);
     failure(other.verify(), ErrorKind::Closed);
-    assert_eq!(iter.map(|entry| entry.unwrap()).count(), 500);
+    assert_eq!(iter.collect::<Result<Vec<_>, _>>().unwrap().len(), 500);
     assert_eq!(snapshot.get(&family, 300u32.to_be_bytes()).unwrap().unwrap(), [300u32 as u8; 100]);
     other.close().unwrap();
     drop((snapshot, family));

@@ -70,10 +70,14 @@ pub(crate) struct Outcome {
 
 impl Workload {
     pub(crate) fn run(&self, store: &(impl TokenStore + BlockStore), progress: &Progress) -> Result<Outcome> {
+        let genesis = self.block(u64::MAX);
+        store.save(&genesis, b"genesis")?;
         self.create_tokens(store, progress)?;
         self.commit_blocks(store, progress)?;
         self.take_news(store, progress)?;
-        self.generate_signatures(store, progress)
+        let outcome = self.generate_signatures(store, progress)?;
+        store.load(&genesis)?.ok_or("the first block is gone")?;
+        Ok(outcome)
     }
 
     fn create_tokens(&self, store: &impl BlockStore, progress: &Progress) -> Result<()> {

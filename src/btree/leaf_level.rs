@@ -82,7 +82,6 @@ pub(super) struct LeafLevel<'m> {
     left_key: Vec<u8>,
     /// Length of the rest of the last entry's key, if that is an old one.
     last_rest_len: usize,
-    scratch: Vec<u8>,
     /// A neighbour was absorbed since leaves were last flushed.
     pub(super) absorbed: bool,
 }
@@ -97,7 +96,6 @@ impl<'m> LeafLevel<'m> {
             left: Left::Edge,
             left_key: Vec::new(),
             last_rest_len: 0,
-            scratch: Vec::new(),
             absorbed: false,
         }
     }

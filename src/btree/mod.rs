@@ -40,9 +40,8 @@ mod model_tests;
 mod testing;
 
 pub(crate) use builder::MergeOptions;
-pub(crate) use check::{CheckOptions, CheckReport};
+pub(crate) use check::CheckOptions;
 pub(crate) use cursor::TreeCursor;
 pub(crate) use merge::{MergeOp, MergeOutcome, RangeDeletion, merge};
-pub(crate) use output::MergeStats;
 pub(crate) use repack::repack;
 pub(crate) use tree::{FoundValue, Tree, load_run};

@@ -3,10 +3,10 @@
 use std::fmt;
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+    ($(#[$doc:meta])* $visibility:vis $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub $inner);
+        $visibility struct $name($visibility $inner);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,15 +18,15 @@ macro_rules! id {
 
 id! {
     /// Number of a column family. Never used twice in one database; 0 stands for the database itself.
-    FamilyId(u32)
+    pub FamilyId(u32)
 }
 id! {
     /// Number of a page within its column family.
-    PageId(u32)
+    pub(crate) PageId(u32)
 }
 id! {
     /// Position of a commit in the one total order of all commits. The first commit has number 1.
-    SequenceNumber(u64)
+    pub SequenceNumber(u64)
 }
 
 impl SequenceNumber {

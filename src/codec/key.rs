@@ -42,12 +42,6 @@ pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// The shortest key `s` with `below < s <= at`: a prefix of `at`. Requires `below < at`.
-pub(crate) fn shortest_separator<'a>(below: &[u8], at: &'a [u8]) -> &'a [u8] {
-    debug_assert!(compare(below, at).is_lt(), "{below:?} is not below {at:?}");
-    &at[..at.len().min(common_prefix(below, at) + 1)]
-}
-
 /// The smallest key above every key that starts with `prefix`; `None` if there is none.
 pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
@@ -70,14 +64,6 @@ mod tests {
             if head8(&a) != head8(&b) {
                 prop_assert_eq!(head8(&a).cmp(&head8(&b)), compare(&a, &b));
             }
-        }
-
-        #[test]
-        fn a_separator_lies_between_and_is_shortest(a: Vec<u8>, b: Vec<u8>) {
-            prop_assume!(a < b);
-            let s = shortest_separator(&a, &b);
-            prop_assert!(&a[..] < s && s <= &b[..]);
-            prop_assert!(s.is_empty() || s[..s.len() - 1] <= a[..]);
         }
 
         #[test]

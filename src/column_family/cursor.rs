@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::column_family::hidden::{Ranges, hidden_ranges};
 use crate::column_family::read::held_value;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
@@ -39,13 +40,13 @@ pub(crate) struct FamilyCursor {
     /// Newest first; those that hold anything.
     tables: Vec<TableSource>,
     tree: TreeCursor,
-    /// Disjoint ranges, ascending, in which the memtables delete everything that the tree holds.
-    hidden: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the memtables delete everything that the tree holds.
+    hidden: Ranges,
     at: SequenceNumber,
     forward: bool,
     place: Place,
     /// Keeps the tree's pages.
-    view: Arc<FamilyView>,
+    _view: Arc<FamilyView>,
 }
 
 impl FamilyView {
@@ -54,40 +55,17 @@ impl FamilyView {
             .memtables()
             .map(|table| TableSource { table: Arc::clone(table), cursor: table.cursor(at) })
             .collect();
-        let mut hidden = Vec::new();
-        for source in &tables {
-            if source.table.has_range_deletions() {
-                let ranges = source.table.deleted_ranges(at);
-                hidden.extend(ranges.into_iter().map(|(start, end)| (start.to_vec(), end.to_vec())));
-            }
-        }
+        let hidden = hidden_ranges(self.memtables(), at);
         FamilyCursor {
             tables,
             tree: TreeCursor::new(self.tree.tree, Arc::clone(self.family.store())),
-            hidden: join(hidden),
+            hidden,
             at,
             forward: true,
             place: Place::Nowhere,
-            view: Arc::clone(self),
+            _view: Arc::clone(self),
         }
     }
-}
-
-/// Joins ranges that overlap or touch; the result is disjoint and ascending.
-pub(crate) fn join<K: AsRef<[u8]>>(mut ranges: Vec<(K, K)>) -> Vec<(K, K)> {
-    ranges.sort_by(|a, b| key::compare(a.0.as_ref(), b.0.as_ref()));
-    let mut joined: Vec<(K, K)> = Vec::with_capacity(ranges.len());
-    for (start, end) in ranges {
-        match joined.last_mut() {
-            Some(last) if key::compare(start.as_ref(), last.1.as_ref()).is_le() => {
-                if key::compare(end.as_ref(), last.1.as_ref()).is_gt() {
-                    last.1 = end;
-                }
-            }
-            _ => joined.push((start, end)),
-        }
-    }
-    joined
 }
 
 impl FamilyCursor {
@@ -311,13 +289,10 @@ impl FamilyCursor {
             };
             self.place = place;
             match place {
-                Place::Tree => match self.hiding_range() {
+                Place::Tree => match self.hidden.covering(self.tree.key()) {
                     None => return Ok(true),
-                    Some(range) => {
-                        let end = std::mem::take(&mut self.hidden[range].1);
-                        let moved = self.tree.seek(&end);
-                        self.hidden[range].1 = end;
-                        moved?;
+                    Some((_, end)) => {
+                        self.tree.seek(end)?;
                     }
                 },
                 Place::Table(i) if self.shows(i) => return Ok(true),
@@ -334,27 +309,19 @@ impl FamilyCursor {
             };
             self.place = place;
             match place {
-                Place::Tree => match self.hiding_range() {
+                Place::Tree => match self.hidden.covering(self.tree.key()) {
                     None => return Ok(true),
-                    Some(range) => {
-                        let start = std::mem::take(&mut self.hidden[range].0);
-                        let moved = self.before(&start);
-                        self.hidden[range].0 = start;
-                        moved?;
+                    // To the last key below the range.
+                    Some((start, _)) => {
+                        if self.tree.seek_for_prev(start)? && self.tree.key() == start {
+                            self.tree.prev()?;
+                        }
                     }
                 },
                 Place::Table(i) if self.shows(i) => return Ok(true),
                 _ => self.step_over_backward()?,
             }
         }
-    }
-
-    /// Moves the tree's cursor to the last key below `key`.
-    fn before(&mut self, key: &[u8]) -> Result<()> {
-        if self.tree.seek_for_prev(key)? && self.tree.key() == key {
-            self.tree.prev()?;
-        }
-        Ok(())
     }
 
     /// The source whose key is the most `wanted` of all; the newest of several with the same key.
@@ -381,18 +348,5 @@ impl FamilyCursor {
             && !self.tables[..i].iter().any(|newer| {
                 newer.table.has_range_deletions() && newer.table.covering(cursor.key(), self.at).is_some()
             })
-    }
-
-    /// The range of `hidden` that covers the tree's present key.
-    fn hiding_range(&self) -> Option<usize> {
-        let key = self.tree.key();
-        let after = self.hidden.partition_point(|(start, _)| key::compare(start, key).is_le());
-        let range = after.checked_sub(1)?;
-        key::compare(key, &self.hidden[range].1).is_lt().then_some(range)
-    }
-
-    /// The moment that the cursor walks.
-    pub(crate) fn view(&self) -> &Arc<FamilyView> {
-        &self.view
     }
 }

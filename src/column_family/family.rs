@@ -72,7 +72,7 @@ pub(crate) struct Origin {
 
 impl Family {
     /// The family and its first view.
-    pub(crate) fn new(
+    pub(crate) fn create(
         origin: Origin,
         store: Arc<PartitionedStorageBackend>,
         memtable_bytes: usize,

@@ -11,6 +11,7 @@
 pub(crate) mod catalog;
 pub(crate) mod cursor;
 pub(crate) mod family;
+pub(crate) mod hidden;
 pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;

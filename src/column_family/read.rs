@@ -2,6 +2,8 @@
 
 use crate::btree::{FoundValue, load_run};
 use crate::codec::ids::SequenceNumber;
+use crate::column_family::hidden::hidden_ranges;
+use crate::column_family::merge::ABOVE_EVERY_KEY;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
@@ -49,37 +51,29 @@ impl FamilyView {
         self.memtables().find_map(|table| Some((table, table.get(key, at)?)))
     }
 
-    /// Entries at `at`, exactly: what the tree counts, corrected by every key in the memtables. Costs a look-up in the tree
-    /// per such key, and a scan where range deletions wait to be merged.
-    pub(crate) fn len(self: &Arc<Self>, at: SequenceNumber) -> Result<u64> {
-        let tree = &self.tree.tree;
-        if self.memtables().next().is_none() {
-            return Ok(tree.entries);
-        }
-        if self.memtables().any(|table| table.has_range_deletions()) {
-            let mut cursor = self.cursor(at);
-            let mut count = 0;
-            let mut on = cursor.first()?;
-            while on {
-                count += 1;
-                on = cursor.next()?;
-            }
-            return Ok(count);
-        }
-        let mut count = tree.entries;
+    /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in the
+    /// memtables. Costs a look-up in the tree for each such key.
+    pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
+        let (tree, store) = (&self.tree.tree, self.family.store());
         let tables: Vec<_> = self.memtables().collect();
+        let hidden = hidden_ranges(tables.iter().copied(), at);
+        let mut count = tree.entries;
+        for (start, end) in hidden.iter() {
+            let end = (end != ABOVE_EVERY_KEY).then_some(end);
+            count = count.saturating_sub(tree.count_range(store, Some(start), end)?);
+        }
         for (age, table) in tables.iter().enumerate() {
             let mut cursor = table.cursor(at);
             let mut on = cursor.first();
             while on {
                 let key = cursor.key();
-                // A newer memtable speaks for the key if it has it.
+                // A newer memtable speaks for the key if it says anything of it.
                 if !tables[..age].iter().any(|newer| newer.get(key, at).is_some()) {
                     let guard = crate::sync::epoch::pin();
-                    let in_tree = tree.contains(self.family.store(), key, &guard)?;
+                    let counted = hidden.covering(key).is_none() && tree.contains(store, key, &guard)?;
                     match cursor.found() {
-                        Found::Put(_) if !in_tree => count += 1,
-                        Found::Deleted if in_tree => count -= 1,
+                        Found::Put(_) if !counted => count += 1,
+                        Found::Deleted if counted => count = count.saturating_sub(1),
                         _ => {}
                     }
                 }

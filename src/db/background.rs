@@ -137,6 +137,7 @@ impl Shared {
 
     fn prepare_log(&self) {
         if let Some(log) = &self.pipeline.log
+            && log.wants_prepare()
             && let Err(error) = log.prepare()
             && error.kind() != ErrorKind::OutOfSpace
         {

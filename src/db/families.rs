@@ -147,7 +147,7 @@ impl Shared {
         let count = self.registry.lock().families.len() + 1;
         let (cache, memtable) = budget::initial(&self.options, &origin.options, self.data.page_size(), count);
         let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
-        let view = Family::new(origin, store, memtable);
+        let view = Family::create(origin, store, memtable);
         let family = Arc::clone(&view.family);
         self.registry.lock().families.push(Arc::clone(&family));
         if let Err(error) = self.checkpoint() {

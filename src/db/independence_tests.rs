@@ -21,7 +21,7 @@ fn write_merge_and_read(db: &ColumnFamilyDatabase, family: &ColumnFamily) {
     for n in 0..500u32 {
         assert_eq!(family.contains_key(n.to_be_bytes()).unwrap(), n >= 100);
     }
-    assert_eq!(family.iter().unwrap().map(|entry| entry.unwrap()).count(), 400);
+    assert_eq!(family.iter().unwrap().collect::<Result<Vec<_>, _>>().unwrap().len(), 400);
     assert_eq!(db.snapshot().unwrap().column_family(family).unwrap().len().unwrap(), 400);
 }
 

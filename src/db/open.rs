@@ -251,7 +251,7 @@ fn restore_family(
         tree: *tree,
         merged_through: *merged_through,
     };
-    Ok(Family::new(origin, store, memtable))
+    Ok(Family::create(origin, store, memtable))
 }
 
 fn open_existing(

@@ -59,6 +59,19 @@ impl<'a> Child<'a> {
         Self { head: head(entry.key(), 0), target: Target::Entry(entry) }
     }
 
+    /// This child of a branch with the prefix `from` as the child of one with the prefix `to`.
+    pub(super) fn with_prefix(self, from: u32, to: u32) -> Self {
+        if from == to {
+            return self;
+        }
+        Self { head: self.separator().map_or(0, |separator| head(separator.key(), to)), ..self }
+    }
+
+    /// `parent`, whose first child this is, as a child.
+    pub(super) fn of_parent(self, parent: NodeRef<'a>) -> Self {
+        Self { target: Target::Node(parent), ..self }
+    }
+
     /// The lower bound of the child; `None`: all keys are above it.
     pub(super) fn separator(&self) -> Option<EntryRef<'a>> {
         match self.target {
@@ -75,10 +88,11 @@ impl<'a> BranchRef<'a> {
         Self(node)
     }
 
-    /// A new branch. Its lower bound is the first separator.
+    /// A new branch. `low` is its lower bound and the separator of its first child.
     pub(super) fn build(
         arena: &'a Arena,
         bump: &mut Bump,
+        low: Option<EntryRef<'a>>,
         level: u8,
         prefix: u32,
         children: &[Child<'a>],
@@ -88,7 +102,7 @@ impl<'a> BranchRef<'a> {
             (1..=most_children(level)).contains(&count),
             "a branch with {count} children on level {level}"
         );
-        let low = children[0].separator().map(EntryRef::as_ptr);
+        let low = low.map(EntryRef::as_ptr);
         let size = size_of::<NodeHeader>() + count * (size_of::<u64>() + size_of::<AtomicPtr<NodeHeader>>());
         let start = bump.allocate(arena, size, LINE).cast::<NodeHeader>();
         // SAFETY: the allocation has room for the header, the heads and the children in this order, it is aligned for
@@ -179,12 +193,19 @@ impl<'a> BranchRef<'a> {
         unsafe { EntryRef::from_ptr(self.target(index).cast::<EntryHeader>()) }
     }
 
+    /// Child `index` with its head; `None` if there are not as many.
+    pub(super) fn get(self, index: usize) -> Option<Child<'a>> {
+        let &head = self.heads().get(index)?;
+        let target = if self.level() == 0 {
+            Target::Entry(self.entry(index))
+        } else {
+            Target::Node(self.child(index))
+        };
+        Some(Child { head, target })
+    }
+
     pub(super) fn children(self) -> impl Iterator<Item = Child<'a>> {
-        let level = self.level();
-        self.heads().iter().enumerate().map(move |(i, &head)| Child {
-            head,
-            target: if level == 0 { Target::Entry(self.entry(i)) } else { Target::Node(self.child(i)) },
-        })
+        (0..self.count()).filter_map(move |index| self.get(index))
     }
 
     /// The lower bound of child `index`; `None`: all keys are above it.

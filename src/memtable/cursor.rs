@@ -335,6 +335,7 @@ impl MemtableCursor {
 
     /// The sequence number of the version that is seen; the cursor must stand on an entry.
     #[inline]
+    #[cfg(test)]
     pub(crate) fn sequence(&self) -> SequenceNumber {
         self.walk.entry().sequence()
     }

@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::arena::zeroed_words;
+use super::arena::{prefetch, zeroed_words};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of memtable for which the filter has a word: at 8 to 10 bits an entry, small entries fill it as it should be.
@@ -27,20 +27,28 @@ impl Filter {
         Self { count: (capacity / BYTES_PER_WORD).clamp(FEWEST_WORDS, MOST_WORDS), words: OnceLock::new() }
     }
 
-    /// Adds a key. Only the writer calls this, before it publishes the key.
+    /// Where `key` stands in the filter.
     #[inline]
-    pub(super) fn add(&self, key: &[u8]) {
-        let (index, bits) = self.place(key);
-        let word = &self.words.get_or_init(|| zeroed_words(self.count))[index];
-        word.store(word.load(Ordering::Relaxed) | bits, Ordering::Relaxed);
+    pub(super) fn spot(&self, key: &[u8]) -> FilterSpot {
+        let hash = hash(key);
+        let word = ((hash >> 32) * self.count as u64) >> 32;
+        let bit = |i: u32| 1u64 << (hash >> (6 * i) & 63);
+        FilterSpot { word: word as usize, bits: bit(0) | bit(1) | bit(2) | bit(3) }
+    }
+
+    /// Adds the key that stands at `spot`. Only the writer calls this, before it publishes the key.
+    #[inline]
+    pub(super) fn add(&self, spot: FilterSpot) {
+        let word = &self.words.get_or_init(|| zeroed_words(self.count))[spot.word];
+        word.store(word.load(Ordering::Relaxed) | spot.bits, Ordering::Relaxed);
     }
 
     /// Whether the key may have been added.
     #[inline]
     pub(super) fn may_hold(&self, key: &[u8]) -> bool {
         let Some(words) = self.words.get() else { return false };
-        let (index, bits) = self.place(key);
-        words[index].load(Ordering::Relaxed) & bits == bits
+        let spot = self.spot(key);
+        words[spot.word].load(Ordering::Relaxed) & spot.bits == spot.bits
     }
 
     /// Bytes of memory that adding `keys` keys has touched at most.
@@ -48,14 +56,22 @@ impl Filter {
         let touched = usize::try_from(keys).unwrap_or(usize::MAX).saturating_mul(PAGE);
         touched.min(self.count * size_of::<u64>())
     }
+}
 
-    /// The word of a key, and the bits that it sets there.
+/// The word of a key in a filter, and the bits that the key sets there.
+#[derive(Clone, Copy)]
+pub(super) struct FilterSpot {
+    word: usize,
+    bits: u64,
+}
+
+impl FilterSpot {
+    /// Asks for the word ahead of its use.
     #[inline]
-    fn place(&self, key: &[u8]) -> (usize, u64) {
-        let hash = hash(key);
-        let index = ((hash >> 32) * self.count as u64) >> 32;
-        let bit = |i: u32| 1u64 << (hash >> (6 * i) & 63);
-        (index as usize, bit(0) | bit(1) | bit(2) | bit(3))
+    pub(super) fn prefetch(self, filter: &Filter) {
+        if let Some(words) = filter.words.get() {
+            prefetch(&raw const words[self.word]);
+        }
     }
 }
 
@@ -117,7 +133,7 @@ mod tests {
         assert!(!filter.may_hold(b""));
         let count = if cfg!(miri) { 50 } else { 20_000 };
         for key in keys(count) {
-            filter.add(&key);
+            filter.add(filter.spot(&key));
             assert!(filter.may_hold(&key));
         }
         assert!(keys(count).all(|key| filter.may_hold(&key)));
@@ -131,7 +147,7 @@ mod tests {
         let count = 50_000;
         let filter = Filter::new(count as usize * BYTES_PER_WORD * 10 / 64);
         for key in keys(count) {
-            filter.add(&key);
+            filter.add(filter.spot(&key));
         }
         let passed = keys(4 * count).skip(count as usize).filter(|key| filter.may_hold(key)).count();
         assert!(passed < 3 * count as usize / 20, "{passed} of {} pass", 3 * count);
@@ -139,7 +155,8 @@ mod tests {
 
     #[test]
     fn hashes_of_short_keys_differ() {
-        let mut hashes: Vec<_> = (0..=u16::MAX).map(|i| hash(&i.to_le_bytes())).collect();
+        let mut hashes: Vec<_> =
+            (0..=if cfg!(miri) { 99 } else { u16::MAX }).map(|i| hash(&i.to_le_bytes())).collect();
         hashes.extend((0..=u8::MAX).map(|i| hash(&[i])));
         hashes.push(hash(&[]));
         let count = hashes.len();

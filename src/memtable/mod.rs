@@ -72,11 +72,15 @@
 
 mod arena;
 mod branch;
+#[cfg(all(test, not(loom)))]
+mod concurrency_tests;
 mod cursor;
 mod entry;
 mod filter;
 mod held;
 mod leaf;
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 mod node;

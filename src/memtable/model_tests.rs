@@ -14,10 +14,13 @@ enum Operation {
     DeleteRange(Vec<u8>, Vec<u8>),
 }
 
+/// Sequence numbers and values of a key; `None` for a deletion.
+type Versions = Vec<(u64, Option<Vec<u8>>)>;
+
 /// Versions oldest first.
 #[derive(Default)]
 struct Model {
-    versions: BTreeMap<Vec<u8>, Vec<(u64, Option<Vec<u8>>)>>,
+    versions: BTreeMap<Vec<u8>, Versions>,
     deletions: Vec<(Vec<u8>, Vec<u8>, u64)>,
 }
 

@@ -127,21 +127,3 @@ fn head_after(key: &[u8], prefix: usize) -> u64 {
     debug_assert!(key.len() >= prefix, "a key of {} bytes in a node with a prefix of {prefix}", key.len());
     key::head8(&key[prefix..])
 }
-
-/// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers `[low, high)`.
-///
-/// All keys of the range share what its bounds share. It is left out of the heads only where they do not tell the keys
-/// apart as they are, since new heads cost a look at every key.
-pub(super) fn choose_prefix(
-    old: u32,
-    low: Option<EntryRef<'_>>,
-    high: Option<EntryRef<'_>>,
-    mut heads: impl Iterator<Item = u64>,
-) -> u32 {
-    let Some(mut last) = heads.next() else { return old };
-    let tied = heads.any(|head| std::mem::replace(&mut last, head) == head);
-    match (low, high) {
-        (Some(low), Some(high)) if tied => old.max(key::common_prefix(low.key(), high.key()) as u32),
-        _ => old,
-    }
-}

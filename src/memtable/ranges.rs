@@ -118,7 +118,7 @@ impl RangeDeletions {
             new.push(Child::entry(boundary(memory, end, after)));
         }
         let root = match steps {
-            None => BranchRef::build(arena, memory.nodes, 0, 0, &new),
+            None => pack(arena, memory, 0, &new)[0],
             Some(steps) => Replacement { start, end, new }.apply(arena, memory, steps.root),
         };
         let version = Version {
@@ -218,8 +218,11 @@ fn pack<'a>(
     children: &[Child<'a>],
 ) -> Vec<BranchRef<'a>> {
     let nodes = children.len().div_ceil(most_children(level));
-    let node = |i| &children[i * children.len() / nodes..(i + 1) * children.len() / nodes];
-    (0..nodes).map(|i| BranchRef::build(arena, memory.nodes, level, 0, node(i))).collect()
+    let node = |i| {
+        let children = &children[i * children.len() / nodes..(i + 1) * children.len() / nodes];
+        BranchRef::build(arena, memory.nodes, children[0].separator(), level, 0, children)
+    };
+    (0..nodes).map(node).collect()
 }
 
 impl<'a> Steps<'a> {

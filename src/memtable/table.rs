@@ -118,6 +118,13 @@ impl Memtable {
         }
     }
 
+    /// Asks for the memory that a read of `key`, or a write to it, will need: for a caller that knows some keys ahead.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: &[u8]) {
+        self.filter.spot(key).prefetch(&self.filter);
+        self.points.prefetch(&self.arena, key);
+    }
+
     /// The newest range deletion at or below `at` that covers `key`.
     #[inline]
     pub(crate) fn covering(&self, key: &[u8], at: SequenceNumber) -> Option<SequenceNumber> {
@@ -192,11 +199,14 @@ impl MemtableWriter {
     fn write(&mut self, kind: EntryKind, key: &[u8], value: &[u8], sequence: SequenceNumber) {
         let table: &Memtable = &self.table;
         table.counters.admit(sequence);
-        table.filter.add(key);
+        // By the time that the key's place in the tree is found, the filter's word has come.
+        let in_filter = table.filter.spot(key);
+        in_filter.prefetch(&table.filter);
         let spot = table.points.spot(&table.arena, key);
         let older = spot.as_ref().and_then(|spot| spot.newest());
         let entry = EntryRef::write(&table.arena, &mut self.entries, older, sequence, kind, key, value);
         let mut memory = NodeMemory { arena: &table.arena, bump: &mut self.nodes };
+        table.filter.add(in_filter);
         table.points.put(&mut memory, spot, entry);
         self.count(sequence);
     }

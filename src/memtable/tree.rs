@@ -5,10 +5,11 @@
 //! either none of a split or all of it; see the invariants of the folder.
 
 use super::arena::{Arena, Bump};
-use super::branch::{BranchRef, Child, most_children};
+use super::branch::{BranchRef, Child, Target, most_children};
 use super::entry::EntryRef;
 use super::leaf::{Item, LEAF_SLOTS, Leaf, Order, Place};
-use super::node::{Node, NodeRef, Root, choose_prefix, head};
+use super::node::{Node, NodeRef, Root, head};
+use crate::codec::key;
 
 pub(super) struct Tree {
     root: Root,
@@ -44,9 +45,13 @@ enum Grown<'a> {
     InPlace,
     /// This node of the same range takes its place.
     Replaced(NodeRef<'a>),
-    /// These two take its place. `ascending`: the key came right after the one before it, at the end of the lower node.
-    Split { lower: NodeRef<'a>, upper: NodeRef<'a>, ascending: bool },
+    /// These two take its place. `ascending`: the lower one is the node itself, its keys come in ascending order.
+    Split { lower: NodeRef<'a>, upper: Child<'a>, upper_prefix: u32, ascending: bool },
 }
+
+/// The upper bound of a node, as the lower bound of what comes after it; `None`: there is none. It is looked at only where
+/// it is needed, for it lies apart from what a split touches.
+type High<'a> = Option<Child<'a>>;
 
 impl Tree {
     pub(super) fn new() -> Self {
@@ -67,6 +72,20 @@ impl Tree {
     #[inline]
     pub(super) fn find<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<EntryRef<'a>> {
         leaf_for(self.root(arena)?, key).find(key)
+    }
+
+    /// Asks for the leaf in whose range `key` lies ahead of its use.
+    #[inline]
+    pub(super) fn prefetch(&self, arena: &Arena, key: &[u8]) {
+        let Some(mut node) = self.root(arena) else { return };
+        while node.header().level > 0 {
+            let Node::Branch(branch) = node.open() else { return };
+            node = branch.child(branch.index_for(key));
+            if branch.level() == 1 {
+                break;
+            }
+        }
+        Leaf::prefetch(node);
     }
 
     /// Where the writer is to put `key`; `None` while the tree is empty.
@@ -108,10 +127,10 @@ impl Tree {
         match grow_node(memory, root, None, entry) {
             Grown::InPlace => {}
             Grown::Replaced(node) => self.root.publish(memory.arena, node),
-            Grown::Split { lower, upper, .. } => {
-                let children = [Child::node(lower, 0), Child::node(upper, 0)];
+            Grown::Split { lower, upper, upper_prefix, .. } => {
+                let children = [Child::node(lower, 0), upper.with_prefix(upper_prefix, 0)];
                 let level = root.header().level + 1;
-                let root = BranchRef::build(memory.arena, memory.bump, level, 0, &children);
+                let root = BranchRef::build(memory.arena, memory.bump, None, level, 0, &children);
                 self.root.publish(memory.arena, root.node());
             }
         }
@@ -179,7 +198,9 @@ fn leaf_for<'a>(mut node: NodeRef<'a>, key: &[u8]) -> &'a Leaf {
     loop {
         match node.open() {
             Node::Leaf(leaf) => return leaf,
-            Node::Branch(branch) => node = branch.child(branch.index_for(key)),
+            Node::Branch(branch) => {
+                node = branch.child(branch.index_for(key));
+            }
         }
     }
 }
@@ -189,99 +210,105 @@ fn leaf_for<'a>(mut node: NodeRef<'a>, key: &[u8]) -> &'a Leaf {
 fn grow_node<'a>(
     memory: &mut NodeMemory<'a, '_>,
     node: NodeRef<'a>,
-    high: Option<EntryRef<'a>>,
+    high: High<'a>,
     entry: EntryRef<'a>,
 ) -> Grown<'a> {
     let branch = match node.open() {
         Node::Leaf(leaf) => return split_leaf(memory, leaf, high, entry),
         Node::Branch(branch) => branch,
     };
+    let (level, prefix) = (branch.level(), branch.prefix());
     let index = branch.index_for(entry.key());
-    let high_of_child = if index + 1 < branch.count() { branch.separator(index + 1) } else { high };
-    match grow_node(memory, branch.child(index), high_of_child, entry) {
+    let next = branch.get(index + 1);
+    match grow_node(memory, branch.child(index), next.or(high), entry) {
         Grown::InPlace => Grown::InPlace,
         Grown::Replaced(child) => {
             branch.publish(index, child);
             Grown::InPlace
         }
-        Grown::Split { lower, upper, ascending } => {
-            let at_end = ascending && index + 1 == branch.count();
-            if at_end && branch.count() == most_children(branch.level()) {
-                // The lower child stands where it stood, so this branch may stay as it is.
-                let upper = [Child::node(upper, 0)];
-                let upper = BranchRef::build(memory.arena, memory.bump, branch.level(), 0, &upper);
-                return Grown::Split { lower: node, upper: upper.node(), ascending };
-            }
-            replace_child(memory, branch, high, index, [lower, upper])
+        Grown::Split { upper, upper_prefix, ascending: true, .. }
+            if next.is_none() && branch.count() == most_children(level) =>
+        {
+            // The lower child stands where it stood, so this branch may stay as it is, full.
+            let first = upper.with_prefix(upper_prefix, prefix);
+            let upper = build_branch(memory, first.separator(), high, level, prefix, &[first]);
+            Grown::Split { lower: node, upper: first.of_parent(upper), upper_prefix: prefix, ascending: true }
+        }
+        Grown::Split { lower, upper, upper_prefix, .. } => {
+            replace_child(memory, branch, high, index, lower, upper.with_prefix(upper_prefix, prefix))
         }
     }
 }
 
-/// A copy of `branch`, or two if one cannot hold them, in which `pair` stands in the place of child `index`.
+/// A copy of `branch`, or two if one cannot hold them, in which `lower` and `upper` stand in the place of child `index`.
 fn replace_child<'a>(
     memory: &mut NodeMemory<'a, '_>,
     branch: BranchRef<'a>,
-    high: Option<EntryRef<'a>>,
+    high: High<'a>,
     index: usize,
-    pair: [NodeRef<'a>; 2],
+    lower: NodeRef<'a>,
+    upper: Child<'a>,
 ) -> Grown<'a> {
     let (level, prefix) = (branch.level(), branch.prefix());
-    let mut children = Children::new(Child::node(pair[0], prefix));
+    let mut children = Children::new(upper);
     for (i, child) in branch.children().enumerate() {
         if i == index {
-            children.push(Child::node(pair[0], prefix));
-            children.push(Child::node(pair[1], prefix));
+            children.push(Child { target: Target::Node(lower), ..child });
+            children.push(upper);
         } else {
             children.push(child);
         }
     }
     let children = children.as_slice();
     if children.len() <= most_children(level) {
-        return Grown::Replaced(build_branch(memory, level, prefix, high, children));
+        return Grown::Replaced(build_branch(memory, branch.low(), high, level, prefix, children));
     }
     let (lower, upper) = children.split_at(children.len() / 2);
-    let between = upper[0].separator();
-    let lower = build_branch(memory, level, prefix, between, lower);
-    let upper = build_branch(memory, level, prefix, high, upper);
-    Grown::Split { lower, upper, ascending: false }
+    let first = upper[0];
+    let lower = build_branch(memory, branch.low(), Some(first), level, prefix, lower);
+    let upper = build_branch(memory, first.separator(), high, level, prefix, upper);
+    Grown::Split { lower, upper: first.of_parent(upper), upper_prefix: prefix, ascending: false }
 }
 
+/// A branch of `children`, whose heads are those of a node with `old_prefix`.
 fn build_branch<'a>(
     memory: &mut NodeMemory<'a, '_>,
+    low: Option<EntryRef<'a>>,
+    high: High<'a>,
     level: u8,
     old_prefix: u32,
-    high: Option<EntryRef<'a>>,
     children: &[Child<'a>],
 ) -> NodeRef<'a> {
     let heads = children.iter().map(|child| child.head);
-    let prefix = choose_prefix(old_prefix, children[0].separator(), high, heads);
+    let prefix = choose_prefix(old_prefix, low, high, heads);
     if prefix == old_prefix {
-        return BranchRef::build(memory.arena, memory.bump, level, prefix, children).node();
+        return BranchRef::build(memory.arena, memory.bump, low, level, prefix, children).node();
     }
     let mut renewed = Children::new(children[0]);
     for child in children {
-        let separator = child.separator().expect("a node with a prefix has a lower bound");
-        renewed.push(Child { head: head(separator.key(), prefix), ..*child });
+        renewed.push(child.with_prefix(old_prefix, prefix));
     }
-    BranchRef::build(memory.arena, memory.bump, level, prefix, renewed.as_slice()).node()
+    BranchRef::build(memory.arena, memory.bump, low, level, prefix, renewed.as_slice()).node()
 }
 
 /// Splits a full leaf around `entry`, a new key.
 fn split_leaf<'a>(
     memory: &mut NodeMemory<'a, '_>,
     leaf: &'a Leaf,
-    high: Option<EntryRef<'a>>,
+    high: High<'a>,
     entry: EntryRef<'a>,
 ) -> Grown<'a> {
     let order = leaf.order();
     let (count, rank) = (order.count(), leaf.search(order, entry.key()).rank());
     let item = Item { head: head(entry.key(), leaf.prefix()), entry };
     let newest = leaf.newest_rank(order);
+    let upper_child =
+        |first: Item<'a>, node: &'a Leaf| Child { head: first.head, target: Target::Node(node.into()) };
 
     if rank == count && newest + 1 == count && leaf.split_off_once() {
         // Ascending keys: the leaf stays as it is, full.
-        let upper = build_leaf(memory, Some(entry), high, leaf.prefix(), &[item]);
-        return Grown::Split { lower: leaf.into(), upper: upper.into(), ascending: true };
+        let upper = upper_child(item, build_leaf(memory, Some(entry), high, leaf.prefix(), &[item]));
+        return Grown::Split { lower: leaf.into(), upper, upper_prefix: leaf.prefix(), ascending: true };
     }
     let mut items = [item; LEAF_SLOTS + 1];
     for (i, old) in leaf.items(order).enumerate() {
@@ -296,16 +323,18 @@ fn split_leaf<'a>(
         items.len().div_ceil(2)
     };
     let (lower, upper) = items.split_at(middle);
-    let between = Some(upper[0].entry);
-    let lower = build_leaf(memory, leaf.low(), between, leaf.prefix(), lower);
-    let upper = build_leaf(memory, between, high, leaf.prefix(), upper);
-    Grown::Split { lower: lower.into(), upper: upper.into(), ascending: false }
+    let first = upper[0];
+    let between = Child { head: first.head, target: Target::Entry(first.entry) };
+    let lower = build_leaf(memory, leaf.low(), Some(between), leaf.prefix(), lower);
+    let upper = upper_child(first, build_leaf(memory, Some(first.entry), high, leaf.prefix(), upper));
+    Grown::Split { lower: lower.into(), upper, upper_prefix: leaf.prefix(), ascending: false }
 }
 
+/// A leaf of `items`, whose heads are those of a node with `old_prefix`.
 fn build_leaf<'a>(
     memory: &mut NodeMemory<'a, '_>,
     low: Option<EntryRef<'a>>,
-    high: Option<EntryRef<'a>>,
+    high: High<'a>,
     old_prefix: u32,
     items: &[Item<'a>],
 ) -> &'a Leaf {
@@ -318,6 +347,26 @@ fn build_leaf<'a>(
         *new = Item { head: head(item.entry.key(), prefix), ..*item };
     }
     Leaf::build(memory.arena, memory.bump, low, prefix, &renewed[..items.len()])
+}
+
+/// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers `[low, high)`.
+///
+/// All keys of the range share what its bounds share. It is left out of the heads only where they do not tell the keys
+/// apart as they are, since new heads cost a look at every key.
+fn choose_prefix<'a>(
+    old: u32,
+    low: Option<EntryRef<'a>>,
+    high: High<'a>,
+    mut heads: impl Iterator<Item = u64>,
+) -> u32 {
+    let Some(mut last) = heads.next() else { return old };
+    if !heads.any(|head| std::mem::replace(&mut last, head) == head) {
+        return old;
+    }
+    match (low, high.and_then(|high| high.separator())) {
+        (Some(low), Some(high)) => old.max(key::common_prefix(low.key(), high.key()) as u32),
+        _ => old,
+    }
 }
 
 /// Room for the children of any branch and one more.

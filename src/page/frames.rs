@@ -24,6 +24,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
+use crossbeam_utils::CachePadded;
+
 use super::slab::Slab;
 use crate::codec::ids::PageId;
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -38,6 +40,10 @@ impl Frame {
     /// Frames are numbered below this, so that an entry of the frame table holds the number and two flags.
     pub(super) const LIMIT: u32 = (1 << 30) - 1;
 }
+
+/// Bytes between the ends of frames and the starts of the next ones. Without them the headers of all pages would fall into the same
+/// few sets of a processor's caches, and push each other out.
+const COLOUR: usize = 64;
 
 /// Frames of the first slab; each further one is twice as large as the one before it.
 const FIRST_SLAB_BITS: u32 = 2;
@@ -68,7 +74,7 @@ pub(super) struct FrameStore {
     slabs: [OnceLock<FrameSlab>; SLABS],
     /// Frames that real memory is kept for; beyond it, what gets free goes back to the system.
     keep: AtomicUsize,
-    list: Mutex<FreeList>,
+    list: CachePadded<Mutex<FreeList>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +112,7 @@ impl FrameStore {
             page_size,
             slabs: std::array::from_fn(|_| OnceLock::new()),
             keep: AtomicUsize::new(keep),
-            list: Mutex::new(FreeList::default()),
+            list: CachePadded::new(Mutex::new(FreeList::default())),
         })
     }
 
@@ -136,7 +142,7 @@ impl FrameStore {
         let cell = self.slabs.get(slab)?;
         if cell.get().is_none() {
             let len = 1usize << (slab as u32 + FIRST_SLAB_BITS);
-            let memory = Slab::new(len.checked_mul(self.page_size)?)?;
+            let memory = Slab::new(len.checked_mul(self.page_size + COLOUR)?)?;
             let frames = (0..len)
                 .map(|_| FrameState { pins: AtomicU32::new(0), page: AtomicU32::new(NO_PAGE) })
                 .collect();
@@ -174,33 +180,37 @@ impl FrameStore {
             pinned
         });
         list.limbo = limbo;
+        self.give_back(list);
     }
 
     fn free(&self, list: &mut FreeList, frame: Frame) {
         self.state(frame).page.store(NO_PAGE, Ordering::Relaxed);
-        if list.next as usize - list.bare.len() > self.keep.load(Ordering::Relaxed) {
-            self.give_back(frame);
-            list.bare.push(frame);
-        } else {
-            list.free.push(frame);
-        }
+        list.free.push(frame);
     }
 
     /// Keeps real memory for no more than `keep` frames, busy ones included.
     pub(super) fn set_keep(&self, keep: usize) {
         self.keep.store(keep, Ordering::Relaxed);
-        let mut list = self.list.lock();
-        while list.next as usize - list.bare.len() > keep {
-            let Some(frame) = list.free.pop() else { break };
-            self.give_back(frame);
-            list.bare.push(frame);
-        }
+        self.give_back(&mut self.list.lock());
     }
 
-    fn give_back(&self, frame: Frame) {
-        let (slab, slot) = self.find(frame);
-        // SAFETY: the caller holds the lock of the free list and the frame is free, so nobody uses it (invariants 1 to 3).
-        unsafe { slab.memory.give_back(slot * self.page_size, self.page_size) };
+    /// Gives the memory of free frames beyond what is kept back to the system, that of neighbours together: the pages of the
+    /// system do not end where frames do.
+    fn give_back(&self, list: &mut FreeList) {
+        let real = list.next as usize - list.bare.len();
+        let surplus = real.saturating_sub(self.keep.load(Ordering::Relaxed)).min(list.free.len());
+        if surplus == 0 {
+            return;
+        }
+        list.free.sort_unstable_by_key(|frame| frame.0);
+        let gone = list.free.split_off(list.free.len() - surplus);
+        for run in gone.chunk_by(|a, b| a.0 + 1 == b.0 && place(*a).0 == place(*b).0) {
+            let (slab, slot) = self.find(run[0]);
+            let stride = self.page_size + COLOUR;
+            // SAFETY: the caller holds the lock of the free list and the frames are free, so nobody uses them (invariants 1 to 3).
+            unsafe { slab.memory.give_back(slot * stride, run.len() * stride) };
+        }
+        list.bare.extend(gone);
     }
 
     /// Frames in use, whether mapped, owned, or waiting for readers to leave.
@@ -261,7 +271,7 @@ impl FrameStore {
     pub(super) fn start(&self, frame: Frame) -> NonNull<u8> {
         let (slab, slot) = self.find(frame);
         // SAFETY: the slab has `slab.frames.len()` frames of this size, and `place` gives slots below that number.
-        unsafe { slab.memory.at(slot * self.page_size) }
+        unsafe { slab.memory.at(slot * (self.page_size + COLOUR)) }
     }
 
     pub(super) fn page_size(&self) -> usize {
@@ -301,10 +311,6 @@ impl OwnedFrame {
         self.frame
     }
 
-    pub(super) fn store(&self) -> &Arc<FrameStore> {
-        &self.store
-    }
-
     /// Says which page the frame is about to hold; the clock finds the entry by it.
     pub(super) fn set_page(&self, page: PageId) {
         self.store.state(self.frame).page.store(page.0, Ordering::Relaxed);
@@ -338,6 +344,7 @@ impl Drop for OwnedFrame {
     fn drop(&mut self) {
         let mut list = self.store.list.lock();
         self.store.free(&mut list, self.frame);
+        self.store.give_back(&mut list);
     }
 }
 
@@ -398,118 +405,5 @@ mod tests {
         assert_eq!(store.counts(), (0, 0, 1));
         store.unpin(frame);
         assert_eq!(store.take(1).unwrap().frame(), frame);
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::super::clock::Clock;
-    use super::super::table::{FrameTable, Inserted};
-    use super::*;
-    use loom::cell::UnsafeCell;
-    use loom::thread;
-
-    /// What the frames hold, told to the model checker: it finds a read at the same time as a write.
-    struct Model {
-        table: FrameTable,
-        store: Arc<FrameStore>,
-        contents: [UnsafeCell<u32>; 2],
-    }
-
-    // SAFETY: the model checker watches over the access to `contents`.
-    unsafe impl Sync for Model {}
-
-    impl Model {
-        /// Page 0 stands in frame 0.
-        fn new() -> Arc<Self> {
-            let model = Arc::new(Self {
-                table: FrameTable::new(),
-                store: FrameStore::new(4096, 2),
-                contents: [UnsafeCell::new(0), UnsafeCell::new(0)],
-            });
-            let owned = model.store.take(1).unwrap();
-            model.fill(owned, 0);
-            model
-        }
-
-        fn fill(&self, owned: OwnedFrame, page: u32) {
-            // SAFETY: the frame is owned.
-            self.contents[owned.frame().0 as usize].with_mut(|at| unsafe { *at = page });
-            owned.set_page(PageId(page));
-            if self.table.insert(PageId(page), owned.frame(), false) == Inserted::Done {
-                owned.into_mapped();
-            }
-        }
-
-        fn assert_holds(&self, frame: Frame, page: u32) {
-            // SAFETY: the frame is held under a guard or a pin.
-            let held = self.contents[frame.0 as usize].with(|at| unsafe { *at });
-            assert_eq!(held, page, "frame {} was reused", frame.0);
-        }
-
-        /// Evicts page 0 and, if its frame came free, has page 1 use it.
-        fn evict_and_reuse(&self) {
-            let guard = epoch::pin();
-            let evicted = Clock::default().sweep(&self.table, &self.store, 1);
-            self.store.retire(evicted, &guard);
-            drop(guard);
-            if let Some(owned) = self.store.take(1) {
-                self.fill(owned, 1);
-            }
-        }
-    }
-
-    #[test]
-    fn loom_a_reader_under_a_guard_never_sees_its_frame_reused() {
-        loom::model(|| {
-            let model = Model::new();
-            let other = Arc::clone(&model);
-            let evictor = thread::spawn(move || other.evict_and_reuse());
-            let guard = epoch::pin();
-            if let Some(frame) = model.table.lookup(PageId(0), &guard) {
-                model.assert_holds(frame, 0);
-                model.assert_holds(frame, 0);
-            }
-            drop(guard);
-            evictor.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_a_pinned_frame_is_reused_only_after_it_was_unpinned() {
-        loom::model(|| {
-            let model = Model::new();
-            let other = Arc::clone(&model);
-            let evictor = thread::spawn(move || other.evict_and_reuse());
-            let guard = epoch::pin();
-            let found = model.table.lookup(PageId(0), &guard);
-            if let Some(frame) = found {
-                model.store.pin(frame);
-            }
-            drop(guard);
-            if let Some(frame) = found {
-                model.assert_holds(frame, 0);
-                model.store.unpin(frame);
-            }
-            evictor.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_two_threads_that_take_the_same_page_out_retire_its_frame_once() {
-        loom::model(|| {
-            let model = Model::new();
-            let other = Arc::clone(&model);
-            let evictor = thread::spawn(move || other.evict_and_reuse());
-            let guard = epoch::pin();
-            if let Some(frame) = model.table.remove(PageId(0)) {
-                model.store.retire(vec![frame], &guard);
-            }
-            drop(guard);
-            evictor.join().unwrap();
-            drop(epoch::pin());
-            let busy = model.table.clean();
-            assert_eq!(model.store.busy(), busy);
-        });
     }
 }

@@ -75,11 +75,6 @@ impl PinnedPage {
         store.pin(frame);
         Self(Pinned::Frame(PinnedFrame { store: Arc::clone(store), frame, start: store.start(frame) }))
     }
-
-    /// Whether both hold the same memory.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(self.as_ptr(), other.as_ptr())
-    }
 }
 
 impl Deref for PinnedPage {

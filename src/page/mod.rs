@@ -11,6 +11,7 @@
 //!
 //! Start reading at [`PagedCachedFile`], then [`frames`] for who owns a frame when, and [`table`] for the path of a hit.
 
+mod budgets;
 mod cached_file;
 mod clock;
 mod frames;
@@ -21,11 +22,15 @@ mod slab;
 mod stats;
 mod table;
 mod write_buffer;
+mod writing;
 
+#[cfg(all(test, loom))]
+mod frames_model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub(crate) use cached_file::{CacheBudgets, PagedCachedFile};
-pub(crate) use header::{HEADER_LEN, PageHeader, PageKind, PagePointer};
-pub(crate) use held::{NewPage, PageRef, PinnedPage, RunBuffer};
+pub(crate) use budgets::CacheBudgets;
+pub(crate) use cached_file::PagedCachedFile;
+pub(crate) use header::{HEADER_LEN, PageKind, PagePointer};
+pub(crate) use held::{NewPage, PageRef, PinnedPage};
 pub use stats::CacheStats;

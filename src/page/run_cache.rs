@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::RandomState;
 
+use crossbeam_utils::CachePadded;
 use lru::LruCache;
 
 use super::held::RunBuffer;
@@ -11,14 +12,14 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
 pub(super) struct RunCache {
-    runs: Mutex<LruCache<PageId, Arc<RunBuffer>, RandomState>>,
+    runs: CachePadded<Mutex<LruCache<PageId, Arc<RunBuffer>, RandomState>>>,
     bytes: AtomicUsize,
 }
 
 impl RunCache {
     pub(super) fn new() -> Self {
         Self {
-            runs: Mutex::new(LruCache::unbounded_with_hasher(RandomState::new())),
+            runs: CachePadded::new(Mutex::new(LruCache::unbounded_with_hasher(RandomState::new()))),
             bytes: AtomicUsize::new(0),
         }
     }

@@ -8,7 +8,10 @@ use std::ptr::NonNull;
 /// A slab of this size or more is aligned to it and asks for huge pages.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory, aligned to at least 4 KiB, given back when dropped.
+/// Other slabs are aligned to this: a page of most systems.
+const ALIGN: usize = 4096;
+
+/// Zeroed memory, given back when dropped.
 pub(super) struct Slab {
     start: NonNull<u8>,
     len: usize,
@@ -23,7 +26,7 @@ unsafe impl Sync for Slab {}
 impl Slab {
     /// `None` if the system has no memory for it.
     pub(super) fn new(len: usize) -> Option<Self> {
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { 4096 };
+        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
         let memory = memory::Memory::new(len, align)?;
         let start = memory.start(align);
         if len >= HUGE_PAGE {
@@ -49,8 +52,12 @@ impl Slab {
     /// Nobody uses the range.
     pub(super) unsafe fn give_back(&self, offset: usize, len: usize) {
         assert!(offset + len <= self.len, "{len} bytes at {offset} lie outside of a slab of {}", self.len);
-        // SAFETY: the range lies in this slab and, as the caller promises, is not in use.
-        unsafe { memory::give_back(self.at(offset), len) };
+        // Only whole pages of the system, of which others may use the ends.
+        let (first, end) = (offset.next_multiple_of(ALIGN), (offset + len) / ALIGN * ALIGN);
+        if first < end {
+            // SAFETY: the range lies in this slab and, as the caller promises, is not in use.
+            unsafe { memory::give_back(self.at(first), end - first) };
+        }
     }
 }
 
@@ -74,8 +81,8 @@ mod memory {
 
     impl Memory {
         pub(super) fn new(len: usize, align: usize) -> Option<Self> {
-            // The system aligns to 4 KiB or more; for a larger alignment there is room to move the start.
-            let len = if align > 4096 { len.checked_add(align)? } else { len };
+            // The system aligns to its own pages; for a larger alignment there is room to move the start.
+            let len = if align > super::ALIGN { len.checked_add(align)? } else { len };
             // SAFETY: a new mapping at an address of the system's choice touches no other memory.
             let mapping = unsafe {
                 mmap_anonymous(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)

@@ -12,6 +12,8 @@
 //! A transition is one compare-and-swap, so every entry that is taken out is taken out by exactly one thread, which then
 //! owns retiring the frame. [`FrameTable::clean`] and [`FrameTable::dirty`] follow the transitions.
 
+use crossbeam_utils::CachePadded;
+
 use super::frames::Frame;
 use crate::codec::ids::PageId;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -19,7 +21,6 @@ use crate::sync::epoch::Guard;
 
 const REFERENCED: u32 = 1;
 const DIRTY: u32 = 2;
-const FLAGS: u32 = REFERENCED | DIRTY;
 const FRAME_SHIFT: u32 = 2;
 const EMPTY: u32 = 0;
 
@@ -35,8 +36,8 @@ const CHUNKS: usize = 2;
 
 pub(super) struct FrameTable {
     chunks: [AtomicPtr<AtomicU32>; CHUNKS],
-    clean: AtomicUsize,
-    dirty: AtomicUsize,
+    clean: CachePadded<AtomicUsize>,
+    dirty: CachePadded<AtomicUsize>,
 }
 
 /// What became of an insertion.
@@ -86,8 +87,8 @@ impl FrameTable {
     pub(super) fn new() -> Self {
         Self {
             chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
-            clean: AtomicUsize::new(0),
-            dirty: AtomicUsize::new(0),
+            clean: CachePadded::new(AtomicUsize::new(0)),
+            dirty: CachePadded::new(AtomicUsize::new(0)),
         }
     }
 

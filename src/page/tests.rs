@@ -258,7 +258,7 @@ fn runs_are_found_dirty_cached_and_on_disk() {
 
 #[test]
 fn readers_of_far_more_than_the_budget_see_every_page_right() {
-    let (pages, reads, threads) = if cfg!(miri) { (24, 20, 2) } else { (2000, 4000, 8) };
+    let (pages, reads, threads) = if cfg!(miri) { (16, 12, 2) } else { (2000, 4000, 8) };
     let bench = Bench::new(if cfg!(miri) { 8 } else { 64 }, 16);
     let pointers = bench.publish_all(pages);
     std::thread::scope(|scope| {
@@ -298,14 +298,14 @@ fn readers_of_far_more_than_the_budget_see_every_page_right() {
 
 #[test]
 fn a_merge_beside_readers_disturbs_none_of_them() {
-    let (pages, rounds) = if cfg!(miri) { (16, 2) } else { (400, 30) };
-    let bench = Bench::new(32, 16);
+    let (pages, rounds, batch) = if cfg!(miri) { (10, 2, 3) } else { (400, 30, 50) };
+    let bench = Bench::new(if cfg!(miri) { 8 } else { 32 }, 16);
     let pointers = bench.publish_all(pages);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let done = &done;
         let (bench, pointers) = (&bench, &pointers);
-        for thread in 0..3 {
+        for thread in 0..if cfg!(miri) { 1 } else { 3 } {
             scope.spawn(move || {
                 let mut at = thread;
                 while !done.load(Ordering::Relaxed) {
@@ -316,11 +316,11 @@ fn a_merge_beside_readers_disturbs_none_of_them() {
         }
         for round in 0..rounds {
             // New pages beside the old ones; those of two rounds ago are released and their numbers used again.
-            let base = pages + round % 3 * 50;
-            let written: Vec<_> = (base..base + 50).map(|page| bench.publish(page, 1).unwrap()).collect();
+            let base = pages + round % 3 * batch;
+            let written: Vec<_> = (base..base + batch).map(|page| bench.publish(page, 1).unwrap()).collect();
             written.iter().for_each(|&pointer| bench.check(pointer));
-            let released: Vec<_> =
-                (0..50).map(|page| (PageId(pages + (round + 1) % 3 * 50 + page), 1)).collect();
+            let oldest = pages + (round + 1) % 3 * batch;
+            let released: Vec<_> = (oldest..oldest + batch).map(|page| (PageId(page), 1)).collect();
             bench.file.release(&released);
         }
         done.store(true, Ordering::Relaxed);
@@ -330,7 +330,7 @@ fn a_merge_beside_readers_disturbs_none_of_them() {
 #[test]
 fn a_reader_that_holds_more_than_the_budget_gets_memory_of_its_own() {
     let bench = Bench::new(16, 16);
-    let pointers = bench.publish_all(100);
+    let pointers = bench.publish_all(if cfg!(miri) { 20 } else { 100 });
     let guard = epoch::pin();
     let held: Vec<_> =
         pointers.iter().map(|&pointer| (pointer, bench.read(pointer, &guard).unwrap())).collect();

@@ -26,6 +26,6 @@ mod tests;
 pub(crate) use data_file::{DataFile, EXTENTS_START};
 pub use map::Segment;
 pub(crate) use page_set::PageSet;
-pub(crate) use partitioned::{PartitionedStorageBackend, SegmentSpace};
+pub(crate) use partitioned::PartitionedStorageBackend;
 pub(crate) use space::SpaceMap;
-pub(crate) use superblock::{CatalogExtent, PAGE_SIZES, Superblock};
+pub(crate) use superblock::{CatalogExtent, Superblock};

@@ -25,6 +25,7 @@ fn end_of((first, pages): (u32, u32)) -> u64 {
 }
 
 impl PageSet {
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -32,10 +33,6 @@ impl PageSet {
     /// Number of pages.
     pub(crate) fn len(&self) -> u64 {
         self.len
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     pub(crate) fn contains(&self, page: PageId) -> bool {

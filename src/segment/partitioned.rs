@@ -119,12 +119,6 @@ impl PartitionedStorageBackend {
         }
     }
 
-    /// Says that `pointer` will soon be read. Does nothing: reading ahead is left to the operating system, which sees the
-    /// pages of a merge stand in order.
-    pub(crate) fn prefetch(&self, pointer: PagePointer) {
-        let _ = pointer;
-    }
-
     /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory.
     pub(crate) fn read_uncached(&self, pointer: PagePointer, buffer: &mut Vec<u8>) -> Result<()> {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)

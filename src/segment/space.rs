@@ -166,6 +166,7 @@ impl SpaceMap {
     }
 
     /// File pages that were given back and wait for a checkpoint.
+    #[cfg(test)]
     pub(crate) fn waiting_pages(&self) -> u64 {
         let extents = self.extents.lock();
         extents.waiting.iter().chain(&extents.closing).map(|extent| extent.1).sum()

@@ -137,7 +137,7 @@ fn segments_start_small_and_double() {
     let disk = SmallDisk::new();
     let shared = data_file(&disk);
     let store = family(&shared);
-    assert_eq!(store.space(), SegmentSpace::default());
+    assert_eq!(store.space(), super::partitioned::SegmentSpace::default());
     let pointers: Vec<_> = (0..100).map(|tag| publish(&store, 1, tag).unwrap()).collect();
     let sizes: Vec<_> = store.segments().iter().map(|segment| segment.pages).collect();
     assert_eq!(sizes, [16, 16, 32, 64]);
@@ -258,12 +258,14 @@ fn a_dropped_family_gives_everything_back() {
     let shared = data_file(&SmallDisk::new());
     let (store, other) = (family(&shared), family(&shared));
     let kept = publish(&other, 1, 5).unwrap();
-    (0..100).for_each(|tag| drop(publish(&store, 1, tag).unwrap()));
+    for tag in 0..100 {
+        publish(&store, 1, tag).unwrap();
+    }
     let run = publish(&store, 4, 7).unwrap();
     let unfinished = store.new_page(1).unwrap();
     store.discard();
     store.discard();
-    assert_eq!(store.space(), SegmentSpace::default());
+    assert_eq!(store.space(), super::partitioned::SegmentSpace::default());
     assert_eq!(store.cache_stats().dirty_bytes, 0);
     for error in [
         store.new_page(1).unwrap_err(),

@@ -216,13 +216,24 @@ impl Pipeline {
 /// Inserts the entries of a commit into the memtables of its families.
 fn apply(write: &Write<'_>, families: &[&Arc<Family>], sides: &mut [Locked<'_>], sequence: SequenceNumber) {
     let replaced = if write.has_range_deletions { Replaced::of(write.payload) } else { Replaced::default() };
+    let place = |id: FamilyId| {
+        families
+            .binary_search_by_key(&id, |family| family.id())
+            .unwrap_or_else(|_| panic!("a batch touches family {id}, which it does not list"))
+    };
+    let decoded = Operations::new(write.payload)
+        .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")));
+    let mut operations = decoded.enumerate().peekable();
     let mut last = 0;
-    for (index, operation) in Operations::new(write.payload).enumerate() {
-        let (id, operation) = operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}"));
+    while let Some((index, (id, operation))) = operations.next() {
         if families[last].id() != id {
-            last = families
-                .binary_search_by_key(&id, |family| family.id())
-                .unwrap_or_else(|_| panic!("a batch touches family {id}, which it does not list"));
+            last = place(id);
+        }
+        // The memory that the next insert needs is fetched while this one goes on.
+        if let Some((_, (next, Operation::Put { key, .. } | Operation::Delete { key }))) = operations.peek()
+            && *next == id
+        {
+            sides[last].writer.table().prefetch(key);
         }
         if !replaced.contains(index) {
             insert(&mut sides[last], operation, sequence);

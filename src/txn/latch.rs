@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Open until the first failure; from then on every check gives that failure.
 #[derive(Default)]
@@ -26,19 +26,5 @@ impl Latch {
             tracing::error!(%error, "the database takes no more writes");
         }
         error
-    }
-
-    /// Closes the latch unless `error` is one that changes nothing: a full disk, or an end that was asked for.
-    pub(crate) fn judge(&self, error: Error) -> Error {
-        match error.kind() {
-            ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::FamilyDropped | ErrorKind::WriteFailed => {
-                error
-            }
-            _ => self.close(error),
-        }
-    }
-
-    pub(crate) fn first(&self) -> Option<&Error> {
-        self.first.get()
     }
 }

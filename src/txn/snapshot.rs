@@ -113,8 +113,7 @@ impl FamilySnapshot {
         Cursor::new(self.view.cursor(self.at))
     }
 
-    /// Number of entries, exactly. Constant time when all is merged; a look-up for every key that waits in a memtable
-    /// otherwise, and a scan where range deletions wait.
+    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable.
     pub fn len(&self) -> Result<u64> {
         self.view.len(self.at)
     }

@@ -35,8 +35,10 @@ mod tests;
 
 pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
-pub use options::LogStats;
-pub(crate) use replay::{LogEnd, ReplayReport, make_durable, replay};
+use options::LogStats;
+#[cfg(test)]
+use replay::{LogEnd, ReplayReport};
+pub(crate) use replay::{make_durable, replay};
 
 /// The directory that holds the segments.
 const DIRECTORY: &str = "wal";

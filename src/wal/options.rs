@@ -16,6 +16,7 @@ pub(crate) struct LogOptions {
 
 impl LogOptions {
     /// The defaults: segments of 256 KiB to 64 MiB, two spares, with mappings.
+    #[cfg(test)]
     pub(crate) fn new(database_id: [u8; 16]) -> Self {
         Self {
             database_id,
@@ -30,19 +31,19 @@ impl LogOptions {
 /// What the log did since it was started, and what it holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LogStats {
+pub(crate) struct LogStats {
     /// Bytes of records appended, with their headers.
-    pub bytes_appended: u64,
+    pub(crate) bytes_appended: u64,
     /// Records appended.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Times that a segment was synced.
-    pub syncs: u64,
+    pub(crate) syncs: u64,
     /// Segments that hold records, the current one included.
-    pub segments: u64,
+    pub(crate) segments: u64,
     /// Times that a used segment was taken into use again.
-    pub segments_recycled: u64,
+    pub(crate) segments_recycled: u64,
     /// Segments kept for reuse.
-    pub spare_segments: u64,
+    pub(crate) spare_segments: u64,
     /// Length of all files of the log, in bytes.
-    pub bytes_on_disk: u64,
+    pub(crate) bytes_on_disk: u64,
 }
