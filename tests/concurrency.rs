@@ -333,7 +333,7 @@ fn families_are_created_and_dropped_while_others_are_written_read_and_kept() {
     let open = || shrunken().background_threads(2).storage(storage.clone()).open("memory").unwrap();
     let db = open();
     let steady = db.create_column_family("steady", FamilyOptions::default()).unwrap();
-    let rounds = cases(12);
+    let rounds = cases(12).min(60);
     let working = AtomicUsize::new(4);
     std::thread::scope(|scope| {
         for thread in 0..4u32 {

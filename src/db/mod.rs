@@ -161,7 +161,8 @@ impl ColumnFamilyDatabase {
     }
 
     /// Closes the database: merges what is left, makes it durable, and lets go of the files. Other handles then get
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on until the database is opened
+    /// again. From then on they may fail, because what they read may be overwritten; they never give what is not theirs.
     ///
     /// # Errors
     ///
