@@ -122,29 +122,38 @@ impl FamilyCursor {
     /// To the first entry at or above `key`.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
         self.start(true, |cursor| cursor.seek(key));
-        self.tree.seek(key)?;
-        self.settle_forward()
+        let moved = self.tree.seek(key).and_then(|_| self.settle_forward());
+        self.settled(moved)
     }
 
     /// To the last entry at or below `key`.
     pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
         self.start(false, |cursor| cursor.seek_for_prev(key));
-        self.tree.seek_for_prev(key)?;
-        self.settle_backward()
+        let moved = self.tree.seek_for_prev(key).and_then(|_| self.settle_backward());
+        self.settled(moved)
     }
 
     /// To the first entry.
     pub(crate) fn first(&mut self) -> Result<bool> {
         self.start(true, MemtableCursor::first);
-        self.tree.first()?;
-        self.settle_forward()
+        let moved = self.tree.first().and_then(|_| self.settle_forward());
+        self.settled(moved)
     }
 
     /// To the last entry.
     pub(crate) fn last(&mut self) -> Result<bool> {
         self.start(false, MemtableCursor::last);
-        self.tree.last()?;
-        self.settle_backward()
+        let moved = self.tree.last().and_then(|_| self.settle_backward());
+        self.settled(moved)
+    }
+
+    /// Leaves the cursor nowhere if the move failed: an entry that was skipped must not look like none.
+    #[inline]
+    fn settled(&mut self, moved: Result<bool>) -> Result<bool> {
+        if moved.is_err() {
+            self.place = Place::Nowhere;
+        }
+        moved
     }
 
     fn start(&mut self, forward: bool, position: impl Fn(&mut MemtableCursor) -> bool) {
@@ -161,21 +170,20 @@ impl FamilyCursor {
     pub(crate) fn next(&mut self) -> Result<bool> {
         if self.place == Place::Tree && self.tables.is_empty() {
             self.forward = true;
-            if self.tree.next()? {
-                return Ok(true);
+            let moved = self.tree.next();
+            if let Ok(false) = moved {
+                self.place = Place::End;
             }
-            self.place = Place::End;
-            return Ok(false);
+            return self.settled(moved);
         }
         match self.place {
             Place::Nowhere | Place::Start => self.first(),
             Place::End => Ok(false),
             _ => {
-                if !self.forward {
-                    self.turn_forward()?;
-                }
-                self.step_over_forward()?;
-                self.settle_forward()
+                let turned = if self.forward { Ok(()) } else { self.turn_forward() };
+                let moved =
+                    turned.and_then(|()| self.step_over_forward()).and_then(|()| self.settle_forward());
+                self.settled(moved)
             }
         }
     }
@@ -185,21 +193,20 @@ impl FamilyCursor {
     pub(crate) fn prev(&mut self) -> Result<bool> {
         if self.place == Place::Tree && self.tables.is_empty() {
             self.forward = false;
-            if self.tree.prev()? {
-                return Ok(true);
+            let moved = self.tree.prev();
+            if let Ok(false) = moved {
+                self.place = Place::Start;
             }
-            self.place = Place::Start;
-            return Ok(false);
+            return self.settled(moved);
         }
         match self.place {
             Place::Nowhere | Place::End => self.last(),
             Place::Start => Ok(false),
             _ => {
-                if self.forward {
-                    self.turn_backward()?;
-                }
-                self.step_over_backward()?;
-                self.settle_backward()
+                let turned = if self.forward { self.turn_backward() } else { Ok(()) };
+                let moved =
+                    turned.and_then(|()| self.step_over_backward()).and_then(|()| self.settle_backward());
+                self.settled(moved)
             }
         }
     }

@@ -172,6 +172,8 @@ impl Family {
         let writer = Memtable::create(self.memtable_bytes());
         let active = Arc::clone(writer.table());
         let first_segment = self.active_segment();
+        // Counted first: a merge may take it as soon as the view shows it.
+        self.stall.frozen();
         let frozen = views.update(|view| {
             let Ok(old) = view.family(self.slot, self.id) else { return (view.clone(), false) };
             if old.frozen.len() >= MAX_FROZEN {
@@ -192,8 +194,9 @@ impl Family {
             side.writer = writer;
             // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then the view, misses neither.
             self.active_segment.store(u64::MAX, Ordering::SeqCst);
-            self.stall.frozen();
             Counters::add(&self.counters.freezes, 1);
+        } else {
+            self.stall.not_frozen();
         }
         Ok(frozen)
     }

@@ -34,8 +34,11 @@ impl Family {
         let view = context.views.load_full();
         let Ok(view) = view.family(self.slot(), self.id()) else { return Ok(false) };
         let Some(newest) = view.frozen.first() else { return Ok(false) };
-        if stop() {
+        if self.is_dropped() {
             return Ok(false);
+        }
+        if stop() {
+            return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         let started = Instant::now();
         let through = newest.table.last_sequence();

@@ -70,6 +70,17 @@ impl Stall {
         self.changed.notify_all();
     }
 
+    /// Merges can go on.
+    pub(crate) fn clear(&self) {
+        self.state.lock().obstacle = None;
+        self.changed.notify_all();
+    }
+
+    /// A memtable that was counted was not frozen after all.
+    pub(crate) fn not_frozen(&self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Lets those who wait look again.
     pub(crate) fn wake(&self) {
         drop(self.state.lock());

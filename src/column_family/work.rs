@@ -15,6 +15,8 @@ pub(crate) enum Job {
 #[derive(Default)]
 struct State {
     merges: VecDeque<Arc<Family>>,
+    /// Families that a thread is merging: another one would only wait for it.
+    merging: Vec<Arc<Family>>,
     checkpoint: bool,
     running: usize,
     stopped: bool,
@@ -52,8 +54,12 @@ impl Work {
                 return None;
             }
             // Merges first: writers may wait for them.
-            let job = match state.merges.pop_front() {
-                Some(family) => Some(Job::Merge(family)),
+            let is_free = |family: &Arc<Family>| !state.merging.iter().any(|busy| Arc::ptr_eq(busy, family));
+            let job = match state.merges.iter().position(is_free).and_then(|at| state.merges.remove(at)) {
+                Some(family) => {
+                    state.merging.push(Arc::clone(&family));
+                    Some(Job::Merge(family))
+                }
                 None => std::mem::take(&mut state.checkpoint).then_some(Job::Checkpoint),
             };
             if let Some(job) = job {
@@ -65,8 +71,13 @@ impl Work {
     }
 
     /// A job that [`next`](Self::next) gave is done.
-    pub(crate) fn finish(&self) {
-        self.state.lock().running -= 1;
+    pub(crate) fn finish(&self, job: &Job) {
+        let mut state = self.state.lock();
+        state.running -= 1;
+        if let Job::Merge(family) = job {
+            state.merging.retain(|busy| !Arc::ptr_eq(busy, family));
+        }
+        drop(state);
         self.changed.notify_all();
     }
 

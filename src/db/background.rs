@@ -9,6 +9,7 @@ use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::wal::Log;
 
 /// How often the clock looks at the log.
 const TICK: Duration = Duration::from_millis(20);
@@ -46,9 +47,9 @@ impl Shared {
     fn work(self: &Arc<Self>) {
         while let Some(job) = self.pipeline.work.next() {
             // The guard also counts a job that panics as finished.
-            let _finished = Finished(self);
-            match job {
-                Job::Merge(family) => self.merge_in_background(&family),
+            let job = Finished(self, job);
+            match &job.1 {
+                Job::Merge(family) => self.merge_in_background(family),
                 Job::Checkpoint => {
                     if let Err(error) = self.checkpoint_for_log() {
                         tracing::warn!(%error, "a checkpoint was put off");
@@ -61,7 +62,7 @@ impl Shared {
     fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         match family.merge(&self.pipeline.merge_context(&stop)) {
-            Ok(_) => {}
+            Ok(_) => family.stall.clear(),
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
                 family.stall.obstruct(error);
@@ -84,21 +85,30 @@ impl Shared {
             && self.log_is_long()
         {
             let newest = log.segment_of_next();
-            let view = self.pipeline.views.load_full();
-            for family in view.families() {
-                let oldest = family.frozen.iter().map(|frozen| frozen.first_segment).min();
-                if family.family.active_segment().min(oldest.unwrap_or(u64::MAX)) < newest {
-                    self.drain(&family.family)?;
+            let families = self.registry.lock().families.clone();
+            for family in &families {
+                if self.oldest_segment(family) < newest {
+                    self.drain(family)?;
                 }
             }
         }
         self.checkpoint()
     }
 
+    /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what is merged can go.
+    fn oldest_segment(&self, family: &Family) -> u64 {
+        let active = family.active_segment();
+        let view = self.pipeline.views.load_full();
+        let frozen = view.family(family.slot(), family.id()).map_or(&[][..], |view| &view.frozen);
+        frozen.iter().map(|frozen| frozen.first_segment).fold(active, u64::min)
+    }
+
+    /// Whether there is more log than half the limit, and some of it could go.
     fn log_is_long(&self) -> bool {
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
         let limit = self.options.log_limit_bytes / 2;
-        self.pipeline.log.as_ref().is_some_and(|log| log.bytes_since(first) > limit)
+        let is_long = |log: &Log| first < log.current_segment() && log.bytes_since(first) > limit;
+        self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
     fn keep_clock(self: &Arc<Self>) {
@@ -108,12 +118,13 @@ impl Shared {
         let mut written_before = Vec::new();
         while !self.pipeline.work.is_stopped() {
             self.pipeline.work.pause(TICK);
-            if self.pipeline.latch.check().is_err() {
-                continue;
-            }
+            // Whatever else failed: a log that is healthy keeps its promise.
             if synced.elapsed() >= self.options.sync_interval {
                 synced = Instant::now();
                 self.keep_log_synced();
+            }
+            if self.pipeline.latch.check().is_err() {
+                continue;
             }
             self.prepare_log();
             if self.log_is_long() {
@@ -177,8 +188,15 @@ impl Shared {
     /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
     fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
         let Some(mut side) = family.write.try_lock() else { return false };
-        if family.is_dropped() || side.writer.table().is_empty() {
+        if family.is_dropped() {
             return true;
+        }
+        if side.writer.table().is_empty() {
+            let nothing_waits = family.stall.waiting() == 0;
+            if !nothing_waits {
+                self.pipeline.work.request_merge(family);
+            }
+            return nothing_waits;
         }
         if let Err(error) = family.freeze(&mut side, &self.pipeline.views) {
             tracing::warn!(%error, "a memtable was not frozen");
@@ -189,10 +207,10 @@ impl Shared {
     }
 }
 
-struct Finished<'a>(&'a Shared);
+struct Finished<'a>(&'a Shared, Job);
 
 impl Drop for Finished<'_> {
     fn drop(&mut self) {
-        self.0.pipeline.work.finish();
+        self.0.pipeline.work.finish(&self.1);
     }
 }

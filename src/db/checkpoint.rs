@@ -61,7 +61,19 @@ impl Shared {
     ///
     /// [`ErrorKind::OutOfSpace`] leaves the last checkpoint in force; every other failure ends all writing.
     pub(super) fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_with(|| (), || ())
+    }
+
+    /// A checkpoint of the families as `change` makes them; `undo` takes the change back if it fails. No other checkpoint sees the
+    /// change before this one.
+    pub(super) fn checkpoint_with(&self, change: impl FnOnce(), undo: impl FnOnce()) -> Result<()> {
         let mut state = self.checkpoint.lock();
+        change();
+        self.checkpoint_under(&mut state).inspect_err(|_| undo())
+    }
+
+    fn checkpoint_under(&self, state: &mut State) -> Result<()> {
+        self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
         let Some(log) = &self.pipeline.log else { return Ok(()) };
         let started = Instant::now();
@@ -85,7 +97,7 @@ impl Shared {
         let bytes = catalog.encode();
         let page_size = self.data.page_size() as u64;
         let pages = (bytes.len() as u64).div_ceil(page_size);
-        let (file_page, room) = match self.room_for_catalog(&mut state, pages) {
+        let (file_page, room) = match self.room_for_catalog(state, pages) {
             Ok(room) => room,
             Err(error) => {
                 families.iter().for_each(|family| family.store().end_checkpoint(false));
@@ -113,7 +125,12 @@ impl Shared {
         self.data.space().checkpoint_durable();
         state.superblock = superblock;
         state.spare = Some(std::mem::replace(&mut state.catalog, (file_page, room)));
-        log.release_before(state.superblock.log.first_segment).map_err(|error| self.pipeline.fail(error))?;
+        match log.release_before(state.superblock.log.first_segment) {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                tracing::warn!(%error, "old log stays for now")
+            }
+            released => released.map_err(|error| self.pipeline.fail(error))?,
+        }
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         self.checkpoints.first_segment.store(state.superblock.log.first_segment, Ordering::Relaxed);
         self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);

@@ -149,11 +149,10 @@ impl Shared {
         let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
         let view = Family::create(origin, store, memtable);
         let family = Arc::clone(&view.family);
-        self.registry.lock().families.push(Arc::clone(&family));
-        if let Err(error) = self.checkpoint() {
-            self.registry.lock().families.retain(|other| other.id() != id);
-            return Err(error);
-        }
+        self.checkpoint_with(
+            || self.registry.lock().families.push(Arc::clone(&family)),
+            || self.registry.lock().families.retain(|other| other.id() != id),
+        )?;
         self.pipeline.views.update(|views| (views.with(slot, Some(view)), ()));
         self.rebalance();
         tracing::debug!(family = id.0, name, "created a column family");
@@ -169,20 +168,18 @@ impl Shared {
         if self.family_named(to).is_some() {
             return Err(exists(to));
         }
-        family.set_name(to);
-        self.checkpoint().inspect_err(|_| family.set_name(from))
+        self.checkpoint_with(|| family.set_name(to), || family.set_name(from))
     }
 
     fn drop_family(&self, name: &str) -> Result<()> {
         let _change = self.changes.lock();
         let family = self.family_named(name).ok_or_else(|| not_found(name))?;
-        self.registry.lock().families.retain(|other| other.id() != family.id());
-        if let Err(error) = self.checkpoint() {
+        let remove = || self.registry.lock().families.retain(|other| other.id() != family.id());
+        self.checkpoint_with(remove, || {
             let mut registry = self.registry.lock();
-            registry.families.push(family);
+            registry.families.push(Arc::clone(&family));
             registry.families.sort_unstable_by_key(|family| family.id());
-            return Err(error);
-        }
+        })?;
         family.set_dropped();
         self.pipeline.views.update(|views| (views.with(family.slot(), None), ()));
         tracing::debug!(family = family.id().0, name, "dropped a column family");

@@ -71,7 +71,7 @@ impl ColumnFamilyDatabase {
         self.pipeline().writable()?;
         self.shared().drain_all()?;
         while !self.pipeline().work.is_idle() {
-            self.pipeline().latch.check()?;
+            self.pipeline().writable()?;
             self.pipeline().work.pause(Duration::from_millis(5));
         }
         Ok(())
@@ -86,8 +86,8 @@ impl Shared {
 
     /// Merges all that is in `family`'s memtables now. Waits for merges that are under way.
     pub(super) fn drain(&self, family: &Arc<Family>) -> Result<()> {
-        let never = || false;
-        let context = self.pipeline.merge_context(&never);
+        let ended = || self.pipeline.owns_files().is_err();
+        let context = self.pipeline.merge_context(&ended);
         let merge = || {
             let merged = match family.merge(&context) {
                 Err(error) if error.kind() == ErrorKind::OutOfSpace => {
@@ -118,6 +118,11 @@ impl Shared {
     pub(super) fn make_space(&self) -> Result<()> {
         self.pipeline.short_of_space.store(true, Ordering::Relaxed);
         self.reap();
+        let families = self.registry.lock().families.clone();
+        for family in families {
+            family.release_unread();
+            family.store().trim()?;
+        }
         self.checkpoint()
     }
 
@@ -129,12 +134,16 @@ impl Shared {
     }
 
     fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
-        let never = || false;
+        let ended = || self.pipeline.owns_files().is_err();
         let mut before = u64::MAX;
         for _ in 0..COMPACTION_ROUNDS {
             for family in families {
                 self.drain(family)?;
-                family.repack(&self.pipeline.merge_context(&never)).map_err(|error| self.judge(error))?;
+                if let Err(error) = family.repack(&self.pipeline.merge_context(&ended)) {
+                    // What it took until the disk was full is of use to others.
+                    let _ = family.store().trim();
+                    return Err(self.judge(error));
+                }
             }
             // The first checkpoint lets go of the old pages, the second of the segments that they leave empty.
             self.checkpoint()?;
@@ -146,7 +155,7 @@ impl Shared {
             self.reap();
             self.checkpoint()?;
             self.checkpoint()?;
-            self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
+            self.shrink()?;
             let after = self.data.space().file_pages();
             let free = self.data.space().free_pages();
             // New segments lie behind the old ones the first time: another round moves them to the front.
@@ -167,6 +176,8 @@ impl Shared {
         } else {
             self.pipeline.latch.check().and_then(|()| self.drain_all()).and_then(|()| self.checkpoint())
         };
+        let synced = self.sync_log();
+        let outcome = outcome.and(synced);
         self.stop();
         outcome
     }
@@ -176,25 +187,45 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let saved = if self.options.read_only || self.pipeline.latch.check().is_err() {
-            Ok(())
-        } else if self.pipeline.unlogged.load(Ordering::Acquire) {
+        let saved = if self.pipeline.latch.check().is_ok() && self.pipeline.unlogged.load(Ordering::Acquire) {
             self.drain_all().and_then(|()| self.checkpoint())
         } else {
-            self.pipeline.log.as_ref().map_or(Ok(()), |log| log.sync().map(drop))
+            Ok(())
         };
-        if let Err(error) = saved {
+        let synced = self.sync_log();
+        if let Err(error) = saved.and(synced) {
             tracing::error!(%error, "the database was dropped without being closed, and could not be made durable");
         }
         self.stop();
     }
 
+    /// The log may be healthy when something else is not: what it holds is made durable in any case.
+    fn sync_log(&self) -> Result<()> {
+        self.pipeline.log.as_ref().map_or(Ok(()), |log| log.sync().map(drop))
+    }
+
+    fn shrink(&self) -> Result<()> {
+        let _no_checkpoint = self.checkpoint.lock();
+        self.pipeline.owns_files()?;
+        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
+    }
+
+    /// Ends the threads, waits for what other handles are still at, and gives the files back.
     fn stop(&self) {
         self.pipeline.work.stop();
+        self.pipeline.ended.store(true, Ordering::Release);
         for thread in std::mem::take(&mut *self.threads.lock()) {
             // A thread that panicked has closed the latch already.
             let _ = thread.join();
         }
+        let families = {
+            let registry = self.registry.lock();
+            registry.families.iter().chain(&registry.dying).cloned().collect::<Vec<_>>()
+        };
+        for family in families {
+            drop(family.merging.lock());
+        }
+        drop(self.checkpoint.lock());
         *self.lock.lock() = None;
     }
 }

@@ -132,8 +132,8 @@ impl ColumnFamilyDatabase {
     /// # Errors
     ///
     /// Those of [`ColumnFamily::put`](crate::ColumnFamily::put). Nothing of the batch was written then, unless the error is
-    /// of kind [`Io`](crate::ErrorKind::Io): after that the database takes no more writes, and whether the batch is there turns out when it is
-    /// opened again.
+    /// of kind [`Io`](crate::ErrorKind::Io) or [`WriteFailed`](crate::ErrorKind::WriteFailed): after that the database takes no more writes, and whether
+    /// the batch is there, whole, turns out when it is opened again.
     pub fn write(&self, batch: &WriteBatch) -> Result<()> {
         self.write_with(batch, self.shared().options.durability)
     }

@@ -7,6 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 
+use crossbeam_utils::CachePadded;
+
 use crate::codec::checksum::crc32;
 use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, FamilyRecord};
@@ -303,11 +305,12 @@ fn open_existing(
         pipeline: Arc::new(Pipeline {
             database: DATABASES.fetch_add(1, Ordering::Relaxed),
             views,
-            visible: Sequencer::new(last_sequence.0),
+            visible: CachePadded::new(Sequencer::new(last_sequence.0)),
             latch: Latch::default(),
             log,
             work: Work::default(),
             closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),
             short_of_space: AtomicBool::new(false),
         }),

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
-use crate::txn::batch::Operations;
+use crate::txn::batch::{Operation, Operations};
 use crate::txn::commit::{Replaced, insert};
 
 /// What opening a database replayed from its log.
@@ -42,6 +42,8 @@ pub(super) struct Replayer<'a> {
     first_segment: u64,
     /// Whether full memtables are merged, as they must not be when nothing on disk may change.
     merge: bool,
+    /// Nobody reads yet: merges need not wait for anything to become visible.
+    all_is_visible: Sequencer,
     pub(super) applied: u64,
 }
 
@@ -55,15 +57,18 @@ impl<'a> Replayer<'a> {
                 (view.family.id(), (Arc::clone(&view.family), through))
             })
             .collect();
-        Self { views, families, first_segment, merge, applied: 0 }
+        let all_is_visible = Sequencer::new(u64::MAX);
+        Self { views, families, first_segment, merge, all_is_visible, applied: 0 }
     }
 
     /// Applies one commit.
     pub(super) fn apply(&mut self, sequence: SequenceNumber, payload: &[u8]) -> Result<()> {
-        let replaced = Replaced::of(payload);
-        let mut applied = false;
-        for (index, operation) in Operations::new(payload).enumerate() {
-            let (id, operation) = operation?;
+        let operations = Operations::new(payload).collect::<Result<Vec<_>>>()?;
+        let deletes_ranges = |(_, operation): &(_, _)| matches!(operation, Operation::DeleteRange { .. });
+        let replaced =
+            if operations.iter().any(deletes_ranges) { Replaced::of(payload) } else { Replaced::default() };
+        let mut touched: Vec<FamilyId> = Vec::new();
+        for (index, (id, operation)) in operations.into_iter().enumerate() {
             let Some((family, merged_through)) = self.families.get(&id) else { continue };
             if sequence <= *merged_through || replaced.contains(index) {
                 continue;
@@ -71,28 +76,28 @@ impl<'a> Replayer<'a> {
             let mut side = family.write.lock();
             family.note_segment(self.first_segment);
             insert(&mut side, operation, sequence);
-            applied = true;
+            if !touched.contains(&id) {
+                touched.push(id);
+            }
         }
-        self.applied += u64::from(applied);
-        if self.merge && applied { self.make_room() } else { Ok(()) }
+        self.applied += u64::from(!touched.is_empty());
+        if self.merge { touched.iter().try_for_each(|id| self.make_room(*id)) } else { Ok(()) }
     }
 
-    fn make_room(&self) -> Result<()> {
-        let (all_is_visible, never) = (Sequencer::new(u64::MAX), || false);
-        for (family, _) in self.families.values() {
-            let mut side = family.write.lock();
-            if side.writer.table().bytes() < family.memtable_bytes() {
-                continue;
-            }
-            if family.stall.waiting() >= MAX_FROZEN {
-                drop(side);
-                let context =
-                    MergeContext { views: self.views, visible: &all_is_visible, should_stop: &never };
-                family.merge(&context)?;
-                side = family.write.lock();
-            }
-            family.freeze(&mut side, self.views)?;
+    /// Freezes the family's memtable if it is full, after a merge if too many wait already.
+    fn make_room(&self, id: FamilyId) -> Result<()> {
+        let (family, _) = &self.families[&id];
+        let mut side = family.write.lock();
+        if side.writer.table().bytes() < family.memtable_bytes() {
+            return Ok(());
         }
-        Ok(())
+        if family.stall.waiting() >= MAX_FROZEN {
+            drop(side);
+            let context =
+                MergeContext { views: self.views, visible: &self.all_is_visible, should_stop: &|| false };
+            family.merge(&context)?;
+            side = family.write.lock();
+        }
+        family.freeze(&mut side, self.views).map(drop)
     }
 }

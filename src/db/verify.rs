@@ -87,8 +87,8 @@ impl Shared {
         for page in missing(&reachable, &check.pages) {
             report.faults.push(fault(page, "a page that the tree does not reach counts as in use"));
         }
-        let last = SequenceNumber(self.pipeline.visible.watermark());
         let through = family.trees.lock().merged_through();
+        let last = SequenceNumber(self.pipeline.visible.watermark());
         if through > last {
             report.faults.push(
                 Error::corruption(format!("the tree holds commit {through}, but the last is {last}"))

@@ -14,6 +14,7 @@ use crate::codec::entry::EntryKind;
 use crate::codec::ids::FamilyId;
 use crate::codec::{key, varint};
 use crate::column_family::family::Family;
+use crate::column_family::merge::ABOVE_EVERY_KEY;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
@@ -87,7 +88,7 @@ impl WriteBatch {
         range: impl RangeBounds<K>,
     ) -> &mut Self {
         let (start, end) = half_open(&range);
-        if end.as_ref().is_some_and(|end| key::compare(&start, end).is_ge()) {
+        if is_empty_range(&start, end.as_deref()) {
             return self;
         }
         let longest = start.len().max(end.as_ref().map_or(0, Vec::len));
@@ -215,6 +216,11 @@ pub(crate) fn half_open<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Vec<u8>
     (start, end)
 }
 
+/// Whether no key can lie from `start` to `end`.
+pub(crate) fn is_empty_range(start: &[u8], end: Option<&[u8]>) -> bool {
+    key::compare(start, end.unwrap_or(&ABOVE_EVERY_KEY)).is_ge()
+}
+
 fn encode_key(out: &mut Vec<u8>, kind: EntryKind, family: FamilyId, key: &[u8]) {
     out.push(kind as u8);
     varint::put(out, u64::from(family.0));
@@ -293,7 +299,7 @@ impl<'a> Operations<'a> {
             EntryKind::RangeDelete => {
                 let end = self.bytes(BOUND)?;
                 let end = (!end.is_empty()).then_some(end);
-                if end.is_some_and(|end| key::compare(key, end).is_ge()) {
+                if is_empty_range(key, end) {
                     return None;
                 }
                 Operation::DeleteRange { start: key, end }

@@ -21,6 +21,8 @@
 
 use std::collections::BTreeMap;
 
+use crossbeam_utils::CachePadded;
+
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
 use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
@@ -43,12 +45,14 @@ pub(crate) struct Pipeline {
     /// Tells this open database from every other one in the process.
     pub(crate) database: u64,
     pub(crate) views: ArcCell<View>,
-    pub(crate) visible: Sequencer,
+    pub(crate) visible: CachePadded<Sequencer>,
     pub(crate) latch: Latch,
     /// `None` if the database was opened for reading only.
     pub(crate) log: Option<Log>,
     pub(crate) work: Work,
     pub(crate) closed: AtomicBool,
+    /// Whether the files belong to somebody else from now on: nothing may be written to them any more.
+    pub(crate) ended: AtomicBool,
     /// Whether a commit was made that no log record holds.
     pub(crate) unlogged: AtomicBool,
     /// Whether the disk was met full since free space was last given back to it.
@@ -78,6 +82,14 @@ impl Pipeline {
     #[inline]
     pub(crate) fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database was closed"));
+        }
+        Ok(())
+    }
+
+    /// Fails once the files are let go of.
+    pub(crate) fn owns_files(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         Ok(())
@@ -113,6 +125,7 @@ impl Pipeline {
             }
         };
         let mut sides = self.lock_with_room(families)?;
+        let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
         drop(sides);
         if durability == Durability::Sync {
@@ -121,6 +134,7 @@ impl Pipeline {
         let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
         self.visible.admit(sequence.0).map_err(ended)?;
         self.visible.complete(sequence.0);
+        drop(interrupted);
         self.visible.wait_for(sequence.0).map_err(ended)?;
         for family in families {
             family.stall.slow_down(write.payload.len() / families.len(), fill);
@@ -171,7 +185,9 @@ impl Pipeline {
         sides: &mut [Locked<'_>],
     ) -> Result<(SequenceNumber, f64)> {
         let sequence = if durability == Durability::None {
-            self.unlogged.store(true, Ordering::Release);
+            if !self.unlogged.load(Ordering::Relaxed) {
+                self.unlogged.store(true, Ordering::Release);
+            }
             log.assign()
         } else {
             let segment = log.segment_of_next();
@@ -216,6 +232,18 @@ impl Pipeline {
 
     fn fail_without_cause(&self) -> Error {
         Error::new(ErrorKind::WriteFailed, "an earlier commit was never completed")
+    }
+}
+
+/// Held while a commit has a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
+/// for that number for ever.
+struct Interrupted<'a>(&'a Pipeline);
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(ErrorKind::WriteFailed, "a commit panicked halfway"));
+        }
     }
 }
 

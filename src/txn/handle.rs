@@ -6,7 +6,6 @@ use std::fmt;
 use std::ops::RangeBounds;
 
 use crate::codec::ids::FamilyId;
-use crate::codec::key;
 use crate::column_family::family::Family;
 use crate::column_family::value::Value;
 use crate::error::Result;
@@ -14,7 +13,7 @@ use crate::options::Durability;
 use crate::page::CacheStats;
 use crate::sync::{Arc, epoch};
 use crate::txn::batch::{
-    check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open,
+    check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open, is_empty_range,
 };
 use crate::txn::commit::{Pipeline, Write};
 use crate::txn::iter::{Cursor, Iter};
@@ -140,7 +139,7 @@ impl ColumnFamily {
         durability: Durability,
     ) -> Result<()> {
         let (start, end) = half_open(&range);
-        if end.as_ref().is_some_and(|end| key::compare(&start, end).is_ge()) {
+        if is_empty_range(&start, end.as_deref()) {
             return self.pipeline.writable().map(drop);
         }
         let longest = start.len().max(end.as_ref().map_or(0, Vec::len));

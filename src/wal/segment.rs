@@ -261,12 +261,19 @@ mod tests {
 
     #[test]
     fn only_names_that_the_log_gives_are_segments() {
-        for id in [1, 0xabc, u64::MAX] {
+        for id in [1, 0xabc, BEYOND_COUNTING - 1] {
             let path = path(id);
             assert_eq!(parse_name(path.strip_prefix("wal/").unwrap()), Some(id));
         }
-        for name in ["0000000000000000.log", "1.log", "000000000000000A.log", "+00000000000000a.log", "x", ""]
-        {
+        for name in [
+            "0000000000000000.log",
+            "1.log",
+            "000000000000000A.log",
+            "+00000000000000a.log",
+            "ffffffffffffffff.log",
+            "x",
+            "",
+        ] {
             assert_eq!(parse_name(name), None, "{name}");
         }
     }
