@@ -136,12 +136,15 @@ impl Family {
             };
             (view.with(self.slot(), Some(Arc::new(new))), ())
         });
-        trees.release(self.store());
+        drop(trees);
+        self.release_unread();
         Ok(())
     }
 
     /// Frees pages that readers have let go of.
     pub(crate) fn release_unread(&self) {
+        // Views that were replaced are dropped as epochs pass, which takes somebody's help where little else happens.
+        crate::sync::epoch::collect();
         self.trees.lock().release(self.store());
     }
 }

@@ -178,8 +178,8 @@ impl Shared {
     /// What the catalog says of `family` now, the oldest log segment that its memtables need, and the version of the tree.
     fn note(&self, family: &Arc<Family>) -> (FamilyRecord, u64, Arc<TreeVersion>) {
         let mut segment = family.active_segment();
-        let mut trees = family.trees.lock();
-        trees.release(family.store());
+        family.release_unread();
+        let trees = family.trees.lock();
         let view = self.pipeline.views.load_full();
         if let Ok(view) = view.family(family.slot(), family.id()) {
             for frozen in &view.frozen {
