@@ -91,16 +91,156 @@ pub(crate) struct Moment {
 
 impl Moment {
     /// The present moment.
-    ///
-    /// View and number must belong together: a tree keeps one version of a key, so a view that is newer than the
-    /// number may have merged what the number excludes, and one that is older may lack the memtable that a commit went to.
     pub(crate) fn now(views: &ArcCell<View>, visible: &Sequencer) -> Self {
-        loop {
-            let view = views.load_full();
-            let at = SequenceNumber(visible.watermark());
-            if views.is_current(&view) {
-                return Self { view, at };
-            }
+        let (view, at) = moment(views, visible);
+        Self { view, at }
+    }
+}
+
+/// A view and a number that belong together: the view was the present one when the number was loaded.
+///
+/// A tree keeps one version of a key, so a view that is newer than the number may have merged what the number excludes, and
+/// one that is older may lack the memtable that a commit went to.
+fn moment<V: Send + Sync>(views: &ArcCell<V>, visible: &Sequencer) -> (Arc<V>, SequenceNumber) {
+    loop {
+        let view = views.load_full();
+        let at = SequenceNumber(visible.watermark());
+        if views.is_current(&view) {
+            return (view, at);
         }
+    }
+}
+
+/// The freeze, reduced to what races: a commit's number and insert under the write lock, the change of view by a freeze and by a
+/// merge, and a reader that takes a moment.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::Mutex;
+    use loom::thread;
+
+    #[derive(Default)]
+    struct Table(Mutex<Vec<u64>>);
+
+    impl Table {
+        fn numbers(&self) -> Vec<u64> {
+            self.0.lock().clone()
+        }
+    }
+
+    struct Tables {
+        active: Arc<Table>,
+        frozen: Option<Arc<Table>>,
+        /// Numbers that a merge took.
+        tree: Vec<u64>,
+    }
+
+    struct Database {
+        views: ArcCell<Tables>,
+        visible: Sequencer,
+        /// The write lock: the memtable that takes inserts, and the next number.
+        write: Mutex<(Arc<Table>, u64)>,
+    }
+
+    impl Database {
+        fn new() -> Arc<Self> {
+            let active = Arc::new(Table::default());
+            let tables = Tables { active: Arc::clone(&active), frozen: None, tree: Vec::new() };
+            Arc::new(Self {
+                views: ArcCell::new(Arc::new(tables)),
+                visible: Sequencer::new(0),
+                write: Mutex::new((active, 1)),
+            })
+        }
+
+        fn commit(&self) {
+            let mut side = self.write.lock();
+            let number = side.1;
+            side.1 += 1;
+            side.0.0.lock().push(number);
+            drop(side);
+            self.visible.complete(number);
+        }
+
+        fn freeze(&self) {
+            let mut side = self.write.lock();
+            let active = Arc::new(Table::default());
+            self.views.update(|tables| {
+                let frozen = Some(Arc::clone(&tables.active));
+                (Tables { active: Arc::clone(&active), frozen, tree: tables.tree.clone() }, ())
+            });
+            side.0 = active;
+        }
+
+        fn merge(&self) {
+            let view = self.views.load_full();
+            let Some(frozen) = &view.frozen else { return };
+            let numbers = frozen.numbers();
+            if let Some(&last) = numbers.last() {
+                self.visible.wait_for(last).unwrap();
+            }
+            self.views.update(|tables| {
+                let active = Arc::clone(&tables.active);
+                (Tables { active, frozen: None, tree: numbers }, ())
+            });
+        }
+
+        /// A reader finds every commit up to its number, and the tree holds none beyond.
+        fn read(&self) {
+            let (view, at) = moment(&self.views, &self.visible);
+            let mut found = view.tree.clone();
+            assert!(found.iter().all(|&number| number <= at.0), "the tree holds {found:?} at {at}");
+            found.extend(view.frozen.iter().flat_map(|table| table.numbers()));
+            found.extend(view.active.numbers());
+            assert!((1..=at.0).all(|number| found.contains(&number)), "{found:?} at {at}");
+        }
+    }
+
+    #[test]
+    fn loom_a_reader_beside_a_commit_and_a_freeze_finds_every_commit_of_its_moment() {
+        loom::model(|| {
+            let database = Database::new();
+            let writer = Arc::clone(&database);
+            let thread = thread::spawn(move || {
+                writer.commit();
+                writer.freeze();
+                writer.commit();
+            });
+            database.read();
+            thread.join().unwrap();
+            database.read();
+        });
+    }
+
+    #[test]
+    fn loom_a_tree_never_holds_what_a_reader_of_its_moment_may_not_see() {
+        loom::model(|| {
+            let database = Database::new();
+            let writer = Arc::clone(&database);
+            let thread = thread::spawn(move || {
+                writer.commit();
+                writer.freeze();
+                writer.merge();
+            });
+            database.read();
+            thread.join().unwrap();
+            database.read();
+        });
+    }
+
+    #[test]
+    fn loom_a_freeze_beside_a_commit_cuts_before_or_after_it() {
+        loom::model(|| {
+            let database = Database::new();
+            let freezer = Arc::clone(&database);
+            let thread = thread::spawn(move || {
+                freezer.freeze();
+                freezer.merge();
+            });
+            database.commit();
+            database.read();
+            thread.join().unwrap();
+            database.read();
+        });
     }
 }

@@ -72,6 +72,15 @@ impl Shared {
         self.checkpoint_under(&mut state).inspect_err(|_| undo())
     }
 
+    /// A checkpoint whose catalog goes to the lowest place that is free, instead of the spare one, which may keep the file long.
+    pub(super) fn checkpoint_afresh(&self) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        if let Some((file_page, pages)) = state.spare.take() {
+            self.data.space().free(file_page, pages);
+        }
+        self.checkpoint_under(&mut state)
+    }
+
     fn checkpoint_under(&self, state: &mut State) -> Result<()> {
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;

@@ -145,7 +145,8 @@ impl Shared {
                     return Err(self.judge(error));
                 }
             }
-            // The first checkpoint lets go of the old pages, the second of the segments that they leave empty.
+            // The first checkpoint lets go of the old pages, the next of the segments that they leave empty; the last two bring
+            // the catalog and its spare place to the front.
             self.checkpoint()?;
             crate::sync::epoch::collect();
             for family in families {
@@ -153,8 +154,9 @@ impl Shared {
                 family.store().trim()?;
             }
             self.reap();
-            self.checkpoint()?;
-            self.checkpoint()?;
+            for _ in 0..3 {
+                self.checkpoint_afresh()?;
+            }
             self.shrink()?;
             let after = self.data.space().file_pages();
             let free = self.data.space().free_pages();
