@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::merge::RangeDeletion;
-use super::node::{CHILD_LEN, Node};
+use super::node::Node;
+use super::records::CHILD_LEN;
 use super::testing::{Bytes, Harness, get};
 use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};
@@ -21,7 +22,7 @@ fn numbered(n: u64) -> Bytes {
 /// A tree of three levels with value runs and one leaf that is a run.
 fn sound() -> Harness {
     let mut harness = Harness::new(4096);
-    let value = |n: u64| if n % 97 == 0 { vec![3; 2000] } else { vec![5; 400] };
+    let value = |n: u64| if n.is_multiple_of(97) { vec![3; 2000] } else { vec![5; 400] };
     harness.put((0..1600).map(|n| (numbered(n), value(n))));
     harness.put([([&numbered(800)[..], &[b'x'; 6000]].concat(), vec![1])]);
     assert_eq!(harness.tree.height, 3);
