@@ -6,8 +6,9 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use super::node::{Fault, LeafValue, Node, Shape, ValuePointer};
+use super::node::{Fault, LeafValue, Node, Shape, warm};
 use super::output::locate;
+use super::records::ValuePointer;
 use super::tree::{Tree, load_run};
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
@@ -245,6 +246,7 @@ impl TreeCursor {
             }
         }
         let page = self.store.pin(pointer)?;
+        warm(&page);
         let node = Node::open(&page, 0).map_err(|fault| self.locate(pointer, fault))?;
         let (shape, prefix) = (node.shape(), node.prefix());
         self.key.clear();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::merge::RangeDeletion;
-use super::node::{CHILD_LEN, Node};
+use super::node::Node;
+use super::records::CHILD_LEN;
 use super::testing::{Bytes, Harness, get};
 use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};

@@ -6,10 +6,11 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::node::{Child, Fault, LeafValue, Node, NodeResult, Shape, VALUE_POINTER_LEN, ValuePointer};
+use super::node::{Fault, LeafValue, Node, NodeResult, Shape};
 use super::node_writer::{NodeWriter, arrays_len};
 use super::output::{Output, locate};
 use super::pack::Packer;
+use super::records::{Child, VALUE_POINTER_LEN, ValuePointer};
 use super::split_key::SplitKey;
 use crate::codec::{key, varint};
 use crate::error::{Error, Result};
@@ -189,8 +190,8 @@ impl<'m> LeafLevel<'m> {
     #[inline]
     pub(super) fn add_old(&mut self, leaf: &OldLeaf, index: usize) -> NodeResult<Option<usize>> {
         let node = leaf.node();
-        let entry = node.entry(index)?;
-        let prefix = node.prefix();
+        let (bytes, rest_len, is_run) = node.entry_size(index)?;
+        let prefix_len = node.prefix().len();
         let is_next = match self.entries.last() {
             Some(Entry { pending: Pending::Old { leaf: last, index: at }, .. }) => {
                 *last == leaf.number && *at as usize + 1 == index
@@ -198,32 +199,28 @@ impl<'m> LeafLevel<'m> {
             _ => false,
         };
         let shared = if is_next {
-            prefix.len() + self.shared_with_neighbour(&node, index, entry.rest)?
+            prefix_len + self.shared_with_neighbour(&node, index, rest_len)?
         } else {
-            self.shared_with_last(SplitKey(prefix, entry.rest))?
+            self.shared_with_last(SplitKey(node.prefix(), node.rest(index)?))?
         };
-        let stored = node.offset(index + 1) - node.offset(index);
-        let key_len = prefix.len() + entry.rest.len();
-        let longer_varint = varint::len(key_len as u64) - varint::len(entry.rest.len() as u64);
-        self.last_rest_len = entry.rest.len();
-        self.entries.push(Entry {
-            pending: Pending::Old { leaf: leaf.number, index: index as u32 },
-            is_run: matches!(entry.value, LeafValue::Run(_)),
-        });
-        Ok(self.packer.push(stored + prefix.len() + longer_varint, key_len, shared))
+        let key_len = prefix_len + rest_len;
+        let longer_varint = varint::len(key_len as u64) - varint::len(rest_len as u64);
+        self.last_rest_len = rest_len;
+        self.entries.push(Entry { pending: Pending::Old { leaf: leaf.number, index: index as u32 }, is_run });
+        Ok(self.packer.push(bytes + prefix_len + longer_varint, key_len, shared))
     }
 
     /// Leading bytes that entry `index`'s rest shares with that of the entry before it, in the same node.
     #[inline]
-    fn shared_with_neighbour(&self, node: &Node<'_>, index: usize, rest: &[u8]) -> NodeResult<usize> {
+    fn shared_with_neighbour(&self, node: &Node<'_>, index: usize, rest_len: usize) -> NodeResult<usize> {
         let heads = node.heads();
         let (before, head) = (u32::from_le_bytes(heads[index - 1]), u32::from_le_bytes(heads[index]));
         if before < head {
             let same = (before ^ head).leading_zeros() as usize / 8;
             // Heads of short keys are padded.
-            return Ok(same.min(self.last_rest_len).min(rest.len()));
+            return Ok(same.min(self.last_rest_len).min(rest_len));
         }
-        let last = node.rest(index - 1)?;
+        let (last, rest) = (node.rest(index - 1)?, node.rest(index)?);
         match key::compare(last, rest) {
             Ordering::Less if before == head => Ok(key::common_prefix(last, rest)),
             _ => Err(OUT_OF_ORDER),
