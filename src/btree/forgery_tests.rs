@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::merge::RangeDeletion;
 use super::node::{CHILD_LEN, Node};
-use super::testing::{Bytes, Harness, get};
+use super::testing::{Bytes, Harness, get, store_of_last_pages};
 use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};
 use crate::codec::ids::PageId;
@@ -248,4 +248,18 @@ fn a_range_deletion_reads_no_leaf_that_it_covers() {
     assert_eq!(outcome.tree.root, None);
     let error = repack(&tree, &harness.store, &options, &|| false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_node_on_the_last_page_number_is_checked() {
+    let store = store_of_last_pages(4096, 2);
+    let harness = Harness { store, ..Harness::new(4096) };
+    // One leaf that is a run of both pages.
+    let ops = BTreeMap::from([(vec![b'k'; 4100], Some(vec![1]))]);
+    let outcome = harness.try_merge(&[], &ops, &|| false).unwrap();
+    let root = outcome.tree.root.unwrap();
+    assert_eq!((root.page, root.pages), (PageId(u32::MAX - 1), 2));
+    let report = outcome.tree.check(&harness.store, &super::CheckOptions::default());
+    assert!(report.faults.is_empty(), "{report:?}");
+    assert_eq!((report.pages.len(), report.leaves), (2, 1));
 }
