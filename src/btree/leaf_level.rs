@@ -22,7 +22,7 @@ pub(super) struct OldLeaf {
     pub(super) page: PinnedPage,
     pub(super) shape: Shape,
     pub(super) pointer: PagePointer,
-    /// Its number among the leaves that the builder holds.
+    /// Its number among the leaves that the builder holds; used again once none of its entries waits.
     pub(super) number: u32,
 }
 
@@ -59,6 +59,16 @@ enum Pending<'m> {
 struct Entry<'m> {
     pending: Pending<'m>,
     is_run: bool,
+}
+
+impl Entry<'_> {
+    /// The old leaf that the entry refers to.
+    fn old_leaf(&self) -> Option<u32> {
+        match self.pending {
+            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
+            Pending::New { .. } | Pending::NewRun { .. } => None,
+        }
+    }
 }
 
 /// What lies to the left of the first entry that waits.
@@ -126,6 +136,9 @@ impl<'m> LeafLevel<'m> {
 
     /// Keeps `page` for entries that will be added from it.
     pub(super) fn hold(&mut self, page: PinnedPage, shape: Shape, pointer: PagePointer) -> OldLeaf {
+        // Entries are added from the newest leaf alone: those behind the last one that an entry refers to have had their turn.
+        let last_used = self.entries.iter().rev().find_map(Entry::old_leaf);
+        self.held.truncate(last_used.map_or(0, |leaf| (leaf - self.first_held) as usize + 1));
         let leaf = OldLeaf { page, shape, pointer, number: self.first_held + self.held.len() as u32 };
         self.held.push_back(leaf.clone());
         leaf
@@ -373,10 +386,7 @@ impl<'m> LeafLevel<'m> {
         self.left = Left::Key;
         self.packer.take(count);
         self.entries.drain(..count);
-        let first_used = self.entries.iter().find_map(|entry| match entry.pending {
-            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
-            Pending::New { .. } | Pending::NewRun { .. } => None,
-        });
+        let first_used = self.entries.iter().find_map(Entry::old_leaf);
         // Without any entry that refers to it, the newest leaf stays: entries may still be added from it.
         let newest = self.first_held + (self.held.len() as u32).saturating_sub(1);
         let first_used = first_used.unwrap_or(newest);
@@ -393,4 +403,50 @@ const OUT_OF_ORDER: Fault = Fault("keys do not ascend");
 /// Bytes of an entry of a leaf whose key, after the prefix, has `rest_len` bytes.
 fn entry_len(rest_len: usize, value_len: usize) -> usize {
     varint::len(rest_len as u64) + varint::len((value_len as u64) << 2) + rest_len + value_len
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testing::Harness;
+    use super::*;
+
+    #[test]
+    fn a_leaf_of_which_nothing_is_kept_is_not_held_on_to() {
+        let mut harness = Harness::new(4096);
+        harness.put([(b"b", vec![1]), (b"c", vec![2]), (b"d", vec![3])]);
+        let pointer = harness.tree.root.unwrap();
+        let mut level = LeafLevel::new(4096, 100);
+        let mut hold = |level: &mut LeafLevel<'_>| {
+            let page = harness.store.pin(pointer).unwrap();
+            let shape = Node::open(&page, 0).unwrap().shape();
+            level.hold(page, shape, pointer)
+        };
+        let hold_many = |level: &mut LeafLevel<'_>, hold: &mut dyn FnMut(&mut LeafLevel<'_>) -> OldLeaf| {
+            (0..50).map(|_| hold(level)).last().unwrap()
+        };
+
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 1);
+        // An entry that waits may be a new one, before and behind old ones.
+        level.add_new(b"a", b"").unwrap();
+        level.add_old(&leaf, 0).unwrap();
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 2);
+        level.add_old(&leaf, 1).unwrap();
+        level.add_new(b"cc", b"").unwrap();
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 3);
+        level.add_old(&leaf, 2).unwrap();
+        let keys_of = |level: &LeafLevel<'_>| -> Vec<Vec<u8>> {
+            let whole = |key: SplitKey<'_>| [key.0, key.1].concat();
+            (0..level.len()).map(|at| whole(level.key(at).unwrap())).collect()
+        };
+        assert_eq!(keys_of(&level), [&b"a"[..], b"b", b"c", b"cc", b"d"]);
+
+        level.take(3).unwrap();
+        assert_eq!((level.held.len(), level.first_held), (1, 2));
+        level.take(2).unwrap();
+        hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 1);
+    }
 }
