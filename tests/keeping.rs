@@ -3,12 +3,19 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::random::Random;
 use common::{assert_clean, eventually, shrunken};
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, Durability, FamilyOptions, MemoryStorage, WriteBatch,
 };
+
+/// Held by every test here: what readers of one database hold up is not given back in another of the same process, either.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
     manual().storage(storage.clone()).open("memory").unwrap()
@@ -29,6 +36,7 @@ fn used(db: &ColumnFamilyDatabase) -> u64 {
 
 #[test]
 fn an_idle_family_does_not_pin_the_log() {
+    let _alone = alone();
     for automatic in [false, true] {
         let storage = MemoryStorage::new();
         let db = shrunken().automatic_maintenance(automatic).storage(storage.clone()).open("memory").unwrap();
@@ -55,6 +63,7 @@ fn an_idle_family_does_not_pin_the_log() {
 
 #[test]
 fn pages_that_are_free_are_used_again() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = open(&storage);
     let family = create(&db, "family");
@@ -80,6 +89,7 @@ fn pages_that_are_free_are_used_again() {
 
 #[test]
 fn a_compaction_gives_deleted_space_back_and_keeps_the_rest() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = open(&storage);
     let family = create(&db, "family");
@@ -111,6 +121,7 @@ fn a_compaction_gives_deleted_space_back_and_keeps_the_rest() {
 
 #[test]
 fn leaves_are_packed_as_full_as_the_family_asks() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = open(&storage);
     let packed = create(&db, "packed");
@@ -129,13 +140,14 @@ fn leaves_are_packed_as_full_as_the_family_asks() {
 
 #[test]
 fn what_a_snapshot_holds_is_free_when_it_is_gone() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = open(&storage);
     let family = create(&db, "family");
     for n in 0..3000u32 {
         family.put(n.to_be_bytes(), [1; 400]).unwrap();
     }
-    db.flush().unwrap();
+    db.compact().unwrap();
     let before = used(&db);
     let snapshot = db.snapshot().unwrap();
     for n in 0..3000u32 {
@@ -158,6 +170,7 @@ fn what_a_snapshot_holds_is_free_when_it_is_gone() {
 
 #[test]
 fn memory_in_memtables_stays_within_the_budget() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = shrunken().write_buffer_bytes(1 << 20).storage(storage).open("memory").unwrap();
     let families: Vec<_> = (0..8).map(|n| create(&db, &format!("family {n}"))).collect();
@@ -174,6 +187,7 @@ fn memory_in_memtables_stays_within_the_budget() {
 
 #[test]
 fn a_batch_larger_than_all_memtables_is_written_whole() {
+    let _alone = alone();
     for durability in [Durability::Sync, Durability::Buffered, Durability::None] {
         let storage = MemoryStorage::new();
         let db = open(&storage);
@@ -207,6 +221,7 @@ fn a_batch_larger_than_all_memtables_is_written_whole() {
 
 #[test]
 fn values_of_many_megabytes_are_written_read_replaced_and_given_back() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("database");
     let open = || manual().open(&path).unwrap();
@@ -241,6 +256,7 @@ fn values_of_many_megabytes_are_written_read_replaced_and_given_back() {
 
 #[test]
 fn what_is_read_after_the_database_was_opened_again_is_right_or_an_error() {
+    let _alone = alone();
     let storage = MemoryStorage::new();
     let db = open(&storage);
     let family = create(&db, "family");

@@ -592,7 +592,8 @@ fn keys_and_values_end_at_their_limits() {
     family.put("", "shortest").unwrap();
     failure(family.put(&too_long, "value"), ErrorKind::KeyTooLarge);
     failure(family.delete(&too_long), ErrorKind::KeyTooLarge);
-    failure(family.delete_range(vec![0xff; 70_000]..), ErrorKind::KeyTooLarge);
+    failure(family.delete_range(vec![b'a'; 70_000]..), ErrorKind::KeyTooLarge);
+    family.delete_range(vec![0xff; 70_000]..).unwrap();
     assert!(family.get(&too_long).unwrap().is_none());
     let mut batch = WriteBatch::new();
     batch.put(&family, "a", "value").put(&family, &too_long, "value");
