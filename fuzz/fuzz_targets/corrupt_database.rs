@@ -78,9 +78,11 @@ fn make() -> Result<Vec<(String, Vec<u8>)>> {
 
 fn damage(files: &mut [(String, Vec<u8>)], damage: &Damage) {
     let count = files.len();
-    let (&(Damage::Flip { file, .. } | Damage::Fill { file, .. } | Damage::Cut { file, .. } | Damage::Copy { file, .. })) =
-        damage;
-    let bytes = &mut files[usize::from(file) % count].1;
+    let (Damage::Flip { file, .. }
+    | Damage::Fill { file, .. }
+    | Damage::Cut { file, .. }
+    | Damage::Copy { file, .. }) = damage;
+    let bytes = &mut files[usize::from(*file) % count].1;
     let len = bytes.len();
     if len == 0 {
         return;

@@ -2,14 +2,17 @@
 //!
 //! 1. Entries and subtrees arrive in ascending order. A subtree is followed by the lower fence of what comes next
 //!    ([`TreeBuilder::open`]) before entries are added: what the subtree holds is not known here.
-//! 2. A node is written once; nothing written is read again, except to collapse a root of one child.
-//! 3. A subtree is read only to be absorbed by a remainder that would make a very small node.
+//! 2. A node is written once, and what was written is needed: nothing is taken back but by a merge that fails.
+//! 3. A subtree is read only to be absorbed by a remainder that would make a very small node, or to see whether it makes a root
+//!    of one child.
 
 use super::inner_level::InnerLevel;
 use super::leaf_level::{LeafLevel, OldLeaf};
-use super::node::{Child, Fault, MAX_HEIGHT, Node, Shape};
+use super::node::{Fault, MAX_HEIGHT, Node, Shape};
 use super::output::{Output, locate};
+use super::records::Child;
 use super::split_key::SplitKey;
+use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::page::{PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -238,8 +241,23 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         Ok(())
     }
 
-    /// Ends the tree. Returns its root and the root's level; `None` if nothing was added.
-    pub(super) fn finish(&mut self) -> Result<Option<(Child, u8)>> {
+    /// Ends the tree.
+    pub(super) fn finish(&mut self) -> Result<Tree> {
+        let generation = self.out.generation;
+        Ok(match self.finish_root()? {
+            None => Tree { generation, ..Tree::default() },
+            Some((root, level)) => Tree {
+                root: Some(root.pointer),
+                height: level + 1,
+                entries: root.entries,
+                owns_values: root.owns_values,
+                generation,
+            },
+        })
+    }
+
+    /// Writes what waits. Returns the root and its level; `None` if nothing was added.
+    fn finish_root(&mut self) -> Result<Option<(Child, u8)>> {
         self.flush_leaves(true)?;
         let mut level = 0;
         while level < self.inners.len() {
@@ -264,11 +282,8 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
                 break;
             }
             let child = node.child(0);
-            if self.out.written.iter().any(|&(page, _)| page == root.pointer.page) {
-                self.out.discard(root.pointer.page);
-            } else {
-                self.out.retire(root.pointer.page, root.pointer.pages);
-            }
+            // What was written here has two children or is not the root: this node is one of the old tree.
+            self.out.retire(root.pointer.page, root.pointer.pages);
             root = child;
             level -= 1;
         }

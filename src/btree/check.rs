@@ -9,10 +9,10 @@
 //! 4. entries are as long as they say, keys and values no longer than a leaf may hold, value runs as long as the value;
 //! 5. the count and the flag that an inner node holds for a child are true.
 
-use super::node::{Fault, LeafValue, Node, ValuePointer};
+use super::node::{Fault, LeafValue, Node};
 use super::output::locate;
+use super::records::ValuePointer;
 use super::tree::Tree;
-use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::error::Error;
 use crate::page::{HEADER_LEN, PagePointer};
@@ -150,13 +150,11 @@ impl Checker<'_> {
             self.report(error);
             return None;
         }
-        // That the run was read says that the family has so many pages.
-        let pages = pointer.page.0..pointer.page.0 + pointer.pages;
-        if pages.clone().any(|page| self.report.pages.contains(PageId(page))) {
+        // That the run was read says that it ends within the page numbers: only an overlap is refused.
+        if !self.report.pages.insert_run(pointer.page, pointer.pages) {
             self.fault(pointer, TWICE);
             return None;
         }
-        self.report.pages.insert_run(pointer.page, pointer.pages);
         Some(bytes)
     }
 

@@ -4,10 +4,13 @@
 //! when it leaves the leaf: pages are immutable, so they are what they were, for as long as somebody holds the tree.
 
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::node::{Fault, LeafValue, Node, Shape, ValuePointer};
+use super::node::{Fault, LeafValue, Node, Shape, warm};
 use super::output::locate;
+use super::records::ValuePointer;
+use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
@@ -54,6 +57,23 @@ enum Value {
 enum Way {
     Forward,
     Backward,
+}
+
+impl Way {
+    fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
+
+    /// How a key compares with those that are met later.
+    fn ordering(self) -> Ordering {
+        match self {
+            Self::Forward => Ordering::Less,
+            Self::Backward => Ordering::Greater,
+        }
+    }
 }
 
 impl TreeCursor {
@@ -245,6 +265,7 @@ impl TreeCursor {
             }
         }
         let page = self.store.pin(pointer)?;
+        warm(&page);
         let node = Node::open(&page, 0).map_err(|fault| self.locate(pointer, fault))?;
         let (shape, prefix) = (node.shape(), node.prefix());
         self.key.clear();
@@ -258,7 +279,7 @@ impl TreeCursor {
     #[cold]
     fn leave_leaf(&mut self, way: Way) -> Result<bool> {
         self.valid = false;
-        self.leaf = None;
+        let left = self.leaf.take();
         let mut level = 0;
         while let Some(step) = self.path.pop() {
             level += 1;
@@ -275,9 +296,35 @@ impl TreeCursor {
             };
             self.path.push(Step { index, ..step });
             self.descend_from(child, level - 1, |node| Ok(edge(node.count(), way)))?;
+            if let (Some(left), Some(entered)) = (&left, &self.leaf)
+                && let Err(error) = self.check_beyond(left, entered, way)
+            {
+                self.leaf = None;
+                return Err(error);
+            }
             return self.stand_at_edge(way);
         }
         Ok(false)
+    }
+
+    /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk ends: inner
+    /// nodes that share children would lead through more leaves than anyone can visit.
+    fn check_beyond(&self, left: &Leaf, entered: &Leaf, way: Way) -> Result<()> {
+        let last = self.edge_key(left, way.opposite())?;
+        let (near, far) = (self.edge_key(entered, way)?, self.edge_key(entered, way.opposite())?);
+        let goes_on = |from: SplitKey<'_>, to| from.compare(to).0 == way.ordering();
+        if goes_on(last, near) && (entered.shape.count() == 1 || goes_on(near, far)) {
+            return Ok(());
+        }
+        Err(self
+            .locate(entered.pointer, Fault("the keys of a leaf do not lie beyond those of its neighbour")))
+    }
+
+    /// The first key to be met in a leaf on the way.
+    fn edge_key<'l>(&self, leaf: &'l Leaf, way: Way) -> Result<SplitKey<'l>> {
+        let node = Node::with_shape(&leaf.page, leaf.shape);
+        let rest = node.rest(edge(node.count(), way)).map_err(|fault| self.locate(leaf.pointer, fault))?;
+        Ok(SplitKey(node.prefix(), rest))
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::merge::RangeDeletion;
-use super::node::{CHILD_LEN, Node};
-use super::testing::{Bytes, Harness, get};
+use super::node::Node;
+use super::records::CHILD_LEN;
+use super::testing::{Bytes, Harness, get, store_of_last_pages};
 use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};
 use crate::codec::ids::PageId;
@@ -248,4 +249,75 @@ fn a_range_deletion_reads_no_leaf_that_it_covers() {
     assert_eq!(outcome.tree.root, None);
     let error = repack(&tree, &harness.store, &options, &|| false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_node_on_the_last_page_number_is_checked() {
+    let store = store_of_last_pages(4096, 2);
+    let harness = Harness { store, ..Harness::new(4096) };
+    // One leaf that is a run of both pages.
+    let ops = BTreeMap::from([(vec![b'k'; 4100], Some(vec![1]))]);
+    let outcome = harness.try_merge(&[], &ops, &|| false).unwrap();
+    let root = outcome.tree.root.unwrap();
+    assert_eq!((root.page, root.pages), (PageId(u32::MAX - 1), 2));
+    let report = outcome.tree.check(&harness.store, &super::CheckOptions::default());
+    assert!(report.faults.is_empty(), "{report:?}");
+    assert_eq!((report.pages.len(), report.leaves), (2, 1));
+}
+
+/// The tree with all children of an inner node made the same one, of number `kept`.
+fn sharing_children(harness: &Harness, level: u8, turns: &[usize], kept: usize) -> Tree {
+    forged(harness, level, turns, |bytes| {
+        let page = bytes.to_vec();
+        let node = Node::open(&page, level).unwrap();
+        let at = |child: usize| node.children()[child].as_ptr() as usize - page.as_ptr() as usize;
+        for child in 0..node.count() {
+            bytes[at(child)..][..CHILD_LEN].copy_from_slice(&page[at(kept)..][..CHILD_LEN]);
+        }
+    })
+}
+
+/// Walks from each end: both walks must fail before they met more entries than `harness` has.
+fn assert_walks_fail(harness: &Harness, tree: Tree) {
+    type Moves = (fn(&mut TreeCursor) -> Result<bool>, fn(&mut TreeCursor) -> Result<bool>);
+    let ways: [Moves; 2] = [(TreeCursor::first, TreeCursor::next), (TreeCursor::last, TreeCursor::prev)];
+    for (begin, step) in ways {
+        let mut cursor = TreeCursor::new(tree, Arc::clone(&harness.store));
+        let mut outcome = begin(&mut cursor);
+        let mut met = 0;
+        while let Ok(true) = outcome {
+            met += 1;
+            assert!(met <= harness.model.len(), "the walk goes on after {met} entries");
+            outcome = step(&mut cursor);
+        }
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert!(error.location().page.is_some() && error.location().offset.is_some(), "{error}");
+        assert!(!cursor.valid() && !step(&mut cursor).unwrap());
+    }
+}
+
+#[test]
+fn a_walk_does_not_meet_a_shared_leaf_again() {
+    let harness = sound();
+    for level in [1, 2] {
+        assert_walks_fail(&harness, sharing_children(&harness, level, &[0], 0));
+    }
+}
+
+#[test]
+fn a_walk_does_not_meet_a_shared_leaf_again_whose_own_edges_are_in_disorder() {
+    let harness = sound();
+    // The last key sorts below the first: as neighbours of themselves, such leaves seem to ascend.
+    let tree = forged(&harness, 0, &[0], |bytes| {
+        let page = bytes.to_vec();
+        let rest = Node::open(&page, 0).unwrap();
+        let rest = rest.rest(rest.count() - 1).unwrap();
+        let at = rest.as_ptr() as usize - page.as_ptr() as usize;
+        bytes[at..][..rest.len()].fill(0);
+    });
+    let broken = Harness { store: Arc::clone(&harness.store), tree, ..Harness::new(4096) };
+    let tree = sharing_children(&broken, 1, &[0], 0);
+    let tree = sharing_children(&Harness { tree, ..broken }, 2, &[0], 0);
+    assert_walks_fail(&harness, tree);
 }

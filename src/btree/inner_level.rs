@@ -2,10 +2,11 @@
 
 use std::cmp::Ordering;
 
-use super::node::{Child, Fault, NodeResult};
+use super::node::{Fault, NodeResult};
 use super::node_writer::{NodeWriter, arrays_len};
 use super::output::Output;
 use super::pack::Packer;
+use super::records::Child;
 use super::split_key::SplitKey;
 use crate::codec::key;
 use crate::error::{Error, Result};

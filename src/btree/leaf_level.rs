@@ -6,10 +6,11 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::node::{Child, Fault, LeafValue, Node, NodeResult, Shape, VALUE_POINTER_LEN, ValuePointer};
+use super::node::{Fault, LeafValue, Node, NodeResult, Shape};
 use super::node_writer::{NodeWriter, arrays_len};
 use super::output::{Output, locate};
 use super::pack::Packer;
+use super::records::{Child, VALUE_POINTER_LEN, ValuePointer};
 use super::split_key::SplitKey;
 use crate::codec::{key, varint};
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ pub(super) struct OldLeaf {
     pub(super) page: PinnedPage,
     pub(super) shape: Shape,
     pub(super) pointer: PagePointer,
-    /// Its number among the leaves that the builder holds.
+    /// Its number among the leaves that the builder holds; used again once none of its entries waits.
     pub(super) number: u32,
 }
 
@@ -58,6 +59,16 @@ enum Pending<'m> {
 struct Entry<'m> {
     pending: Pending<'m>,
     is_run: bool,
+}
+
+impl Entry<'_> {
+    /// The old leaf that the entry refers to.
+    fn old_leaf(&self) -> Option<u32> {
+        match self.pending {
+            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
+            Pending::New { .. } | Pending::NewRun { .. } => None,
+        }
+    }
 }
 
 /// What lies to the left of the first entry that waits.
@@ -125,6 +136,9 @@ impl<'m> LeafLevel<'m> {
 
     /// Keeps `page` for entries that will be added from it.
     pub(super) fn hold(&mut self, page: PinnedPage, shape: Shape, pointer: PagePointer) -> OldLeaf {
+        // Entries are added from the newest leaf alone: those behind the last one that an entry refers to have had their turn.
+        let last_used = self.entries.iter().rev().find_map(Entry::old_leaf);
+        self.held.truncate(last_used.map_or(0, |leaf| (leaf - self.first_held) as usize + 1));
         let leaf = OldLeaf { page, shape, pointer, number: self.first_held + self.held.len() as u32 };
         self.held.push_back(leaf.clone());
         leaf
@@ -189,8 +203,8 @@ impl<'m> LeafLevel<'m> {
     #[inline]
     pub(super) fn add_old(&mut self, leaf: &OldLeaf, index: usize) -> NodeResult<Option<usize>> {
         let node = leaf.node();
-        let entry = node.entry(index)?;
-        let prefix = node.prefix();
+        let (bytes, rest_len, is_run) = node.entry_size(index)?;
+        let prefix_len = node.prefix().len();
         let is_next = match self.entries.last() {
             Some(Entry { pending: Pending::Old { leaf: last, index: at }, .. }) => {
                 *last == leaf.number && *at as usize + 1 == index
@@ -198,32 +212,28 @@ impl<'m> LeafLevel<'m> {
             _ => false,
         };
         let shared = if is_next {
-            prefix.len() + self.shared_with_neighbour(&node, index, entry.rest)?
+            prefix_len + self.shared_with_neighbour(&node, index, rest_len)?
         } else {
-            self.shared_with_last(SplitKey(prefix, entry.rest))?
+            self.shared_with_last(SplitKey(node.prefix(), node.rest(index)?))?
         };
-        let stored = node.offset(index + 1) - node.offset(index);
-        let key_len = prefix.len() + entry.rest.len();
-        let longer_varint = varint::len(key_len as u64) - varint::len(entry.rest.len() as u64);
-        self.last_rest_len = entry.rest.len();
-        self.entries.push(Entry {
-            pending: Pending::Old { leaf: leaf.number, index: index as u32 },
-            is_run: matches!(entry.value, LeafValue::Run(_)),
-        });
-        Ok(self.packer.push(stored + prefix.len() + longer_varint, key_len, shared))
+        let key_len = prefix_len + rest_len;
+        let longer_varint = varint::len(key_len as u64) - varint::len(rest_len as u64);
+        self.last_rest_len = rest_len;
+        self.entries.push(Entry { pending: Pending::Old { leaf: leaf.number, index: index as u32 }, is_run });
+        Ok(self.packer.push(bytes + prefix_len + longer_varint, key_len, shared))
     }
 
     /// Leading bytes that entry `index`'s rest shares with that of the entry before it, in the same node.
     #[inline]
-    fn shared_with_neighbour(&self, node: &Node<'_>, index: usize, rest: &[u8]) -> NodeResult<usize> {
+    fn shared_with_neighbour(&self, node: &Node<'_>, index: usize, rest_len: usize) -> NodeResult<usize> {
         let heads = node.heads();
         let (before, head) = (u32::from_le_bytes(heads[index - 1]), u32::from_le_bytes(heads[index]));
         if before < head {
             let same = (before ^ head).leading_zeros() as usize / 8;
             // Heads of short keys are padded.
-            return Ok(same.min(self.last_rest_len).min(rest.len()));
+            return Ok(same.min(self.last_rest_len).min(rest_len));
         }
-        let last = node.rest(index - 1)?;
+        let (last, rest) = (node.rest(index - 1)?, node.rest(index)?);
         match key::compare(last, rest) {
             Ordering::Less if before == head => Ok(key::common_prefix(last, rest)),
             _ => Err(OUT_OF_ORDER),
@@ -376,10 +386,7 @@ impl<'m> LeafLevel<'m> {
         self.left = Left::Key;
         self.packer.take(count);
         self.entries.drain(..count);
-        let first_used = self.entries.iter().find_map(|entry| match entry.pending {
-            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
-            Pending::New { .. } | Pending::NewRun { .. } => None,
-        });
+        let first_used = self.entries.iter().find_map(Entry::old_leaf);
         // Without any entry that refers to it, the newest leaf stays: entries may still be added from it.
         let newest = self.first_held + (self.held.len() as u32).saturating_sub(1);
         let first_used = first_used.unwrap_or(newest);
@@ -396,4 +403,50 @@ const OUT_OF_ORDER: Fault = Fault("keys do not ascend");
 /// Bytes of an entry of a leaf whose key, after the prefix, has `rest_len` bytes.
 fn entry_len(rest_len: usize, value_len: usize) -> usize {
     varint::len(rest_len as u64) + varint::len((value_len as u64) << 2) + rest_len + value_len
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testing::Harness;
+    use super::*;
+
+    #[test]
+    fn a_leaf_of_which_nothing_is_kept_is_not_held_on_to() {
+        let mut harness = Harness::new(4096);
+        harness.put([(b"b", vec![1]), (b"c", vec![2]), (b"d", vec![3])]);
+        let pointer = harness.tree.root.unwrap();
+        let mut level = LeafLevel::new(4096, 100);
+        let mut hold = |level: &mut LeafLevel<'_>| {
+            let page = harness.store.pin(pointer).unwrap();
+            let shape = Node::open(&page, 0).unwrap().shape();
+            level.hold(page, shape, pointer)
+        };
+        let hold_many = |level: &mut LeafLevel<'_>, hold: &mut dyn FnMut(&mut LeafLevel<'_>) -> OldLeaf| {
+            (0..50).map(|_| hold(level)).last().unwrap()
+        };
+
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 1);
+        // An entry that waits may be a new one, before and behind old ones.
+        level.add_new(b"a", b"").unwrap();
+        level.add_old(&leaf, 0).unwrap();
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 2);
+        level.add_old(&leaf, 1).unwrap();
+        level.add_new(b"cc", b"").unwrap();
+        let leaf = hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 3);
+        level.add_old(&leaf, 2).unwrap();
+        let keys_of = |level: &LeafLevel<'_>| -> Vec<Vec<u8>> {
+            let whole = |key: SplitKey<'_>| [key.0, key.1].concat();
+            (0..level.len()).map(|at| whole(level.key(at).unwrap())).collect()
+        };
+        assert_eq!(keys_of(&level), [&b"a"[..], b"b", b"c", b"cc", b"d"]);
+
+        level.take(3).unwrap();
+        assert_eq!((level.held.len(), level.first_held), (1, 2));
+        level.take(2).unwrap();
+        hold_many(&mut level, &mut hold);
+        assert_eq!(level.held.len(), 1);
+    }
 }

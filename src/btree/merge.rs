@@ -9,10 +9,10 @@
 
 use super::builder::{MergeOptions, TreeBuilder};
 use super::leaf_level::OldLeaf;
-use super::node::{Child, Fault, LeafValue, Node, Shape};
-use super::output::{MergeStats, locate};
+use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
+use super::output::{MergeOutcome, locate};
+use super::records::Child;
 use super::tree::Tree;
-use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PagePointer, PinnedPage};
@@ -31,17 +31,6 @@ pub(crate) enum MergeOp<'m> {
 pub(crate) struct RangeDeletion<'m> {
     pub(crate) start: &'m [u8],
     pub(crate) end: Option<&'m [u8]>,
-}
-
-/// A new tree, and how its pages differ from those of the old one.
-#[derive(Debug)]
-pub(crate) struct MergeOutcome {
-    pub(crate) tree: Tree,
-    /// Pages and runs that the new tree reaches and the old one did not: first page and number of pages.
-    pub(crate) written: Vec<(PageId, u32)>,
-    /// Pages and runs that the old tree reaches and the new one does not.
-    pub(crate) retired: Vec<(PageId, u32)>,
-    pub(crate) stats: MergeStats,
 }
 
 /// Applies first the range deletions (ascending, disjoint) to what the tree holds, then `ops` (strictly ascending keys).
@@ -70,43 +59,8 @@ pub(crate) fn merge<'m>(
         should_stop,
         changed: false,
     };
-    let outcome = merger.run(tree);
-    finish(tree, options, merger.builder, outcome)
-}
-
-/// Turns what was built into an outcome. `Ok(None)`: nothing changed.
-pub(super) fn finish(
-    tree: &Tree,
-    options: &MergeOptions,
-    builder: TreeBuilder<'_, '_>,
-    outcome: Result<Option<Tree>>,
-) -> Result<MergeOutcome> {
-    let mut out = builder.out;
-    let outcome = outcome.and_then(|new| {
-        check_disjoint(&mut out.retired, out.store)?;
-        Ok(new.unwrap_or(Tree { generation: options.generation, ..*tree }))
-    });
-    match outcome {
-        Ok(tree) => Ok(MergeOutcome { tree, written: out.written, retired: out.retired, stats: out.stats }),
-        Err(error) => {
-            out.abandon();
-            Err(error)
-        }
-    }
-}
-
-/// Sorts the retired pages; fails if one was retired twice.
-fn check_disjoint(retired: &mut [(PageId, u32)], store: &PartitionedStorageBackend) -> Result<()> {
-    retired.sort_unstable();
-    for pair in retired.windows(2) {
-        let (page, pages) = pair[0];
-        if u64::from(page.0) + u64::from(pages) > u64::from(pair[1].0.0) {
-            return Err(Error::corruption("a tree reaches a page twice")
-                .of_family(store.family().0)
-                .on_page(pair[1].0.0));
-        }
-    }
-    Ok(())
+    let new = merger.run(tree);
+    merger.builder.out.conclude(tree, new)
 }
 
 /// An inner node of the old tree, on the path to where the merge is.
@@ -156,8 +110,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         if !self.changed {
             return Ok(None);
         }
-        let root = self.builder.finish()?;
-        Ok(Some(new_tree(root, self.builder.out.generation)))
+        self.builder.finish().map(Some)
     }
 
     fn locate(&self, pointer: PagePointer, fault: Fault) -> Error {
@@ -206,6 +159,9 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             return Ok(true);
         }
         let page = self.store.pin(child.pointer)?;
+        if level == 0 {
+            warm_whole(&page);
+        }
         let node = Node::open(&page, level).map_err(|fault| self.locate(child.pointer, fault))?;
         let shape = node.shape();
         if level == 0 {
@@ -445,18 +401,4 @@ fn push_children(
         builder.push_subtree(frame.level - 1, &separator, node.child(i))?;
     }
     Ok(())
-}
-
-/// The tree whose root, with its level, a builder returned.
-pub(super) fn new_tree(root: Option<(Child, u8)>, generation: u64) -> Tree {
-    match root {
-        None => Tree { generation, ..Tree::default() },
-        Some((root, level)) => Tree {
-            root: Some(root.pointer),
-            height: level + 1,
-            entries: root.entries,
-            owns_values: root.owns_values,
-            generation,
-        },
-    }
 }

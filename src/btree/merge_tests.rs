@@ -1,13 +1,14 @@
 //! What a merge reads, writes and retires, and the shape of the trees that it makes.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Node;
 use super::testing::{Bytes, Harness};
 use super::tree::Tree;
+use super::{MergeOp, MergeOptions, merge};
 use crate::codec::key;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 fn numbered(n: u64) -> Bytes {
     format!("{n:024}").into_bytes()
@@ -167,6 +168,24 @@ fn the_longest_keys_and_empty_ones_are_stored() {
 }
 
 #[test]
+fn a_tree_is_no_higher_than_its_entries_ask_for() {
+    // Keys so long that inner nodes hold few children, so that many of these trees end with a node of one child.
+    let key = |n: u64| {
+        (0..4).rev().flat_map(|i| [((n / 4) >> (2 * i)) as u8 & 3; 300]).chain([n as u8]).collect::<Bytes>()
+    };
+    let mut heights = BTreeSet::new();
+    for loaded in 1..200 {
+        let mut harness = Harness::new(4096);
+        harness.put((0..loaded).map(|n| (key(n), vec![0; 500])));
+        heights.insert(harness.tree.height);
+        harness.delete_range(b"", Some(&key(loaded - 1)));
+        harness.verify();
+        assert_eq!((harness.tree.entries, harness.tree.height), (1, 1), "{loaded} entries loaded");
+    }
+    assert!(heights.last() >= Some(&3), "{heights:?}");
+}
+
+#[test]
 fn separators_are_the_shortest_that_divide_their_neighbours() {
     let mut harness = Harness::new(4096);
     harness.put((0..2500).map(|n| (scattered(n), value())));
@@ -205,6 +224,13 @@ fn a_merge_that_is_stopped_or_fails_leaves_nothing() {
         harness.verify();
         assert_eq!(harness.store.space().pages_in_use, harness.check().pages.len());
     }
+    let broken = ops.keys().map(|key| Ok((&key[..], MergeOp::Put(&[5; 2000])))).take(3000);
+    let broken = broken.chain([Err(Error::new(ErrorKind::Io, "no more"))]);
+    let options = MergeOptions { fill: 100, generation: 9 };
+    let error = merge(&harness.tree, &harness.store, &[], broken, &options, &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    harness.verify();
+    assert_eq!(harness.store.space().pages_in_use, harness.check().pages.len());
 }
 
 /// The shortest key `s` with `below < s <= at`: a prefix of `at`.

@@ -76,7 +76,7 @@ fn run(page_size: usize, fill: u8, actions: &[Action], probes: &[Bytes]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 48 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
 
     #[test]
     fn merges_agree_with_a_map(
@@ -111,7 +111,7 @@ fn tall_action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 48 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
 
     #[test]
     fn merges_into_tall_trees_agree_with_a_map(
@@ -119,5 +119,93 @@ proptest! {
         probes in prop::collection::vec(tall_key(), 1..10),
     ) {
         run(4096, 100, &actions, &probes);
+    }
+}
+
+/// What happens to the keys numbered `first..first + count`.
+#[derive(Debug, Clone)]
+struct Span {
+    first: u32,
+    count: u32,
+    fate: Fate,
+}
+
+#[derive(Debug, Clone)]
+enum Fate {
+    Put { len: usize },
+    Delete { but_every: u32 },
+    DeleteRange,
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    let fate = prop_oneof![
+        3 => (0..300usize).prop_map(|len| Fate::Put { len }),
+        1 => (900..5000usize).prop_map(|len| Fate::Put { len }),
+        4 => prop_oneof![Just(u32::MAX), 3..400u32].prop_map(|but_every| Fate::Delete { but_every }),
+        2 => Just(Fate::DeleteRange),
+    ];
+    let count = prop_oneof![1..4u32, 1..40u32, 1..400u32, 1..3000u32];
+    let anywhere = (0..3000u32, count);
+    let to_an_edge =
+        prop_oneof![(1..800u32).prop_map(|end| (0, end)), (1..800u32).prop_map(|first| (first, 3000))];
+    let place = prop_oneof![6 => anywhere, 1 => to_an_edge];
+    (place, fate).prop_map(|((first, count), fate)| Span { first, count, fate })
+}
+
+/// Loads a tree, then changes it in few places at a time, so that what is left of a leaf or an inner node stands between
+/// neighbours that are not touched.
+fn run_spans(fill: u8, key: impl Fn(u32) -> Bytes, loaded: u32, merges: &[Vec<Span>]) {
+    let mut harness = Harness::new(4096);
+    harness.fill = fill;
+    harness.put((0..loaded).map(|n| (key(n), vec![n as u8; 60])));
+    harness.verify();
+    for spans in merges {
+        let (mut ops, mut deletions, mut deleted_to) = (BTreeMap::new(), Vec::new(), 0);
+        let mut spans = spans.clone();
+        spans.sort_by_key(|span| span.first);
+        for Span { first, count, fate } in spans {
+            let numbers = first..first + count;
+            match fate {
+                Fate::Put { len } => ops.extend(numbers.take(60).map(|n| (key(n), Some(vec![7; len])))),
+                Fate::Delete { but_every } => {
+                    ops.extend(numbers.filter(|n| n % but_every != 1).map(|n| (key(n), None)));
+                }
+                Fate::DeleteRange if first >= deleted_to => {
+                    deleted_to = numbers.end;
+                    deletions.push((key(first), Some(key(deleted_to))));
+                }
+                Fate::DeleteRange => {}
+            }
+        }
+        harness.apply(&deletions, &ops);
+        harness.verify();
+        for (start, end) in &deletions {
+            harness.verify_at(start);
+            end.iter().for_each(|end| harness.verify_at(end));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 24 }))]
+
+    #[test]
+    fn spans_of_changes_agree_with_a_map(
+        fill in 50..=100u8,
+        loaded in prop_oneof![Just(300u32), Just(3000)],
+        merges in prop::collection::vec(prop::collection::vec(span(), 1..4), 1..16),
+    ) {
+        run_spans(fill, |n| format!("{n:012}").into_bytes(), loaded, &merges);
+    }
+
+    #[test]
+    fn spans_of_changes_in_tall_trees_agree_with_a_map(
+        fill in 50..=100u8,
+        loaded in 1..800u32,
+        merges in prop::collection::vec(prop::collection::vec(span(), 1..4), 1..16),
+    ) {
+        // Six digits to the base of four, each as long as a twentieth of a page.
+        let key = |n: u32| (0..6).rev().flat_map(|i| [((n / 4) >> (2 * i)) as u8 & 3; 200]).chain([n as u8]).collect();
+        run_spans(fill, key, loaded, &merges);
     }
 }

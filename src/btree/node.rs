@@ -17,12 +17,14 @@
 //! against the bytes when it is used. What a forged node can do is answer wrongly, or with a [`Fault`].
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 use std::ops::Range;
 
+use super::records::{CHILD_LEN, Child, ValuePointer};
 use super::search::{lower_bound, upper_bound};
 use crate::codec::ids::PageId;
 use crate::codec::{key, varint};
-use crate::page::{HEADER_LEN, PageKind, PagePointer};
+use crate::page::{HEADER_LEN, PageKind};
 
 const LEN_AT: usize = 12;
 const GENERATION_AT: usize = 16;
@@ -32,11 +34,6 @@ pub(super) const COUNT_AT: usize = HEADER_LEN;
 pub(super) const PREFIX_LEN_AT: usize = COUNT_AT + 4;
 pub(super) const HEADS_AT: usize = PREFIX_LEN_AT + 4;
 pub(super) const HEAD_LEN: usize = 4;
-pub(super) const CHILD_LEN: usize = 24;
-pub(super) const VALUE_POINTER_LEN: usize = 16;
-
-/// Marks a child record whose subtree owns value runs.
-const OWNS_VALUES: u32 = 1 << 31;
 /// The most levels that a tree can have: with two children to a node, more than there are page numbers for.
 pub(super) const MAX_HEIGHT: u8 = 40;
 
@@ -60,6 +57,25 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 #[inline]
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Loads the cache lines that a search of a node reads first, all at once: otherwise each load waits for what the one before
+/// it found, and a node that is in no cache costs the latency of memory several times over.
+#[inline]
+pub(super) fn warm(bytes: &[u8]) {
+    if let Some(bytes) = bytes.first_chunk::<384>() {
+        for line in [64, 128, 192, 256, 320] {
+            black_box(bytes[line]);
+        }
+    }
+}
+
+/// As [`warm`], but loads all of a node that will be read whole.
+#[inline]
+pub(super) fn warm_whole(bytes: &[u8]) {
+    for line in bytes.iter().step_by(64) {
+        black_box(*line);
+    }
 }
 
 /// Where the parts of a node lie. Made by [`Shape::of`] alone, which holds the extents against the bytes.
@@ -141,69 +157,6 @@ impl LeafValue {
         match self {
             Self::Inline(_) => None,
             Self::Run(value) => Some((value.run.page, value.run.pages)),
-        }
-    }
-}
-
-/// What a leaf holds in place of a value that stands in a run of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ValuePointer {
-    pub(super) run: PagePointer,
-    pub(super) len: u32,
-}
-
-impl ValuePointer {
-    pub(super) fn encode(&self) -> [u8; VALUE_POINTER_LEN] {
-        let mut bytes = [0; VALUE_POINTER_LEN];
-        bytes[0..4].copy_from_slice(&self.run.page.0.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.run.pages.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.run.checksum.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.len.to_le_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; VALUE_POINTER_LEN] = bytes.try_into().ok()?;
-        Some(Self {
-            run: PagePointer {
-                page: PageId(u32_at(bytes, 0)?),
-                pages: u32_at(bytes, 4)?,
-                checksum: u32_at(bytes, 8)?,
-            },
-            len: u32_at(bytes, 12)?,
-        })
-    }
-}
-
-/// What an inner node holds for each child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Child {
-    pub(super) pointer: PagePointer,
-    pub(super) owns_values: bool,
-    /// Entries in the subtree's leaves.
-    pub(super) entries: u64,
-}
-
-impl Child {
-    pub(super) fn encode(&self) -> [u8; CHILD_LEN] {
-        assert_eq!(self.pointer.pages & OWNS_VALUES, 0, "a node of {} pages", self.pointer.pages);
-        let pages = self.pointer.pages | if self.owns_values { OWNS_VALUES } else { 0 };
-        let mut bytes = [0; CHILD_LEN];
-        bytes[0..4].copy_from_slice(&self.pointer.page.0.to_le_bytes());
-        bytes[4..8].copy_from_slice(&pages.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.pointer.checksum.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.entries.to_le_bytes());
-        bytes
-    }
-
-    #[inline]
-    fn decode(bytes: &[u8; CHILD_LEN]) -> Self {
-        let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let pages = word(4);
-        Self {
-            pointer: PagePointer { page: PageId(word(0)), pages: pages & !OWNS_VALUES, checksum: word(8) },
-            owns_values: pages & OWNS_VALUES != 0,
-            entries: u64::from(word(16)) | u64::from(word(20)) << 32,
         }
     }
 }
@@ -291,9 +244,8 @@ impl<'a> Node<'a> {
     /// The bytes of entries `from..to`, which follow each other.
     #[inline]
     pub(super) fn entries(&self, from: usize, to: usize) -> NodeResult<&'a [u8]> {
-        self.bytes
-            .get(self.offset(from)..self.offset(to))
-            .ok_or(Fault("the offset of an entry points out of its node"))
+        let (start, end) = (self.offset(from), self.offset(to));
+        self.bytes.get(start..end).ok_or(Fault("the offset of an entry points out of its node"))
     }
 
     /// Entry `i` of a leaf.
@@ -312,6 +264,20 @@ impl<'a> Node<'a> {
             }
             _ => Err(Fault("an entry of a leaf is of a kind that this version does not know")),
         }
+    }
+
+    /// Bytes of entry `i` of a leaf, bytes of its key after the prefix, and whether its value stands in a run: what it takes
+    /// to carry the entry over as it is. That key and value fill the entry is left for whoever reads it to find out.
+    #[inline]
+    pub(super) fn entry_size(&self, i: usize) -> NodeResult<(usize, usize, bool)> {
+        let bytes = self.entries(i, i + 1)?;
+        if let [rest_len @ ..0x80, tag, ..] = *bytes
+            && usize::from(rest_len) + 2 <= bytes.len()
+        {
+            return Ok((bytes.len(), usize::from(rest_len), tag & 3 == 1));
+        }
+        let (rest, tag, _) = self.entry_parts(i)?;
+        Ok((bytes.len(), rest.len(), tag & 3 == 1))
     }
 
     /// Rest of the key, tag, and stored value of entry `i` of a leaf.
@@ -362,10 +328,12 @@ impl<'a> Node<'a> {
     pub(super) fn search_from(&self, from: usize, key: &[u8]) -> NodeResult<(usize, bool)> {
         let prefix = self.prefix();
         let (lead, rest) = key.split_at(prefix.len().min(key.len()));
-        match key::compare(lead, prefix) {
-            Ordering::Less => return Ok((from, false)),
-            Ordering::Greater => return Ok((self.count(), false)),
-            Ordering::Equal => {}
+        if !prefix.is_empty() {
+            match key::compare(lead, prefix) {
+                Ordering::Less => return Ok((from, false)),
+                Ordering::Greater => return Ok((self.count(), false)),
+                Ordering::Equal => {}
+            }
         }
         let head = key::head4(rest);
         let heads = &self.heads()[from..];

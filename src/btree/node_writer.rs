@@ -1,6 +1,7 @@
 //! Writes the bytes of a node, in order, straight into its page. The layout is drawn in `node.rs`.
 
-use super::node::{CHILD_LEN, COUNT_AT, Child, Fault, HEAD_LEN, HEADS_AT, Node, PREFIX_LEN_AT, offset_width};
+use super::node::{COUNT_AT, Fault, HEAD_LEN, HEADS_AT, Node, PREFIX_LEN_AT, offset_width};
+use super::records::{CHILD_LEN, Child};
 use super::split_key::SplitKey;
 use crate::codec::key;
 
@@ -130,5 +131,122 @@ impl<'b> NodeWriter<'b> {
         assert_eq!(self.index, self.count, "entries written and announced");
         self.set_offset(self.count, self.at);
         self.at
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::btree::node::LeafValue;
+    use crate::codec::ids::PageId;
+    use crate::page::PagePointer;
+
+    const PAGE: usize = 16 << 10;
+
+    /// Writes a node of `level` with `keys`, as one page or as a run; entry `i` has `i` bytes of value, or `i` entries below.
+    fn node_bytes(keys: &BTreeSet<Vec<u8>>, level: u8, wide: bool) -> Vec<u8> {
+        let mut bytes = vec![0xee; PAGE];
+        let (first, last) = (keys.first().unwrap(), keys.last().unwrap());
+        let shared = if keys.len() == 1 { first.len() } else { key::common_prefix(first, last) };
+        let prefix = SplitKey::whole(&first[..shared]);
+        let mut writer = NodeWriter::begin(&mut bytes, level > 0, wide, keys.len(), prefix);
+        for (i, key) in keys.iter().enumerate() {
+            let rest = SplitKey(&key[shared..shared], &key[shared..]);
+            if level > 0 {
+                writer.child(rest, &child(i));
+            } else {
+                writer.leaf_entry(rest, false, &vec![i as u8; i]);
+            }
+        }
+        let len = writer.finish();
+        bytes.truncate(len);
+        let kind = if level > 0 { 2 } else { 1 };
+        bytes[24..28].copy_from_slice(&[kind, level, 0, 0]);
+        bytes[28..32].copy_from_slice(&(1 + u32::from(wide)).to_le_bytes());
+        bytes
+    }
+
+    fn child(i: usize) -> Child {
+        let pointer = PagePointer { page: PageId(i as u32), pages: 1, checksum: !i as u32 };
+        Child { pointer, owns_values: i % 2 == 1, entries: i as u64 }
+    }
+
+    fn keys() -> impl Strategy<Value = BTreeSet<Vec<u8>>> {
+        let byte = || prop_oneof![Just(0u8), Just(1), Just(255)];
+        let keys = prop::collection::btree_set(prop::collection::vec(byte(), 0..8), 1..60);
+        (prop::collection::vec(byte(), 0..6), keys)
+            .prop_map(|(lead, keys)| keys.into_iter().map(|key| [&lead[..], &key].concat()).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_leaf_holds_what_was_written(keys in keys(), probe in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..12), wide: bool) {
+            let bytes = node_bytes(&keys, 0, wide);
+            let node = Node::open(&bytes, 0).unwrap();
+            let sorted: Vec<_> = keys.iter().collect();
+            prop_assert_eq!(node.count(), keys.len());
+            let mut key = Vec::new();
+            for (i, expected) in sorted.iter().enumerate() {
+                node.key(i, &mut key).unwrap();
+                prop_assert_eq!(&key, *expected);
+                prop_assert_eq!(node.search(expected).unwrap(), (i, true));
+                let LeafValue::Inline(range) = node.entry(i).unwrap().value else { panic!("an inline value") };
+                prop_assert_eq!(node.bytes(range), &vec![i as u8; i][..]);
+            }
+            let at = sorted.partition_point(|&key| *key < probe);
+            prop_assert_eq!(node.search(&probe).unwrap(), (at, keys.contains(&probe)));
+            for from in 0..=at {
+                prop_assert_eq!(node.search_from(from, &probe).unwrap().0, at);
+            }
+        }
+
+        #[test]
+        fn an_inner_node_leads_to_the_child_whose_range_holds_a_key(keys in keys(), probe in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..12), wide: bool) {
+            let bytes = node_bytes(&keys, 3, wide);
+            let node = Node::open(&bytes, 3).unwrap();
+            for i in 0..keys.len() {
+                prop_assert_eq!(node.child(i), child(i));
+            }
+            let expected = keys.iter().filter(|&key| *key <= probe).count().saturating_sub(1);
+            prop_assert_eq!(node.child_index(&probe).unwrap(), expected);
+            prop_assert_eq!(node.entries_before(expected), (0..expected as u64).sum::<u64>());
+        }
+
+        #[test]
+        fn runs_of_entries_are_copied_as_they_are(keys in keys(), from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+            let bytes = node_bytes(&keys, 0, false);
+            let node = Node::open(&bytes, 0).unwrap();
+            let (a, b) = (from.index(keys.len()), to.index(keys.len()) + 1);
+            let (from, to) = (a.min(b - 1), b.max(a + 1));
+            let mut copy = vec![0xee; PAGE];
+            let mut writer = NodeWriter::begin(&mut copy, false, false, to - from, SplitKey::whole(node.prefix()));
+            writer.copy(&node, from, to).unwrap();
+            writer.finish();
+            copy[24..32].copy_from_slice(&bytes[24..32]);
+            let copied = Node::open(&copy, 0).unwrap();
+            let (mut key, mut expected) = (Vec::new(), Vec::new());
+            for i in from..to {
+                copied.key(i - from, &mut key).unwrap();
+                node.key(i, &mut expected).unwrap();
+                prop_assert_eq!(&key, &expected);
+                prop_assert_eq!(copied.heads()[i - from], node.heads()[i]);
+                prop_assert_eq!(copied.entries(i - from, i - from + 1).unwrap(), node.entries(i, i + 1).unwrap());
+            }
+        }
+
+        #[test]
+        fn a_node_cut_short_or_of_another_kind_is_refused(keys in keys(), at in any::<prop::sample::Index>()) {
+            let bytes = node_bytes(&keys, 0, false);
+            prop_assert!(Node::open(&bytes, 1).is_err());
+            let cut = &bytes[..at.index(bytes.len())];
+            if let Ok(node) = Node::open(cut, 0) {
+                // The arrays are whole: what is missing is an entry.
+                prop_assert!((0..node.count()).any(|i| node.entry(i).is_err()));
+            }
+        }
     }
 }

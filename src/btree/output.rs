@@ -1,6 +1,8 @@
 //! What a merge makes and makes obsolete: new pages, retired pages, figures.
 
-use super::node::{Fault, ValuePointer};
+use super::node::Fault;
+use super::records::ValuePointer;
+use super::tree::Tree;
 use crate::codec::ids::PageId;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PageKind, PagePointer};
@@ -29,6 +31,19 @@ pub(super) fn locate(store: &PartitionedStorageBackend, pointer: PagePointer, fa
         None => error,
     }
 }
+
+/// A new tree, and how its pages differ from those of the old one.
+#[derive(Debug)]
+pub(crate) struct MergeOutcome {
+    pub(crate) tree: Tree,
+    /// Pages and runs that the new tree reaches and the old one did not: first page and number of pages.
+    pub(crate) written: Vec<(PageId, u32)>,
+    /// Pages and runs that the old tree reaches and the new one does not.
+    pub(crate) retired: Vec<(PageId, u32)>,
+    pub(crate) stats: MergeStats,
+}
+
+const REACHED_TWICE: &str = "a tree reaches a page twice";
 
 pub(super) struct Output<'s> {
     pub(super) store: &'s Arc<PartitionedStorageBackend>,
@@ -100,22 +115,39 @@ impl<'s> Output<'s> {
     /// make that walk longer than the family has pages.
     pub(super) fn retire_checked(&mut self, pointer: PagePointer) -> Result<()> {
         if self.stats.pages_retired >= self.page_limit {
-            return Err(locate(self.store, pointer, Fault("a tree reaches a page twice")));
+            return Err(locate(self.store, pointer, Fault(REACHED_TWICE)));
         }
         self.retire(pointer.page, pointer.pages);
         Ok(())
     }
 
-    /// The new tree does not reach this page or run, which this merge itself had written.
-    pub(super) fn discard(&mut self, page: PageId) {
-        let at = self.written.iter().rposition(|&(written, _)| written == page);
-        let run = self.written.swap_remove(at.expect("a page that is discarded was written"));
-        self.stats.pages_written -= u64::from(run.1);
-        self.store.abandon(&[run]);
+    /// Ends a merge that made `new` of `old`. If it failed, nothing that it wrote stays. `Ok(None)`: nothing changed.
+    pub(super) fn conclude(mut self, old: &Tree, new: Result<Option<Tree>>) -> Result<MergeOutcome> {
+        let new = new.and_then(|new| {
+            self.check_retired()?;
+            Ok(new.unwrap_or(Tree { generation: self.generation, ..*old }))
+        });
+        match new {
+            Ok(tree) => {
+                Ok(MergeOutcome { tree, written: self.written, retired: self.retired, stats: self.stats })
+            }
+            Err(error) => {
+                self.store.abandon(&self.written);
+                Err(error)
+            }
+        }
     }
 
-    /// The merge failed: nothing that it wrote stays.
-    pub(super) fn abandon(self) {
-        self.store.abandon(&self.written);
+    /// Sorts the retired pages; fails if one was retired twice.
+    fn check_retired(&mut self) -> Result<()> {
+        self.retired.sort_unstable();
+        for pair in self.retired.windows(2) {
+            let (page, pages) = pair[0];
+            if u64::from(page.0) + u64::from(pages) > u64::from(pair[1].0.0) {
+                let error = Error::corruption(REACHED_TWICE).of_family(self.store.family().0);
+                return Err(error.on_page(pair[1].0.0));
+            }
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Rewrites a whole tree in order and packed: compaction.
 
 use super::builder::{MergeOptions, TreeBuilder};
-use super::merge::{MergeOutcome, finish, new_tree};
-use super::node::{Child, LeafValue, Node};
-use super::output::locate;
+use super::node::{LeafValue, Node};
+use super::output::{MergeOutcome, locate};
+use super::records::Child;
 use super::tree::{Tree, load_run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::HEADER_LEN;
@@ -18,8 +18,8 @@ pub(crate) fn repack(
     should_stop: &dyn Fn() -> bool,
 ) -> Result<MergeOutcome> {
     let mut repacker = Repacker { builder: TreeBuilder::new(store, options), store, should_stop };
-    let outcome = repacker.run(tree, options.generation);
-    finish(tree, options, repacker.builder, outcome)
+    let new = repacker.run(tree);
+    repacker.builder.out.conclude(tree, new)
 }
 
 struct Repacker<'s> {
@@ -29,10 +29,10 @@ struct Repacker<'s> {
 }
 
 impl Repacker<'_> {
-    fn run(&mut self, tree: &Tree, generation: u64) -> Result<Option<Tree>> {
+    fn run(&mut self, tree: &Tree) -> Result<Option<Tree>> {
         let Some((pointer, level)) = tree.top(self.store)? else { return Ok(None) };
         self.rewrite(Child { pointer, owns_values: tree.owns_values, entries: tree.entries }, level)?;
-        Ok(Some(new_tree(self.builder.finish()?, generation)))
+        self.builder.finish().map(Some)
     }
 
     fn rewrite(&mut self, child: Child, level: u8) -> Result<()> {

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::builder::MergeOptions;
 use super::check::{CheckOptions, CheckReport};
 use super::cursor::TreeCursor;
-use super::merge::{MergeOp, MergeOutcome, RangeDeletion, merge};
-use super::output::MergeStats;
+use super::merge::{MergeOp, RangeDeletion, merge};
+use super::output::{MergeOutcome, MergeStats};
 use super::repack::repack;
 use super::tree::{FoundValue, Tree, load_run};
 use crate::codec::ids::FamilyId;
 use crate::error::Result;
 use crate::page::{CacheBudgets, HEADER_LEN};
-use crate::segment::{DataFile, PartitionedStorageBackend, SpaceMap};
+use crate::segment::{DataFile, PageSet, PartitionedStorageBackend, Segment, SpaceMap};
 use crate::storage::{FileHandlePool, FileMode, MemoryStorage, StorageBackend};
 use crate::sync::{Arc, epoch};
 
@@ -20,15 +20,30 @@ pub(super) type Bytes = Vec<u8>;
 /// Bounds `[start, end)` of a range deletion.
 pub(super) type Bounds = (Bytes, Option<Bytes>);
 
-pub(super) fn store(page_size: usize) -> Arc<PartitionedStorageBackend> {
+/// Small enough that pages are evicted, and read and verified again.
+fn budgets(page_size: usize) -> CacheBudgets {
+    CacheBudgets { read_bytes: 64 * page_size as u64, write_bytes: 32 * page_size as u64 }
+}
+
+fn data_file(page_size: usize) -> Arc<DataFile> {
     let backend: Arc<dyn StorageBackend> = Arc::new(MemoryStorage::new());
     drop(backend.open("data", FileMode::Create).unwrap());
     let pool = FileHandlePool::new(backend, "data", FileMode::Write, 4).unwrap();
     let space = SpaceMap::new(Arc::clone(pool.permanent()), "data", page_size);
-    let data = DataFile::new(pool, page_size, space);
-    // Small enough that pages are evicted, and read and verified again.
-    let budgets = CacheBudgets { read_bytes: 64 * page_size as u64, write_bytes: 32 * page_size as u64 };
-    PartitionedStorageBackend::new(FamilyId(7), data, budgets)
+    DataFile::new(pool, page_size, space)
+}
+
+pub(super) fn store(page_size: usize) -> Arc<PartitionedStorageBackend> {
+    PartitionedStorageBackend::new(FamilyId(7), data_file(page_size), budgets(page_size))
+}
+
+/// A store whose only segment has `pages` pages, of which the last has the highest number that there is.
+pub(super) fn store_of_last_pages(page_size: usize, pages: u32) -> Arc<PartitionedStorageBackend> {
+    let data = data_file(page_size);
+    let file_page = data.space().allocate(u64::from(pages)).unwrap();
+    let segment = Segment { first_page: u32::MAX - pages + 1, pages, file_page };
+    let (budgets, reachable) = (budgets(page_size), PageSet::new());
+    PartitionedStorageBackend::restore(FamilyId(7), data, budgets, vec![segment], &reachable).unwrap()
 }
 
 pub(super) struct Harness {

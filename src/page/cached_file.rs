@@ -85,7 +85,7 @@ impl PagedCachedFile {
     }
 
     /// What `pointer` names, if it is in memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Option<PageRef<'g>> {
         if pointer.pages == 1
             && let Some(frame) = self.table.lookup(pointer.page, guard)

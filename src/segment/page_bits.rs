@@ -5,6 +5,9 @@ const WORDS: usize = 64;
 /// Pages of a block.
 const BLOCK_PAGES: u64 = WORDS as u64 * 64;
 
+/// Blocks of a group.
+const GROUP: usize = 1024;
+
 /// Which of the four bitmaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bit {
@@ -26,7 +29,9 @@ const EMPTY: [u64; WORDS] = [0; WORDS];
 /// Four bits for each page number; all start clear.
 #[derive(Clone, Default)]
 pub(super) struct PageBits {
-    blocks: Vec<Option<Box<Block>>>,
+    /// Block `i` is number `i % GROUP` of group `i / GROUP`. Groups are as long as they must be: a single page costs little
+    /// memory whatever its number is.
+    groups: Vec<Vec<Option<Box<Block>>>>,
 }
 
 /// The words that a run of pages touches: block, word, mask of the run's bits in it.
@@ -47,16 +52,34 @@ fn words(first: u64, end: u64) -> impl Iterator<Item = (usize, usize, u64)> {
     })
 }
 
+/// Element `index`, which is made, and those before it, if it is not there.
+fn entry<T: Default>(elements: &mut Vec<T>, index: usize) -> &mut T {
+    if elements.len() <= index {
+        elements.resize_with(index + 1, T::default);
+    }
+    &mut elements[index]
+}
+
+/// Gives back the memory of the last elements, those that are empty.
+fn trim<T>(elements: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
+    let len = elements.iter().rposition(|element| !is_empty(element)).map_or(0, |last| last + 1);
+    elements.truncate(len);
+    elements.shrink_to_fit();
+}
+
 impl PageBits {
+    #[inline]
     fn block(&self, index: usize) -> Option<&Block> {
-        self.blocks.get(index)?.as_deref()
+        self.groups.get(index / GROUP)?.get(index % GROUP)?.as_deref()
     }
 
     fn block_mut(&mut self, index: usize) -> &mut Block {
-        if self.blocks.len() <= index {
-            self.blocks.resize_with(index + 1, || None);
-        }
-        self.blocks[index].get_or_insert_with(|| Box::new(Block([EMPTY; 4])))
+        let group = entry(&mut self.groups, index / GROUP);
+        entry(group, index % GROUP).get_or_insert_with(|| Box::new(Block([EMPTY; 4])))
+    }
+
+    fn blocks_mut(&mut self) -> impl Iterator<Item = &mut Block> {
+        self.groups.iter_mut().flatten().flatten().map(|block| &mut **block)
     }
 
     /// Sets the bits of a run; returns how many of them were set before.
@@ -93,28 +116,29 @@ impl PageBits {
 
     /// Makes bitmap `to` what bitmap `from` is.
     pub(super) fn copy(&mut self, from: Bit, to: Bit) {
-        for block in self.blocks.iter_mut().flatten() {
+        for block in self.blocks_mut() {
             block.0[to as usize] = block.0[from as usize];
         }
     }
 
     /// Clears a bitmap.
     pub(super) fn clear_all(&mut self, bit: Bit) {
-        for block in self.blocks.iter_mut().flatten() {
+        for block in self.blocks_mut() {
             block.0[bit as usize] = EMPTY;
         }
     }
 
     /// Gives back the memory of blocks in which no bit is set.
     pub(super) fn tidy(&mut self) {
-        for block in &mut self.blocks {
-            if block.as_ref().is_some_and(|block| block.0 == [EMPTY; 4]) {
-                *block = None;
+        for group in &mut self.groups {
+            for block in group.iter_mut() {
+                if block.as_ref().is_some_and(|block| block.0 == [EMPTY; 4]) {
+                    *block = None;
+                }
             }
+            trim(group, Option::is_none);
         }
-        while matches!(self.blocks.last(), Some(None)) {
-            self.blocks.pop();
-        }
+        trim(&mut self.groups, Vec::is_empty);
     }
 
     /// The pages of the word that must not be handed out.
@@ -189,7 +213,24 @@ mod tests {
             prop_assert_eq!(bits.count(Bit::Pending, 0, 9000), model.len() as u64);
             bits.clear_all(Bit::Pending);
             bits.tidy();
-            prop_assert!(bits.blocks.is_empty());
+            prop_assert!(bits.groups.is_empty());
         }
+    }
+
+    #[test]
+    fn a_page_with_a_high_number_takes_little_memory() {
+        let mut bits = PageBits::default();
+        let last = u64::from(u32::MAX);
+        assert_eq!(bits.set(Bit::InUse, last, 1), 0);
+        bits.set(Bit::Durable, 0, 1);
+        let blocks: usize = bits.groups.iter().map(Vec::len).sum();
+        assert_eq!((blocks, bits.groups.len()), (1 + GROUP, GROUP));
+        assert_eq!(bits.first_taken(last - 5000, last + 1), Some(last));
+        assert_eq!(bits.first_free(last, last + 1), None);
+        assert_eq!(bits.count(Bit::InUse, last - 1, 2), 1);
+        assert_eq!(bits.clear(Bit::InUse, last, 1), 1);
+        bits.tidy();
+        assert_eq!((bits.groups.len(), bits.groups[0].len()), (1, 1));
+        assert_eq!(bits.first_taken(0, last), Some(0));
     }
 }

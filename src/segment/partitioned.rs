@@ -98,7 +98,7 @@ impl PartitionedStorageBackend {
     // ---- reading ----
 
     /// The page or run that `pointer` names. In memory, it costs one indexed load; else it is read and verified.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
         match self.cache.find(pointer, guard) {
             Some(page) => Ok(page),

@@ -1,0 +1,121 @@
+//! What nodes hold in place of something that stands elsewhere: child records and value pointers.
+//!
+//! | child record | size | field |
+//! |---|---|---|
+//! | 0 | 4 | page |
+//! | 4 | 4 | length in pages (bits 0..31); bit 31: the subtree owns value runs |
+//! | 8 | 4 | checksum |
+//! | 12 | 4 | reserved, zero |
+//! | 16 | 8 | entries in the subtree's leaves |
+//!
+//! | value pointer | size | field |
+//! |---|---|---|
+//! | 0 | 4 | page |
+//! | 4 | 4 | length in pages |
+//! | 8 | 4 | checksum |
+//! | 12 | 4 | length of the value in bytes |
+
+use crate::codec::ids::PageId;
+use crate::page::PagePointer;
+
+pub(super) const CHILD_LEN: usize = 24;
+pub(super) const VALUE_POINTER_LEN: usize = 16;
+
+/// Marks a child record whose subtree owns value runs.
+const OWNS_VALUES: u32 = 1 << 31;
+
+#[inline]
+fn word_at<const LEN: usize>(bytes: &[u8; LEN], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+}
+
+/// What a leaf holds in place of a value that stands in a run of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ValuePointer {
+    pub(super) run: PagePointer,
+    pub(super) len: u32,
+}
+
+impl ValuePointer {
+    pub(super) fn encode(&self) -> [u8; VALUE_POINTER_LEN] {
+        let mut bytes = [0; VALUE_POINTER_LEN];
+        bytes[0..4].copy_from_slice(&self.run.page.0.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.run.pages.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.run.checksum.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; VALUE_POINTER_LEN] = bytes.try_into().ok()?;
+        Some(Self {
+            run: PagePointer {
+                page: PageId(word_at(bytes, 0)),
+                pages: word_at(bytes, 4),
+                checksum: word_at(bytes, 8),
+            },
+            len: word_at(bytes, 12),
+        })
+    }
+}
+
+/// What an inner node holds for each child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Child {
+    pub(super) pointer: PagePointer,
+    pub(super) owns_values: bool,
+    /// Entries in the subtree's leaves.
+    pub(super) entries: u64,
+}
+
+impl Child {
+    pub(super) fn encode(&self) -> [u8; CHILD_LEN] {
+        assert_eq!(self.pointer.pages & OWNS_VALUES, 0, "a node of {} pages", self.pointer.pages);
+        let pages = self.pointer.pages | if self.owns_values { OWNS_VALUES } else { 0 };
+        let mut bytes = [0; CHILD_LEN];
+        bytes[0..4].copy_from_slice(&self.pointer.page.0.to_le_bytes());
+        bytes[4..8].copy_from_slice(&pages.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.pointer.checksum.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.entries.to_le_bytes());
+        bytes
+    }
+
+    #[inline]
+    pub(super) fn decode(bytes: &[u8; CHILD_LEN]) -> Self {
+        let pages = word_at(bytes, 4);
+        Self {
+            pointer: PagePointer {
+                page: PageId(word_at(bytes, 0)),
+                pages: pages & !OWNS_VALUES,
+                checksum: word_at(bytes, 8),
+            },
+            owns_values: pages & OWNS_VALUES != 0,
+            entries: u64::from(word_at(bytes, 16)) | u64::from(word_at(bytes, 20)) << 32,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pointer() -> impl Strategy<Value = PagePointer> {
+        (any::<u32>(), 0..OWNS_VALUES, any::<u32>()).prop_map(|(page, pages, checksum)| PagePointer {
+            page: PageId(page),
+            pages,
+            checksum,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back(pointer in pointer(), owns_values: bool, entries: u64, len: u32) {
+            let child = Child { pointer, owns_values, entries };
+            prop_assert_eq!(Child::decode(&child.encode()), child);
+            let value = ValuePointer { run: pointer, len };
+            prop_assert_eq!(ValuePointer::decode(&value.encode()), Some(value));
+            prop_assert_eq!(ValuePointer::decode(&value.encode()[1..]), None);
+        }
+    }
+}
