@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("recovery", &["txn", "column_family", "memtable", "wal", "storage", "options", "segment"]),
-    ("txn", &["column_family", "wal", "memtable"]),
+    ("txn", &["column_family", "page", "wal", "memtable", "options"]),
     ("column_family", &["btree", "segment", "page", "memtable", "storage", "options"]),
     ("btree", &["segment", "page"]),
     ("segment", &["page", "storage"]),
