@@ -57,7 +57,7 @@ enum Entry {
 /// A box of its own around what the backend gave, because the backend may keep references to that.
 struct Descriptor(Arc<dyn StorageFile>);
 
-/// How a [`FileHandlePool`] was used so far.
+/// How the descriptors onto the data file were used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileHandlePoolStats {
     /// Descriptors that are open now.
