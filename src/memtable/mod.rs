@@ -46,8 +46,8 @@
 //! reader finds in every place what stood there at P or later. Claim: each node that it visits was part of the tree at P or at
 //! some point after it. The root is such a node. Let a branch be one; if it still was part of the tree at P, its children's
 //! places hold what was stored last before P, or later: a child that is part of the tree at P or after, since a child is
-//! swapped in the moment it is replaced. If the branch was made after P, its children were part of the tree when it was made. So
-//! the claim holds further down. A node that is part of the tree at P or later holds, by 4 to 6, every key of its range that
+//! swapped in the moment it is replaced. If the branch was made after P, its children were part of the tree when it was
+//! made, or made with it. So the claim holds further down. A node that is part of the tree at P or later holds, by 4 to 6, every key of its range that
 //! was published up to P, whether it was replaced since or not; a range that shrank since (4) lost no key that stood in it.
 //! Which range the reader takes it to have is that of the branch by which it came, and those separators cover the reader's
 //! key. So the descent ends at a leaf that holds the key if it was published by P, and its order, loaded then, names it.

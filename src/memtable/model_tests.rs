@@ -146,7 +146,7 @@ fn place(cursor: &MemtableCursor) -> Option<Seen> {
 }
 
 fn config() -> ProptestConfig {
-    let cases = if cfg!(miri) { 1 } else { 128 };
+    let cases = if cfg!(miri) { 1 } else { 64 };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
