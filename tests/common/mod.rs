@@ -14,6 +14,8 @@ pub(crate) mod storage;
 pub(crate) mod strategy;
 pub(crate) mod world;
 
+use std::time::Duration;
+
 use peristyle::{ColumnFamilyDatabase, DatabaseBuilder, Error, ErrorKind, Result};
 
 /// Sizes at which few operations cross every boundary: memtables of 4 KiB, a log of 64 KiB, pages of 4 KiB, caches of a few pages.
@@ -53,11 +55,11 @@ pub(crate) fn assert_clean(db: &ColumnFamilyDatabase) {
 /// Waits until `is_so`, which is asked again and again: for what happens as soon as other threads let go of something.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
+    for _ in 0..60_000 {
         if is_so() {
             return;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     panic!("never: {what}");
 }
