@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::column_family::family::Family;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// What a background thread does next.
@@ -27,6 +28,9 @@ struct State {
 pub(crate) struct Work {
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether the clock was called and has not come yet.
+    clock_called: AtomicBool,
+    clock: Condvar,
 }
 
 impl Work {
@@ -91,10 +95,29 @@ impl Work {
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
+        self.clock.notify_all();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.state.lock().stopped
+    }
+
+    /// Ends the clock's [`tick`](Self::tick) early. May be called again and again.
+    #[inline]
+    pub(crate) fn call_clock(&self) {
+        if !self.clock_called.load(Ordering::Relaxed) && !self.clock_called.swap(true, Ordering::AcqRel) {
+            drop(self.state.lock());
+            self.clock.notify_all();
+        }
+    }
+
+    /// Waits for `tick`, or until the clock is called.
+    pub(crate) fn tick(&self, tick: Duration) {
+        let state = self.state.lock();
+        if !state.stopped && !self.clock_called.load(Ordering::Acquire) {
+            drop(self.clock.wait_for(state, tick));
+        }
+        self.clock_called.store(false, Ordering::Release);
     }
 
     /// Waits until work may have changed, or for `timeout`.

@@ -117,7 +117,7 @@ impl Shared {
         let mut checkpointed = Instant::now();
         let mut written_before = Vec::new();
         while !self.pipeline.work.is_stopped() {
-            self.pipeline.work.pause(TICK);
+            self.pipeline.work.tick(TICK);
             // Whatever else failed: a log that is healthy keeps its promise.
             if synced.elapsed() >= self.options.sync_interval {
                 synced = Instant::now();

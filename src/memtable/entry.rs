@@ -4,7 +4,7 @@
 //! older 8 | sequence 8 | key length and kind 4 | value length 4 | key | value
 //! ```
 //!
-//! An entry is written once, before anything points to it, and never changed. Versions of one key form a chain, newest
+//! An entry is written once, before anything points to it, and never changed. Until it has its number it is a draft. Versions of one key form a chain, newest
 //! first. Each has its own copy of the key: sharing it would cost every comparison a branch and most entries as many
 //! bytes as it saves.
 
@@ -33,14 +33,16 @@ pub(super) struct EntryRef<'a> {
     life: PhantomData<&'a EntryHeader>,
 }
 
-impl<'a> EntryRef<'a> {
-    /// Writes a new entry.
+/// An entry that has no number yet, which nobody else knows.
+pub(super) struct Draft<'a>(EntryRef<'a>);
+
+impl<'a> Draft<'a> {
+    /// Writes a new entry but for its number.
     #[inline]
     pub(super) fn write(
         arena: &'a Arena,
         bump: &mut Bump,
         older: Option<EntryRef<'a>>,
-        sequence: SequenceNumber,
         kind: EntryKind,
         key: &[u8],
         value: &[u8],
@@ -56,7 +58,7 @@ impl<'a> EntryRef<'a> {
         unsafe {
             start.write(EntryHeader {
                 older: older.map(|entry| entry.start),
-                sequence: sequence.0,
+                sequence: 0,
                 key_len_and_kind: (key.len() as u32) << 8 | u32::from(kind as u8),
                 value_len,
             });
@@ -64,7 +66,32 @@ impl<'a> EntryRef<'a> {
             bytes.copy_from_nonoverlapping(NonNull::from(key).cast(), key.len());
             bytes.add(key.len()).copy_from_nonoverlapping(NonNull::from(value).cast(), value.len());
         }
-        Self { start, life: PhantomData }
+        Self(EntryRef { start, life: PhantomData })
+    }
+
+    /// The entry, with its number.
+    #[inline]
+    pub(super) fn number(self, sequence: SequenceNumber) -> EntryRef<'a> {
+        // SAFETY: `write` initialised the header and gave its place to this draft alone, which ends here: nobody else
+        // reads it yet.
+        unsafe { (&raw mut (*self.0.start.as_ptr()).sequence).write(sequence.0) };
+        self.0
+    }
+}
+
+impl<'a> EntryRef<'a> {
+    /// Writes a new entry.
+    #[inline]
+    pub(super) fn write(
+        arena: &'a Arena,
+        bump: &mut Bump,
+        older: Option<EntryRef<'a>>,
+        sequence: SequenceNumber,
+        kind: EntryKind,
+        key: &[u8],
+        value: &[u8],
+    ) -> Self {
+        Draft::write(arena, bump, older, kind, key, value).number(sequence)
     }
 
     /// The entry at `start`.

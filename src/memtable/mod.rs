@@ -90,4 +90,4 @@ mod tree;
 
 pub(crate) use cursor::MemtableCursor;
 pub(crate) use held::HeldBytes;
-pub(crate) use table::{Found, Memtable, MemtableWriter};
+pub(crate) use table::{Found, Memtable, MemtableWriter, Prepared};

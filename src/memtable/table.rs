@@ -4,10 +4,10 @@ use crossbeam_utils::CachePadded;
 
 use super::arena::{Arena, Bump};
 use super::cursor::{MemtableCursor, Newest};
-use super::entry::EntryRef;
-use super::filter::Filter;
+use super::entry::{Draft, EntryRef};
+use super::filter::{Filter, FilterSpot};
 use super::ranges::{self, RangeDeletions, Steps};
-use super::tree::{NodeMemory, Tree};
+use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
 use crate::sync::Arc;
@@ -35,6 +35,14 @@ impl Counters {
     fn admit(&self, sequence: SequenceNumber) {
         let last = self.last_sequence.load(Ordering::Relaxed);
         assert!(last <= sequence.0, "sequence number {sequence} is written after {last}");
+    }
+
+    /// Accounts for a write, after which `bytes` of memory are in use.
+    #[inline]
+    fn count(&self, sequence: SequenceNumber, bytes: usize) {
+        self.last_sequence.store(sequence.0, Ordering::Release);
+        self.entries.store(self.entries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -187,28 +195,27 @@ impl MemtableWriter {
     /// Gives `key` the value from `sequence` on.
     #[inline]
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], sequence: SequenceNumber) {
-        self.write(EntryKind::Put, key, value, sequence);
+        self.prepare(EntryKind::Put, key, value).insert(sequence);
     }
 
     /// Makes `key` absent from `sequence` on.
     #[inline]
     pub(crate) fn delete(&mut self, key: &[u8], sequence: SequenceNumber) {
-        self.write(EntryKind::Delete, key, &[], sequence);
+        self.prepare(EntryKind::Delete, key, &[]).insert(sequence);
     }
 
-    fn write(&mut self, kind: EntryKind, key: &[u8], value: &[u8], sequence: SequenceNumber) {
+    /// Does for a put or a delete whatever needs no sequence number. Readers see nothing of it, nor does anything remain
+    /// but some memory, until it is inserted.
+    #[inline]
+    pub(crate) fn prepare(&mut self, kind: EntryKind, key: &[u8], value: &[u8]) -> Prepared<'_> {
         let table: &Memtable = &self.table;
-        table.counters.admit(sequence);
         // By the time that the key's place in the tree is found, the filter's word has come.
         let in_filter = table.filter.spot(key);
         in_filter.prefetch(&table.filter);
         let spot = table.points.spot(&table.arena, key);
         let older = spot.as_ref().and_then(|spot| spot.newest());
-        let entry = EntryRef::write(&table.arena, &mut self.entries, older, sequence, kind, key, value);
-        let mut memory = NodeMemory { arena: &table.arena, bump: &mut self.nodes };
-        table.filter.add(in_filter);
-        table.points.put(&mut memory, spot, entry);
-        self.count(sequence);
+        let draft = Draft::write(&table.arena, &mut self.entries, older, kind, key, value);
+        Prepared { table, nodes: &mut self.nodes, entries: &self.entries, in_filter, spot, draft }
     }
 
     /// Makes all keys in `[start, end)` absent that were written with a lower sequence number.
@@ -218,15 +225,30 @@ impl MemtableWriter {
         table.counters.admit(sequence);
         let mut memory = ranges::Memory { nodes: &mut self.nodes, entries: &mut self.entries };
         table.deletions.delete(&table.arena, &mut memory, start, end, sequence);
-        self.count(sequence);
+        table.counters.count(sequence, self.nodes.used() + self.entries.used());
     }
+}
 
-    /// Accounts for a write.
+/// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call that
+/// made it: between that and the insertion nothing else can be written.
+pub(crate) struct Prepared<'w> {
+    table: &'w Memtable,
+    nodes: &'w mut Bump,
+    entries: &'w Bump,
+    in_filter: FilterSpot,
+    spot: Option<Spot<'w>>,
+    draft: Draft<'w>,
+}
+
+impl Prepared<'_> {
+    /// Makes it a write of the commit `sequence`: for readers at that number or a later one it has happened.
     #[inline]
-    fn count(&mut self, sequence: SequenceNumber) {
-        let counters = &self.table.counters;
-        counters.last_sequence.store(sequence.0, Ordering::Release);
-        counters.entries.store(counters.entries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        counters.bytes.store(self.nodes.used() + self.entries.used(), Ordering::Relaxed);
+    pub(crate) fn insert(self, sequence: SequenceNumber) {
+        let Self { table, nodes, entries, in_filter, spot, draft } = self;
+        table.counters.admit(sequence);
+        let mut memory = NodeMemory { arena: &table.arena, bump: nodes };
+        table.filter.add(in_filter);
+        table.points.put(&mut memory, spot, draft.number(sequence));
+        table.counters.count(sequence, nodes.used() + entries.used());
     }
 }

@@ -93,8 +93,9 @@ pub trait StorageFile: Debug + Send + Sync {
     /// Gives the range back to the file system where it can; it then reads as zeros or as before.
     fn deallocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// A shared mapping of the first `len` bytes, which must be written already (not merely reserved): storing into
-    /// it is a write that survives a killed process. `None` where the backend has no mappings.
+    /// A shared mapping of the first `len` bytes, which must be written or [reserved](Self::allocate): storing into
+    /// it is a write that survives a killed process. `None` where the backend has no mappings, or where a store into
+    /// reserved bytes could meet a full disk.
     fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
         let _ = len;
         Ok(None)
@@ -106,4 +107,10 @@ pub trait SharedMapping: Debug + Send + Sync {
     /// Copies `bytes` to `offset`. The caller keeps the range inside the mapping and to itself; a range
     /// outside of it panics.
     fn store(&self, offset: u64, bytes: &[u8]);
+
+    /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, so that stores there wait for no
+    /// page. The bytes stay as they are, but count as written. May do nothing.
+    fn make_ready(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 }

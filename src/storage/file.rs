@@ -208,8 +208,8 @@ impl StorageFile for RealFile {
     }
 }
 
-/// Whether the file system is one that writes over bytes where they stand. Where a write may need new room, a store into a
-/// mapping on a full disk would kill the process instead of failing.
+/// Whether the file system is one that writes bytes where they stand or where room is reserved for them. Where a write may
+/// need new room, a store into a mapping on a full disk would kill the process instead of failing.
 #[cfg(target_os = "linux")]
 fn overwrites_in_place(file: &File) -> io::Result<bool> {
     const EXT: i128 = 0xef53;

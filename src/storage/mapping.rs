@@ -54,6 +54,16 @@ impl SharedMapping for FileMapping {
         );
         store(self.words(), offset, bytes);
     }
+
+    #[cfg(target_os = "linux")]
+    fn make_ready(&self, offset: u64, len: u64) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len);
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(self.len - offset);
+        if len > 0 {
+            // Older kernels do not know the advice; then each page is waited for when it is first stored into.
+            let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
+        }
+    }
 }
 
 /// Stores `bytes` from byte `offset` of `words` on.

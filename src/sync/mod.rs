@@ -8,7 +8,7 @@ pub(crate) mod epoch;
 pub(crate) mod lock;
 pub(crate) mod sequencer;
 
-pub(crate) use lock::{Condvar, Mutex, MutexGuard};
+pub(crate) use lock::{Condvar, Mutex, MutexGuard, lock_spinning};
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::{Arc, atomic};

@@ -16,6 +16,9 @@
 //! entries that recovery takes for merged. (3) is what makes an acknowledged record readable by recovery: everything before it
 //! in the log was written in full.
 //!
+//! A short commit of one operation does (2) and the insert, and (3) if its turn has come, under the log's lock, and before that
+//! whatever needs no number: see [`Pipeline::commit_single`].
+//!
 //! The rejected alternative, one lock around (2) and the inserts as in a single-writer engine, serialises families on each other's
 //! memory accesses.
 
@@ -23,6 +26,7 @@ use std::collections::BTreeMap;
 
 use crossbeam_utils::CachePadded;
 
+use crate::codec::entry::EntryKind;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
 use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
@@ -31,6 +35,7 @@ use crate::column_family::stall::Woken;
 use crate::column_family::view::{self, Moment, View};
 use crate::column_family::work::Work;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memtable::Prepared;
 use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +69,25 @@ pub(crate) struct Write<'a> {
     pub(crate) families: &'a [Arc<Family>],
     pub(crate) payload: &'a [u8],
     pub(crate) has_range_deletions: bool,
+}
+
+/// The longest payload that is written under the log's lock, in bytes.
+const MOST_IN_TURN: usize = 400;
+
+impl<'a> Write<'a> {
+    /// The operation, if there is one only, on one key, and it is short.
+    #[inline]
+    fn single(&self) -> Option<(EntryKind, &'a [u8], &'a [u8])> {
+        if self.payload.len() > MOST_IN_TURN {
+            return None;
+        }
+        let mut operations = Operations::new(self.payload);
+        match (operations.next()?.ok()?.1, operations.next()) {
+            (Operation::Put { key, value }, None) => Some((EntryKind::Put, key, value)),
+            (Operation::Delete { key }, None) => Some((EntryKind::Delete, key, &[])),
+            _ => None,
+        }
+    }
 }
 
 type Locked<'a> = MutexGuard<'a, WriteSide>;
@@ -110,6 +134,12 @@ impl Pipeline {
         if write.payload.is_empty() {
             return Ok(());
         }
+        if let ([family], Durability::Buffered) = (write.families, durability)
+            && let Some((kind, key, value)) = write.single()
+        {
+            return self
+                .commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value));
+        }
         // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a batch whole.
         let durability = match durability {
             Durability::None if write.families.len() > 1 => Durability::Buffered,
@@ -131,47 +161,102 @@ impl Pipeline {
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
-        let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
-        self.visible.admit(sequence.0).map_err(ended)?;
-        self.visible.complete(sequence.0);
+        self.publish(sequence)?;
         drop(interrupted);
-        self.visible.wait_for(sequence.0).map_err(ended)?;
         for family in families {
             family.stall.slow_down(write.payload.len() / families.len(), fill);
         }
         Ok(())
     }
 
+    /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock is taken, the
+    /// rest under it: then nobody is ever between the log and the memtable while others wait for him, unless he was kept
+    /// from running in that short time.
+    fn commit_single(
+        &self,
+        log: &Log,
+        family: &Arc<Family>,
+        payload: &[u8],
+        prepare: impl for<'a> FnOnce(&'a mut WriteSide) -> Prepared<'a>,
+    ) -> Result<()> {
+        let mut side = loop {
+            let mut side = family.write.lock();
+            self.writable()?;
+            if self.has_room(family, &mut side)? {
+                break side;
+            }
+            drop(side);
+            self.wait_for_merge(family)?;
+        };
+        let interrupted = Interrupted(self);
+        family.note_segment(log.segment_of_next());
+        let prepared = prepare(&mut side);
+        let appended = log.append_in_turn(payload, |sequence| {
+            prepared.insert(sequence);
+            (sequence, self.visible.complete_in_turn(sequence.0))
+        });
+        let (sequence, in_turn) = match appended {
+            Ok(appended) => appended,
+            Err(error) => return Err(self.not_appended(error, &[family], &[side])),
+        };
+        let fill = account(family, &side, payload.len());
+        drop(side);
+        if log.wants_prepare() {
+            self.work.call_clock();
+        }
+        if !in_turn {
+            self.publish(sequence)?;
+        }
+        drop(interrupted);
+        family.stall.slow_down(payload.len(), fill);
+        Ok(())
+    }
+
+    /// Makes a commit visible, when all before it are.
+    fn publish(&self, sequence: SequenceNumber) -> Result<()> {
+        let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
+        self.visible.admit(sequence.0).map_err(ended)?;
+        self.visible.complete(sequence.0);
+        self.visible.wait_for(sequence.0).map_err(ended)
+    }
+
     /// Takes the write locks, ascending, once no active memtable among them is full.
     fn lock_with_room<'a>(&self, families: &[&'a Arc<Family>]) -> Result<Vec<Locked<'a>>> {
         'again: loop {
-            let mut sides: Vec<Locked<'a>> = Vec::with_capacity(families.len());
-            for family in families {
-                sides.push(family.write.lock());
-            }
+            let mut sides: Vec<Locked<'a>> = families.iter().map(|family| family.write.lock()).collect();
             self.writable()?;
             for (family, side) in families.iter().zip(&mut sides) {
-                if family.is_dropped() {
-                    return Err(view::dropped(family.id()));
+                if !self.has_room(family, side)? {
+                    drop(sides);
+                    self.wait_for_merge(family)?;
+                    continue 'again;
                 }
-                if side.writer.table().bytes() < family.memtable_bytes() {
-                    continue;
-                }
-                if family.stall.waiting() < MAX_FROZEN && family.freeze(side, &self.views)? {
-                    self.work.request_merge(family);
-                    continue;
-                }
-                if side.writer.table().is_empty() {
-                    continue;
-                }
-                drop(sides);
-                self.work.request_merge(family);
-                if let Woken::Obstacle(error) = family.stall.wait() {
-                    return Err(error);
-                }
-                continue 'again;
             }
             return Ok(sides);
+        }
+    }
+
+    /// Whether the active memtable takes a write: it is not full, or a new one could be put in its place.
+    #[inline]
+    fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
+        if family.is_dropped() {
+            return Err(view::dropped(family.id()));
+        }
+        if side.writer.table().bytes() < family.memtable_bytes() {
+            return Ok(true);
+        }
+        if family.stall.waiting() < MAX_FROZEN && family.freeze(side, &self.views)? {
+            self.work.request_merge(family);
+            return Ok(true);
+        }
+        Ok(side.writer.table().is_empty())
+    }
+
+    fn wait_for_merge(&self, family: &Arc<Family>) -> Result<()> {
+        self.work.request_merge(family);
+        match family.stall.wait() {
+            Woken::Obstacle(error) => Err(error),
+            Woken::LookAgain => Ok(()),
         }
     }
 
@@ -194,30 +279,35 @@ impl Pipeline {
             for family in families {
                 family.note_segment(segment);
             }
-            log.append(write.payload, durability == Durability::Sync)
-        };
-        let sequence = sequence.map_err(|error| match error.kind() {
-            ErrorKind::OutOfSpace => {
-                // The record was not appended: a memtable that is still empty needs none of the log.
-                for (family, side) in families.iter().zip(sides.iter()) {
-                    if side.writer.table().is_empty() {
-                        family.forget_segment();
-                    }
-                }
-                // A checkpoint may free log, and free parts of the data file for it.
-                self.short_of_space.store(true, Ordering::Relaxed);
-                self.work.request_checkpoint();
-                error
+            let appended = log.append(write.payload, durability == Durability::Sync);
+            if log.wants_prepare() {
+                self.work.call_clock();
             }
-            _ => self.fail(error),
-        })?;
+            appended
+        };
+        let sequence = sequence.map_err(|error| self.not_appended(error, families, sides))?;
         apply(write, families, sides, sequence);
-        let mut fill = 0.0f64;
-        for (family, side) in families.iter().zip(sides.iter()) {
-            fill = fill.max(side.writer.table().bytes() as f64 / family.memtable_bytes().max(1) as f64);
-            Counters::add(&family.counters.bytes_inserted, (write.payload.len() / families.len()) as u64);
+        let bytes = write.payload.len() / families.len();
+        let fills = families.iter().zip(sides.iter()).map(|(family, side)| account(family, side, bytes));
+        Ok((sequence, fills.fold(0.0, f64::max)))
+    }
+
+    /// What is said, and done, when the log took no record.
+    #[cold]
+    fn not_appended(&self, error: Error, families: &[&Arc<Family>], sides: &[Locked<'_>]) -> Error {
+        if error.kind() != ErrorKind::OutOfSpace {
+            return self.fail(error);
         }
-        Ok((sequence, fill))
+        // A memtable that is still empty needs none of the log.
+        for (family, side) in families.iter().zip(sides) {
+            if side.writer.table().is_empty() {
+                family.forget_segment();
+            }
+        }
+        // A checkpoint may free log, and free parts of the data file for it.
+        self.short_of_space.store(true, Ordering::Relaxed);
+        self.work.request_checkpoint();
+        error
     }
 
     /// Ends all writing because of `error`.
@@ -245,6 +335,12 @@ impl Drop for Interrupted<'_> {
             self.0.fail(Error::new(ErrorKind::WriteFailed, "a commit panicked halfway"));
         }
     }
+}
+
+/// Counts `bytes` that were inserted into a family's memtable. Says how full it is (0 to 1).
+fn account(family: &Family, side: &WriteSide, bytes: usize) -> f64 {
+    Counters::add(&family.counters.bytes_inserted, bytes as u64);
+    side.writer.table().bytes() as f64 / family.memtable_bytes().max(1) as f64
 }
 
 /// Inserts the entries of a commit into the memtables of its families.

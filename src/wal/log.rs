@@ -17,7 +17,7 @@ use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::{Ended, Sequencer};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard, lock_spinning};
 
 /// The log of an open database: `start.rs` makes it, `rotation.rs` leads it from segment to segment.
 pub(crate) struct Log {
@@ -30,8 +30,8 @@ pub(crate) struct Log {
     failure: Mutex<Option<Error>>,
     /// Id of the tail's segment, at some moment.
     pub(super) current: AtomicU64,
-    /// The current segment is filled so far that the next one should be made.
-    pub(super) wants_next: AtomicBool,
+    /// There is something to [`prepare`](Self::prepare).
+    pub(super) wants_prepare: AtomicBool,
     /// The newest place up to which everything is known to be durable.
     durable_place: Mutex<Place>,
     /// The first segment that the last mark named: nothing from it on is let go.
@@ -49,8 +49,12 @@ pub(super) struct Tail {
     admitted: u64,
     /// Segments before `segment` that were not synced since their last record, oldest first.
     pub(super) unsynced: Vec<Arc<Segment>>,
-    /// `offset` at which `wants_next` is set.
-    pub(super) wants_next_at: u64,
+    /// Whether the next segment was asked for.
+    pub(super) next_asked: bool,
+    /// Whether short records come, which are stored into the mapping.
+    pub(super) is_stored_into: bool,
+    /// `offset` at which `wants_prepare` is set.
+    pub(super) prepare_at: u64,
     pub(super) failed: bool,
     records: u64,
     bytes: u64,
@@ -62,11 +66,31 @@ impl Tail {
     }
 
     pub(super) fn go_to(&mut self, segment: Arc<Segment>) {
-        self.wants_next_at = (segment.body.len / 4).max(HEADER_LEN + 1);
         self.offset = HEADER_LEN;
         self.segment = segment;
+        self.next_asked = false;
+        self.plan();
+    }
+
+    /// Offset at which the next segment is to be made.
+    pub(super) fn next_at(&self) -> u64 {
+        (self.segment.body.len / 4).max(HEADER_LEN + 1)
+    }
+
+    /// Says when there is something to prepare: the next segment when this one is filled by a quarter, memory for
+    /// stores when half of what is ready was used.
+    pub(super) fn plan(&mut self) {
+        let len = self.segment.body.len;
+        let ready = self.segment.ready();
+        let next_at = if self.next_asked { u64::MAX } else { self.next_at() };
+        let ready_at =
+            if self.is_stored_into && ready < len { ready.saturating_sub(READY_AHEAD / 2) } else { u64::MAX };
+        self.prepare_at = next_at.min(ready_at);
     }
 }
+
+/// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some milliseconds.
+pub(super) const READY_AHEAD: u64 = 2 << 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -92,7 +116,9 @@ impl Log {
             last,
             admitted: last + Sequencer::CAPACITY as u64,
             unsynced: Vec::new(),
-            wants_next_at: 0,
+            next_asked: false,
+            is_stored_into: false,
+            prepare_at: 0,
             failed: false,
             records: 0,
             bytes: 0,
@@ -106,7 +132,7 @@ impl Log {
             stock,
             failure: Mutex::new(None),
             current: AtomicU64::new(current),
-            wants_next: AtomicBool::new(false),
+            wants_prepare: AtomicBool::new(false),
             durable_place: Mutex::new(Place { segment: current, offset: HEADER_LEN }),
             marked: AtomicU64::new(u64::MAX),
             syncs: AtomicU64::new(0),
@@ -122,22 +148,61 @@ impl Log {
     /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
     /// assigned. Any other: the log has failed for good.
     pub(crate) fn append(&self, payload: &[u8], sync_soon: bool) -> Result<SequenceNumber> {
+        if sync_soon {
+            self.stock.expect_syncs();
+        }
         let payload_len = payload.len() as u64;
         let payload_checksum = crc32(&[payload]);
         let (segment, offset, sequence) = self.reserve(record_len(payload_len))?;
-        // Until the number is complete nobody can get past it: a panic in between must not leave others waiting.
-        let pending = Pending { log: self };
+        let mut pending = Pending { log: self, is_open: true };
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
         let header = header.encode(segment.id, offset);
         let written = segment.write_record(&header, payload, offset, !sync_soon);
-        std::mem::forget(pending);
-        if let Err(error) = written {
-            let error =
-                Error::io("writing the log", error).in_file(segment::path(segment.id)).at_offset(offset);
-            return Err(self.fail(error));
-        }
+        pending.is_open = false;
+        written.map_err(|error| self.fail(write_failed(error, segment.id, offset)))?;
         self.written.complete(sequence);
         Ok(SequenceNumber(sequence))
+    }
+
+    /// Appends one record, which should be short, and calls `apply` with its sequence number, both before any other number
+    /// is assigned. So short commits that come one by one meet at one lock and nowhere else.
+    ///
+    /// # Errors
+    /// As of [`append`](Self::append); `apply` was not called then.
+    #[inline]
+    pub(crate) fn append_in_turn<R>(
+        &self,
+        payload: &[u8],
+        apply: impl FnOnce(SequenceNumber) -> R,
+    ) -> Result<R> {
+        let payload_len = payload.len() as u64;
+        let payload_checksum = crc32(&[payload]);
+        let record_len = record_len(payload_len);
+        // Before the lock, so that it is dropped after it.
+        let mut pending = Pending { log: self, is_open: false };
+        let mut tail = self.tail_with_room(record_len)?;
+        let sequence = self.assign_next(&mut tail)?;
+        pending.is_open = true;
+        if !tail.is_stored_into {
+            tail.is_stored_into = true;
+            tail.plan();
+        }
+        let offset = self.take_place(&mut tail, record_len);
+        let segment = &tail.segment;
+        let id = segment.id;
+        let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
+        let written = segment.write_record(&header.encode(id, offset), payload, offset, true);
+        if let Err(error) = written {
+            drop(tail);
+            pending.is_open = false;
+            return Err(self.fail(write_failed(error, id, offset)));
+        }
+        if !self.written.complete_in_turn(sequence) {
+            self.written.complete(sequence);
+        }
+        let applied = apply(SequenceNumber(sequence));
+        pending.is_open = false;
+        Ok(applied)
     }
 
     /// Assigns the next sequence number, for a commit without a record.
@@ -156,29 +221,41 @@ impl Log {
     /// Assigns a number and a place of `record_len` bytes.
     #[inline]
     fn reserve(&self, record_len: u64) -> Result<(Arc<Segment>, u64, u64)> {
-        let mut tail = self.tail.lock();
+        let mut tail = self.tail_with_room(record_len)?;
+        let sequence = self.assign_next(&mut tail)?;
+        let offset = self.take_place(&mut tail, record_len);
+        Ok((Arc::clone(&tail.segment), offset, sequence))
+    }
+
+    /// The tail, in a segment that has `record_len` bytes left.
+    #[inline]
+    fn tail_with_room(&self, record_len: u64) -> Result<MutexGuard<'_, Tail>> {
         loop {
+            let tail = lock_spinning(&self.tail);
             if tail.failed {
                 drop(tail);
                 return Err(self.failure());
             }
             if tail.fits(record_len) {
-                break;
+                return Ok(tail);
             }
             drop(tail);
             self.rotate(record_len)?;
-            tail = self.tail.lock();
         }
-        let sequence = self.assign_next(&mut tail)?;
+    }
+
+    /// The offset of the next `record_len` bytes of the segment, which has them left.
+    #[inline]
+    fn take_place(&self, tail: &mut Tail, record_len: u64) -> u64 {
         let offset = tail.offset;
         tail.offset += record_len;
         tail.records += 1;
         tail.bytes += record_len;
-        if tail.offset >= tail.wants_next_at {
-            tail.wants_next_at = u64::MAX;
-            self.wants_next.store(true, Ordering::Relaxed);
+        if tail.offset >= tail.prepare_at {
+            tail.prepare_at = u64::MAX;
+            self.wants_prepare.store(true, Ordering::Relaxed);
         }
-        Ok((Arc::clone(&tail.segment), offset, sequence))
+        offset
     }
 
     /// Assigns the next number, as soon as it has a slot. Waiting for the slot under the lock is safe: the slot's last
@@ -199,7 +276,7 @@ impl Log {
     /// Whether [`prepare`](Self::prepare) has something to do.
     #[inline]
     pub(crate) fn wants_prepare(&self) -> bool {
-        self.wants_next.load(Ordering::Relaxed)
+        self.wants_prepare.load(Ordering::Relaxed)
     }
 
     /// Returns when everything up to `sequence`, which was assigned before, is durable.
@@ -337,13 +414,21 @@ impl Log {
     }
 }
 
-/// A number that was assigned and is not complete. Dropped only by a panic on the way.
+fn write_failed(error: std::io::Error, segment: u64, offset: u64) -> Error {
+    Error::io("writing the log", error).in_file(segment::path(segment)).at_offset(offset)
+}
+
+/// Held while a number may be assigned and not complete. Until it is complete nobody can get past it, so a panic on the way
+/// must not leave others waiting.
 struct Pending<'l> {
     log: &'l Log,
+    is_open: bool,
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.log.fail(Error::new(ErrorKind::WriteFailed, "a thread panicked while it wrote the log"));
+        if self.is_open {
+            self.log.fail(Error::new(ErrorKind::WriteFailed, "a thread panicked while it wrote the log"));
+        }
     }
 }

@@ -4,9 +4,9 @@
 #[derive(Debug, Clone)]
 pub(crate) struct LogOptions {
     pub(crate) database_id: [u8; 16],
-    /// Length of the first segment after a start; each next one is twice as long.
+    /// Length of the first segment after a start; each next one is eight times as long.
     pub(crate) first_segment_bytes: u64,
-    /// Where the doubling ends. Only a record that needs more gets a longer segment, of its own.
+    /// Where the growth ends. Only a record that needs more gets a longer segment, of its own.
     pub(crate) max_segment_bytes: u64,
     /// Segments of the maximal length that are kept for reuse.
     pub(crate) spare_segments: usize,

@@ -1,7 +1,7 @@
 //! The life of segments: taken into use, made ahead of need, let go.
 
 use super::group_sync::Failed;
-use super::log::Log;
+use super::log::{Log, READY_AHEAD};
 use super::record::ALIGNMENT;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired};
@@ -9,6 +9,10 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
+
+/// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs syncs of
+/// a directory, so the start of a busy database should see few of them.
+const GROWTH: u64 = 8;
 
 impl Log {
     /// Goes on to the next segment, unless a record of `record_len` bytes fits by now.
@@ -48,33 +52,44 @@ impl Log {
         });
         tail.unsynced.push(old);
         self.current.store(next.id, Ordering::Release);
-        self.wants_next.store(false, Ordering::Relaxed);
+        self.wants_prepare.store(false, Ordering::Relaxed);
         tail.go_to(next);
         Ok(())
     }
 
     /// Length of the segment after one of `len` bytes.
     fn next_len(&self, len: u64, record_len: u64) -> u64 {
-        segment_len(len.saturating_mul(2).min(self.options.max_segment_bytes), record_len)
+        segment_len(len.saturating_mul(GROWTH).min(self.options.max_segment_bytes), record_len)
     }
 
-    /// Makes the next segment ready if the current one is filled by a quarter, so that going on to it is only a swap. For a
-    /// background thread; appends that need the next segment meanwhile wait for it.
+    /// Makes ready what appends will need soon, if they do: the next segment, so that going on to it is only a swap, and
+    /// memory for stores into the mapping. For a background thread; appends that need the next segment meanwhile wait
+    /// for it.
     pub(crate) fn prepare(&self) -> Result<()> {
         let making = self.stock.making();
-        let len = {
-            let tail = self.tail.lock();
+        self.wants_prepare.store(false, Ordering::Relaxed);
+        let (len, is_stored_into) = {
+            let mut tail = self.tail.lock();
             if tail.failed {
                 drop(tail);
                 return Err(self.failure());
             }
-            if tail.wants_next_at != u64::MAX {
-                return Ok(());
+            let is_stored_into = tail.is_stored_into;
+            if is_stored_into {
+                let (segment, end) = (Arc::clone(&tail.segment), tail.offset + READY_AHEAD);
+                drop(tail);
+                segment.make_ready(end);
+                tail = self.tail.lock();
             }
-            self.wants_next.store(false, Ordering::Relaxed);
-            self.next_len(tail.segment.body.len, 0)
+            let len = tail.segment.body.len;
+            let wants_next = !tail.next_asked && tail.offset >= tail.next_at();
+            tail.next_asked |= wants_next;
+            tail.plan();
+            (wants_next.then(|| self.next_len(len, 0)), is_stored_into)
         };
-        let made = self.stock.prepare(&making, len).map_err(|refusal| self.refused(refusal))?;
+        let Some(len) = len else { return Ok(()) };
+        let made = self.stock.prepare(&making, len, if is_stored_into { READY_AHEAD } else { 0 });
+        let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
         drop(making);
         if let Some(segment) = made {

@@ -138,7 +138,7 @@ pub(super) fn list(backend: &dyn StorageBackend) -> Result<Vec<u64>> {
 #[derive(Debug)]
 pub(super) struct SegmentFile {
     pub(super) file: Arc<dyn StorageFile>,
-    /// Over the whole file; there only if all of it was written.
+    /// Over the whole file, all of which is reserved.
     pub(super) mapping: Option<Box<dyn SharedMapping>>,
     pub(super) len: u64,
 }
@@ -150,9 +150,11 @@ pub(super) struct Segment {
     pub(super) body: Arc<SegmentFile>,
     /// Bytes known to be durable; not zero only when all segments before are durable as well.
     durable: AtomicU64,
+    /// Bytes of the mapping whose memory was made ready.
+    ready: AtomicU64,
 }
 
-/// Records up to this many bytes are put together on the stack and written at once.
+/// Records up to this many bytes are put together on the stack for a call that writes them.
 const SMALL_RECORD: usize = 512;
 /// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for the
 /// one system call.
@@ -160,7 +162,7 @@ const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
     pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {
-        Self { id, body, durable: AtomicU64::new(0) }
+        Self { id, body, durable: AtomicU64::new(0), ready: AtomicU64::new(0) }
     }
 
     pub(super) fn durable(&self) -> u64 {
@@ -170,6 +172,23 @@ impl Segment {
     /// Everything up to `offset`, and all segments before, are durable.
     pub(super) fn set_durable(&self, offset: u64) {
         self.durable.store(offset, Ordering::Release);
+    }
+
+    /// Bytes up to which memory need not be made ready any more.
+    pub(super) fn ready(&self) -> u64 {
+        if self.body.mapping.is_none() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
+    }
+
+    /// Makes memory ready for stores up to `end`. For one thread at a time.
+    pub(super) fn make_ready(&self, end: u64) {
+        let ready = self.ready();
+        let end = end.min(self.body.len);
+        if let Some(mapping) = &self.body.mapping
+            && ready < end
+        {
+            mapping.make_ready(ready, end - ready);
+            self.ready.store(end, Ordering::Relaxed);
+        }
     }
 
     /// Makes the file a segment of the log.
@@ -195,24 +214,19 @@ impl Segment {
     ) -> io::Result<()> {
         let len = record_len(payload.len() as u64);
         let mapping = self.body.mapping.as_ref().filter(|_| mapped && len <= MAPPED_RECORD);
-        if len <= SMALL_RECORD as u64 {
-            let mut record = [0; SMALL_RECORD];
-            let (head, rest) = record.split_at_mut(header.len());
-            head.copy_from_slice(header);
-            rest[..payload.len()].copy_from_slice(payload);
-            let record = &record[..len as usize];
-            match mapping {
-                Some(mapping) => mapping.store(offset, record),
-                None => self.body.file.write_at(record, offset)?,
+        match mapping {
+            Some(mapping) => {
+                mapping.store(offset, header);
+                mapping.store(offset + RECORD_HEADER_LEN, payload);
             }
-        } else {
-            match mapping {
-                Some(mapping) => {
-                    mapping.store(offset, header);
-                    mapping.store(offset + RECORD_HEADER_LEN, payload);
-                }
-                None => self.body.file.write_parts_at(&[header, payload], offset)?,
+            None if len <= SMALL_RECORD as u64 => {
+                let mut record = [0; SMALL_RECORD];
+                let (head, rest) = record.split_at_mut(header.len());
+                head.copy_from_slice(header);
+                rest[..payload.len()].copy_from_slice(payload);
+                self.body.file.write_at(&record[..len as usize], offset)?;
             }
+            None => self.body.file.write_parts_at(&[header, payload], offset)?,
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::segment::{HEADER_LEN, Segment, SegmentFile, path};
 use super::{DIRECTORY, LogOptions};
 use crate::error::{Error, ErrorKind};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Why no segment could be made or let go.
@@ -84,6 +85,8 @@ pub(super) struct Stock {
     max_segment_bytes: u64,
     max_spares: usize,
     use_mapping: bool,
+    /// Whether commits wait for syncs: then new segments are filled with zeros, so that a sync writes data and no metadata.
+    fills: AtomicBool,
     making: Mutex<()>,
     shelf: Mutex<Shelf>,
 }
@@ -101,8 +104,17 @@ impl Stock {
             max_segment_bytes: options.max_segment_bytes,
             max_spares: options.spare_segments,
             use_mapping: options.use_mapping,
+            fills: AtomicBool::new(false),
             making: Mutex::new(()),
             shelf: Mutex::new(Shelf { retired, prepared: None, spares: Vec::new(), newest_id, recycled: 0 }),
+        }
+    }
+
+    /// A commit waits for a sync: from now on new segments are filled with zeros.
+    #[inline]
+    pub(super) fn expect_syncs(&self) {
+        if !self.fills.load(Ordering::Relaxed) {
+            self.fills.store(true, Ordering::Relaxed);
         }
     }
 
@@ -116,21 +128,24 @@ impl Stock {
         self.shelf.lock()
     }
 
-    /// Makes a segment of `len` bytes ahead of need, unless there is one. Returns it if the file is new, so that the
-    /// caller can sync it: otherwise the first sync of a record in it has to write all of its zeros.
+    /// Makes a segment of `len` bytes ahead of need, unless there is one, and memory ready for its first `ready` bytes. Returns it if it was filled with zeros, so that
+    /// the caller can sync it: otherwise the first sync of a record in it has to write them all.
     pub(super) fn prepare(
         &self,
         _making: &MutexGuard<'_, ()>,
         len: u64,
+        ready: u64,
     ) -> Result<Option<Arc<Segment>>, Refusal> {
         if self.shelf().prepared.is_some() {
             return Ok(None);
         }
         let recycled = self.shelf().recycled;
+        let filled = self.fills.load(Ordering::Relaxed);
         let segment = self.make(len)?;
+        segment.make_ready(ready);
         let mut shelf = self.shelf();
         shelf.prepared = Some(Arc::clone(&segment));
-        Ok((shelf.recycled == recycled).then_some(segment))
+        Ok((filled && shelf.recycled == recycled).then_some(segment))
     }
 
     /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one of
@@ -186,16 +201,16 @@ impl Stock {
             .backend
             .open(&path(id), FileMode::Create)
             .map_err(refusal("creating a segment of the log", id))?;
-        // A segment beyond the largest regular size is made for one record that fills it: reserving its space is enough.
-        let written = len <= self.max_segment_bytes;
-        if let Err(error) = fill(&*file, len, written) {
+        // A segment beyond the largest regular size is made for one record that fills it.
+        let regular = len <= self.max_segment_bytes;
+        if let Err(error) = make_room(&*file, len, regular && self.fills.load(Ordering::Relaxed)) {
             drop(file);
             // It holds nothing under its id: if it cannot be removed now, it is when the log next starts.
             let _ = self.backend.remove(&path(id));
             return Err(refusal("making room for a segment of the log", id)(error));
         }
         // Without a mapping the log is slower but no less right, so a system that refuses one is not asked why.
-        let mapping = if self.use_mapping && written { file.map(len).ok().flatten() } else { None };
+        let mapping = if self.use_mapping && regular { file.map(len).ok().flatten() } else { None };
         Ok(SegmentFile { file, mapping, len })
     }
 
@@ -226,12 +241,12 @@ impl Stock {
     }
 }
 
-/// Reserves `len` bytes of a new file, and writes zeros into them if `written`.
-fn fill(file: &dyn StorageFile, len: u64, written: bool) -> io::Result<()> {
+/// Reserves `len` bytes of a new file, and writes zeros into them if they are to be `filled`.
+fn make_room(file: &dyn StorageFile, len: u64, filled: bool) -> io::Result<()> {
     const CHUNK: u64 = 1 << 20;
 
     file.allocate(0, len)?;
-    if written {
+    if filled {
         let zeros = vec![0; len.min(CHUNK) as usize];
         let mut offset = 0;
         while offset < len {

@@ -138,15 +138,16 @@ fn a_record_larger_than_any_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn segments_double_up_to_the_largest() {
-    let (backend, log) = fresh(MemoryStorage::new(), small());
-    for i in 0..100 {
+fn segments_grow_up_to_the_largest() {
+    let options = LogOptions { max_segment_bytes: 10 << 10, ..small() };
+    let (backend, log) = fresh(MemoryStorage::new(), options);
+    for i in 0..150 {
         log.append(&payload(i, 200), false).unwrap();
     }
-    let sizes: Vec<u64> = (1..=5)
+    let sizes: Vec<u64> = (1..=4)
         .map(|id| backend.open(&segment::path(id), crate::storage::FileMode::Read).unwrap().len().unwrap())
         .collect();
-    assert_eq!(sizes, [1 << 10, 2 << 10, 4 << 10, 4 << 10, 4 << 10]);
+    assert_eq!(sizes, [1 << 10, 8 << 10, 10 << 10, 10 << 10]);
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn a_torn_tail_is_cut_and_stays_cut() {
 fn a_cut_holds_although_the_orphans_are_still_there() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
-    for i in 0..20 {
+    for i in 0..50 {
         log.append(&payload(i, 100), false).unwrap();
     }
     drop(log);
