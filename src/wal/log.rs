@@ -89,6 +89,10 @@ impl Tail {
     }
 }
 
+/// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the data is what
+/// takes the time.
+const SHORT_FOR_SYNC: u64 = 16 << 10;
+
 /// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some milliseconds.
 pub(super) const READY_AHEAD: u64 = 2 << 20;
 
@@ -148,10 +152,10 @@ impl Log {
     /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
     /// assigned. Any other: the log has failed for good.
     pub(crate) fn append(&self, payload: &[u8], sync_soon: bool) -> Result<SequenceNumber> {
-        if sync_soon {
-            self.stock.expect_syncs();
-        }
         let payload_len = payload.len() as u64;
+        if sync_soon && payload_len <= SHORT_FOR_SYNC {
+            self.stock.expect_short_syncs();
+        }
         let payload_checksum = crc32(&[payload]);
         let (segment, offset, sequence) = self.reserve(record_len(payload_len))?;
         let mut pending = Pending { log: self, is_open: true };

@@ -85,7 +85,7 @@ pub(super) struct Stock {
     max_segment_bytes: u64,
     max_spares: usize,
     use_mapping: bool,
-    /// Whether commits wait for syncs: then new segments are filled with zeros, so that a sync writes data and no metadata.
+    /// Whether short commits wait for syncs: then new segments are filled with zeros, so that a sync writes data and no metadata.
     fills: AtomicBool,
     making: Mutex<()>,
     shelf: Mutex<Shelf>,
@@ -110,9 +110,9 @@ impl Stock {
         }
     }
 
-    /// A commit waits for a sync: from now on new segments are filled with zeros.
+    /// A short commit waits for a sync: from now on new segments are filled with zeros.
     #[inline]
-    pub(super) fn expect_syncs(&self) {
+    pub(super) fn expect_short_syncs(&self) {
         if !self.fills.load(Ordering::Relaxed) {
             self.fills.store(true, Ordering::Relaxed);
         }
