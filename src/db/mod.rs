@@ -17,7 +17,6 @@ mod verify;
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
-use std::thread::JoinHandle;
 
 pub use recovery::RecoveryReport;
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
@@ -28,7 +27,7 @@ use crate::error::Result;
 use crate::options::{DatabaseBuilder, Durability, Options};
 use crate::segment::DataFile;
 use crate::storage::StorageLock;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread::JoinHandle};
 use crate::txn::batch::WriteBatch;
 use crate::txn::commit::{Pipeline, Write};
 use crate::txn::snapshot::Snapshot;

@@ -1,14 +1,16 @@
-//! Mutex and condition variable without poisoning: parking_lot's, or loom's under the model checker.
+//! Locks and condition variable without poisoning: parking_lot's, or those of the checker that stepped in.
 
-#[cfg(not(loom))]
+#[cfg(not(shuttle))]
+pub(crate) use parking_lot::RwLock;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 /// Condition variable over [`Mutex`].
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(parking_lot::Condvar);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl Condvar {
     pub(crate) fn new() -> Self {
         Self(parking_lot::Condvar::new())
@@ -37,6 +39,9 @@ impl Condvar {
         self.0.notify_all();
     }
 }
+
+#[cfg(shuttle)]
+pub(crate) use super::scheduled::lock::{Condvar, Mutex, MutexGuard, RwLock};
 
 #[cfg(loom)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard};

@@ -31,14 +31,14 @@ pub(crate) struct Sequencer {
 
 impl Sequencer {
     /// Numbers that can be open at once.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const CAPACITY: usize = 4096;
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub(crate) const CAPACITY: usize = 2;
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     const SPINS: usize = 64;
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     const SPINS: usize = 0;
 
     /// Everything up to `watermark` is complete.
