@@ -24,5 +24,11 @@ pub(crate) use loom::sync::atomic;
 #[cfg(shuttle)]
 pub(crate) use scheduled::{Instant, atomic, thread};
 
-/// Neither checker models counts: loom's `Arc` has no `strong_count`, unsized coercion or `Weak`, shuttle's is this one.
+/// Neither checker looks at its count: loom's has no unsized coercion and no `Weak`, shuttle's is this one.
 pub(crate) use std::sync::Arc;
+
+/// An [`Arc`] whose count others ask for, so that loom has to see it.
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc as Counted;
+#[cfg(not(loom))]
+pub(crate) use std::sync::Arc as Counted;
