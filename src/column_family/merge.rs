@@ -35,7 +35,8 @@ impl Family {
         if self.is_dropped() {
             return Ok(false);
         }
-        if stop() {
+        // Not `stop`: a family that is dropped just now does not close the database.
+        if (context.should_stop)() {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         let started = Instant::now();

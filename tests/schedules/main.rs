@@ -108,7 +108,7 @@ fn transfer(db: &ColumnFamilyDatabase, families: &[ColumnFamily], writer: usize,
 
 #[test]
 fn money_moved_between_families_is_never_seen_on_its_way() {
-    explore(200, || {
+    explore(1000, || {
         let storage = MemoryStorage::new();
         let db = open(&storage);
         let families = families(&db, FAMILIES);
@@ -169,7 +169,7 @@ fn money_moved_between_families_is_never_seen_on_its_way() {
 
 #[test]
 fn what_is_acknowledged_is_read_at_once_by_everybody() {
-    explore(200, || {
+    explore(1000, || {
         let db = open(&MemoryStorage::new());
         let families = families(&db, 2);
         let acknowledged = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -221,7 +221,7 @@ fn families_come_and_go_beside_writers_readers_and_checkpoints() {
     const THREADS: u8 = 2;
     const ROUNDS: u8 = 2;
     const ENTRIES: u8 = 8;
-    explore(200, || {
+    explore(1000, || {
         let storage = MemoryStorage::new();
         let db = open(&storage);
         let steady = db.create_column_family("steady", FamilyOptions::default()).unwrap();
@@ -289,7 +289,7 @@ fn families_come_and_go_beside_writers_readers_and_checkpoints() {
 fn pages_are_read_while_they_are_replaced_evicted_and_read_again() {
     const KEYS: u64 = 48;
     static EVICTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    explore(100, || {
+    explore(1000, || {
         let storage = MemoryStorage::new();
         let db = shrunken().max_descriptors(2).storage(storage.clone()).open("memory").unwrap();
         let families = families(&db, 2);
@@ -341,7 +341,7 @@ fn pages_are_read_while_they_are_replaced_evicted_and_read_again() {
 
 #[test]
 fn closing_beside_writers_keeps_what_was_acknowledged() {
-    explore(200, || {
+    explore(1000, || {
         let storage = MemoryStorage::new();
         let db = open(&storage);
         let families = families(&db, 2);
@@ -402,7 +402,7 @@ fn closing_beside_writers_keeps_what_was_acknowledged() {
 #[test]
 fn a_process_killed_at_any_step_loses_nothing_acknowledged() {
     const WRITERS: usize = 3;
-    explore(200, || {
+    explore(1000, || {
         let storage = TestStorage::new();
         let db = shrunken().log_limit_bytes(64 << 10).storage(storage.clone()).open("memory").unwrap();
         let families = families(&db, 2);
