@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::Duration;
 
+use common::storage::{Strike, TestStorage};
 use common::{assert_clean, child, failure, shrunken};
 use peristyle::{
-    ColumnFamilyDatabase, DatabaseBuilder, Durability, ErrorKind, FamilyOptions, MemoryStorage, WriteBatch,
+    ColumnFamilyDatabase, DatabaseBuilder, Durability, ErrorKind, FamilyOptions, MemoryStorage,
+    StorageBackend, WriteBatch,
 };
 
 /// Bytes of a superblock slot, and where the two stand.
@@ -558,6 +561,46 @@ fn after_closing_every_handle_says_so_and_what_is_held_is_read_on() {
     other.close().unwrap();
     drop((snapshot, family));
     shrunken().storage(storage).open("memory").unwrap();
+}
+
+#[test]
+fn of_several_that_close_each_returns_when_the_files_are_given_back() {
+    for _ in 0..20 {
+        let storage = MemoryStorage::new();
+        let db = shrunken().storage(storage.clone()).open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        for n in 0..200u32 {
+            family.put(n.to_be_bytes(), [n as u8; 100]).unwrap();
+        }
+        let barrier = Barrier::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let db = db.clone();
+                let (barrier, storage) = (&barrier, &storage);
+                scope.spawn(move || {
+                    barrier.wait();
+                    db.close().unwrap();
+                    storage.lock("LOCK", true).expect("closed, and still locked");
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn closing_again_tells_what_kept_the_first_from_making_all_durable() {
+    let storage = TestStorage::new();
+    let db = shrunken().storage(storage.clone()).open("memory").unwrap();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    family.put("key", "value").unwrap();
+    let other = db.clone();
+    storage.fail(Strike::Sync, 0, true);
+    let first = failure(db.close(), ErrorKind::WriteFailed);
+    storage.heal();
+    assert_eq!(failure(other.close(), ErrorKind::WriteFailed).to_string(), first.to_string());
+    drop(family);
+    let db = shrunken().storage(storage).open("memory").unwrap();
+    assert_eq!(db.column_family("family").unwrap().get("key").unwrap().unwrap(), "value");
 }
 
 #[test]

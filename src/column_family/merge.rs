@@ -1,7 +1,5 @@
 //! The merge: a family's frozen memtables become part of its tree.
 
-use std::time::Instant;
-
 use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
@@ -10,9 +8,9 @@ use crate::column_family::hidden::join;
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
-use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, Instant};
 
 /// A key above every key that a family can hold: the end of a range deletion that has no end.
 pub(crate) static ABOVE_EVERY_KEY: [u8; key::MAX_KEY_LEN + 1] = [0xff; key::MAX_KEY_LEN + 1];
@@ -37,7 +35,8 @@ impl Family {
         if self.is_dropped() {
             return Ok(false);
         }
-        if stop() {
+        // Not `stop`: a family that is dropped just now does not close the database.
+        if (context.should_stop)() {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         let started = Instant::now();

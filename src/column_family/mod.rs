@@ -17,6 +17,8 @@ pub(crate) mod options;
 pub(crate) mod read;
 pub(crate) mod stall;
 pub(crate) mod trees;
+#[cfg(all(test, loom))]
+mod trees_model;
 pub(crate) mod value;
 pub(crate) mod view;
 pub(crate) mod work;

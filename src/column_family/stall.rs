@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::column_family::family::MAX_FROZEN;
 use crate::error::Error;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// The longest that one commit is slowed before it is let on.
 const MAX_DELAY: Duration = Duration::from_millis(10);
@@ -118,7 +118,7 @@ impl Stall {
         {
             let pause = Duration::from_nanos(owed).min(MAX_DELAY);
             self.delayed_nanoseconds.fetch_add(pause.as_nanos() as u64, Ordering::Relaxed);
-            std::thread::sleep(pause);
+            thread::sleep(pause);
         }
     }
 

@@ -1,14 +1,14 @@
 //! The background threads: some that merge and make checkpoints, and one that keeps the clock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::column_family::family::Family;
 use crate::column_family::work::Job;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Instant, thread};
 use crate::wal::Log;
 
 /// How often the clock looks at the log.
@@ -24,7 +24,7 @@ impl Shared {
     pub(super) fn spawn_threads(self: &Arc<Self>) -> Result<()> {
         let spawn = |name: String, run: fn(&Arc<Self>)| {
             let shared = Arc::clone(self);
-            let thread = std::thread::Builder::new()
+            let thread = thread::Builder::new()
                 .name(name)
                 .spawn(move || {
                     // A broken invariant ends all writing; it must not leave writers waiting.
@@ -69,7 +69,7 @@ impl Shared {
                 if let Err(error) = self.make_space() {
                     tracing::warn!(%error, "a checkpoint was put off");
                 }
-                std::thread::sleep(SPACE_PATIENCE);
+                thread::sleep(SPACE_PATIENCE);
                 self.pipeline.work.request_merge(family);
             }
             Err(error) if error.kind() == ErrorKind::Closed => {}

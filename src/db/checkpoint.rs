@@ -12,16 +12,14 @@
 //! A crash before (3) leaves the old checkpoint with all its pages: they were neither written nor handed out. The log segment of a
 //! family is read before its view, because a freeze changes the view first: so a memtable is seen in one of the two.
 
-use std::time::Instant;
-
 use crate::column_family::catalog::{Catalog, FamilyRecord};
 use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{CatalogExtent, Superblock};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Instant};
 
 /// Free bytes below which the file keeps them.
 const MUCH_FREE: u64 = 8 << 20;

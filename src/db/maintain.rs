@@ -169,9 +169,14 @@ impl Shared {
         Ok(())
     }
 
+    /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.
     pub(super) fn close(&self) -> Result<()> {
+        let mut closing = self.closing.lock();
+        if let Some(outcome) = &*closing {
+            return outcome.clone();
+        }
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+            return Err(Error::new(ErrorKind::WriteFailed, "a thread panicked while it closed the database"));
         }
         let outcome = if self.options.read_only {
             Ok(())
@@ -181,7 +186,7 @@ impl Shared {
         let synced = self.sync_log();
         let outcome = outcome.and(synced);
         self.stop();
-        outcome
+        closing.insert(outcome).clone()
     }
 
     /// The last handle went without `close`: what is in the log stays there, what is not is made durable.

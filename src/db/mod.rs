@@ -17,7 +17,6 @@ mod verify;
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
-use std::thread::JoinHandle;
 
 pub use recovery::RecoveryReport;
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
@@ -28,7 +27,7 @@ use crate::error::Result;
 use crate::options::{DatabaseBuilder, Durability, Options};
 use crate::segment::DataFile;
 use crate::storage::StorageLock;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread::JoinHandle};
 use crate::txn::batch::WriteBatch;
 use crate::txn::commit::{Pipeline, Write};
 use crate::txn::snapshot::Snapshot;
@@ -40,7 +39,8 @@ struct Registry {
     next_family: u32,
 }
 
-/// All that an open database consists of. Locks are taken in the order `changes`, `checkpoint`, `registry`, then a family's.
+/// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`, `registry`, then a
+/// family's.
 struct Shared {
     pipeline: Arc<Pipeline>,
     options: Options,
@@ -53,6 +53,8 @@ struct Shared {
     activity: Mutex<budget::Activity>,
     recovery: RecoveryReport,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held while the database is closed; how that came out.
+    closing: Mutex<Option<Result<()>>>,
     lock: Mutex<Option<Box<dyn StorageLock>>>,
 }
 
@@ -163,6 +165,7 @@ impl ColumnFamilyDatabase {
     /// Closes the database: merges what is left, makes it durable, and lets go of the files. Other handles then get
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on until the database is opened
     /// again. From then on they may fail, because what they read may be overwritten; they never give what is not theirs.
+    /// Closing through another handle, at the same time or later, waits for the first to end and gives what it gave.
     ///
     /// # Errors
     ///

@@ -326,6 +326,7 @@ fn open_existing(
         activity: Mutex::default(),
         recovery,
         threads: Mutex::default(),
+        closing: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     };
     shared.rebalance();

@@ -14,7 +14,7 @@ use crate::sync::epoch;
 struct Model {
     table: FrameTable,
     store: Arc<FrameStore>,
-    contents: [UnsafeCell<u32>; 2],
+    contents: [UnsafeCell<u32>; 3],
 }
 
 // SAFETY: the model checker watches over the access to `contents`.
@@ -26,7 +26,7 @@ impl Model {
         let model = Arc::new(Self {
             table: FrameTable::new(),
             store: FrameStore::new(4096, 2),
-            contents: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            contents: std::array::from_fn(|_| UnsafeCell::new(0)),
         });
         let owned = model.store.take(1).unwrap();
         model.fill(owned, 0);
@@ -34,12 +34,35 @@ impl Model {
     }
 
     fn fill(&self, owned: OwnedFrame, page: u32) {
+        self.enter(owned, page, false);
+    }
+
+    /// Makes `owned` what holds `page`. Gives the frame that does; the caller may look at it for as long as he holds a guard.
+    fn enter(&self, owned: OwnedFrame, page: u32, dirty: bool) -> Frame {
+        let frame = owned.frame();
         // SAFETY: the frame is owned.
-        self.contents[owned.frame().0 as usize].with_mut(|at| unsafe { *at = page });
+        self.contents[frame.0 as usize].with_mut(|at| unsafe { *at = page });
         owned.set_page(PageId(page));
-        if self.table.insert(PageId(page), owned.frame(), false) == Inserted::Done {
-            owned.into_mapped();
+        match self.table.insert(PageId(page), frame, dirty) {
+            Inserted::Done => {
+                owned.into_mapped();
+                frame
+            }
+            Inserted::Occupied(other) => other,
+            Inserted::Refused => panic!("there is no memory for an entry"),
         }
+    }
+
+    /// Reads `page`, from memory or else from the file.
+    fn read(&self, page: u32) {
+        let guard = epoch::pin();
+        if let Some(frame) = self.table.lookup(PageId(page), &guard) {
+            self.assert_holds(frame, page);
+        } else if let Some(owned) = self.store.take(2) {
+            let frame = self.enter(owned, page, false);
+            self.assert_holds(frame, page);
+        }
+        drop(guard);
     }
 
     fn assert_holds(&self, frame: Frame, page: u32) {
@@ -111,5 +134,67 @@ fn loom_two_threads_that_take_the_same_page_out_retire_its_frame_once() {
         drop(epoch::pin());
         let busy = model.table.clean();
         assert_eq!(model.store.busy(), busy);
+    });
+}
+
+#[test]
+fn loom_two_readers_that_load_one_page_find_it_while_it_is_evicted() {
+    loom::model(|| {
+        let model = Model::new();
+        let threads: Vec<_> = (0..2)
+            .map(|reader| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || {
+                    if reader == 0 {
+                        model.read(1);
+                    } else {
+                        let guard = epoch::pin();
+                        let evicted = Clock::default().sweep(&model.table, &model.store, 2);
+                        model.store.retire(evicted, &guard);
+                    }
+                })
+            })
+            .collect();
+        model.read(1);
+        model.read(0);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(epoch::pin());
+        assert_eq!(model.store.busy(), model.table.clean(), "a frame was lost, or is mapped twice");
+    });
+}
+
+#[test]
+fn loom_a_page_that_was_written_out_is_evicted_or_taken_out_once() {
+    loom::model(|| {
+        let model = Model::new();
+        let owned = model.store.take(2).unwrap();
+        let frame = model.enter(owned, 1, true);
+        let (writer, other) = (Arc::clone(&model), Arc::clone(&model));
+        let writing = thread::spawn(move || {
+            let guard = epoch::pin();
+            if writer.table.lookup_dirty(PageId(1), &guard).is_some() {
+                writer.assert_holds(frame, 1);
+                writer.table.mark_clean(PageId(1), frame);
+            }
+        });
+        let evicting = thread::spawn(move || {
+            let guard = epoch::pin();
+            let evicted = Clock::default().sweep(&other.table, &other.store, 2);
+            other.store.retire(evicted, &guard);
+        });
+        // The page is given up: nothing reaches it any more.
+        let guard = epoch::pin();
+        if let Some(frame) = model.table.remove(PageId(1)) {
+            model.assert_holds(frame, 1);
+            model.store.retire(vec![frame], &guard);
+        }
+        drop(guard);
+        writing.join().unwrap();
+        evicting.join().unwrap();
+        drop(epoch::pin());
+        assert_eq!(model.table.dirty(), 0);
+        assert_eq!(model.store.busy(), model.table.clean(), "a frame was lost, or is mapped twice");
     });
 }

@@ -6,10 +6,8 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
-
 use super::{FileMode, StorageBackend, StorageFile, StorageLock};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, RwLock};
 
 /// Unit in which a file takes up space.
 const CHUNK: usize = 4096;

@@ -13,6 +13,8 @@ mod file;
 mod mapping;
 mod memory;
 mod pool;
+#[cfg(all(test, loom))]
+mod pool_model;
 
 #[cfg(all(test, not(loom)))]
 mod behaviour_tests;

@@ -6,7 +6,7 @@
 //! Invariants:
 //! 1. At no instant are more than `cap` descriptors open, the permanent one included. `open` counts those that are open or
 //!    about to be; a descriptor is closed before the count goes down or its place is taken.
-//! 2. A descriptor is closed only when no handle to it is left. Handles are counted by the `Arc` of their descriptor:
+//! 2. A descriptor is closed only when no handle to it is left. Handles are counted by the [`Counted`] of their descriptor:
 //!    one that is out of the table can gain no more of them.
 //! 3. Nobody waits for ever if every thread holds at most one handle: a miss that finds no room takes a descriptor
 //!    out of the table for itself, an idle one if there is one, and waits only for the I/O that is under way on it.
@@ -24,7 +24,7 @@ use super::{FileMode, StorageBackend, StorageFile};
 use crate::codec::ids::FamilyId;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::sync::{Arc, Condvar, Counted, Mutex, MutexGuard};
 
 /// Descriptors onto one file, one for each of the families that used it last.
 pub(crate) struct FileHandlePool {
@@ -51,7 +51,7 @@ struct Table {
 enum Entry {
     /// A thread is opening it, and the others that want it wait.
     Opening,
-    Open(Arc<Descriptor>),
+    Open(Counted<Descriptor>),
 }
 
 /// A box of its own around what the backend gave, because the backend may keep references to that.
@@ -116,7 +116,7 @@ impl FileHandlePool {
         loop {
             match table.entries.get(&family) {
                 Some(Entry::Open(descriptor)) => {
-                    let descriptor = Arc::clone(descriptor);
+                    let descriptor = Counted::clone(descriptor);
                     table.hits += 1;
                     return Ok(FileHandle { pool: self, descriptor: Some(descriptor) });
                 }
@@ -145,7 +145,7 @@ impl FileHandlePool {
         &'pool self,
         family: FamilyId,
         mut table: MutexGuard<'pool, Table>,
-        victim: Option<Arc<Descriptor>>,
+        victim: Option<Counted<Descriptor>>,
     ) -> Result<FileHandle<'pool>> {
         table.misses += 1;
         table.entries.put(family, Entry::Opening);
@@ -159,8 +159,8 @@ impl FileHandlePool {
         let mut table = self.table.lock();
         let outcome = match opened {
             Ok(file) => {
-                let descriptor = Arc::new(Descriptor(file));
-                table.entries.put(family, Entry::Open(Arc::clone(&descriptor)));
+                let descriptor = Counted::new(Descriptor(file));
+                table.entries.put(family, Entry::Open(Counted::clone(&descriptor)));
                 Ok(FileHandle { pool: self, descriptor: Some(descriptor) })
             }
             Err(error) => {
@@ -255,7 +255,7 @@ impl fmt::Debug for FileHandlePool {
 
 impl Table {
     /// Takes out the descriptor that was used the longest ago, among the idle ones if there are any.
-    fn evict(&mut self) -> Option<Arc<Descriptor>> {
+    fn evict(&mut self) -> Option<Counted<Descriptor>> {
         let mut open = self.entries.iter().rev().filter_map(|(&family, entry)| match entry {
             Entry::Open(descriptor) => Some((family, is_idle(descriptor))),
             Entry::Opening => None,
@@ -278,15 +278,15 @@ impl Entry {
 }
 
 /// Whether no handle is left. Asked under the table's lock, or of a descriptor that left the table: then it stays so.
-fn is_idle(descriptor: &Arc<Descriptor>) -> bool {
-    Arc::strong_count(descriptor) == 1
+fn is_idle(descriptor: &Counted<Descriptor>) -> bool {
+    Counted::strong_count(descriptor) == 1
 }
 
 /// A family's descriptor, open for as long as this lives.
 pub(crate) struct FileHandle<'pool> {
     pool: &'pool FileHandlePool,
     /// Gone only while this is dropped.
-    descriptor: Option<Arc<Descriptor>>,
+    descriptor: Option<Counted<Descriptor>>,
 }
 
 impl<'pool> Deref for FileHandle<'pool> {

@@ -4,25 +4,25 @@
 //! Source: K. Fraser, "Practical lock-freedom", 2004, chapter 5.
 
 /// While a guard lives, nothing that was reachable when it was made is given back.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use crossbeam_epoch::Guard;
 
 /// Enters an epoch. Costs a thread-local look-up and a fence; touches nothing that threads share.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub(crate) fn pin() -> Guard {
     crossbeam_epoch::pin()
 }
 
 /// Runs `reclaim` after every guard that lives now is gone.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
     guard.defer(reclaim);
     guard.flush();
 }
 
 /// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) fn collect() {
     for _ in 0..4 {
         pin().flush();
@@ -31,6 +31,9 @@ pub(crate) fn collect() {
 
 #[cfg(loom)]
 pub(crate) fn collect() {}
+
+#[cfg(shuttle)]
+pub(crate) use super::scheduled::epoch::{Guard, collect, defer, pin};
 
 #[cfg(loom)]
 pub(crate) use model::{Guard, defer, pin};

@@ -1,14 +1,16 @@
-//! Mutex and condition variable without poisoning: parking_lot's, or loom's under the model checker.
+//! Locks and condition variable without poisoning: parking_lot's, or those of the checker that stepped in.
 
-#[cfg(not(loom))]
+#[cfg(not(shuttle))]
+pub(crate) use parking_lot::RwLock;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 /// Condition variable over [`Mutex`].
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(parking_lot::Condvar);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl Condvar {
     pub(crate) fn new() -> Self {
         Self(parking_lot::Condvar::new())
@@ -42,7 +44,7 @@ impl Condvar {
 /// he gives his time away, which costs more than the wait.
 #[inline]
 pub(crate) fn lock_spinning<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    const TURNS: usize = if cfg!(loom) { 0 } else { 30 };
+    const TURNS: usize = if cfg!(any(loom, shuttle)) { 0 } else { 30 };
     for _ in 0..TURNS {
         if let Some(guard) = mutex.try_lock() {
             return guard;
@@ -53,6 +55,9 @@ pub(crate) fn lock_spinning<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
     mutex.lock()
 }
+
+#[cfg(shuttle)]
+pub(crate) use super::scheduled::lock::{Condvar, Mutex, MutexGuard, RwLock};
 
 #[cfg(loom)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard};

@@ -1,20 +1,34 @@
-//! Everything that synchronises: locks, atomics, epochs. The seam at which loom steps in.
+//! Everything that synchronises, waits or starts threads: locks, atomics, epochs, threads, the clock. The seam at which the
+//! checkers of interleavings step in.
 //!
 //! Compiled with `--cfg loom`, the same names come from the model checker, and the protocols built on them
-//! ([`sequencer`], the frame table, the view cell) are explored in every interleaving.
+//! ([`sequencer`], the frame table, the view cell) are explored in every interleaving. Compiled with `--cfg shuttle`, they come
+//! from a scheduler that runs a whole database in one chosen interleaving after the other; `tests/schedules.rs` does.
 
 pub(crate) mod arc_cell;
 pub(crate) mod epoch;
 pub(crate) mod lock;
+#[cfg(shuttle)]
+mod scheduled;
 pub(crate) mod sequencer;
 
-pub(crate) use lock::{Condvar, Mutex, MutexGuard, lock_spinning};
+pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock, lock_spinning};
 
-#[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, atomic};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::sync::atomic;
+#[cfg(not(shuttle))]
+pub(crate) use std::{thread, time::Instant};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
-/// loom's `Arc` has no `strong_count`, unsized coercion or `Weak`; counts themselves are not modelled.
-#[cfg(loom)]
+#[cfg(shuttle)]
+pub(crate) use scheduled::{Instant, atomic, thread};
+
+/// Neither checker looks at its count: loom's has no unsized coercion and no `Weak`, shuttle's is this one.
 pub(crate) use std::sync::Arc;
+
+/// An [`Arc`] whose count others ask for, so that loom has to see it.
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc as Counted;
+#[cfg(not(loom))]
+pub(crate) use std::sync::Arc as Counted;

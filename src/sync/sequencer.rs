@@ -31,21 +31,21 @@ pub(crate) struct Sequencer {
 
 impl Sequencer {
     /// Numbers that can be open at once.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const CAPACITY: usize = 4096;
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub(crate) const CAPACITY: usize = 2;
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     const SPINS: usize = 64;
+    #[cfg(any(loom, shuttle))]
+    const SPINS: usize = 0;
     /// Whom the scheduler keeps from completing a number gets its turn sooner when those who wait give way, and nobody has
     /// to be woken.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     const YIELDS: usize = 32;
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     const YIELDS: usize = 0;
-    #[cfg(loom)]
-    const SPINS: usize = 0;
 
     /// Everything up to `watermark` is complete.
     pub(crate) fn new(watermark: u64) -> Self {
@@ -126,7 +126,7 @@ impl Sequencer {
             if turn < Self::SPINS {
                 std::hint::spin_loop();
             } else {
-                std::thread::yield_now();
+                super::thread::yield_now();
             }
         }
         self.waiters.fetch_add(1, Ordering::Relaxed);

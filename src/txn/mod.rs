@@ -12,6 +12,8 @@
 
 pub(crate) mod batch;
 pub(crate) mod commit;
+#[cfg(all(test, loom))]
+mod commit_model;
 pub(crate) mod handle;
 pub(crate) mod iter;
 pub(crate) mod latch;

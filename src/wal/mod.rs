@@ -20,6 +20,8 @@
 
 mod group_sync;
 mod log;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod options;
 mod reader;
 mod record;
@@ -37,7 +39,9 @@ pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
 use options::LogStats;
 #[cfg(test)]
-use replay::{LogEnd, ReplayReport};
+use replay::LogEnd;
+#[cfg(all(test, not(loom)))]
+use replay::ReplayReport;
 pub(crate) use replay::{make_durable, replay};
 
 /// The directory that holds the segments.

@@ -1,10 +1,14 @@
 //! A disk in memory that a test can copy at one instant, and make fail.
 
 use std::io;
+use std::sync::Arc;
+#[cfg(not(shuttle))]
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use peristyle::{FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
+#[cfg(shuttle)]
+use shuttle::sync::RwLock;
 
 /// The error number of a failed disk.
 const EIO: i32 = 5;
