@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::digest::{self, Sums};
 
 /// A change to the entries of a family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Change {
     /// Key and value.
     Put(Vec<u8>, Vec<u8>),
@@ -15,6 +16,16 @@ pub enum Change {
     Delete(Vec<u8>),
     /// From a key to another, excluded.
     DeleteRange(Vec<u8>, Vec<u8>),
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(key, value) => write!(f, "Put({key:?}, {} bytes)", value.len()),
+            Self::Delete(key) => write!(f, "Delete({key:?})"),
+            Self::DeleteRange(start, end) => write!(f, "DeleteRange({start:?}, {end:?})"),
+        }
+    }
 }
 
 /// One atomic step of a writer.

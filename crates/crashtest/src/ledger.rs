@@ -75,7 +75,8 @@ impl Ledger {
 
     /// Checks what was recovered after a crash behind `moment` operations.
     pub fn check(&self, recovered: &Recovered, moment: usize, crash: Crash) -> Checked<()> {
-        let mut present = vec![0; self.histories.len()];
+        // Where neighbouring prefixes do not differ, which one is there is not known.
+        let mut present = vec![(0, 0); self.histories.len()];
         let (mut fewest, mut most, mut all, mut unlogged_begun) = (0, 0, 0, 0);
         for (writer, [logged, unlogged]) in self.histories.iter().enumerate() {
             let floor = self.floor(writer, moment, crash);
@@ -88,7 +89,7 @@ impl Ledger {
                 };
                 all += history.commits(begun);
                 if std::ptr::eq(history, logged) {
-                    present[writer] = last;
+                    present[writer] = (first, last);
                     fewest += history.commits(first);
                     most += history.commits(last);
                 } else {
@@ -110,13 +111,13 @@ impl Ledger {
     }
 
     /// What was acknowledged before something that is there began must be there as well.
-    fn check_order(&self, present: &[usize]) -> Checked<()> {
+    fn check_order(&self, present: &[(usize, usize)]) -> Checked<()> {
         let began = |writer: usize| {
-            let last = present[writer].checked_sub(1)?;
+            let last = present[writer].0.checked_sub(1)?;
             Some(self.histories[writer][0].events()[last].began_tick)
         };
         let newest = (0..present.len()).filter_map(began).max().unwrap_or(0);
-        for (writer, count) in present.iter().enumerate() {
+        for (writer, (_, count)) in present.iter().enumerate() {
             let missing = self.histories[writer][0].events().get(*count);
             if let Some(event) = missing
                 && event.acknowledged_tick.is_some_and(|tick| tick < newest)
