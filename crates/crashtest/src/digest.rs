@@ -26,7 +26,7 @@ pub fn writer_of(key: &[u8]) -> usize {
 }
 
 /// What was read of a database: of every family, the sum of each writer's entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Sums {
     /// By name.
     pub families: BTreeMap<String, [u128; WRITERS]>,

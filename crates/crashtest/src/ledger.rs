@@ -35,7 +35,7 @@ pub struct Ledger {
 }
 
 /// What was read of a recovered database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Recovered {
     /// What it holds.
     pub sums: Sums,

@@ -103,6 +103,11 @@ impl Run {
         self.db.read().clone().expect("the database is open")
     }
 
+    /// Whether the database is open: it may have failed to open again.
+    pub fn is_open(&self) -> bool {
+        self.db.read().is_some()
+    }
+
     /// The disk.
     pub fn disk(&self) -> &SimulatedDisk {
         &self.disk

@@ -78,15 +78,18 @@ impl Writer {
     ///
     /// # Errors
     /// A broken promise.
-    pub fn found(&mut self, run: &Run, names: &[&str]) -> Checked<()> {
+    pub fn found(&mut self, run: &Run, names: &[&str]) -> Checked<Outcome> {
+        self.find(names);
         for name in names {
             let action = Action::Create((*name).to_owned());
-            self.act(run, action, Keeps::Itself, |db| {
+            let outcome = self.act(run, action, Keeps::Itself, |db| {
                 db.create_column_family(name, FamilyOptions::default()).map(drop)
             })?;
+            if !matches!(outcome, Outcome::Done) {
+                return Ok(outcome);
+            }
         }
-        self.find(names);
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     /// The families were created, by whomever.
@@ -359,9 +362,24 @@ impl Writer {
         }
     }
 
+    /// Events of a history that are not in doubt: at most the last one is, after a failure.
+    fn certain(history: &History) -> usize {
+        let in_doubt = history.events().last().is_some_and(|event| event.acknowledged.is_none());
+        history.events().len() - usize::from(in_doubt)
+    }
+
     /// The families that this writer may read undisturbed by others.
     fn readable(&self, db: &ColumnFamilyDatabase) -> peristyle::Result<Vec<(String, ColumnFamily)>> {
-        let own = self.state().names().filter(|name| digest::owner(name) == Some(self.number));
+        let logged = &self.histories[0];
+        let certain = Self::certain(logged);
+        let before;
+        let state = if certain == logged.events().len() {
+            logged.state()
+        } else {
+            before = logged.state_after(certain);
+            &before
+        };
+        let own = state.names().filter(|name| digest::owner(name) == Some(self.number));
         let names = FAMILIES.into_iter().chain(own);
         names.map(|name| Ok((name.to_owned(), db.column_family(name)?))).collect()
     }
@@ -369,8 +387,7 @@ impl Writer {
     /// Compares what was read of the present with what this writer did. Only while no write of it is in doubt.
     fn compare(&self, sums: &Sums) -> Checked<()> {
         for history in &self.histories {
-            let in_doubt = history.events().last().is_some_and(|event| event.acknowledged.is_none());
-            let expected = history.events().len() - usize::from(in_doubt);
+            let expected = Self::certain(history);
             if history.part_of(sums) != history.sum(expected) {
                 return Err(Violation::new(
                     Kind::Wrong,

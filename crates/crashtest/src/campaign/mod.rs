@@ -1,5 +1,7 @@
 //! The campaigns: each makes workloads, lets them crash in its way, and checks what is left.
 
+pub mod errors;
+pub mod exhaustive;
 pub mod random;
 pub mod shrink;
 

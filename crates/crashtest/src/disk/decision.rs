@@ -141,9 +141,15 @@ pub struct Single {
     pub metadata: Fate,
     /// What reads where nothing was written.
     pub unwritten: Unwritten,
+    /// The unit in which the disk writes.
+    pub grain: Grain,
 }
 
 impl Decisions for Single {
+    fn grain(&mut self) -> Grain {
+        self.grain
+    }
+
     fn fate(&mut self, index: usize, what: Unsynced) -> Fate {
         match what {
             _ if index == self.index => self.fate,

@@ -367,6 +367,17 @@ impl Timeline {
         content.write_beyond(&bytes, start);
     }
 
+    /// Whether the write that is operation `index` went to a file in `directory`, by the names that files had when they were made.
+    pub fn is_in_directory(&self, index: usize, directory: &str) -> bool {
+        let Some(Operation::Write { file, .. }) = self.operations.get(index) else { return false };
+        let made = self.operations.iter().filter_map(|operation| match operation {
+            Operation::Create(path, made) => Some((path, made)),
+            _ => None,
+        });
+        let mut names = self.entries.iter().chain(made);
+        names.any(|(path, named)| named == file && parent(path) == directory)
+    }
+
     /// What a process sees now, all of it from the memory of the system.
     pub fn cached(&self) -> Image {
         self.image(&mut Everything)
