@@ -9,6 +9,7 @@ pub type Target = (&'static str, fn(&[u8]), Vec<(String, Vec<u8>)>);
 pub fn all() -> Vec<Target> {
     vec![
         ("differential", crate::differential::run, differential()),
+        ("crash_recovery", crate::crash_recovery::run, crash_recovery()),
         ("corrupt_database", crate::corrupt_database::run, corrupt_database()),
         ("log_replay", crate::log_replay::run, log_replay()),
         ("node", crate::node::run, node()),
@@ -40,6 +41,24 @@ fn differential() -> Vec<(String, Vec<u8>)> {
             let out = out.u8(Kind::Checkpoint.byte()).u8(Kind::Reopen.byte()).u8(2).u8(Kind::Verify.byte());
             seeds.push((format!("{kind:?}_{automatic}").to_lowercase(), out.0));
         }
+    }
+    seeds
+}
+
+/// Commits, then each kind of step, then each kind of crash, a crash inside recovery, and commits again.
+fn crash_recovery() -> Vec<(String, Vec<u8>)> {
+    // One put with a short value into family 0 or 1, synced or not.
+    let commit = |out: Output, n: u8| out.u8(0).u8(0).u8(n % 2).u8(n).u8(0).u8(20).u8(n / 2 % 2);
+    let crash =
+        |out: Output, back: u8, kind: u8| out.u8(back).u8(kind).u8(24).bytes(&scatter(usize::from(back), 24));
+    let mut seeds = Vec::new();
+    for step in 0..40 {
+        let out = Output::default().u8(if step % 8 == 7 { 6 } else { step % 2 }).u8(8);
+        let out = (0..4).fold(out, commit).u8(step).bytes(&[2, 0, 9, 40, 0, 30, 1, 1]);
+        let out = crash((4..6).fold(out, commit), step % 12, step % 8);
+        let out = crash(out.u8(0), 3 + step % 5, 4);
+        let out = crash((6..9).fold(out.u8(3), commit), step % 3, 5);
+        seeds.push((format!("step_{step}"), out.0));
     }
     seeds
 }
