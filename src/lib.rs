@@ -45,6 +45,9 @@ mod codec;
 mod column_family;
 mod db;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memtable;
 mod options;
 mod page;

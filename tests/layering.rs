@@ -1,5 +1,5 @@
 //! Imports point down only: reads every path in `src/` that leaves its module and holds it against the layers of
-//! DESIGN.md. Code that is compiled for tests only is not looked at, nor is `lib.rs`, which ties the crate together.
+//! DESIGN.md. Code that is compiled for tests or fuzzing only is not looked at, nor is `lib.rs`, which ties the crate together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -189,10 +189,14 @@ mod rules {
             mod tests { use crate::db::Database; fn f() { crate::db::g() } }
             #[cfg(test)]
             use crate::db::Database;
+            #[cfg(all(fuzzing, not(test)))]
+            use crate::db::Database;
             #[cfg(not(test))]
             use crate::txn::Commit;
+            #[cfg(not(fuzzing))]
+            use crate::txn::Commit;
         "##;
-        assert_eq!(faults("wal/log.rs", text), ["13 crate::txn"]);
+        assert_eq!(faults("wal/log.rs", text), ["15 crate::txn", "17 crate::txn"]);
     }
 
     #[test]
@@ -220,7 +224,7 @@ mod source {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
-    /// A file, without comments and literals and without what is compiled for tests only.
+    /// A file, without comments and literals and without what is compiled for tests or fuzzing only.
     pub(super) struct Source {
         /// Relative to `src`.
         pub(super) path: PathBuf,
@@ -256,7 +260,7 @@ mod source {
             first.trim_end_matches(".rs")
         }
 
-        /// Files and directories in which the modules stand that are compiled for tests only.
+        /// Files and directories in which the modules stand that are compiled for tests or fuzzing only.
         pub(super) fn test_modules(&self) -> Vec<PathBuf> {
             let stem = self.path.file_stem().expect("a file's name");
             let home = if stem == "mod" || stem == "lib" {
@@ -365,7 +369,7 @@ mod source {
         text.starts_with(|c: char| c.is_alphabetic() || c == '_')
     }
 
-    /// Leaves out items under `#[cfg(test)]` and its like, and names the modules among them that have a file.
+    /// Leaves out items under `#[cfg(test)]`, `#[cfg(fuzzing)]` and their like, and names the modules among them that have a file.
     fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
         let (mut kept, mut modules) = (Vec::new(), Vec::new());
@@ -402,7 +406,7 @@ mod source {
         (kept, modules)
     }
 
-    /// Whether an attribute leaves its item out of everything but tests: `cfg(test)` and `cfg(all(.., test, ..))`.
+    /// Whether an attribute leaves its item out of everything but tests: `cfg(test)` and `cfg(all(.., test, ..))`. Or but fuzzing.
     fn needs_test(attribute: &[&str]) -> bool {
         if attribute.first() != Some(&"cfg") {
             return false;
@@ -412,7 +416,9 @@ mod source {
             match *token {
                 "(" => around.push(attribute[at - 1]),
                 ")" => drop(around.pop()),
-                "test" if !around.iter().any(|name| ["any", "not"].contains(name)) => return true,
+                "test" | "fuzzing" if !around.iter().any(|name| ["any", "not"].contains(name)) => {
+                    return true;
+                }
                 _ => {}
             }
         }

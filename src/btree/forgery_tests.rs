@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::forgery::{self, exercise};
 use super::merge::RangeDeletion;
 use super::node::Node;
 use super::records::CHILD_LEN;
@@ -12,7 +13,7 @@ use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};
 use crate::codec::ids::PageId;
 use crate::error::{ErrorKind, Result};
-use crate::page::{HEADER_LEN, PageKind, PagePointer};
+use crate::page::{HEADER_LEN, PagePointer};
 use crate::sync::{Arc, epoch};
 
 fn numbered(n: u64) -> Bytes {
@@ -29,85 +30,13 @@ fn sound() -> Harness {
     harness
 }
 
-/// A copy of the tree in which `forge` changed the node of `level` that the child numbers `turns` lead to.
 fn forged(harness: &Harness, level: u8, turns: &[usize], forge: impl FnOnce(&mut [u8])) -> Tree {
-    let (mut pointer, mut at) = (harness.tree.root.unwrap(), harness.tree.height - 1);
-    let mut path = Vec::new();
-    while at > level {
-        let page = harness.store.pin(pointer).unwrap();
-        let node = Node::open(&page, at).unwrap();
-        let turn = turns[path.len() % turns.len()] % node.count();
-        let record_at = node.children()[turn].as_ptr() as usize - page.as_ptr() as usize;
-        let child = node.child(turn).pointer;
-        path.push((page, at, record_at));
-        pointer = child;
-        at -= 1;
-    }
-    let page = harness.store.pin(pointer).unwrap();
-    let mut new = publish(harness, &page, level, forge);
-    for (page, level, record_at) in path.into_iter().rev() {
-        new = publish(harness, &page, level, |bytes| {
-            let record = &mut bytes[record_at..][..CHILD_LEN];
-            record[0..4].copy_from_slice(&new.page.0.to_le_bytes());
-            record[8..12].copy_from_slice(&new.checksum.to_le_bytes());
-        });
-    }
-    Tree { root: Some(new), ..harness.tree }
+    forgery::forged(harness, level, turns, &mut Vec::new(), forge)
 }
 
-fn publish(harness: &Harness, old: &[u8], level: u8, change: impl FnOnce(&mut [u8])) -> PagePointer {
-    let pages = old.len() / harness.store.page_size();
-    let mut page = harness.store.new_page(pages as u32).unwrap();
-    page.copy_from_slice(old);
-    change(&mut page);
-    let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
-    let len = Node::open(old, level).unwrap().declared_len() as u64;
-    harness.store.publish(page, kind, level, harness.tree.generation, len).unwrap()
-}
-
-/// Tries everything that can be done with a tree. Only that it returns is asked for.
-fn exercise(harness: &Harness, tree: &Tree) {
-    let store = &harness.store;
-    let keys: Vec<_> = (0..1600).step_by(40).map(numbered).chain([vec![], vec![255; 9]]).collect();
-    for key in &keys {
-        let _ = get(tree, store, key);
-        let _ = tree.count_range(store, Some(key), Some(&keys[7]));
-        let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
-        let walk = |cursor: &mut TreeCursor, way: fn(&mut TreeCursor) -> Result<bool>| -> Result<()> {
-            for _ in 0..20 {
-                if !way(cursor)? {
-                    break;
-                }
-                cursor.value()?;
-                cursor.key();
-            }
-            Ok(())
-        };
-        let _ = cursor.seek(key);
-        let _ = walk(&mut cursor, TreeCursor::next);
-        let _ = walk(&mut cursor, TreeCursor::prev);
-        let _ = cursor.seek_for_prev(key);
-        let _ = walk(&mut cursor, TreeCursor::prev);
-        let _ = walk(&mut cursor, TreeCursor::next);
-    }
-    let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
-    let _ = cursor.first();
-    let _ = cursor.last();
-    let report = tree.check(store, &super::CheckOptions { max_faults: 3 });
-    assert!(report.faults.len() <= 3);
-
-    let options = MergeOptions { fill: 100, generation: tree.generation + 1 };
-    let abandon = |outcome: Result<super::MergeOutcome>| match outcome {
-        Ok(outcome) => store.abandon(&outcome.written),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
-    };
-    abandon(repack(tree, store, &options, &|| false));
-    let ops: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), Some(vec![1; 500]))).collect();
-    let broken = Harness { store: Arc::clone(store), tree: *tree, ..Harness::new(4096) };
-    abandon(broken.try_merge(&[], &ops, &|| false));
-    abandon(broken.try_merge(&[(numbered(333), Some(numbered(1111)))], &ops, &|| false));
-    let deletion = RangeDeletion { start: b"", end: None };
-    abandon(merge(tree, store, &[deletion], std::iter::empty(), &options, &|| false));
+/// Keys within, below and above those of [`sound`].
+fn probes() -> Vec<Bytes> {
+    (0..1600).step_by(40).map(numbered).chain([vec![], vec![255; 9]]).collect()
 }
 
 #[derive(Debug, Clone)]
@@ -155,7 +84,7 @@ proptest! {
                     change.apply(bytes);
                 }
             });
-            exercise(&harness, &tree);
+            exercise(&harness, &tree, &probes());
         }
         harness.verify();
     }
@@ -222,13 +151,13 @@ fn a_tree_of_another_height_is_corrupt() {
     let harness = sound();
     for height in [0, 1, 2, 4, 41, 255] {
         let tree = Tree { height, ..harness.tree };
-        exercise(&harness, &tree);
+        exercise(&harness, &tree, &probes());
         let guard = epoch::pin();
         let error = tree.get(&harness.store, b"x", &guard).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corruption);
     }
     let nowhere = PagePointer { page: PageId(1 << 30), pages: 1 << 30, checksum: 0 };
-    exercise(&harness, &Tree { root: Some(nowhere), ..harness.tree });
+    exercise(&harness, &Tree { root: Some(nowhere), ..harness.tree }, &probes());
 }
 
 #[test]

@@ -32,12 +32,22 @@ mod split_key;
 mod tree;
 
 #[cfg(all(test, not(loom)))]
+mod forgery;
+#[cfg(all(test, not(loom)))]
 mod forgery_tests;
 #[cfg(all(test, not(loom)))]
 mod merge_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 #[cfg(all(test, not(loom)))]
+mod testing;
+
+#[cfg(all(fuzzing, not(test)))]
+mod forgery;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
+#[cfg(all(fuzzing, not(test)))]
+#[allow(dead_code, reason = "the tests use all of it")]
 mod testing;
 
 pub(crate) use builder::MergeOptions;

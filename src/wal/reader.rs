@@ -8,7 +8,7 @@ use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::Arc;
 
 /// What the window holds at least, unless the file ends before.
-const WINDOW_LEN: u64 = if cfg!(test) { 256 } else { 512 << 10 };
+const WINDOW_LEN: u64 = if cfg!(any(test, fuzzing)) { 256 } else { 512 << 10 };
 
 /// A segment's file, opened for reading.
 pub(super) struct SegmentReader {

@@ -98,13 +98,22 @@ impl SegmentHeader {
             )
             .in_file(path(id)));
         }
-        Ok(Some(Self {
+        let header = Self {
             id,
             database_id: *database_id,
             previous: word(PREVIOUS),
             previous_end: word(PREVIOUS_END),
             last_sequence: word(LAST_SEQUENCE),
-        }))
+        };
+        // A log that went on from a number beyond counting would be full of records that nobody reads.
+        if header.previous >= id || header.last_sequence >= BEYOND_COUNTING {
+            let message = format!(
+                "a segment of the log says that it follows segment {} and number {}",
+                header.previous, header.last_sequence
+            );
+            return Err(Error::corruption(message).in_file(path(id)));
+        }
+        Ok(Some(header))
     }
 }
 
@@ -261,6 +270,19 @@ mod tests {
         let error = SegmentHeader::decode(&HEADER.encode(), 12, &[8; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corruption);
         assert_eq!(error.location().file.as_deref(), Some("wal/000000000000000c.log"));
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_is_refused() {
+        let last = SegmentHeader { last_sequence: BEYOND_COUNTING, ..HEADER };
+        for header in
+            [last, SegmentHeader { previous: 12, ..HEADER }, SegmentHeader { previous: 13, ..HEADER }]
+        {
+            let error = SegmentHeader::decode(&header.encode(), 12, &[7; 16]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption, "{header:?}");
+        }
+        let last = SegmentHeader { last_sequence: BEYOND_COUNTING - 1, ..HEADER };
+        assert_eq!(SegmentHeader::decode(&last.encode(), 12, &[7; 16]).unwrap(), Some(last));
     }
 
     #[test]

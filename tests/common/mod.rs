@@ -11,6 +11,7 @@ pub(crate) mod child;
 pub(crate) mod operation;
 pub(crate) mod random;
 pub(crate) mod storage;
+#[cfg(not(fuzzing))]
 pub(crate) mod strategy;
 pub(crate) mod world;
 

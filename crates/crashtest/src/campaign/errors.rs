@@ -1,0 +1,396 @@
+//! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a failed sync. And disks
+//! that lie: bits that rot, writes that are lost or land elsewhere.
+//!
+//! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed and
+//! started again with the memory of the system as it is; what it shows must survive the loss of power that follows. And power is lost
+//! at once.
+
+use std::ops::Range;
+
+use parking_lot::Mutex;
+use peristyle::Durability::{Buffered, Sync};
+use peristyle::{Error, ErrorKind};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::disk::{
+    Everything, Fault, FaultKind, Honesty, Image, Nothing, Operation, RandomDecisions, SimulatedDisk,
+};
+use crate::ledger::{Crash, Ledger, Recovered};
+use crate::probe::{Probe, catch};
+use crate::recovery::{look, read_all, read_state};
+use crate::run::{Run, Setup};
+use crate::step::{Mixture, Step, Write};
+use crate::tally::{Finding, Tally};
+use crate::violation::{Checked, Kind, Violation};
+use crate::writer::{Outcome, Writer};
+
+/// A workload in which everything happens once.
+fn all_of_it() -> Vec<Step> {
+    let put = |family, key, len, durability| Step::Commit(vec![Write::Put(family, key, len)], durability);
+    vec![
+        put(0, 1, 100, Buffered),
+        put(1, 2, 2000, Sync),
+        Step::Unlogged(Write::Put(0, 3, 60)),
+        Step::Flush,
+        Step::Commit(vec![Write::Put(0, 4, 300), Write::Delete(1, 2), Write::Put(1, 5, 30)], Buffered),
+        Step::Snapshot,
+        Step::Merge,
+        Step::Create(2),
+        put(2, 1, 500, Buffered),
+        Step::Checkpoint,
+        put(0, 6, 9000, Buffered),
+        put(0, 7, 9000, Buffered),
+        Step::Commit(vec![Write::DeleteRange(0, 1, 5)], Sync),
+        Step::Read,
+        Step::Rename(2, 3),
+        Step::Compare,
+        Step::Compact,
+        put(1, 8, 5000, Sync),
+        Step::Drop(3),
+        Step::Close,
+        put(0, 9, 100, Sync),
+        Step::Read,
+    ]
+}
+
+/// What goes wrong with the disk in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Calls fail.
+    Fails(Fault),
+    /// A write is not carried out as it should be.
+    Lies(u64, Honesty),
+    /// A bit flips while the database is closed; the seed says which.
+    Rots(u64),
+}
+
+/// What one run of the campaign does.
+#[derive(Debug, Clone)]
+struct Case {
+    steps: Vec<Step>,
+    maps: bool,
+    from_nothing: bool,
+    trouble: Trouble,
+    seed: u64,
+}
+
+/// The campaign: workers take one case after the other.
+#[derive(Debug)]
+pub struct Errors {
+    base: Image,
+    seed: u64,
+    sweep: Mutex<Sweep>,
+}
+
+/// Goes through all calls of the workload in which everything happens.
+#[derive(Debug)]
+struct Sweep {
+    /// The fault to come: kind and whether it lasts, then the call.
+    kinds: std::vec::IntoIter<(FaultKind, bool, bool)>,
+    kind: Option<(FaultKind, bool, bool)>,
+    nth: u64,
+    /// Calls that were found to be there.
+    calls: u64,
+    lies: Range<u64>,
+    random: u64,
+}
+
+impl Errors {
+    /// The campaign that `seed` gives: the sweep, then random workloads without end.
+    pub fn new(base: &Image, seed: u64) -> Self {
+        let kinds = FaultKind::ALL.into_iter().flat_map(|kind| {
+            [(false, false), (true, false), (false, true), (true, true)]
+                .map(|(lasting, nothing)| (kind, lasting, nothing))
+        });
+        let mut kinds = kinds.collect::<Vec<_>>().into_iter();
+        let kind = kinds.next();
+        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..600, random: 0 };
+        Self { base: base.clone(), seed, sweep: Mutex::new(sweep) }
+    }
+
+    /// The next case; whether it belongs to the sweep.
+    fn next(&self) -> (Case, bool) {
+        let mut sweep = self.sweep.lock();
+        while let Some((kind, lasting, from_nothing)) = sweep.kind {
+            if sweep.nth < sweep.calls {
+                let fault = Fault { kind, nth: sweep.nth, lasting };
+                sweep.nth += 1;
+                let case = Case {
+                    steps: all_of_it(),
+                    maps: sweep.nth.is_multiple_of(2),
+                    from_nothing,
+                    trouble: Trouble::Fails(fault),
+                    seed: sweep.nth,
+                };
+                return (case, true);
+            }
+            sweep.kind = sweep.kinds.next();
+            sweep.nth = 0;
+            sweep.calls = u64::MAX;
+        }
+        if let Some(number) = sweep.lies.next() {
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ number);
+            let trouble = match number % 3 {
+                0 => Trouble::Lies(number / 3, Honesty::Lost),
+                1 => Trouble::Lies(number / 3, Honesty::Misdirected(random.random_range(0..400) * 512)),
+                _ => Trouble::Rots(number),
+            };
+            let case = Case { steps: all_of_it(), maps: true, from_nothing: false, trouble, seed: number };
+            return (case, true);
+        }
+        sweep.random += 1;
+        (Case::random(self.seed.wrapping_add(sweep.random)), false)
+    }
+
+    /// Carries out the next case. `false` once the sweep is through.
+    pub fn work(&self, tally: &Tally) -> bool {
+        let (case, swept) = self.next();
+        match case.run(&self.base, tally) {
+            Ok(true) => {}
+            Ok(false) => {
+                // No call was left to fail.
+                let mut sweep = self.sweep.lock();
+                if let (Trouble::Fails(fault), Some((kind, lasting, from_nothing))) =
+                    (case.trouble, sweep.kind)
+                    && swept
+                    && (kind, lasting, from_nothing) == (fault.kind, fault.lasting, case.from_nothing)
+                {
+                    sweep.calls = sweep.calls.min(fault.nth);
+                }
+            }
+            Err(violation) => {
+                tally.find(Finding {
+                    violation,
+                    arguments: format!("--campaign errors --seed {}", self.seed),
+                    steps: format!("{case:?}"),
+                });
+            }
+        }
+        swept
+    }
+}
+
+impl Case {
+    fn random(seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mixture = Mixture { keys: 12, unlogged: random.random(), reopens: true, maintains: true };
+        let steps = (0..random.random_range(3..50)).map(|_| mixture.step(&mut random)).collect();
+        let trouble = match random.random_range(0..10) {
+            0 => Trouble::Lies(random.random_range(0..60), Honesty::Lost),
+            1 => {
+                let place = Honesty::Misdirected(random.random_range(0..600) * 512);
+                Trouble::Lies(random.random_range(0..60), place)
+            }
+            2 => Trouble::Rots(random.random()),
+            _ => Trouble::Fails(Fault {
+                kind: FaultKind::ALL[random.random_range(0..FaultKind::ALL.len())],
+                nth: random.random_range(0..120),
+                lasting: random.random(),
+            }),
+        };
+        let (maps, from_nothing) = (random.random(), random.random_range(0..6) == 0);
+        Self { steps, maps, from_nothing, trouble, seed }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup { maps: self.maps, ..Setup::MANUAL }
+    }
+
+    /// Whether the trouble came up.
+    fn run(&self, base: &Image, tally: &Tally) -> Checked<bool> {
+        tally.add(&tally.workloads);
+        match self.trouble {
+            Trouble::Fails(fault) => self.fail(fault, base, tally),
+            Trouble::Lies(..) | Trouble::Rots(_) => self.lie(base, tally).map(|()| true),
+        }
+    }
+
+    /// A new disk, and what a writer finds on it.
+    fn disk(&self, base: &Image) -> SimulatedDisk {
+        if self.from_nothing { SimulatedDisk::new() } else { SimulatedDisk::from_image(base) }
+    }
+
+    /// Carries out the steps until one fails; then none may succeed. `None` if the database did not open.
+    fn perform(&self, disk: &SimulatedDisk, base: &Image) -> Checked<Option<Ledger>> {
+        let run = match Run::open(disk, self.setup()) {
+            Ok(run) => run,
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::OutOfSpace) => return Ok(None),
+            Err(error) => return Err(Violation::new(Kind::Wrong, format!("opening failed with: {error}"))),
+        };
+        let found = if self.from_nothing {
+            crate::history::State::default()
+        } else {
+            let quiet = SimulatedDisk::from_image(base).without_log();
+            read_state(&crate::recovery::reopen(&quiet, self.setup())?)?
+        };
+        let mut writer = Writer::new(0, &found).forgiving_reads();
+        let mut alive = true;
+        if self.from_nothing {
+            alive = matches!(writer.found(&run, &crate::run::FAMILIES)?, Outcome::Done);
+        }
+        for step in &self.steps {
+            if !alive {
+                break;
+            }
+            alive = !matches!(writer.perform(&run, step)?, Outcome::Failed(_)) && run.is_open();
+        }
+        if !alive && run.is_open() && writer.failure().is_some() {
+            let put = |durability| Step::Commit(vec![Write::Put(0, 11, 10)], durability);
+            for step in [put(Buffered), put(Sync), Step::Flush, Step::Sync, Step::Checkpoint, Step::Read] {
+                writer.perform(&run, &step)?;
+            }
+        }
+        if run.is_open() {
+            writer.finish(&run)?;
+        }
+        run.forsake();
+        Ok(Some(run.ledger(vec![writer])))
+    }
+
+    fn fail(&self, fault: Fault, base: &Image, tally: &Tally) -> Checked<bool> {
+        let disk = self.disk(base);
+        disk.fail(fault);
+        let ledger = catch(|| self.perform(&disk, base))?;
+        for _ in 0..disk.struck() {
+            tally.add(&tally.io_errors);
+        }
+        if disk.struck() == 0 {
+            return Ok(false);
+        }
+        let moment = disk.operations();
+        let probe = Probe { tally, setup: self.setup() };
+        let check = |recovered: &Recovered, crash| match &ledger {
+            Some(ledger) => ledger.check(recovered, moment, crash),
+            None => Ok(()),
+        };
+        let lied = disk.lied_at();
+        let power_loss = lied.map_or(Crash::PowerLoss, Crash::Deceived);
+        let reverts = matches!(fault.kind, FaultKind::Sync(crate::disk::SyncFailure::Reverted, _));
+        let kill = if reverts { power_loss } else { Crash::Kill };
+        // The process is started again, and power is lost later.
+        let restarted = disk.restart();
+        let outcome = catch(|| look(&crate::recovery::reopen(&restarted, self.setup())?));
+        tally.add(&tally.images);
+        if let Some(shown) = forgive_lies(outcome, lied).map_err(|v| v.within("started again"))? {
+            check(&shown, kill).map_err(|violation| violation.within("started again"))?;
+            let image = restarted.crash(restarted.operations(), &mut Nothing);
+            let after = forgive_lies(probe.recover(&image), lied)
+                .map_err(|violation| violation.within("power lost after it was started again"))?;
+            if let Some(after) = after
+                && lied.is_none()
+                && after != shown
+            {
+                let message = format!(
+                    "what was shown after a restart was not durable: number {} then, {} now",
+                    shown.last_sequence, after.last_sequence
+                );
+                return Err(Violation::new(Kind::Lost, message));
+            }
+        }
+        // Power is lost at once.
+        let images = [
+            disk.crash(moment, &mut Nothing),
+            disk.crash(moment, &mut Everything),
+            disk.crash(moment, &mut RandomDecisions::new(self.seed)),
+        ];
+        for image in images {
+            let recovered = forgive_lies(probe.recover(&image), lied).map_err(|v| v.within("power lost"))?;
+            if let Some(recovered) = recovered {
+                check(&recovered, power_loss).map_err(|violation| violation.within("power lost"))?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn lie(&self, base: &Image, tally: &Tally) -> Checked<()> {
+        let disk = self.disk(base);
+        if let Trouble::Lies(writes, honesty) = self.trouble {
+            disk.deceive(writes, honesty);
+        }
+        let Some(ledger) = catch(|| self.perform(&disk, base))? else { return Ok(()) };
+        let moment = disk.operations();
+        let mut image = disk.crash(moment, &mut Everything);
+        let mut in_log = false;
+        if let Trouble::Rots(seed) = self.trouble {
+            in_log = rot(&mut image, seed);
+        } else if let Some(operation) = disk.timeline().operations().iter().position(is_dishonest) {
+            in_log = disk.timeline().is_in_directory(operation, "wal");
+        } else {
+            return Ok(());
+        }
+        tally.add(&tally.images);
+        tally.add(&tally.io_errors);
+        let Some(recovered) = catch(|| read_damaged(&image, self.setup()))? else { return Ok(()) };
+        // What stands at the end of the log and is damaged cannot be told from what was never written.
+        let crash = if in_log { Crash::Deceived(0) } else { Crash::Kill };
+        ledger.check(&recovered, moment, crash).map_err(|violation| {
+            let kind = if violation.kind == Kind::Lost { Kind::Lost } else { Kind::Wrong };
+            Violation { kind, ..violation }.within("damage was not noticed")
+        })
+    }
+}
+
+fn is_dishonest(operation: &Operation) -> bool {
+    matches!(operation, Operation::Write { honesty, .. } if *honesty != Honesty::Honest)
+}
+
+/// Flips a bit of a file. Says whether it is one of the log's.
+fn rot(image: &mut Image, seed: u64) -> bool {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let paths: Vec<String> =
+        image.files().filter(|(_, content)| !content.is_empty()).map(|(path, _)| path.to_owned()).collect();
+    let path = &paths[random.random_range(0..paths.len())];
+    if let Some(content) = image.file_mut(path) {
+        let offset = random.random_range(0..content.len());
+        let mut byte = [0];
+        content.read(&mut byte, offset);
+        byte[0] ^= 1 << random.random_range(0..8);
+        content.write(&byte, offset);
+    }
+    path.starts_with("wal/")
+}
+
+/// Whether an error says where the damage is.
+fn is_located(error: &Error) -> bool {
+    error.location().file.is_some()
+}
+
+/// What of a damaged image can be read, or `None` if an error says that it cannot, and where.
+fn read_damaged(image: &Image, setup: Setup) -> Checked<Option<Recovered>> {
+    let disk = SimulatedDisk::from_image(image).without_log();
+    let refuse = |error: Error| {
+        let is_honest =
+            matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotADatabase | ErrorKind::NewerFormat);
+        if is_honest && is_located(&error) {
+            return Ok(None);
+        }
+        Err(Violation::new(Kind::Wrong, format!("damage gives an error that does not say where: {error}")))
+    };
+    let db = match setup.open(&disk) {
+        Ok(db) => db,
+        Err(error) => return refuse(error),
+    };
+    match db.verify() {
+        Ok(report) => {
+            if let Some(fault) = report.faults.iter().find(|fault| !is_located(fault)) {
+                return Err(Violation::new(Kind::Wrong, format!("a fault that does not say where: {fault}")));
+            }
+        }
+        Err(error) => return refuse(error),
+    }
+    let sums = match read_all(&db, |_, _, _| ()) {
+        Ok(sums) => sums?,
+        Err(error) => return refuse(error),
+    };
+    Ok(Some(Recovered { sums, last_sequence: db.recovery_report().last_sequence.0 }))
+}
+
+/// Where a sync succeeded that had not written everything, the database may say so instead of opening.
+fn forgive_lies(outcome: Checked<Recovered>, lied: Option<usize>) -> Checked<Option<Recovered>> {
+    match outcome {
+        Ok(recovered) => Ok(Some(recovered)),
+        Err(violation) if lied.is_some() && violation.kind == Kind::Lost => Ok(None),
+        Err(violation) => Err(violation),
+    }
+}

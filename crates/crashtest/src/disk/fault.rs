@@ -1,0 +1,117 @@
+//! Failures that a disk is told to have.
+
+use std::io;
+
+/// How a failed sync leaves the memory of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SyncFailure {
+    /// What was written counts as clean: it is read, but no later sync writes it.
+    MarkedClean,
+    /// What was written is read no more: what is on the disk is.
+    Reverted,
+    /// As `MarkedClean`, but this sync succeeds; the next one of the file fails.
+    ReportedLate,
+}
+
+/// What fails, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// Any call, with EIO; a sync as [`SyncFailure::MarkedClean`].
+    Io,
+    /// What takes up room, with ENOSPC.
+    NoSpace,
+    /// Any call, with EINTR.
+    Interrupted,
+    /// Writes: half of the bytes arrive.
+    ShortWrite,
+    /// Syncs of files and directories, in one of their ways. The seed picks writes that reached the disk nevertheless.
+    Sync(SyncFailure, Option<u64>),
+}
+
+impl FaultKind {
+    /// Each kind, syncs in each of their ways.
+    pub const ALL: [Self; 8] = [
+        Self::Io,
+        Self::NoSpace,
+        Self::Interrupted,
+        Self::ShortWrite,
+        Self::Sync(SyncFailure::MarkedClean, None),
+        Self::Sync(SyncFailure::MarkedClean, Some(1)),
+        Self::Sync(SyncFailure::Reverted, None),
+        Self::Sync(SyncFailure::ReportedLate, None),
+    ];
+}
+
+/// A failure to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What fails.
+    pub kind: FaultKind,
+    /// Which call of those that can fail so, from 0.
+    pub nth: u64,
+    /// Whether all later ones fail, too.
+    pub lasting: bool,
+}
+
+/// A call, by what can go wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Reads, lists, opens.
+    Read,
+    /// Writes into files.
+    Write,
+    /// Creates, renames, allocates, lengthens.
+    TakeRoom,
+    /// Removes, cuts, gives room back.
+    GiveBack,
+    /// Syncs of files and directories.
+    Sync,
+}
+
+/// The fault under way and what it did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults {
+    pub(super) fault: Option<Fault>,
+    /// Calls that could have failed in the fault's way.
+    pub(super) calls: u64,
+    /// Calls that did.
+    pub(super) struck: u64,
+}
+
+impl Faults {
+    /// Counts a call; the fault's kind if it fails.
+    pub(super) fn meet(&mut self, call: Call) -> Option<FaultKind> {
+        let fault = self.fault?;
+        let is_subject = match fault.kind {
+            FaultKind::Io | FaultKind::Interrupted => true,
+            FaultKind::NoSpace => matches!(call, Call::Write | Call::TakeRoom),
+            FaultKind::ShortWrite => call == Call::Write,
+            FaultKind::Sync(..) => call == Call::Sync,
+        };
+        if !is_subject {
+            return None;
+        }
+        let number = self.calls;
+        self.calls += 1;
+        if number == fault.nth || fault.lasting && number > fault.nth {
+            self.struck += 1;
+            return Some(fault.kind);
+        }
+        None
+    }
+}
+
+impl FaultKind {
+    /// What the caller is told.
+    pub(super) fn error(self) -> io::Error {
+        const EINTR: i32 = 4;
+        const EIO: i32 = 5;
+        const ENOSPC: i32 = 28;
+        match self {
+            Self::Io | Self::Sync(..) => io::Error::from_raw_os_error(EIO),
+            Self::NoSpace => io::Error::from_raw_os_error(ENOSPC),
+            Self::Interrupted => io::Error::from_raw_os_error(EINTR),
+            Self::ShortWrite => io::ErrorKind::WriteZero.into(),
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! The disk that an engine runs on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use peristyle::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
+
+use super::fault::{Call, Faults};
+use super::operation::{FileId, Honesty, Operation};
+use super::timeline::Base;
+use super::{Content, Decisions, Fault, FaultKind, Image, SyncFailure, Timeline};
+
+/// A disk in memory with a log. Clones share it.
+#[derive(Clone)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    base: Arc<Base>,
+    operations: Vec<Operation>,
+    /// Whether operations are logged.
+    logs: bool,
+    maps: bool,
+    files: Vec<Arc<Content>>,
+    entries: BTreeMap<String, FileId>,
+    directories: BTreeSet<String>,
+    /// Holders of each lock that is held; `None` stands for an exclusive one.
+    locks: BTreeMap<String, Option<usize>>,
+    faults: Faults,
+    /// Files whose next sync reports an earlier failure.
+    owing: BTreeSet<FileId>,
+    /// Length of the log when a sync succeeded that had not written everything.
+    lied_at: Option<usize>,
+    /// Writes until the one that is not carried out as it should be, and what becomes of it.
+    dishonest: Option<(u64, Honesty)>,
+}
+
+impl fmt::Debug for SimulatedDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("SimulatedDisk")
+            .field("files", &state.entries.len())
+            .field("operations", &state.operations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for SimulatedDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimulatedDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        let mut image = Image::default();
+        image.directories.insert(String::new());
+        Self::from_image(&image)
+    }
+
+    /// A disk that holds `image`, all of it durable, with an empty log.
+    pub fn from_image(image: &Image) -> Self {
+        let base = Base::from(image);
+        let state = State {
+            operations: Vec::new(),
+            logs: true,
+            maps: true,
+            files: base.files.clone(),
+            entries: base.entries.clone(),
+            directories: base.directories.clone(),
+            base: Arc::new(base),
+            locks: BTreeMap::new(),
+            faults: Faults::default(),
+            owing: BTreeSet::new(),
+            lied_at: None,
+            dishonest: None,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The disk without a log: it cannot crash, only be looked at. Faster, for recoveries that are the last.
+    #[must_use]
+    pub fn without_log(self) -> Self {
+        self.state.lock().logs = false;
+        self
+    }
+
+    /// The disk with mappings, as it is made, or without.
+    #[must_use]
+    pub fn with_mappings(self, yes: bool) -> Self {
+        self.state.lock().maps = yes;
+        self
+    }
+
+    /// Operations logged so far.
+    pub fn operations(&self) -> usize {
+        self.state.lock().operations.len()
+    }
+
+    /// The log so far, from its beginning.
+    pub fn timeline(&self) -> Timeline {
+        let state = self.state.lock();
+        assert!(state.logs, "a disk without a log has no past");
+        Timeline::new(&state.base, state.operations.as_slice().into())
+    }
+
+    /// What the disk holds after a crash behind the first `operations` of its log.
+    pub fn crash(&self, operations: usize, decisions: &mut dyn Decisions) -> Image {
+        let mut timeline = self.timeline();
+        timeline.advance(operations);
+        timeline.image(decisions)
+    }
+
+    /// What processes see now.
+    pub fn cached(&self) -> Image {
+        let state = self.state.lock();
+        let content = |id: &FileId| Arc::clone(&state.files[id.0]);
+        Image {
+            directories: state.directories.clone(),
+            files: state.entries.iter().map(|(path, id)| (path.clone(), content(id))).collect(),
+        }
+    }
+
+    /// The disk as the next process finds it when this one is killed now: the memory of the system stays, what is not durable still is
+    /// not, locks are gone, and nothing fails any more. What the killed process still does happens elsewhere.
+    pub fn restart(&self) -> Self {
+        let state = self.state.lock();
+        let next = State {
+            base: Arc::clone(&state.base),
+            operations: state.operations.clone(),
+            files: state.files.clone(),
+            entries: state.entries.clone(),
+            directories: state.directories.clone(),
+            locks: BTreeMap::new(),
+            faults: Faults::default(),
+            owing: BTreeSet::new(),
+            dishonest: None,
+            ..*state
+        };
+        Self { state: Arc::new(Mutex::new(next)) }
+    }
+
+    /// Lets calls fail from now on; replaces what was asked for before.
+    pub fn fail(&self, fault: Fault) {
+        self.state.lock().faults = Faults { fault: Some(fault), ..Faults::default() };
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults.fault = None;
+        state.owing.clear();
+    }
+
+    /// Calls since [`fail`](Self::fail) that could have failed in its way.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().faults.calls
+    }
+
+    /// Calls since [`fail`](Self::fail) that did.
+    pub fn struck(&self) -> u64 {
+        self.state.lock().faults.struck
+    }
+
+    /// Length of the log when a sync first succeeded that had not made everything durable.
+    pub fn lied_at(&self) -> Option<usize> {
+        self.state.lock().lied_at
+    }
+
+    /// The write behind `writes` more ones is not carried out as it should be. A killed process does not notice: the memory of the
+    /// system holds the right bytes.
+    pub fn deceive(&self, writes: u64, honesty: Honesty) {
+        self.state.lock().dishonest = Some((writes, honesty));
+    }
+
+    /// Whether the write that [`deceive`](Self::deceive) asked for has happened.
+    pub fn has_deceived(&self) -> bool {
+        self.state.lock().dishonest.is_none()
+    }
+}
+
+/// The directory that holds the entry `path`.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+impl State {
+    fn log(&mut self, operation: impl FnOnce() -> Operation) {
+        if self.logs {
+            self.operations.push(operation());
+        }
+    }
+
+    /// Fails if it is this call's turn.
+    fn meet(&mut self, call: Call) -> io::Result<()> {
+        match self.faults.meet(call) {
+            None => Ok(()),
+            Some(kind) => Err(kind.error()),
+        }
+    }
+
+    fn check_parent(&self, path: &str) -> io::Result<()> {
+        if self.directories.contains(parent(path)) { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
+    fn create(&mut self, path: &str) -> FileId {
+        let id = FileId(self.files.len());
+        self.files.push(Arc::default());
+        self.entries.insert(path.to_owned(), id);
+        self.log(|| Operation::Create(path.to_owned(), id));
+        id
+    }
+
+    fn content(&mut self, id: FileId) -> &mut Content {
+        Arc::make_mut(&mut self.files[id.0])
+    }
+
+    fn write(&mut self, id: FileId, bytes: &[u8], offset: u64, mapped: bool) {
+        if bytes.is_empty() {
+            return;
+        }
+        let honesty = match &mut self.dishonest {
+            Some((0, honesty)) => {
+                let honesty = *honesty;
+                self.dishonest = None;
+                honesty
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                Honesty::Honest
+            }
+            None => Honesty::Honest,
+        };
+        self.content(id).write(bytes, offset);
+        self.log(|| Operation::Write { file: id, offset, bytes: bytes.into(), mapped, honesty });
+    }
+
+    fn sync(&mut self, id: FileId) -> io::Result<()> {
+        if self.owing.remove(&id) {
+            self.log(|| Operation::SyncFailed(id, None));
+            return Err(FaultKind::Io.error());
+        }
+        let Some(kind) = self.faults.meet(Call::Sync) else {
+            self.log(|| Operation::Sync(id));
+            return Ok(());
+        };
+        match kind {
+            FaultKind::Sync(SyncFailure::ReportedLate, chosen) => {
+                self.log(|| Operation::SyncFailed(id, chosen));
+                if self.lied_at.is_none() {
+                    self.lied_at = Some(self.operations.len());
+                    self.owing.insert(id);
+                    return Ok(());
+                }
+            }
+            FaultKind::Sync(SyncFailure::Reverted, chosen) => {
+                self.log(|| Operation::SyncFailed(id, chosen));
+                assert!(self.logs, "only the log knows what is on the disk");
+                let mut timeline = Timeline::new(&self.base, self.operations.as_slice().into());
+                timeline.advance(self.operations.len());
+                self.files[id.0] = Arc::new(timeline.without_writes(id));
+            }
+            FaultKind::Sync(SyncFailure::MarkedClean, chosen) => {
+                self.log(|| Operation::SyncFailed(id, chosen));
+            }
+            // An interrupted sync has done nothing, and forgotten nothing.
+            FaultKind::Interrupted => {}
+            _ => self.log(|| Operation::SyncFailed(id, None)),
+        }
+        Err(kind.error())
+    }
+}
+
+impl StorageBackend for SimulatedDisk {
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        let mut state = self.state.lock();
+        state.meet(if mode == FileMode::Create { Call::TakeRoom } else { Call::Read })?;
+        let id = if mode == FileMode::Create {
+            state.check_parent(path)?;
+            if state.entries.contains_key(path) || state.directories.contains(path) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            state.create(path)
+        } else {
+            *state.entries.get(path).ok_or(ErrorKind::NotFound)?
+        };
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), id, writable: mode != FileMode::Read }))
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut state = self.state.lock();
+        state.meet(Call::Read)?;
+        if !state.directories.contains(directory) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
+        let here = state.entries.keys().filter(|path| parent(path) == directory);
+        Ok(here.map(|path| name(path)).collect())
+    }
+
+    fn create_directory(&self, directory: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.meet(Call::TakeRoom)?;
+        let ends = directory.match_indices('/').map(|(at, _)| at).chain([directory.len()]);
+        for end in ends {
+            let path = &directory[..end];
+            if state.entries.contains_key(path) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            if state.directories.insert(path.to_owned()) {
+                state.log(|| Operation::CreateDirectory(path.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.meet(Call::Sync)?;
+        if !state.directories.contains(directory) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.log(|| Operation::SyncDirectory(directory.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.meet(Call::TakeRoom)?;
+        state.check_parent(to)?;
+        if state.directories.contains(to) {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let file = state.entries.remove(from).ok_or(ErrorKind::NotFound)?;
+        state.entries.insert(to.to_owned(), file);
+        state.log(|| Operation::Rename { from: from.to_owned(), to: to.to_owned(), file });
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.meet(Call::GiveBack)?;
+        let file = state.entries.remove(path).ok_or(ErrorKind::NotFound)?;
+        state.log(|| Operation::Remove(path.to_owned(), file));
+        Ok(())
+    }
+
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        let mut state = self.state.lock();
+        state.meet(if shared { Call::Read } else { Call::TakeRoom })?;
+        state.check_parent(path)?;
+        if !state.entries.contains_key(path) {
+            if shared {
+                return Ok(Box::new(SimulatedLock { held: None }));
+            }
+            state.create(path);
+        }
+        let holders = match (state.locks.get(path), shared) {
+            (None, false) => None,
+            (None, true) => Some(1),
+            (Some(Some(count)), true) => Some(count + 1),
+            _ => return Err(ErrorKind::WouldBlock.into()),
+        };
+        state.locks.insert(path.to_owned(), holders);
+        Ok(Box::new(SimulatedLock { held: Some((self.clone(), path.to_owned())) }))
+    }
+}
+
+struct SimulatedLock {
+    /// `None`: a shared lock where there is no lock file.
+    held: Option<(SimulatedDisk, String)>,
+}
+
+impl fmt::Debug for SimulatedLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedLock").finish_non_exhaustive()
+    }
+}
+
+impl StorageLock for SimulatedLock {}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        let Some((disk, path)) = &self.held else { return };
+        let mut state = disk.state.lock();
+        match state.locks.get_mut(path) {
+            Some(Some(count)) if *count > 1 => *count -= 1,
+            _ => drop(state.locks.remove(path)),
+        }
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    id: FileId,
+    writable: bool,
+}
+
+impl fmt::Debug for SimulatedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedFile").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The end of a range, within what the offsets of real files can express.
+fn end_of(offset: u64, len: u64) -> io::Result<u64> {
+    let end = offset.checked_add(len).filter(|&end| end <= i64::MAX as u64);
+    end.ok_or_else(|| ErrorKind::FileTooLarge.into())
+}
+
+impl SimulatedFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+impl StorageFile for SimulatedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        state.meet(Call::Read)?;
+        let content = &state.files[self.id.0];
+        match offset.checked_add(buffer.len() as u64) {
+            _ if buffer.is_empty() => Ok(()),
+            Some(end) if end <= content.len() => {
+                content.read(buffer, offset);
+                Ok(())
+            }
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        end_of(offset, bytes.len() as u64)?;
+        let mut state = self.disk.state.lock();
+        if let Some(kind) = state.faults.meet(Call::Write) {
+            if kind == FaultKind::ShortWrite {
+                state.write(self.id, &bytes[..bytes.len() / 2], offset, false);
+            }
+            return Err(kind.error());
+        }
+        state.write(self.id, bytes, offset, false);
+        Ok(())
+    }
+
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_at(&parts.concat(), offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.state.lock().sync(self.id)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.disk.state.lock();
+        state.meet(Call::Read)?;
+        Ok(state.files[self.id.0].len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        end_of(len, 0)?;
+        let mut state = self.disk.state.lock();
+        let grows = len > state.files[self.id.0].len();
+        state.meet(if grows { Call::TakeRoom } else { Call::GiveBack })?;
+        state.content(self.id).set_len(len);
+        state.log(|| Operation::SetLen(self.id, len));
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let end = end_of(offset, len)?;
+        let mut state = self.disk.state.lock();
+        state.meet(Call::TakeRoom)?;
+        if len > 0 {
+            state.content(self.id).extend(end);
+            state.log(|| Operation::Allocate(self.id, offset, len));
+        }
+        Ok(())
+    }
+
+    fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        end_of(offset, len)?;
+        let mut state = self.disk.state.lock();
+        state.meet(Call::GiveBack)?;
+        state.content(self.id).clear(offset, len);
+        state.log(|| Operation::Deallocate(self.id, offset, len));
+        Ok(())
+    }
+
+    fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
+        let mut state = self.disk.state.lock();
+        state.meet(Call::Read)?;
+        if !state.maps {
+            return Ok(None);
+        }
+        if len > state.files[self.id.0].len() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Some(Box::new(SimulatedMapping { disk: self.disk.clone(), id: self.id, len })))
+    }
+}
+
+struct SimulatedMapping {
+    disk: SimulatedDisk,
+    id: FileId,
+    len: u64,
+}
+
+impl fmt::Debug for SimulatedMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedMapping").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl SharedMapping for SimulatedMapping {
+    fn store(&self, offset: u64, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len() as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{} bytes at {offset} are outside of a mapping of {} bytes",
+            bytes.len(),
+            self.len
+        );
+        self.disk.state.lock().write(self.id, bytes, offset, true);
+    }
+}

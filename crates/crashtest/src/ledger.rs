@@ -1,0 +1,194 @@
+//! What all writers of a workload did, and what a database that is recovered must hold of it.
+
+use crate::digest::{Sums, WRITERS};
+use crate::history::{History, State};
+use crate::violation::{Checked, Kind, Violation};
+
+/// From this length of the disk's log on, so many events of each writer are durable: those with log records, and those without.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Floor {
+    /// Length of the log.
+    pub moment: usize,
+    /// Events by writer.
+    pub events: [[usize; 2]; WRITERS],
+}
+
+/// What a crash leaves of the memory of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// Nothing.
+    PowerLoss,
+    /// All of it: only the process was killed.
+    Kill,
+    /// Nothing, and a sync had claimed more than it did: nothing that was acknowledged after it need be there.
+    Deceived(usize),
+}
+
+/// The histories of all writers.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    /// Of each writer, what is logged and what is not.
+    pub histories: Vec<[History; 2]>,
+    floors: Vec<Floor>,
+    /// The sequence number before the first event.
+    base_sequence: u64,
+}
+
+/// What was read of a recovered database.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Recovered {
+    /// What it holds.
+    pub sums: Sums,
+    /// Its last sequence number.
+    pub last_sequence: u64,
+}
+
+impl Ledger {
+    /// A ledger of `histories`, with floors in any order.
+    pub fn new(histories: Vec<[History; 2]>, mut floors: Vec<Floor>, base_sequence: u64) -> Self {
+        floors.sort_by_key(|floor| floor.moment);
+        let mut highest = Floor::default();
+        for floor in &mut floors {
+            for (high, events) in highest.events.iter_mut().flatten().zip(floor.events.iter_mut().flatten()) {
+                *high = (*high).max(*events);
+                *events = *high;
+            }
+        }
+        Self { histories, floors, base_sequence }
+    }
+
+    /// The fewest events of a writer that must be found after a crash behind `moment` operations.
+    fn floor(&self, writer: usize, moment: usize, crash: Crash) -> [usize; 2] {
+        let durable = |moment| {
+            let count = self.floors.partition_point(|floor| floor.moment <= moment);
+            count.checked_sub(1).map_or([0, 0], |last| self.floors[last].events[writer])
+        };
+        match crash {
+            Crash::PowerLoss => durable(moment),
+            Crash::Deceived(since) => durable(moment.min(since.saturating_sub(1))),
+            Crash::Kill => {
+                let [logged, unlogged] = durable(moment);
+                [logged.max(self.histories[writer][0].acknowledged(moment)), unlogged]
+            }
+        }
+    }
+
+    /// Checks what was recovered after a crash behind `moment` operations.
+    pub fn check(&self, recovered: &Recovered, moment: usize, crash: Crash) -> Checked<()> {
+        // Where neighbouring prefixes do not differ, which one is there is not known.
+        let mut present = vec![(0, 0); self.histories.len()];
+        let (mut fewest, mut most, mut all, mut unlogged_begun) = (0, 0, 0, 0);
+        for (writer, [logged, unlogged]) in self.histories.iter().enumerate() {
+            let floor = self.floor(writer, moment, crash);
+            for (history, floor) in [logged, unlogged].into_iter().zip(floor) {
+                let begun = history.begun(moment);
+                let sum = history.part_of(&recovered.sums);
+                let matching = history.matching(sum, floor..=begun);
+                let (Some(&first), Some(&last)) = (matching.first(), matching.last()) else {
+                    return Err(diagnose(history, sum, floor, begun));
+                };
+                all += history.commits(begun);
+                if std::ptr::eq(history, logged) {
+                    present[writer] = (first, last);
+                    fewest += history.commits(first);
+                    most += history.commits(last);
+                } else {
+                    unlogged_begun += history.commits(begun);
+                }
+            }
+        }
+        let counted = recovered.last_sequence.wrapping_sub(self.base_sequence);
+        let possible = if unlogged_begun == 0 { fewest..=most } else { fewest..=all };
+        if !possible.contains(&counted) {
+            return Err(Violation::new(
+                Kind::Torn,
+                format!(
+                    "the last sequence number is {counted} beyond the first, but {fewest} to {most} commits are there: they are no prefix"
+                ),
+            ));
+        }
+        self.check_order(&present)
+    }
+
+    /// What was acknowledged before something that is there began must be there as well.
+    fn check_order(&self, present: &[(usize, usize)]) -> Checked<()> {
+        let began = |writer: usize| {
+            let last = present[writer].0.checked_sub(1)?;
+            Some(self.histories[writer][0].events()[last].began_tick)
+        };
+        let newest = (0..present.len()).filter_map(began).max().unwrap_or(0);
+        for (writer, (_, count)) in present.iter().enumerate() {
+            let missing = self.histories[writer][0].events().get(*count);
+            if let Some(event) = missing
+                && event.acknowledged_tick.is_some_and(|tick| tick < newest)
+            {
+                let message = format!(
+                    "event {count} of writer {writer} is not there, but one is that began after it was acknowledged: {:?}",
+                    event.action
+                );
+                return Err(Violation::new(Kind::Torn, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of each writer that `recovered` holds, the longest that fit.
+    pub fn matched(&self, recovered: &Recovered) -> Vec<[usize; 2]> {
+        let of = |history: &History| {
+            let sum = history.part_of(&recovered.sums);
+            history.matching(sum, 0..=history.events().len()).last().copied().unwrap_or(0)
+        };
+        self.histories.iter().map(|[logged, unlogged]| [of(logged), of(unlogged)]).collect()
+    }
+
+    /// All events of all writers.
+    pub fn events(&self) -> usize {
+        self.histories.iter().flatten().map(|history| history.events().len()).sum()
+    }
+}
+
+/// Says what is wrong with a sum that no admissible prefix has.
+fn diagnose(history: &History, sum: u128, floor: usize, begun: usize) -> Violation {
+    let writer = history.writer();
+    let all = 0..=history.events().len();
+    if let Some(prefix) = history.matching(sum, all).last() {
+        let (kind, what) =
+            if *prefix < floor { (Kind::Lost, "durable") } else { (Kind::Resurrected, "begun") };
+        let message = format!(
+            "writer {writer}: {prefix} events are there, {what} were {}",
+            floor.max(begun.min(*prefix))
+        );
+        return Violation::new(kind, format!("{message}; floor {floor}, begun {begun}"));
+    }
+    Violation::new(
+        Kind::Torn,
+        format!("writer {writer}: no prefix of {floor} to {begun} events gives what is there"),
+    )
+}
+
+/// Lists in what the entries that are there differ from those after `count` events of a history.
+pub fn differences(history: &History, count: usize, found: &State) -> Vec<String> {
+    let expected = history.state_after(count);
+    let mut lines = Vec::new();
+    for name in expected.names() {
+        let Some(there) = found.entries(name) else {
+            lines.push(format!("family {name} is missing"));
+            continue;
+        };
+        let wanted = expected.entries(name).into_iter().flatten();
+        for (key, sum) in wanted.filter(|(key, _)| crate::digest::writer_of(key) == history.writer()) {
+            match there.get(key) {
+                None => lines.push(format!("{name}/{key:?} is missing")),
+                Some(other) if other != sum => lines.push(format!("{name}/{key:?} has another value")),
+                Some(_) => {}
+            }
+        }
+        let extra = there.keys().filter(|key| crate::digest::writer_of(key) == history.writer());
+        for key in
+            extra.filter(|key| !expected.entries(name).is_some_and(|entries| entries.contains_key(*key)))
+        {
+            lines.push(format!("{name}/{key:?} should not be there"));
+        }
+    }
+    lines
+}

@@ -1,0 +1,181 @@
+//! As much of the file formats of DESIGN.md as damage and repair need. Written from that description and not shared with the engine: where the
+//! two disagree, [`crate::repair`] changes a sound database, which its tests forbid.
+
+use std::ops::Range;
+
+/// Where the two slots of the superblock stand in the data file.
+pub const SLOTS: [usize; 2] = [0, 32 << 10];
+pub const SLOT_LEN: usize = 512;
+/// Where file page 0 stands.
+pub const EXTENTS_START: usize = 64 << 10;
+
+/// Fields of the superblock.
+pub mod superblock {
+    pub const PAGE_SIZE: usize = 8 + 4;
+    pub const DATABASE_ID: usize = 24;
+    pub const CATALOG_PAGE: usize = 40;
+    pub const CATALOG_LEN: usize = 48;
+    pub const CATALOG_SUM: usize = 56;
+    pub const SUM: usize = 508;
+}
+
+/// Fields of a page's header, and of a node.
+pub mod page {
+    pub const SUM: usize = 0;
+    pub const FAMILY: usize = 4;
+    pub const PAGE: usize = 8;
+    pub const LEN: usize = 12;
+    pub const KIND: usize = 24;
+    pub const LEVEL: usize = 25;
+    pub const RESERVED: usize = 26;
+    pub const PAGES: usize = 28;
+    pub const HEADER_LEN: usize = 32;
+    pub const COUNT: usize = 32;
+    pub const HEADS: usize = 40;
+    pub const CHILD_LEN: usize = 24;
+    pub const CHILD_SUM: usize = 8;
+    pub const LEAF: u8 = 1;
+    pub const INNER: u8 = 2;
+    pub const VALUE: u8 = 3;
+}
+
+/// Fields of a log segment's header, and of a record.
+pub mod log {
+    pub const SEGMENT_SUM: usize = 12;
+    pub const SEGMENT_ID: usize = 16;
+    pub const DATABASE_ID: usize = 24;
+    pub const PREVIOUS: usize = 40;
+    pub const PREVIOUS_END: usize = 48;
+    pub const LAST_SEQUENCE: usize = 56;
+    pub const SEGMENT_HEADER_LEN: usize = 64;
+    pub const RECORD_SUM: usize = 0;
+    pub const PAYLOAD_SUM: usize = 4;
+    pub const LEN_AND_KIND: usize = 8;
+    pub const SEQUENCE: usize = 16;
+    pub const DURABLE: usize = 24;
+    pub const RECORD_HEADER_LEN: usize = 40;
+}
+
+fn at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    at(bytes, offset).map(u16::from_le_bytes)
+}
+
+pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    at(bytes, offset).map(u32::from_le_bytes)
+}
+
+pub fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    at(bytes, offset).map(u64::from_le_bytes)
+}
+
+/// As `u64_at`, for a number that is to be a place in memory.
+pub fn usize_at(bytes: &[u8], offset: usize) -> Option<usize> {
+    u64_at(bytes, offset)?.try_into().ok()
+}
+
+/// Puts `field` at `offset`, if there is room for it.
+pub fn put(bytes: &mut [u8], offset: usize, field: &[u8]) {
+    if let Some(place) = bytes.get_mut(offset..).and_then(|rest| rest.get_mut(..field.len())) {
+        place.copy_from_slice(field);
+    }
+}
+
+pub fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for i in 0..10 {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f).checked_shl(7 * i)?;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The id of the log segment that a file holds; `None` if it holds none.
+pub fn segment_id(path: &str) -> Option<u64> {
+    u64::from_str_radix(path.strip_prefix("wal/")?.strip_suffix(".log")?, 16).ok()
+}
+
+pub fn segment_path(id: u64) -> String {
+    format!("wal/{id:016x}.log")
+}
+
+/// What the catalog says of a family's tree.
+#[derive(Debug, Clone)]
+pub struct FamilyTree {
+    pub id: u32,
+    /// Page, length in pages, level.
+    pub root: (u32, u32, u8),
+    /// Where in the catalog the root's checksum stands.
+    pub sum_at: usize,
+    /// First page, pages, file page.
+    pub segments: Vec<(u32, u32, u64)>,
+}
+
+impl FamilyTree {
+    /// Where in the data file a run of pages stands.
+    pub fn place(&self, page: u32, pages: u32, page_size: usize) -> Option<Range<usize>> {
+        let holds = |&(first, count, _): &(u32, u32, u64)| {
+            page >= first && u64::from(page) + u64::from(pages) <= u64::from(first) + u64::from(count)
+        };
+        let &(first, _, file_page) = self.segments.iter().find(|segment| holds(segment))?;
+        let file_page = usize::try_from(file_page).ok()?.checked_add((page - first) as usize)?;
+        let start = file_page.checked_mul(page_size)?.checked_add(EXTENTS_START)?;
+        Some(start..start.checked_add((pages as usize).checked_mul(page_size)?)?)
+    }
+}
+
+/// The families with a tree that a catalog lists, as far as it makes sense.
+pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
+    let mut trees = Vec::new();
+    let mut rest = bytes.get(4..).unwrap_or_default();
+    let mut header = || {
+        varint(&mut rest)?;
+        varint(&mut rest)?;
+        varint(&mut rest)
+    };
+    for _ in 0..header().unwrap_or(0) {
+        match family(bytes.len(), &mut rest) {
+            Some(tree) => trees.extend(tree),
+            None => break,
+        }
+    }
+    trees
+}
+
+/// Takes a family off the front; `Some(None)` if its tree is empty. `len` is that of the whole catalog.
+fn family(len: usize, bytes: &mut &[u8]) -> Option<Option<FamilyTree>> {
+    let id = varint(bytes)?.try_into().ok()?;
+    let name = varint(bytes)?.try_into().ok()?;
+    *bytes = bytes.get(name..)?;
+    // Page fill, cache share, memtable share, merged through, generation.
+    for _ in 0..5 {
+        varint(bytes)?;
+    }
+    let height = varint(bytes)?;
+    let mut root = None;
+    if height > 0 {
+        let (page, pages) = (varint(bytes)?.try_into().ok()?, varint(bytes)?.try_into().ok()?);
+        let sum_at = len - bytes.len();
+        *bytes = bytes.get(4..)?;
+        varint(bytes)?;
+        *bytes = bytes.get(1..)?;
+        root = Some(((page, pages, u8::try_from(height - 1).ok()?), sum_at));
+    }
+    let mut segments = Vec::new();
+    for _ in 0..varint(bytes)? {
+        let (first, pages) = (varint(bytes)?.try_into().ok()?, varint(bytes)?.try_into().ok()?);
+        segments.push((first, pages, varint(bytes)?));
+    }
+    for _ in 0..varint(bytes)? {
+        varint(bytes)?;
+        varint(bytes)?;
+    }
+    Some(root.map(|(root, sum_at)| FamilyTree { id, root, sum_at, segments }))
+}
