@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Open until the first failure; from then on every check gives that failure.
 #[derive(Default)]
@@ -21,10 +21,27 @@ impl Latch {
     }
 
     /// Closes the latch, unless it is closed already; gives `error` back for the caller who met it.
+    ///
+    /// A disk that was met full halfway is no refusal that changed nothing: the caller is told what everyone after him is.
     pub(crate) fn close(&self, error: Error) -> Error {
         if self.first.set(error.as_first_cause()).is_ok() {
             tracing::error!(%error, "the database takes no more writes");
         }
-        error
+        if error.kind() == ErrorKind::OutOfSpace { error.as_first_cause() } else { error }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_full_disk_that_ends_all_writing_is_not_told_as_a_refusal() {
+        let latch = Latch::default();
+        let full = Error::io("writing the superblock", io::ErrorKind::StorageFull.into());
+        assert_eq!(full.kind(), ErrorKind::OutOfSpace);
+        assert_eq!(latch.close(full).kind(), ErrorKind::WriteFailed);
+        assert_eq!(latch.check().unwrap_err().kind(), ErrorKind::WriteFailed);
     }
 }

@@ -199,6 +199,11 @@ impl History {
         self.writer
     }
 
+    /// Whose it is, and of what.
+    pub fn name(&self) -> String {
+        format!("writer {}, {}", self.writer, if self.unlogged { "unlogged" } else { "logged" })
+    }
+
     /// The state before the first event.
     pub fn base(&self) -> &State {
         &self.base

@@ -1,7 +1,7 @@
 //! What all writers of a workload did, and what a database that is recovered must hold of it.
 
 use crate::digest::{Sums, WRITERS};
-use crate::history::{History, State};
+use crate::history::{Action, History, State};
 use crate::violation::{Checked, Kind, Violation};
 
 /// From this length of the disk's log on, so many events of each writer are durable: those with log records, and those without.
@@ -141,6 +141,15 @@ impl Ledger {
         self.histories.iter().map(|[logged, unlogged]| [of(logged), of(unlogged)]).collect()
     }
 
+    /// Whether a family was created, renamed or dropped, and that acknowledged, when the log had `moment` operations or more.
+    pub fn changes_families_after(&self, moment: usize) -> bool {
+        let mut events = self.histories.iter().flatten().flat_map(History::events);
+        events.any(|event| {
+            !matches!(event.action, Action::Commit { .. })
+                && event.acknowledged.is_some_and(|acknowledged| acknowledged >= moment)
+        })
+    }
+
     /// All events of all writers.
     pub fn events(&self) -> usize {
         self.histories.iter().flatten().map(|history| history.events().len()).sum()
@@ -149,7 +158,7 @@ impl Ledger {
 
 /// Says what is wrong with a sum that no admissible prefix has.
 fn diagnose(history: &History, sum: u128, floor: usize, begun: usize) -> Violation {
-    let writer = history.writer();
+    let writer = history.name();
     let all = 0..=history.events().len();
     if let Some(prefix) = history.matching(sum, all).last() {
         let (kind, what) =
@@ -162,7 +171,7 @@ fn diagnose(history: &History, sum: u128, floor: usize, begun: usize) -> Violati
     }
     Violation::new(
         Kind::Torn,
-        format!("writer {writer}: no prefix of {floor} to {begun} events gives what is there"),
+        format!("{writer}: no prefix of {floor} to {begun} events gives what is there"),
     )
 }
 

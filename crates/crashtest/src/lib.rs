@@ -5,10 +5,12 @@
 //! judges what a [`recovery`] finds.
 
 pub mod campaign;
+pub mod command;
 pub mod digest;
 pub mod disk;
 pub mod history;
 pub mod ledger;
+pub mod panics;
 pub mod probe;
 pub mod recovery;
 pub mod run;

@@ -1,45 +1,34 @@
-//! The command.
+//! The command: crashes Peristyle in every way it knows, and says what was lost.
 
-use peristyle_crashtest::campaign::{exhaustive::Exhaustive, random};
-use peristyle_crashtest::tally::Tally;
+use std::process::ExitCode;
 
-fn main() {
-    let tally = Tally::default();
-    let base = peristyle_crashtest::campaign::base();
-    let start = std::time::Instant::now();
-    if std::env::args().nth(1).as_deref() == Some("x") {
-        let n: usize = std::env::args().nth(2).map_or(20, |text| text.parse().unwrap());
-        let x = Exhaustive::new(&base, 1).unwrap();
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    for _ in 0..n / 4 {
-                        x.work(&tally, &|| false);
-                    }
-                });
-            }
-        });
-    } else if std::env::args().nth(1).as_deref() == Some("e") {
-        let n: usize = std::env::args().nth(2).map_or(20, |text| text.parse().unwrap());
-        let x = peristyle_crashtest::campaign::errors::Errors::new(&base, 1);
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    for _ in 0..n / 4 {
-                        x.work(&tally);
-                    }
-                });
-            }
-        });
-    } else {
-        let seed: u64 = std::env::args().nth(1).map_or(1, |text| text.parse().unwrap());
-        let n: u64 = std::env::args().nth(2).map_or(20, |text| text.parse().unwrap());
-        for seed in seed..seed + n {
-            random::run_seed(seed, &base, &tally);
-        }
+use clap::{Parser, Subcommand};
+use peristyle_crashtest::campaign::kill;
+use peristyle_crashtest::command;
+
+/// Crashes Peristyle on simulated and real disks and checks what is left.
+///
+/// Ends with one line of counts, and with a status other than 0 if anything was lost.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Command {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    campaigns: command::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Writes to a database until it is killed
+    #[command(name = kill::CHILD, hide = true)]
+    KillChild(kill::ChildArguments),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match command.what {
+        None => command::run(&command.campaigns),
+        Some(What::KillChild(arguments)) => kill::play_child(&arguments.directory, arguments.seed),
     }
-    for f in tally.findings() {
-        println!("{f}");
-    }
-    println!("{tally} {:?} {:?}", tally.workloads, start.elapsed());
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::disk::{Image, RandomDecisions, SimulatedDisk};
 use crate::ledger::{Crash, Recovered};
 use crate::recovery::{look, read_state, reopen};
-use crate::run::{FAMILIES, Run, Setup};
+use crate::run::{FAMILIES, Place, Run, Setup};
 use crate::step::{Mixture, Step};
 use crate::tally::Tally;
 use crate::violation::{Checked, Kind, Violation};
@@ -94,7 +94,7 @@ impl Probe<'_> {
         let ledger = catch(|| {
             let db = reopen(&disk, self.setup)?;
             let base = read_state(&db)?;
-            let run = Run::over(&disk, self.setup, db);
+            let run = Run::over(Place::Simulated(disk.clone()), self.setup, db);
             let mut writer = Writer::new(0, &base);
             let missing: Vec<&str> =
                 FAMILIES.into_iter().filter(|name| base.family_sum(name).is_none()).collect();

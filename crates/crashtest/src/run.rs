@@ -1,5 +1,6 @@
 //! A workload under way: steps carried out on a database, and noted.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -60,9 +61,31 @@ impl Setup {
     }
 }
 
+/// Where a database lives.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// On a simulated disk.
+    Simulated(SimulatedDisk),
+    /// In a directory of the file system.
+    Files(PathBuf),
+}
+
+impl Place {
+    /// Opens what is there.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn open(&self, setup: Setup) -> peristyle::Result<ColumnFamilyDatabase> {
+        match self {
+            Self::Simulated(disk) => setup.open(disk),
+            Self::Files(path) => setup.builder().open(path),
+        }
+    }
+}
+
 /// A database at which writers are at work.
 pub struct Run {
-    disk: SimulatedDisk,
+    place: Place,
     setup: Setup,
     db: RwLock<Option<ColumnFamilyDatabase>>,
     ticks: AtomicU64,
@@ -78,14 +101,14 @@ impl Run {
     /// The engine's.
     pub fn open(disk: &SimulatedDisk, setup: Setup) -> peristyle::Result<Self> {
         let db = setup.open(disk)?;
-        Ok(Self::over(disk, setup, db))
+        Ok(Self::over(Place::Simulated(disk.clone()), setup, db))
     }
 
     /// A run on a database that is open.
-    pub fn over(disk: &SimulatedDisk, setup: Setup, db: ColumnFamilyDatabase) -> Self {
+    pub fn over(place: Place, setup: Setup, db: ColumnFamilyDatabase) -> Self {
         let base_sequence = db.recovery_report().last_sequence.0;
         Self {
-            disk: disk.clone(),
+            place,
             setup,
             db: RwLock::new(Some(db)),
             ticks: AtomicU64::new(0),
@@ -108,9 +131,12 @@ impl Run {
         self.db.read().is_some()
     }
 
-    /// The disk.
-    pub fn disk(&self) -> &SimulatedDisk {
-        &self.disk
+    /// Operations in the log of the disk; if there is none, ticks.
+    pub(crate) fn moment(&self) -> usize {
+        match &self.place {
+            Place::Simulated(disk) => disk.operations(),
+            Place::Files(_) => self.ticks.load(Ordering::SeqCst) as usize,
+        }
     }
 
     pub(crate) fn tick(&self) -> u64 {
@@ -127,7 +153,7 @@ impl Run {
     }
 
     pub(crate) fn note_floor(&self, mut floor: Floor) {
-        floor.moment = self.disk.operations();
+        floor.moment = self.moment();
         self.floors.lock().push(floor);
     }
 
@@ -160,7 +186,7 @@ impl Run {
         let Some(old) = db.take() else { return Ok(()) };
         end(old)?;
         self.note_floor(floor);
-        *db = Some(self.setup.open(&self.disk)?);
+        *db = Some(self.place.open(self.setup)?);
         Ok(())
     }
 
@@ -174,6 +200,6 @@ impl Run {
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("disk", &self.disk).finish_non_exhaustive()
+        f.debug_struct("Run").field("place", &self.place).finish_non_exhaustive()
     }
 }

@@ -17,6 +17,8 @@ pub enum Kind {
     Wrong,
     /// The engine panicked.
     Panicked,
+    /// The engine waits for ever.
+    Hung,
 }
 
 /// A broken promise.

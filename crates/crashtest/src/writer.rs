@@ -49,8 +49,8 @@ pub struct Writer {
     iterator: Option<HeldIterator>,
     /// The first failure after which nothing may be acknowledged.
     failed: Option<Error>,
-    /// Whether reads may fail, since the disk is told to.
-    forgives_reads: bool,
+    /// With what reads may fail, since the disk is told to.
+    forgives: Vec<ErrorKind>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -70,7 +70,7 @@ impl Writer {
             snapshots: VecDeque::new(),
             iterator: None,
             failed: None,
-            forgives_reads: false,
+            forgives: Vec::new(),
         }
     }
 
@@ -82,9 +82,7 @@ impl Writer {
         self.find(names);
         for name in names {
             let action = Action::Create((*name).to_owned());
-            let outcome = self.act(run, action, Keeps::Itself, |db| {
-                db.create_column_family(name, FamilyOptions::default()).map(drop)
-            })?;
+            let outcome = self.act_on(run, action, false, Durability::Sync, Keeps::Itself)?;
             if !matches!(outcome, Outcome::Done) {
                 return Ok(outcome);
             }
@@ -99,10 +97,10 @@ impl Writer {
         }
     }
 
-    /// The writer on a disk whose reads may fail.
+    /// The writer on a disk whose reads may fail with `kind`.
     #[must_use]
-    pub fn forgiving_reads(mut self) -> Self {
-        self.forgives_reads = true;
+    pub fn forgiving(mut self, kind: ErrorKind) -> Self {
+        self.forgives.push(kind);
         self
     }
 
@@ -153,27 +151,65 @@ impl Writer {
         }
     }
 
+    /// What a step does to what the database holds, if anything, and whether it has a log record.
+    fn plan(&mut self, step: &Step) -> Option<(Action, bool)> {
+        let exists =
+            |writer: &Self, number: u8| writer.state().family_sum(&writer.own_name(number)).is_some();
+        match step {
+            Step::Commit(writes, _) => {
+                let changes = writes.iter().map(|write| {
+                    let (family, change) = self.change(*write);
+                    (self.family_name(family), change)
+                });
+                Some((Action::Commit { changes: changes.collect() }, false))
+            }
+            Step::Unlogged(write) => {
+                let (_, change) = self.change(*write);
+                Some((Action::Commit { changes: vec![(FAMILIES[2].to_owned(), change)] }, true))
+            }
+            Step::Create(number) if !exists(self, *number) => {
+                Some((Action::Create(self.own_name(*number)), false))
+            }
+            Step::Drop(number) if exists(self, *number) => {
+                Some((Action::Drop(self.own_name(*number)), false))
+            }
+            Step::Rename(from, to) if exists(self, *from) && !exists(self, *to) => {
+                Some((Action::Rename(self.own_name(*from), self.own_name(*to)), false))
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes what a step does without doing it: another process did, and was heard to acknowledge it or not.
+    pub fn follow(&mut self, step: &Step, moment: usize, acknowledged: bool) {
+        let Some((action, unlogged)) = self.plan(step) else { return };
+        let history = &mut self.histories[usize::from(unlogged)];
+        history.begin(action, moment, moment as u64);
+        if acknowledged {
+            history.acknowledge(moment, moment as u64);
+        }
+    }
+
+    /// Events so far: those that have log records, and those that have none.
+    pub fn events(&self) -> [usize; 2] {
+        [self.histories[0].events().len(), self.histories[1].events().len()]
+    }
+
     /// Carries out one step.
     ///
     /// # Errors
     /// A broken promise. That the database refuses or fails is none in itself.
     pub fn perform(&mut self, run: &Run, step: &Step) -> Checked<Outcome> {
         match step {
-            Step::Commit(writes, durability) => {
-                let changes: Vec<(String, Change)> = writes
-                    .iter()
-                    .map(|write| {
-                        let (family, change) = self.change(*write);
-                        (self.family_name(family), change)
-                    })
-                    .collect();
-                self.commit(run, changes, *durability)
+            Step::Commit(_, durability) => {
+                let keeps = if *durability == Durability::Sync { Keeps::Itself } else { Keeps::Nothing };
+                self.act(run, step, *durability, keeps)
             }
-            Step::Unlogged(write) => {
-                let (_, change) = self.change(*write);
-                self.commit(run, vec![(FAMILIES[2].to_owned(), change)], Durability::None)
+            Step::Unlogged(_) => self.act(run, step, Durability::None, Keeps::Nothing),
+            Step::Create(_) | Step::Drop(_) | Step::Rename(..) => {
+                self.act(run, step, Durability::Sync, Keeps::Itself)
             }
-            Step::Sync => self.keep(run, Keeps::Logged, |db| db.sync()),
+            Step::Sync => self.keep(run, Keeps::Logged, ColumnFamilyDatabase::sync),
             Step::Flush => self.keep(run, Keeps::All, ColumnFamilyDatabase::flush),
             Step::FlushFamily(family) => {
                 let name = self.family_name(*family);
@@ -193,32 +229,6 @@ impl Writer {
                 self.forgive(|writer| writer.iterate(run, &name))
             }
             Step::Read => self.forgive(|writer| writer.read(run)),
-            Step::Create(number) => {
-                let name = self.own_name(*number);
-                if self.state().family_sum(&name).is_some() {
-                    return Ok(Outcome::Done);
-                }
-                let action = Action::Create(name.clone());
-                self.act(run, action, Keeps::Itself, |db| {
-                    db.create_column_family(&name, FamilyOptions::default()).map(drop)
-                })
-            }
-            Step::Drop(number) => {
-                let name = self.own_name(*number);
-                if self.state().family_sum(&name).is_none() {
-                    return Ok(Outcome::Done);
-                }
-                let action = Action::Drop(name.clone());
-                self.act(run, action, Keeps::Itself, |db| db.drop_column_family(&name))
-            }
-            Step::Rename(from, to) => {
-                let (from, to) = (self.own_name(*from), self.own_name(*to));
-                if self.state().family_sum(&from).is_none() || self.state().family_sum(&to).is_some() {
-                    return Ok(Outcome::Done);
-                }
-                let action = Action::Rename(from.clone(), to.clone());
-                self.act(run, action, Keeps::Itself, |db| db.rename_column_family(&from, &to))
-            }
             Step::Close => self.reopen(run, ColumnFamilyDatabase::close),
             Step::Abandon => self.reopen(run, |db| {
                 drop(db);
@@ -227,56 +237,31 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        run: &Run,
-        changes: Vec<(String, Change)>,
-        durability: Durability,
-    ) -> Checked<Outcome> {
-        let keeps = if durability == Durability::Sync { Keeps::Itself } else { Keeps::Nothing };
-        let action = Action::Commit { changes: changes.clone() };
-        self.act_on(run, action, durability == Durability::None, keeps, |db| {
-            let mut batch = WriteBatch::new();
-            for (family, change) in &changes {
-                let family = db.column_family(family)?;
-                match change {
-                    Change::Put(key, value) => batch.put(&family, key, value),
-                    Change::Delete(key) => batch.delete(&family, key),
-                    Change::DeleteRange(start, end) => batch.delete_range(&family, &start[..]..&end[..]),
-                };
-            }
-            db.write_with(&batch, durability)
-        })
+    /// Carries out and notes a step that changes what the database holds.
+    fn act(&mut self, run: &Run, step: &Step, durability: Durability, keeps: Keeps) -> Checked<Outcome> {
+        match self.plan(step) {
+            Some((action, unlogged)) => self.act_on(run, action, unlogged, durability, keeps),
+            None => Ok(Outcome::Done),
+        }
     }
 
-    fn act(
-        &mut self,
-        run: &Run,
-        action: Action,
-        keeps: Keeps,
-        act: impl FnOnce(&ColumnFamilyDatabase) -> peristyle::Result<()>,
-    ) -> Checked<Outcome> {
-        self.act_on(run, action, false, keeps, act)
-    }
-
-    /// Carries out and notes something that changes what the database holds.
     fn act_on(
         &mut self,
         run: &Run,
         action: Action,
         unlogged: bool,
+        durability: Durability,
         keeps: Keeps,
-        act: impl FnOnce(&ColumnFamilyDatabase) -> peristyle::Result<()>,
     ) -> Checked<Outcome> {
         let mut floor = run.acknowledged();
         let db = run.db();
         let had_failed = self.failed.is_some();
-        self.histories[usize::from(unlogged)].begin(action, run.disk().operations(), run.tick());
-        let outcome = self.judge(act(&db))?;
+        self.histories[usize::from(unlogged)].begin(action.clone(), run.moment(), run.tick());
+        let outcome = self.judge(execute(&db, &action, durability))?;
         let history = &mut self.histories[usize::from(unlogged)];
         match &outcome {
             Outcome::Done => {
-                history.acknowledge(run.disk().operations(), run.tick());
+                history.acknowledge(run.moment(), run.tick());
                 let events = history.events().len();
                 run.acknowledge(self.number, unlogged, events);
                 if keeps == Keeps::Itself {
@@ -326,10 +311,7 @@ impl Writer {
         let outcome = run.reopen(end);
         match outcome {
             Ok(()) => Ok(Outcome::Done),
-            Err(error) => {
-                self.failed.get_or_insert(error.clone());
-                Ok(Outcome::Failed(error))
-            }
+            Err(error) => self.judge(Err(error)),
         }
     }
 
@@ -341,6 +323,9 @@ impl Writer {
                 Kind::Wrong,
                 format!("a write was acknowledged after one had failed with: {first}"),
             )),
+            (Err(error), _) if self.forgives.is_empty() => {
+                Err(Violation::new(Kind::Wrong, format!("a disk that does not fail: {error}")))
+            }
             (Err(error), _) => match error.kind() {
                 ErrorKind::OutOfSpace => Ok(Outcome::Refused(error)),
                 ErrorKind::Io | ErrorKind::WriteFailed => {
@@ -357,7 +342,7 @@ impl Writer {
     fn forgive(&mut self, read: impl FnOnce(&mut Self) -> Result<Checked<()>, Error>) -> Checked<Outcome> {
         match read(self) {
             Ok(checked) => checked.map(|()| Outcome::Done),
-            Err(error) if self.forgives_reads && error.kind() == ErrorKind::Io => Ok(Outcome::Refused(error)),
+            Err(error) if self.forgives.contains(&error.kind()) => Ok(Outcome::Refused(error)),
             Err(error) => Err(unreadable(&error)),
         }
     }
@@ -495,6 +480,27 @@ impl Writer {
             self.forgive(|writer| writer.iterate(run, FAMILIES[0]))?;
         }
         Ok(())
+    }
+}
+
+/// Does what a writer noted that it will do.
+fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -> peristyle::Result<()> {
+    match action {
+        Action::Commit { changes } => {
+            let mut batch = WriteBatch::new();
+            for (family, change) in changes {
+                let family = db.column_family(family)?;
+                match change {
+                    Change::Put(key, value) => batch.put(&family, key, value),
+                    Change::Delete(key) => batch.delete(&family, key),
+                    Change::DeleteRange(start, end) => batch.delete_range(&family, &start[..]..&end[..]),
+                };
+            }
+            db.write_with(&batch, durability)
+        }
+        Action::Create(name) => db.create_column_family(name, FamilyOptions::default()).map(drop),
+        Action::Rename(from, to) => db.rename_column_family(from, to),
+        Action::Drop(name) => db.drop_column_family(name),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod errors;
 pub mod exhaustive;
+pub mod kill;
 pub mod random;
 pub mod shrink;
 
