@@ -172,7 +172,8 @@ fn nobody_ever_sees_a_part_of_a_batch() {
         let families = &families;
         scope.spawn(move || {
             let mut round = 0;
-            while writing.load(Ordering::SeqCst) > 0 {
+            // At least once round, however late this thread comes.
+            while round < 5 || writing.load(Ordering::SeqCst) > 0 {
                 match round % 5 {
                     0 => db.flush().unwrap(),
                     1 => db.checkpoint().unwrap(),

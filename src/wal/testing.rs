@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -72,6 +73,13 @@ fn change(names: &mut Names, change: &NameChange) {
     }
 }
 
+/// Lets go whenever the count is a multiple of this.
+#[derive(Debug, Clone)]
+pub(super) struct Hold {
+    pub(super) count: Arc<AtomicU64>,
+    pub(super) multiple: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     names: Names,
@@ -80,7 +88,7 @@ struct State {
     syncs: u64,
     failing_syncs: bool,
     failing_writes: bool,
-    sync_takes: std::time::Duration,
+    hold: Option<Hold>,
     /// Changes until the power fails.
     powered_for: Option<u64>,
 }
@@ -125,9 +133,9 @@ impl Disk {
         self.state.lock().powered_for = Some(changes);
     }
 
-    /// Lets every sync of a file take at least this long.
-    pub(super) fn slow_syncs(&self, time: std::time::Duration) {
-        self.state.lock().sync_takes = time;
+    /// Lets every sync of a file last until `hold` lets go.
+    pub(super) fn hold_syncs(&self, hold: Hold) {
+        self.state.lock().hold = Some(hold);
     }
 
     /// The disk as a restarted machine finds it: what was synced, and of the rest any sectors and any names.
@@ -314,19 +322,21 @@ impl StorageFile for DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let (failing, time) = {
+        let (failing, hold) = {
             let mut state = self.disk.state.lock();
             state.step()?;
             state.syncs += 1;
-            (state.failing_syncs, state.sync_takes)
+            (state.failing_syncs, state.hold.clone())
         };
         // What counts is what was written when the sync began.
         let (durable, covered) = {
             let inode = self.inode.lock();
             (inode.content.clone(), inode.pending.len())
         };
-        if !time.is_zero() {
-            std::thread::sleep(time);
+        if let Some(Hold { count, multiple }) = hold {
+            while !count.load(Ordering::SeqCst).is_multiple_of(multiple) {
+                std::thread::yield_now();
+            }
         }
         if failing {
             return Err(io::Error::other("the sync was made to fail"));
