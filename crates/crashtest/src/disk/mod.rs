@@ -20,6 +20,8 @@ mod fault;
 mod image;
 mod operation;
 mod simulated;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 pub use content::Content;

@@ -212,31 +212,27 @@ fn run_all(chosen: &[&Mutation], arguments: &Arguments) -> Result<ExitCode, Stri
     // What fails on the engine as it is would take every mutant for killed.
     check_unbroken(&copy, chosen)?;
     let (mut killed, mut survivors, mut errors) = (0, Vec::new(), Vec::new());
+    // Not through the bar, which says nothing where there is no terminal.
+    let say = |line: String| bar.suspend(|| eprintln!("{line}"));
     for mutation in chosen {
         bar.set_message(mutation.what);
         match copy.try_mutation(mutation) {
             Ok(Fate::Killed(by)) => {
                 killed += 1;
-                bar.println(format!("killed by {by}: {}", mutation.what));
+                say(format!("killed by {by}: {}", mutation.what));
             }
             Ok(Fate::Survived) => {
-                bar.println(format!("SURVIVED: {}: {}", mutation.file, mutation.what));
+                say(format!("SURVIVED: {}: {}", mutation.file, mutation.what));
                 survivors.push(mutation);
             }
             Err(error) => {
-                bar.println(format!("ERROR: {error}"));
+                say(format!("ERROR: {error}"));
                 errors.push(error);
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    for survivor in &survivors {
-        eprintln!("survived: {}: {}", survivor.file, survivor.what);
-    }
-    for error in &errors {
-        eprintln!("error: {error}");
-    }
     println!("mutants={} killed={killed} survivors={}", chosen.len(), survivors.len());
     Ok(if survivors.is_empty() && errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
