@@ -130,7 +130,7 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, tally: &Tally) -> Che
         let twice = random.random_range(0..8) == 0;
         let recovered =
             if twice { probe.recover_twice(&image) } else { probe.recover(&image) }.map_err(within)?;
-        ledger.check(&recovered, moment, crash).map_err(within)?;
+        probe.check(&ledger, &image, &recovered, moment, crash).map_err(within)?;
         if random.random_range(0..3) == 0 {
             probe.interrupt(&image, &recovered, &mut random).map_err(within)?;
         }

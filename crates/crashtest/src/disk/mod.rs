@@ -17,6 +17,7 @@
 mod content;
 mod decision;
 mod fault;
+mod file;
 mod image;
 mod operation;
 mod simulated;
