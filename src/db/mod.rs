@@ -5,6 +5,8 @@
 mod background;
 mod budget;
 mod checkpoint;
+#[cfg(all(test, not(loom)))]
+mod ended_tests;
 mod families;
 #[cfg(all(test, not(loom)))]
 mod independence_tests;

@@ -306,4 +306,34 @@ impl History {
         let prefixes = self.prefixes.get(&sum).map_or(&[][..], Vec::as_slice);
         prefixes.iter().copied().filter(|prefix| range.contains(prefix)).collect()
     }
+
+    /// In what the entries that are there differ from those after `count` events.
+    pub fn differences(&self, count: usize, found: &State) -> Vec<String> {
+        const MOST: usize = 20;
+        let expected = self.state_after(count);
+        let mut lines = Vec::new();
+        for name in expected.names().filter(|name| is_unlogged(name) == self.unlogged) {
+            let Some(there) = found.entries(name) else {
+                lines.push(format!("family {name} is missing"));
+                continue;
+            };
+            let wanted = expected.entries(name).into_iter().flatten();
+            for (key, sum) in wanted {
+                match there.get(key) {
+                    None => lines.push(format!("{name}/{key:?} is missing")),
+                    Some(other) if other != sum => lines.push(format!("{name}/{key:?} has another value")),
+                    Some(_) => {}
+                }
+            }
+            let extra = there.keys().filter(|key| digest::writer_of(key) == self.writer);
+            let extra = extra.filter(|key| !expected.entries(name).is_some_and(|own| own.contains_key(*key)));
+            lines.extend(extra.map(|key| format!("{name}/{key:?} should not be there")));
+        }
+        let unexpected = found.names().filter(|name| {
+            digest::owner(name) == Some(self.writer) && expected.family_sum(name).is_none() && !self.unlogged
+        });
+        lines.extend(unexpected.map(|name| format!("family {name} should not be there")));
+        lines.truncate(MOST);
+        lines
+    }
 }

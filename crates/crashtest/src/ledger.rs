@@ -132,15 +132,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// The events of each writer that `recovered` holds, the longest that fit.
-    pub fn matched(&self, recovered: &Recovered) -> Vec<[usize; 2]> {
-        let of = |history: &History| {
-            let sum = history.part_of(&recovered.sums);
-            history.matching(sum, 0..=history.events().len()).last().copied().unwrap_or(0)
-        };
-        self.histories.iter().map(|[logged, unlogged]| [of(logged), of(unlogged)]).collect()
-    }
-
     /// Whether a family was created, renamed or dropped, and that acknowledged, when the log had `moment` operations or more.
     pub fn changes_families_after(&self, moment: usize) -> bool {
         let mut events = self.histories.iter().flatten().flat_map(History::events);
@@ -150,9 +141,29 @@ impl Ledger {
         })
     }
 
-    /// All events of all writers.
-    pub fn events(&self) -> usize {
-        self.histories.iter().flatten().map(|history| history.events().len()).sum()
+    /// In what `found` differs from the state that it comes closest to, of those that may be there after a crash behind `moment`
+    /// operations. A few lines for each history.
+    pub fn explain(&self, found: &State, moment: usize, crash: Crash) -> String {
+        let mut lines = Vec::new();
+        for (writer, histories) in self.histories.iter().enumerate() {
+            let floor = self.floor(writer, moment, crash);
+            for (history, floor) in histories.iter().zip(floor) {
+                let possible = floor..=history.begun(moment).max(floor).min(history.events().len());
+                let closest = possible
+                    .map(|count| (history.differences(count, found), count))
+                    .min_by_key(|(differences, _)| differences.len());
+                if let Some((differences, count)) = closest.filter(|(differences, _)| !differences.is_empty())
+                {
+                    let next = history.events().get(count).map(|event| &event.action);
+                    lines.push(format!(
+                        "{}, {count} events, closest (the next is {next:?}): {}",
+                        history.name(),
+                        differences.join(", ")
+                    ));
+                }
+            }
+        }
+        lines.join("; ")
     }
 }
 
@@ -173,31 +184,4 @@ fn diagnose(history: &History, sum: u128, floor: usize, begun: usize) -> Violati
         Kind::Torn,
         format!("{writer}: no prefix of {floor} to {begun} events gives what is there"),
     )
-}
-
-/// Lists in what the entries that are there differ from those after `count` events of a history.
-pub fn differences(history: &History, count: usize, found: &State) -> Vec<String> {
-    let expected = history.state_after(count);
-    let mut lines = Vec::new();
-    for name in expected.names() {
-        let Some(there) = found.entries(name) else {
-            lines.push(format!("family {name} is missing"));
-            continue;
-        };
-        let wanted = expected.entries(name).into_iter().flatten();
-        for (key, sum) in wanted.filter(|(key, _)| crate::digest::writer_of(key) == history.writer()) {
-            match there.get(key) {
-                None => lines.push(format!("{name}/{key:?} is missing")),
-                Some(other) if other != sum => lines.push(format!("{name}/{key:?} has another value")),
-                Some(_) => {}
-            }
-        }
-        let extra = there.keys().filter(|key| crate::digest::writer_of(key) == history.writer());
-        for key in
-            extra.filter(|key| !expected.entries(name).is_some_and(|entries| entries.contains_key(*key)))
-        {
-            lines.push(format!("{name}/{key:?} should not be there"));
-        }
-    }
-    lines
 }

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod disk;
 pub mod history;
 pub mod ledger;
+pub mod mutants;
 pub mod panics;
 pub mod probe;
 pub mod recovery;

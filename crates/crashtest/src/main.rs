@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use peristyle_crashtest::campaign::kill;
-use peristyle_crashtest::command;
+use peristyle_crashtest::{command, mutants};
 
 /// Crashes Peristyle on simulated and real disks and checks what is left.
 ///
@@ -20,6 +20,8 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Breaks the engine in many ways, one at a time, and tells which of them nothing notices
+    Mutants(mutants::Arguments),
     /// Writes to a database until it is killed
     #[command(name = kill::CHILD, hide = true)]
     KillChild(kill::ChildArguments),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     match command.what {
         None => command::run(&command.campaigns),
+        Some(What::Mutants(arguments)) => mutants::run(&arguments),
         Some(What::KillChild(arguments)) => kill::play_child(&arguments.directory, arguments.seed),
     }
 }

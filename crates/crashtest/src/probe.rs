@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::disk::{Image, RandomDecisions, SimulatedDisk};
-use crate::ledger::{Crash, Recovered};
+use crate::ledger::{Crash, Ledger, Recovered};
 use crate::recovery::{look, read_state, reopen};
 use crate::run::{FAMILIES, Place, Run, Setup};
 use crate::step::{Mixture, Step};
@@ -62,6 +62,29 @@ impl Probe<'_> {
         })
     }
 
+    /// Checks what `image` gave; says in what it differs if it is wrong.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(
+        &self,
+        ledger: &Ledger,
+        image: &Image,
+        recovered: &Recovered,
+        moment: usize,
+        crash: Crash,
+    ) -> Checked<()> {
+        ledger.check(recovered, moment, crash).map_err(|violation| {
+            let disk = SimulatedDisk::from_image(image).without_log();
+            let found = catch(|| read_state(&reopen(&disk, self.setup)?));
+            let differences = found.map_or_else(
+                |violation| violation.to_string(),
+                |found| ledger.explain(&found, moment, crash),
+            );
+            Violation { message: format!("{}; {differences}", violation.message), ..violation }
+        })
+    }
+
     /// Recovers `image`, which gave `expected`, lets it crash in the middle, recovers what that leaves, writes to it, and lets that
     /// crash as well.
     ///
@@ -112,7 +135,7 @@ impl Probe<'_> {
         let image = disk.crash(moment, &mut RandomDecisions::new(random.random()));
         let recovered = self.recover(&image)?;
         // Writers that were at work before stand still now: what they left is the base.
-        ledger.check(&recovered, moment, Crash::PowerLoss)
+        self.check(&ledger, &image, &recovered, moment, Crash::PowerLoss)
     }
 }
 

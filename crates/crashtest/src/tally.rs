@@ -41,6 +41,8 @@ pub struct Tally {
     /// Workloads carried out.
     pub workloads: AtomicU64,
     findings: Mutex<Vec<Finding>>,
+    /// Whether the first finding is enough.
+    quick: bool,
     stopped: AtomicBool,
     /// When something was counted last, in milliseconds since `started`.
     alive: AtomicU64,
@@ -56,6 +58,7 @@ impl Default for Tally {
             io_errors: AtomicU64::new(0),
             workloads: AtomicU64::new(0),
             findings: Mutex::default(),
+            quick: false,
             stopped: AtomicBool::new(false),
             alive: AtomicU64::new(0),
             started: Instant::now(),
@@ -67,6 +70,16 @@ impl Default for Tally {
 const MAX_FINDINGS: usize = 3;
 
 impl Tally {
+    /// A tally for which the first finding is enough.
+    pub fn quick() -> Self {
+        Self { quick: true, ..Self::default() }
+    }
+
+    /// Whether the first finding is enough, and need not be short.
+    pub fn is_quick(&self) -> bool {
+        self.quick
+    }
+
     /// Counts one more.
     pub fn add(&self, counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +96,7 @@ impl Tally {
     pub fn find(&self, finding: Finding) {
         let mut findings = self.findings.lock();
         findings.push(finding);
-        if findings.len() >= MAX_FINDINGS {
+        if self.quick || findings.len() >= MAX_FINDINGS {
             self.stopped.store(true, Ordering::Relaxed);
         }
     }

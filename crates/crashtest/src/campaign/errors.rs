@@ -55,6 +55,9 @@ fn all_of_it() -> Vec<Step> {
     ]
 }
 
+/// Lies that the sweep goes through: a third of each sort.
+const LIES: u64 = 1800;
+
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -106,7 +109,7 @@ impl Errors {
         });
         let mut kinds = kinds.collect::<Vec<_>>().into_iter();
         let kind = kinds.next();
-        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..600, random: 0 };
+        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..LIES, random: 0 };
         Self { base: base.clone(), seed, sweep: Mutex::new(sweep) }
     }
 
@@ -135,7 +138,7 @@ impl Errors {
             let trouble = match number % 3 {
                 0 => Trouble::Lies(number / 3, Honesty::Lost),
                 1 => Trouble::Lies(number / 3, Honesty::Misdirected(random.random_range(0..400) * 512)),
-                _ => Trouble::Rots(number),
+                _ => Trouble::Rots(number / 3),
             };
             let case = Case { steps: all_of_it(), maps: true, from_nothing: false, trouble, seed: number };
             return (case, true);
@@ -366,14 +369,25 @@ fn is_dishonest(operation: &Operation) -> bool {
     matches!(operation, Operation::Write { honesty, .. } if *honesty != Honesty::Honest)
 }
 
-/// Flips a bit of a file. Says whether it is one of the log's.
-fn rot(image: &mut Image, seed: u64) -> bool {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let paths: Vec<String> =
-        image.files().filter(|(_, content)| !content.is_empty()).map(|(path, _)| path.to_owned()).collect();
-    let path = &paths[random.random_range(0..paths.len())];
+/// Bytes of which one is flipped for each number.
+const ROTTEN: u64 = 128;
+
+/// Flips a bit in the block that `number` counts, of those that hold anything. Says whether it is one of the log's.
+fn rot(image: &mut Image, number: u64) -> bool {
+    let mut blocks: Vec<(String, u64)> = Vec::new();
+    for (path, content) in image.files() {
+        let mut bytes = vec![0; content.len() as usize];
+        content.read(&mut bytes, 0);
+        let written = bytes.chunks(ROTTEN as usize).enumerate();
+        let written = written.filter(|(_, block)| block.iter().any(|&byte| byte != 0));
+        blocks.extend(written.map(|(index, _)| (path.to_owned(), index as u64 * ROTTEN)));
+    }
+    let Some((path, start)) = blocks.get((number % blocks.len().max(1) as u64) as usize) else {
+        return false;
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(number);
     if let Some(content) = image.file_mut(path) {
-        let offset = random.random_range(0..content.len());
+        let offset = start + random.random_range(0..ROTTEN.min(content.len() - start));
         let mut byte = [0];
         content.read(&mut byte, offset);
         byte[0] ^= 1 << random.random_range(0..8);

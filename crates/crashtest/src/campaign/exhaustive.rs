@@ -190,9 +190,9 @@ impl Exhaustive {
                     violation.within(format!("{what} behind {moment} of {} operations", timeline.len()))
                 };
                 let recovered = self.recover(&probe, image, hash).map_err(within)?;
-                ledger.check(&recovered, moment, Crash::PowerLoss).map_err(within)?;
+                probe.check(&ledger, image, &recovered, moment, Crash::PowerLoss).map_err(within)?;
                 if what == What::All {
-                    ledger.check(&recovered, moment, Crash::Kill).map_err(within)?;
+                    probe.check(&ledger, image, &recovered, moment, Crash::Kill).map_err(within)?;
                 }
                 Ok(())
             })?;

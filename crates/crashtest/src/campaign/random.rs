@@ -130,7 +130,7 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, tally: &Tally) -> Che
         let twice = random.random_range(0..8) == 0;
         let recovered =
             if twice { probe.recover_twice(&image) } else { probe.recover(&image) }.map_err(within)?;
-        ledger.check(&recovered, moment, crash).map_err(within)?;
+        probe.check(&ledger, &image, &recovered, moment, crash).map_err(within)?;
         if random.random_range(0..3) == 0 {
             probe.interrupt(&image, &recovered, &mut random).map_err(within)?;
         }
@@ -142,7 +142,7 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, tally: &Tally) -> Che
 pub fn run_seed(seed: u64, base: &Image, tally: &Tally) {
     let workload = Workload::from_seed(seed);
     if let Err(violation) = crash(&workload, base, seed, tally) {
-        let shrunk = shorten(&workload, base, seed);
+        let shrunk = if tally.is_quick() { workload } else { shorten(&workload, base, seed) };
         let arguments = format!("--campaign random --seed {seed} --images 1");
         tally.find(Finding { violation, arguments, steps: format!("{shrunk:?}") });
     }

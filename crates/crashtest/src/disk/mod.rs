@@ -17,9 +17,12 @@
 mod content;
 mod decision;
 mod fault;
+mod file;
 mod image;
 mod operation;
 mod simulated;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 pub use content::Content;

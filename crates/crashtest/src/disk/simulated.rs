@@ -6,9 +6,10 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use peristyle::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
+use peristyle::{FileMode, StorageBackend, StorageFile, StorageLock};
 
 use super::fault::{Call, Faults};
+use super::file::SimulatedFile;
 use super::operation::{FileId, Honesty, Operation};
 use super::timeline::Base;
 use super::{Content, Decisions, Fault, FaultKind, Image, SyncFailure, Timeline};
@@ -16,21 +17,21 @@ use super::{Content, Decisions, Fault, FaultKind, Image, SyncFailure, Timeline};
 /// A disk in memory with a log. Clones share it.
 #[derive(Clone)]
 pub struct SimulatedDisk {
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
-struct State {
+pub(super) struct State {
     base: Arc<Base>,
     operations: Vec<Operation>,
     /// Whether operations are logged.
     logs: bool,
-    maps: bool,
-    files: Vec<Arc<Content>>,
+    pub(super) maps: bool,
+    pub(super) files: Vec<Arc<Content>>,
     entries: BTreeMap<String, FileId>,
     directories: BTreeSet<String>,
     /// Holders of each lock that is held; `None` stands for an exclusive one.
     locks: BTreeMap<String, Option<usize>>,
-    faults: Faults,
+    pub(super) faults: Faults,
     /// Files whose next sync reports an earlier failure.
     owing: BTreeSet<FileId>,
     /// Length of the log when a sync succeeded that had not written everything.
@@ -190,14 +191,14 @@ fn parent(path: &str) -> &str {
 }
 
 impl State {
-    fn log(&mut self, operation: impl FnOnce() -> Operation) {
+    pub(super) fn log(&mut self, operation: impl FnOnce() -> Operation) {
         if self.logs {
             self.operations.push(operation());
         }
     }
 
     /// Fails if it is this call's turn.
-    fn meet(&mut self, call: Call) -> io::Result<()> {
+    pub(super) fn meet(&mut self, call: Call) -> io::Result<()> {
         match self.faults.meet(call) {
             None => Ok(()),
             Some(kind) => Err(kind.error()),
@@ -216,11 +217,11 @@ impl State {
         id
     }
 
-    fn content(&mut self, id: FileId) -> &mut Content {
+    pub(super) fn content(&mut self, id: FileId) -> &mut Content {
         Arc::make_mut(&mut self.files[id.0])
     }
 
-    fn write(&mut self, id: FileId, bytes: &[u8], offset: u64, mapped: bool) {
+    pub(super) fn write(&mut self, id: FileId, bytes: &[u8], offset: u64, mapped: bool) {
         if bytes.is_empty() {
             return;
         }
@@ -240,7 +241,7 @@ impl State {
         self.log(|| Operation::Write { file: id, offset, bytes: bytes.into(), mapped, honesty });
     }
 
-    fn sync(&mut self, id: FileId) -> io::Result<()> {
+    pub(super) fn sync(&mut self, id: FileId) -> io::Result<()> {
         if self.owing.remove(&id) {
             self.log(|| Operation::SyncFailed(id, None));
             return Err(FaultKind::Io.error());
@@ -392,143 +393,5 @@ impl Drop for SimulatedLock {
             Some(Some(count)) if *count > 1 => *count -= 1,
             _ => drop(state.locks.remove(path)),
         }
-    }
-}
-
-struct SimulatedFile {
-    disk: SimulatedDisk,
-    id: FileId,
-    writable: bool,
-}
-
-impl fmt::Debug for SimulatedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimulatedFile").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// The end of a range, within what the offsets of real files can express.
-fn end_of(offset: u64, len: u64) -> io::Result<u64> {
-    let end = offset.checked_add(len).filter(|&end| end <= i64::MAX as u64);
-    end.ok_or_else(|| ErrorKind::FileTooLarge.into())
-}
-
-impl SimulatedFile {
-    fn check_writable(&self) -> io::Result<()> {
-        if self.writable { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
-    }
-}
-
-impl StorageFile for SimulatedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.state.lock();
-        state.meet(Call::Read)?;
-        let content = &state.files[self.id.0];
-        match offset.checked_add(buffer.len() as u64) {
-            _ if buffer.is_empty() => Ok(()),
-            Some(end) if end <= content.len() => {
-                content.read(buffer, offset);
-                Ok(())
-            }
-            _ => Err(ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.check_writable()?;
-        end_of(offset, bytes.len() as u64)?;
-        let mut state = self.disk.state.lock();
-        if let Some(kind) = state.faults.meet(Call::Write) {
-            if kind == FaultKind::ShortWrite {
-                state.write(self.id, &bytes[..bytes.len() / 2], offset, false);
-            }
-            return Err(kind.error());
-        }
-        state.write(self.id, bytes, offset, false);
-        Ok(())
-    }
-
-    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        self.write_at(&parts.concat(), offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.state.lock().sync(self.id)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let mut state = self.disk.state.lock();
-        state.meet(Call::Read)?;
-        Ok(state.files[self.id.0].len())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check_writable()?;
-        end_of(len, 0)?;
-        let mut state = self.disk.state.lock();
-        let grows = len > state.files[self.id.0].len();
-        state.meet(if grows { Call::TakeRoom } else { Call::GiveBack })?;
-        state.content(self.id).set_len(len);
-        state.log(|| Operation::SetLen(self.id, len));
-        Ok(())
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.check_writable()?;
-        let end = end_of(offset, len)?;
-        let mut state = self.disk.state.lock();
-        state.meet(Call::TakeRoom)?;
-        if len > 0 {
-            state.content(self.id).extend(end);
-            state.log(|| Operation::Allocate(self.id, offset, len));
-        }
-        Ok(())
-    }
-
-    fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.check_writable()?;
-        end_of(offset, len)?;
-        let mut state = self.disk.state.lock();
-        state.meet(Call::GiveBack)?;
-        state.content(self.id).clear(offset, len);
-        state.log(|| Operation::Deallocate(self.id, offset, len));
-        Ok(())
-    }
-
-    fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
-        let mut state = self.disk.state.lock();
-        state.meet(Call::Read)?;
-        if !state.maps {
-            return Ok(None);
-        }
-        if len > state.files[self.id.0].len() {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Some(Box::new(SimulatedMapping { disk: self.disk.clone(), id: self.id, len })))
-    }
-}
-
-struct SimulatedMapping {
-    disk: SimulatedDisk,
-    id: FileId,
-    len: u64,
-}
-
-impl fmt::Debug for SimulatedMapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimulatedMapping").field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-impl SharedMapping for SimulatedMapping {
-    fn store(&self, offset: u64, bytes: &[u8]) {
-        let end = offset.checked_add(bytes.len() as u64);
-        assert!(
-            end.is_some_and(|end| end <= self.len),
-            "{} bytes at {offset} are outside of a mapping of {} bytes",
-            bytes.len(),
-            self.len
-        );
-        self.disk.state.lock().write(self.id, bytes, offset, true);
     }
 }

@@ -1,0 +1,336 @@
+//! What is broken on purpose, one thing at a time.
+
+/// What must notice a mutation.
+#[derive(Debug, Clone, Copy)]
+pub enum Suite {
+    /// The campaigns.
+    Crashes,
+    /// The engine's own tests whose names contain this: crash images cannot show it.
+    Tests(&'static str),
+}
+
+/// One mutation.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutation {
+    /// What it breaks.
+    pub what: &'static str,
+    /// The file, from the root of the workspace.
+    pub file: &'static str,
+    /// Text that must occur in it exactly once.
+    pub original: &'static str,
+    /// What it becomes.
+    pub mutated: &'static str,
+    /// Who must notice.
+    pub suite: Suite,
+}
+
+const fn crashes(
+    what: &'static str,
+    file: &'static str,
+    original: &'static str,
+    mutated: &'static str,
+) -> Mutation {
+    Mutation { what, file, original, mutated, suite: Suite::Crashes }
+}
+
+const fn tests(
+    what: &'static str,
+    file: &'static str,
+    original: &'static str,
+    mutated: &'static str,
+    test: &'static str,
+) -> Mutation {
+    Mutation { what, file, original, mutated, suite: Suite::Tests(test) }
+}
+
+const CHECKPOINT: &str = "src/db/checkpoint.rs";
+const OPEN: &str = "src/db/open.rs";
+const RECOVERY: &str = "src/db/recovery.rs";
+const COMMIT: &str = "src/txn/commit.rs";
+const SUPERBLOCK: &str = "src/segment/superblock.rs";
+const SPACE: &str = "src/segment/space.rs";
+const PAGE_BITS: &str = "src/segment/page_bits.rs";
+const TREES: &str = "src/column_family/trees.rs";
+const FAMILY: &str = "src/column_family/family.rs";
+const LOG: &str = "src/wal/log.rs";
+const REPLAY: &str = "src/wal/replay.rs";
+const READER: &str = "src/wal/reader.rs";
+const RECORD: &str = "src/wal/record.rs";
+const ROTATION: &str = "src/wal/rotation.rs";
+const START: &str = "src/wal/start.rs";
+const STOCK: &str = "src/wal/stock.rs";
+const HEADER: &str = "src/page/header.rs";
+
+/// All mutations.
+pub const MUTATIONS: &[Mutation] = &[
+    // Syncs.
+    crashes(
+        "the data file is not synced before the superblock",
+        CHECKPOINT,
+        "        self.data.pool().sync()?;\n",
+        "",
+    ),
+    crashes(
+        "the superblock is not synced between its slots",
+        SUPERBLOCK,
+        "        pool.sync()?;\n        write(1 - first)",
+        "        write(1 - first)",
+    ),
+    crashes("a checkpoint does not sync the log", CHECKPOINT, "            log.sync()?;\n", ""),
+    crashes(
+        "a synced commit is acknowledged before the sync",
+        COMMIT,
+        "            log.sync_through(sequence).map_err(|error| self.fail(error))?;\n",
+        "",
+    ),
+    crashes(
+        "a sync of the log passes over the segments before the current one",
+        LOG,
+        "        for segment in &work.unsynced {\n            self.sync_segment(segment)?;\n        }\n",
+        "",
+    ),
+    crashes(
+        "the directory is not synced after a segment of the log was made",
+        STOCK,
+        "        self.sync_directory()?;\n        Ok(Arc::new(Segment::new(id, body)))",
+        "        Ok(Arc::new(Segment::new(id, body)))",
+    ),
+    crashes(
+        "the header of the first segment is not synced at a start",
+        START,
+        "segment.write_header(&header).and_then(|()| segment.body.file.sync())",
+        "segment.write_header(&header)",
+    ),
+    crashes("a recovered log is not synced", REPLAY, "            .and_then(|()| file.sync())\n", ""),
+    crashes(
+        "a recovered log is synced and not written again before",
+        REPLAY,
+        "rewrite(&*file, read.durable, read.end)\n            .and_then(|()| file.sync())",
+        "file.sync()",
+    ),
+    crashes(
+        "a superblock that is in one slot only is not stored again at an open",
+        OPEN,
+        "if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {",
+        "if false {",
+    ),
+    // Orders.
+    crashes(
+        "the superblock is written before the data file is synced",
+        CHECKPOINT,
+        "        self.data.pool().sync()?;\n        superblock.store(self.data.pool(), first_slot)?;",
+        "        superblock.store(self.data.pool(), first_slot)?;\n        self.data.pool().sync()?;",
+    ),
+    crashes(
+        "the newest superblock is overwritten first",
+        SUPERBLOCK,
+        "Ok(if b.checkpoint > a.checkpoint { (b, 0) } else { (a, 1) })",
+        "Ok(if b.checkpoint > a.checkpoint { (b, 1) } else { (a, 0) })",
+    ),
+    crashes(
+        "a data file gets its name before it is synced",
+        OPEN,
+        "    superblock.store(&pool, 0)?;\n    pool.sync()?;\n    drop(pool);\n    backend.rename(NEW_DATA, DATA).map_err(file)?;",
+        "    backend.rename(NEW_DATA, DATA).map_err(file)?;\n    superblock.store(&pool, 0)?;\n    pool.sync()?;\n    drop(pool);",
+    ),
+    crashes(
+        "a record counts as written before it is",
+        LOG,
+        "        let written = segment.write_record(&header, payload, offset, !sync_soon);",
+        "        self.written.complete(sequence);\n        std::thread::sleep(std::time::Duration::from_micros(300));\n        let written = segment.write_record(&header, payload, offset, !sync_soon);\n        if written.is_ok() {\n            std::mem::forget(pending);\n            return Ok(SequenceNumber(sequence));\n        }",
+    ),
+    crashes(
+        "a memtable is frozen outside of the lock, between a commit's number and its entries",
+        COMMIT,
+        "        apply(write, families, sides, sequence);\n",
+        "        for side in sides.iter_mut() {\n            MutexGuard::unlocked(side, || std::thread::sleep(std::time::Duration::from_micros(300)));\n        }\n        apply(write, families, sides, sequence);\n",
+    ),
+    crashes(
+        "the log's segment of a memtable is let go before the memtable is seen as frozen",
+        FAMILY,
+        "        let first_segment = self.active_segment();\n",
+        "        let first_segment = self.active_segment.swap(u64::MAX, Ordering::SeqCst);\n        std::thread::sleep(std::time::Duration::from_micros(300));\n",
+    ),
+    crashes(
+        "a commit is published before it has a record",
+        COMMIT,
+        "            log.append(write.payload, durability == Durability::Sync)\n",
+        "            let early = log.assign();\n            let _ = log.append(write.payload, durability == Durability::Sync);\n            early\n",
+    ),
+    crashes(
+        "orphans are removed before the segment that cuts them off is durable",
+        START,
+        "        let segment = stock.make(len).map_err(unlatched)?;\n",
+        "        for &id in &orphans {\n            let orphan = Retired { id, used: 0, last_sequence: 0, body: None };\n            stock.let_go(orphan).map_err(unlatched)?;\n        }\n        let segment = stock.make(len).map_err(unlatched)?;\n",
+    ),
+    // Checksums.
+    crashes("a page's checksum is ignored", HEADER, "    if computed != stated {", "    if false {"),
+    crashes(
+        "a page that a pointer does not mean is taken for it",
+        HEADER,
+        "    if stated != pointer.checksum {",
+        "    if false {",
+    ),
+    crashes(
+        "a record's payload is not summed",
+        READER,
+        "if crc32(&[payload]) != header.payload_checksum {",
+        "if false {",
+    ),
+    crashes(
+        "a record's header is not summed",
+        RECORD,
+        "        if half(0) != bound_checksum(bytes, segment, offset) {\n            return None;\n        }\n",
+        "        let _ = (segment, offset, half(0));\n",
+    ),
+    crashes(
+        "a superblock's checksum is ignored",
+        SUPERBLOCK,
+        "    crc32(&[&bytes[..AT_CHECKSUM]]) == u32_at(bytes, AT_CHECKSUM)",
+        "    bytes.starts_with(&MAGIC)",
+    ),
+    crashes(
+        "the catalog's checksum is ignored",
+        OPEN,
+        "    if crc32(&[&bytes]) != extent.checksum {",
+        "    if false {",
+    ),
+    // Bounds.
+    crashes(
+        "the first commit that is not merged counts as merged",
+        RECOVERY,
+        "if sequence <= *merged_through || replaced.contains(index) {",
+        "if sequence.0 <= merged_through.0 + 1 || replaced.contains(index) {",
+    ),
+    crashes(
+        "a segment of the log is let go one too early",
+        ROTATION,
+        "partition_point(|retired| retired.id < limit)",
+        "partition_point(|retired| retired.id <= limit)",
+    ),
+    crashes(
+        "the log's segment of a memtable is not noted",
+        COMMIT,
+        "                family.note_segment(segment);\n",
+        "                let _ = (family, segment);\n",
+    ),
+    crashes(
+        "the log's segments of frozen memtables are forgotten by a checkpoint",
+        CHECKPOINT,
+        "                segment = segment.min(frozen.first_segment);\n",
+        "                let _ = frozen.first_segment;\n",
+    ),
+    tests(
+        "a mark of the log may name a segment that is not durable",
+        LOG,
+        "        let first_segment = first_segment.min(place.segment);\n",
+        "",
+        "segments_that_the_mark_needs_are_kept",
+    ),
+    crashes(
+        "a search goes to the child before the one whose first key is looked for",
+        "src/btree/search.rs",
+        "        Some(above) => lower_bound(heads, above),",
+        "        Some(_) => lower_bound(heads, head),",
+    ),
+    crashes(
+        "a range deletion covers its end, too, within a batch",
+        COMMIT,
+        ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_lt())",
+        ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_le())",
+    ),
+    // Space.
+    crashes(
+        "pages that the durable superblock reaches are handed out",
+        PAGE_BITS,
+        "        in_use[word] | durable[word] | pending[word]\n",
+        "        let _ = durable;\n        in_use[word] | pending[word]\n",
+    ),
+    crashes(
+        "pages that a checkpoint under way reaches are handed out",
+        PAGE_BITS,
+        "        in_use[word] | durable[word] | pending[word]\n",
+        "        let _ = pending;\n        in_use[word] | durable[word]\n",
+    ),
+    crashes(
+        "extents are free as soon as they are given back",
+        SPACE,
+        "        extents.waiting.push((first, pages));",
+        "        extents.add_free(first, pages);",
+    ),
+    crashes(
+        "extents given back before a checkpoint are free when it begins",
+        SPACE,
+        "        extents.closing.extend(waiting);",
+        "        for (first, pages) in waiting {\n            extents.add_free(first, pages);\n        }",
+    ),
+    crashes(
+        "pages are freed while somebody reads them",
+        TREES,
+        "            if Arc::get_mut(&mut oldest.version).is_none() {\n                break;\n            }\n",
+        "",
+    ),
+    crashes(
+        "a checkpoint does not hold the trees that it writes",
+        CHECKPOINT,
+        "            held.push(version);\n",
+        "            held.push(Arc::new(TreeVersion { tree: version.tree }));\n            drop(version);\n",
+    ),
+    // Replay.
+    crashes(
+        "the replay goes on past a torn record",
+        REPLAY,
+        "            Found::Record { .. } | Found::Torn { .. } => return Ok(Stop { offset, torn: true }),",
+        "            Found::Torn { header } => offset += super::record::record_len(header.payload_len),\n            Found::Record { .. } => return Ok(Stop { offset, torn: true }),",
+    ),
+    crashes(
+        "a record is bound to no segment",
+        RECORD,
+        "    place[..8].copy_from_slice(&segment.to_le_bytes());\n",
+        "    let _ = segment;\n",
+    ),
+    crashes(
+        "the oldest successor of a segment is followed",
+        REPLAY,
+        "self.segments.range(segment + 1..).rev();",
+        "self.segments.range(segment + 1..);",
+    ),
+    crashes(
+        "a stop where more was durable goes unnoticed",
+        REPLAY,
+        "if (mark.newest_segment, mark.durable_bytes) > (segment, offset) {",
+        "if (mark.newest_segment, mark.durable_bytes) == (u64::MAX, u64::MAX) {",
+    ),
+    crashes(
+        "of a batch, only the first operation is replayed",
+        RECOVERY,
+        "in operations.into_iter().enumerate() {",
+        "in operations.into_iter().enumerate().take(1) {",
+    ),
+    crashes(
+        "range deletions are not replayed",
+        RECOVERY,
+        "if sequence <= *merged_through || replaced.contains(index) {",
+        "if sequence <= *merged_through\n                || replaced.contains(index)\n                || matches!(operation, Operation::DeleteRange { .. })\n            {",
+    ),
+    crashes(
+        "sequence numbers are used again after a recovery",
+        OPEN,
+        "let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);",
+        "let last_sequence = report.last_sequence;\n    let _ = merged;",
+    ),
+    crashes(
+        "commits after a failed one are acknowledged",
+        "src/txn/latch.rs",
+        "            Some(first) => Err(first.clone()),",
+        "            Some(_) => Ok(()),",
+    ),
+    // The end.
+    tests(
+        "maintenance goes on after the files were given back",
+        COMMIT,
+        "        if self.ended.load(Ordering::Acquire) {",
+        "        if false {",
+        "nothing_is_written_after_the_files_were_given_back",
+    ),
+];
