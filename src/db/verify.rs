@@ -54,7 +54,9 @@ impl ColumnFamilyDatabase {
 
 /// The first pages of `some` that are not in `others`.
 fn missing<'a>(some: &'a PageSet, others: &'a PageSet) -> impl Iterator<Item = PageId> + 'a {
-    let pages = some.iter_runs().flat_map(|(first, pages)| (first.0..first.0 + pages).map(PageId));
+    // A run may end with the highest page number that there is.
+    let pages =
+        some.iter_runs().flat_map(|(first, pages)| (0..pages).map(move |page| PageId(first.0 + page)));
     pages.filter(|page| !others.contains(*page)).take(MAX_FAULTS)
 }
 
@@ -117,5 +119,18 @@ impl Shared {
                 );
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_page_number_is_missed_like_any_other() {
+        let all: PageSet = [(PageId(3), 1), (PageId(u32::MAX - 1), 2)].into_iter().collect();
+        let some: PageSet = [(PageId(u32::MAX - 1), 1)].into_iter().collect();
+        assert_eq!(missing(&all, &some).collect::<Vec<_>>(), [PageId(3), PageId(u32::MAX)]);
+        assert_eq!(missing(&some, &all).count(), 0);
     }
 }
