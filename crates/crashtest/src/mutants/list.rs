@@ -154,8 +154,14 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a commit is published before it has a record",
         COMMIT,
-        "            log.append(write.payload, durability == Durability::Sync)\n",
-        "            let early = log.assign();\n            let _ = log.append(write.payload, durability == Durability::Sync);\n            early\n",
+        "            let appended = log.append(write.payload, durability == Durability::Sync);\n",
+        "            let appended = log.assign();\n            let _ = log.append(write.payload, durability == Durability::Sync);\n",
+    ),
+    crashes(
+        "a short commit is published before it has a record",
+        LOG,
+        "        let written = segment.write_record(&header.encode(id, offset), payload, offset, true);\n        if let Err(error) = written {\n            drop(tail);",
+        "        let written = segment.write_record(&header.encode(id, offset), &[], offset, true);\n        if let Err(error) = written {\n            drop(tail);",
     ),
     crashes(
         "orphans are removed before the segment that cuts them off is durable",
