@@ -175,6 +175,24 @@ mod tests {
         Child { pointer, owns_values: i % 2 == 1, entries: i as u64 }
     }
 
+    #[test]
+    fn a_few_entries_are_found_in_a_small_node() {
+        let keys = BTreeSet::from(["p", "pa", "pab", "pb", "pbbbbbbbb"].map(|key| key.as_bytes().to_vec()));
+        for wide in [false, true] {
+            let (leaf, inner) = (node_bytes(&keys, 0, wide), node_bytes(&keys, 1, wide));
+            let (leaf, inner) = (Node::open(&leaf, 0).unwrap(), Node::open(&inner, 1).unwrap());
+            for (i, key) in keys.iter().enumerate() {
+                assert_eq!(leaf.search(key).unwrap(), (i, true));
+                let LeafValue::Inline(range) = leaf.entry(i).unwrap().value else {
+                    panic!("an inline value")
+                };
+                assert_eq!(leaf.bytes(range), &vec![i as u8; i][..]);
+                assert_eq!(inner.child(inner.child_index(key).unwrap()), child(i));
+            }
+            assert_eq!(leaf.search(b"pb0").unwrap(), (4, false));
+        }
+    }
+
     fn keys() -> impl Strategy<Value = BTreeSet<Vec<u8>>> {
         let byte = || prop_oneof![Just(0u8), Just(1), Just(255)];
         let keys = prop::collection::btree_set(prop::collection::vec(byte(), 0..8), 1..60);
