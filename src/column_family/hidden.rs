@@ -10,11 +10,17 @@ use crate::sync::Arc;
 pub(crate) struct Ranges(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Ranges {
-    /// The range that covers `key`.
-    pub(crate) fn covering(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
+    /// The index of the range that covers `key`.
+    pub(crate) fn covering(&self, key: &[u8]) -> Option<usize> {
         let after = self.0.partition_point(|(start, _)| key::compare(start, key).is_le());
-        let (start, end) = &self.0[after.checked_sub(1)?];
-        key::compare(key, end).is_lt().then_some((start, end))
+        let index = after.checked_sub(1)?;
+        key::compare(key, &self.0[index].1).is_lt().then_some(index)
+    }
+
+    /// Start and end of the range at `index`.
+    pub(crate) fn range(&self, index: usize) -> (&[u8], &[u8]) {
+        let (start, end) = &self.0[index];
+        (start, end)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {

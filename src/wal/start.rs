@@ -8,14 +8,22 @@ use super::rotation::segment_len;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired, Stock};
 use super::{DIRECTORY, LogOptions};
+use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, Result};
 use crate::storage::{FileMode, StorageBackend};
 use crate::sync::Arc;
+
+/// Segments and sequence numbers that there must be room for: more than any log comes to.
+const ROOM_TO_COUNT: u64 = 1 << 48;
 
 impl Log {
     /// Starts a new segment after `end`, chained to it; removes orphans (segments beyond the end) once that is durable.
     ///
     /// What was replayed must be durable ([`make_durable`](super::make_durable)): the new segment's records will say so.
+    ///
+    /// # Errors
+    /// [`Corruption`](crate::error::ErrorKind::Corruption) if segments or numbers are so high that counting on would lead to where no recovery reads;
+    /// the disk's.
     pub(crate) fn start(backend: Arc<dyn StorageBackend>, options: LogOptions, end: LogEnd) -> Result<Self> {
         let directory_failed = |error| Error::io("creating the log's directory", error).in_file(DIRECTORY);
         backend.create_directory(DIRECTORY).map_err(directory_failed)?;
@@ -23,6 +31,11 @@ impl Log {
 
         let mut ids = segment::list(&*backend)?;
         let newest_id = ids.last().copied().unwrap_or(0).max(end.newest_segment).max(end.segment);
+        let highest = newest_id.max(end.last_sequence.0);
+        if highest >= BEYOND_COUNTING - ROOM_TO_COUNT {
+            let message = format!("the log has come to segment {newest_id} and number {}", end.last_sequence);
+            return Err(Error::corruption(message).in_file(DIRECTORY));
+        }
         let orphans = ids.split_off(ids.partition_point(|&id| id <= end.segment));
         let mut retired = VecDeque::with_capacity(ids.len());
         for id in ids {

@@ -255,3 +255,25 @@ mod arbitrary {
         }
     }
 }
+
+#[test]
+fn a_log_does_not_start_where_counting_ends() {
+    let storage = MemoryStorage::new();
+    let (backend, log) = fresh(storage.clone(), small());
+    log.append(b"kept", false).unwrap();
+    drop(log);
+    // Its segments would get names that no recovery takes for segments, and their records would be lost.
+    let last = segment::path(crate::codec::ids::BEYOND_COUNTING - 1);
+    storage.open(&last, crate::storage::FileMode::Create).unwrap();
+    let (records, report) = replay_all(&*backend);
+    assert_eq!(records, [(1, b"kept".to_vec())]);
+    let error = Log::start(Arc::clone(&backend), small(), report.end).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    storage.remove(&last).unwrap();
+    let (_, report) = replay_all(&*backend);
+    let far = SequenceNumber(crate::codec::ids::BEYOND_COUNTING - 1);
+    let end = LogEnd { last_sequence: far, ..report.end };
+    let error = Log::start(Arc::clone(&backend), small(), end).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    Log::start(backend, small(), report.end).unwrap();
+}
