@@ -9,7 +9,7 @@ use peristyle_crashtest::history::State;
 use peristyle_crashtest::ledger::Crash;
 use peristyle_crashtest::probe::Probe;
 use peristyle_crashtest::recovery::{read_state, reopen};
-use peristyle_crashtest::run::{FAMILIES, Run, Setup};
+use peristyle_crashtest::run::{FAMILIES, Place, Run, Setup};
 use peristyle_crashtest::step::{FILLING, Step, Write};
 use peristyle_crashtest::tally::Tally;
 use peristyle_crashtest::violation::Checked;
@@ -51,7 +51,7 @@ fn crash(probe: &Probe<'_>, image: &Image, input: &mut Input<'_>) -> Checked<Ima
     let disk = SimulatedDisk::from_image(image);
     let db = reopen(&disk, probe.setup)?;
     let base = read_state(&db)?;
-    let run = Run::over(&disk, probe.setup, db);
+    let run = Run::over(Place::Simulated(disk.clone()), probe.setup, db);
     let mut writer = Writer::new(0, &base);
     writer.found(&run, &missing(&base))?;
     for _ in 0..input.below(MAX_STEPS) {
