@@ -6,6 +6,8 @@ mod background;
 mod budget;
 mod checkpoint;
 #[cfg(all(test, not(loom)))]
+mod checkpoint_tests;
+#[cfg(all(test, not(loom)))]
 mod ended_tests;
 mod families;
 #[cfg(all(test, not(loom)))]

@@ -276,11 +276,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "            if Arc::get_mut(&mut oldest.version).is_none() {\n                break;\n            }\n",
         "",
     ),
-    crashes(
+    tests(
         "a checkpoint does not hold the trees that it writes",
         CHECKPOINT,
         "            held.push(version);\n",
         "            held.push(Arc::new(TreeVersion { tree: version.tree }));\n            drop(version);\n",
+        "a_checkpoint_writes_the_trees_that_it_names",
     ),
     // Replay.
     crashes(
