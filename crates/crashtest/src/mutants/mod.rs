@@ -3,7 +3,7 @@
 mod list;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ pub use list::{MUTATIONS, Mutation, Suite};
 /// Which mutations, and where they are built.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Only mutations whose description contains this
+    /// Only mutations whose description contains this; may be given more than once
     #[arg(long, value_name = "TEXT")]
-    pub only: Option<String>,
+    pub only: Vec<String>,
     /// Lists the mutations and runs nothing
     #[arg(long)]
     pub list: bool,
@@ -109,16 +109,15 @@ impl Copy {
                 for arguments in CAMPAIGNS {
                     let mut command = Command::new(&program);
                     command.arg("--quick").args(arguments).stdin(Stdio::null());
-                    command.stdout(Stdio::null()).stderr(Stdio::null());
                     if let Some(how) = fails(command)? {
-                        return Ok(Fate::Killed(format!("{} {how}", arguments[1])));
+                        return Ok(Fate::Killed(format!("{} ({how})", arguments[1])));
                     }
                 }
                 Ok(Fate::Survived)
             }
             Suite::Tests(test) => {
                 let command = self.cargo(&["test", "-p", "peristyle", "--lib", test]);
-                Ok(fails(command)?.map_or(Fate::Survived, |how| Fate::Killed(format!("test {test} {how}"))))
+                Ok(fails(command)?.map_or(Fate::Survived, |how| Fate::Killed(format!("test {test} ({how})"))))
             }
         }
     }
@@ -140,21 +139,39 @@ impl Copy {
 }
 
 /// How a command failed, or `None` if it did not.
-fn fails(mut command: Command) -> io::Result<Option<&'static str>> {
-    let mut child = command.spawn()?;
+fn fails(mut command: Command) -> io::Result<Option<String>> {
+    let mut said = tempfile::tempfile()?;
+    let mut child = command.stdout(said.try_clone()?).stderr(said.try_clone()?).spawn()?;
     let started = Instant::now();
-    loop {
+    let status = loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(if status.success() { None } else { Some("fails") });
+            break status;
         }
         if started.elapsed() > PATIENCE {
             child.kill()?;
             child.wait()?;
-            return Ok(Some("hangs"));
+            return Ok(Some("hangs".into()));
         }
         std::thread::sleep(Duration::from_millis(20));
+    };
+    if status.success() {
+        return Ok(None);
     }
+    let mut text = Vec::new();
+    said.rewind()?;
+    said.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find(|line| TELLING.iter().any(|word| line.contains(word)));
+    let line: String = line.or(text.lines().next()).unwrap_or_default().chars().take(MAX_SAID).collect();
+    Ok(Some(line))
 }
+
+/// Words of which the line that tells most has one.
+const TELLING: [&str; 8] =
+    ["Lost:", "Torn:", "Resurrected:", "Unsound:", "Wrong:", "Panicked:", "Hung:", "panicked at"];
+
+/// Characters of it that are shown.
+const MAX_SAID: usize = 160;
 
 /// Copies what is needed to build.
 fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
@@ -179,7 +196,9 @@ fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
 pub fn run(arguments: &Arguments) -> ExitCode {
     let chosen: Vec<&Mutation> = MUTATIONS
         .iter()
-        .filter(|mutation| arguments.only.as_ref().is_none_or(|only| mutation.what.contains(only.as_str())))
+        .filter(|mutation| {
+            arguments.only.is_empty() || arguments.only.iter().any(|only| mutation.what.contains(only))
+        })
         .collect();
     if chosen.is_empty() {
         eprintln!("no mutation is described so; --list shows all of them");
@@ -219,7 +238,7 @@ fn run_all(chosen: &[&Mutation], arguments: &Arguments) -> Result<ExitCode, Stri
         match copy.try_mutation(mutation) {
             Ok(Fate::Killed(by)) => {
                 killed += 1;
-                say(format!("killed by {by}: {}", mutation.what));
+                say(format!("killed: {}: by {by}", mutation.what));
             }
             Ok(Fate::Survived) => {
                 say(format!("SURVIVED: {}: {}", mutation.file, mutation.what));
