@@ -56,7 +56,7 @@ fn all_of_it() -> Vec<Step> {
 }
 
 /// Lies that the sweep goes through: a third of each sort.
-const LIES: u64 = 1800;
+const LIES: u64 = 1200;
 
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Case {
                 let place = Honesty::Misdirected(random.random_range(0..600) * 512);
                 Trouble::Lies(random.random_range(0..60), place)
             }
-            2 => Trouble::Rots(random.random()),
+            2 => Trouble::Rots(random.random_range(0..1 << 32)),
             _ => Trouble::Fails(Fault {
                 kind: FaultKind::ALL[random.random_range(0..FaultKind::ALL.len())],
                 nth: random.random_range(0..120),
@@ -344,18 +344,33 @@ impl Case {
         }
         let Some(ledger) = catch(|| self.perform(&disk, base))? else { return Ok(()) };
         let moment = disk.operations();
-        let mut image = disk.crash(moment, &mut Everything);
-        let in_log;
-        if let Trouble::Rots(seed) = self.trouble {
-            in_log = rot(&mut image, seed);
+        let image = disk.crash(moment, &mut Everything);
+        if let Trouble::Rots(number) = self.trouble {
+            for place in number * ROTTEN_AT_ONCE..(number + 1) * ROTTEN_AT_ONCE {
+                let mut image = image.clone();
+                let in_log = rot(&mut image, place);
+                self.check_damaged(&ledger, &image, moment, in_log, tally)
+                    .map_err(|violation| violation.within(format!("a bit has flipped, place {place}")))?;
+            }
         } else if let Some(operation) = disk.timeline().operations().iter().position(is_dishonest) {
-            in_log = disk.timeline().is_in_directory(operation, "wal");
-        } else {
-            return Ok(());
+            let in_log = disk.timeline().is_in_directory(operation, "wal");
+            self.check_damaged(&ledger, &image, moment, in_log, tally)?;
         }
+        Ok(())
+    }
+
+    /// What is damaged is noticed, or harms nothing.
+    fn check_damaged(
+        &self,
+        ledger: &Ledger,
+        image: &Image,
+        moment: usize,
+        in_log: bool,
+        tally: &Tally,
+    ) -> Checked<()> {
         tally.add(&tally.images);
         tally.add(&tally.io_errors);
-        let Some(recovered) = catch(|| read_damaged(&image, self.setup()))? else { return Ok(()) };
+        let Some(recovered) = catch(|| read_damaged(image, self.setup()))? else { return Ok(()) };
         // What stands at the end of the log and is damaged cannot be told from what was never written.
         let crash = if in_log { Crash::Deceived(0) } else { Crash::Kill };
         ledger.check(&recovered, moment, crash).map_err(|violation| {
@@ -371,6 +386,8 @@ fn is_dishonest(operation: &Operation) -> bool {
 
 /// Bytes of which one is flipped for each number.
 const ROTTEN: u64 = 128;
+/// Flips that follow one workload, each on its own.
+const ROTTEN_AT_ONCE: u64 = 16;
 
 /// Flips a bit in the block that `number` counts, of those that hold anything. Says whether it is one of the log's.
 fn rot(image: &mut Image, number: u64) -> bool {
