@@ -11,12 +11,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod crashes;
 mod explore;
 
 use std::collections::BTreeMap;
 
 use common::random::Random;
-use common::storage::TestStorage;
 use common::{assert_clean, failure, shrunken};
 use explore::explore;
 use peristyle::{
@@ -396,78 +396,5 @@ fn closing_beside_writers_keeps_what_was_acknowledged() {
             assert_eq!(families[n].len().unwrap(), rounds + u64::from(of_neighbour));
         }
         assert_clean(&db);
-    });
-}
-
-#[test]
-fn a_process_killed_at_any_step_loses_nothing_acknowledged() {
-    const WRITERS: usize = 3;
-    explore(1000, || {
-        let storage = TestStorage::new();
-        let db = shrunken().log_limit_bytes(64 << 10).storage(storage.clone()).open("memory").unwrap();
-        let families = families(&db, 2);
-        let acknowledged: [AtomicU64; WRITERS] = std::array::from_fn(|_| AtomicU64::new(0));
-        let mut killed = Vec::new();
-        thread::scope(|scope| {
-            let (db, families, acknowledged, storage) = (&db, &families, &acknowledged, &storage);
-            for (writer, acknowledged) in acknowledged.iter().enumerate() {
-                scope.spawn(move || {
-                    let mut random = random();
-                    for round in 1..=16u64 {
-                        let mut batch = WriteBatch::new();
-                        for family in families {
-                            batch.put(family, [writer as u8], value(round, &mut random));
-                        }
-                        // Of another family, in which fewer memtables are frozen.
-                        if random.once_in(3) {
-                            batch = WriteBatch::new();
-                            batch.put(&families[writer % 2], [writer as u8, 0], value(round, &mut random));
-                        }
-                        let durability = [Durability::Buffered, Durability::Sync][random.below(2) as usize];
-                        db.write_with(&batch, durability).unwrap();
-                        acknowledged.store(round, Ordering::SeqCst);
-                    }
-                });
-            }
-            scope.spawn(move || {
-                let mut random = random();
-                for _ in 0..4 {
-                    match random.below(3) {
-                        0 => db.flush().unwrap(),
-                        1 => db.checkpoint().unwrap(),
-                        _ => db.flush_column_family(&families[random.below(2) as usize]).unwrap(),
-                    }
-                }
-            });
-            let killed = &mut killed;
-            scope.spawn(move || {
-                let mut random = random();
-                for _ in 0..4 {
-                    for _ in 0..random.below(100) {
-                        thread::yield_now();
-                    }
-                    let before = acknowledged.each_ref().map(|rounds| rounds.load(Ordering::SeqCst));
-                    killed.push((before, storage.copy()));
-                }
-            });
-        });
-        drop((families, db));
-        let last = acknowledged.each_ref().map(|rounds| rounds.load(Ordering::SeqCst));
-        killed.push((last, storage));
-        for (acknowledged, storage) in killed {
-            let db = shrunken().storage(storage).open("memory").unwrap();
-            let families = self::families(&db, 2);
-            let read = |family: usize, key: &[u8]| {
-                families[family].get(key).unwrap().map_or(0, |value| number(&value))
-            };
-            for (writer, acknowledged) in acknowledged.into_iter().enumerate() {
-                let key = [writer as u8];
-                let found = [read(0, &key), read(1, &key)];
-                assert_eq!(found[0], found[1], "a part of a batch");
-                let found = found[0].max(read(writer % 2, &[writer as u8, 0]));
-                assert!(found >= acknowledged, "{found} is left, {acknowledged} was acknowledged");
-            }
-            assert_clean(&db);
-        }
     });
 }

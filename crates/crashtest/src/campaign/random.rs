@@ -1,9 +1,13 @@
 //! Long workloads of one to three writers, made from a seed, that crash at random moments.
 
 use std::collections::HashSet;
+#[cfg(not(shuttle))]
+use std::thread;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+#[cfg(shuttle)]
+use shuttle::thread;
 
 use super::shrink::shrink;
 use crate::disk::{Everything, Image, Nothing, RandomDecisions, SimulatedDisk};
@@ -72,23 +76,20 @@ impl Workload {
                 writers[0].found(&run, &FAMILIES)?;
                 writers[1..].iter_mut().for_each(|writer| writer.find(&FAMILIES));
             }
-            let outcomes: Vec<Checked<()>> = std::thread::scope(|scope| {
-                let threads: Vec<_> = writers
-                    .iter_mut()
-                    .zip(&self.writers)
-                    .map(|(writer, steps)| {
-                        let run = &run;
-                        scope.spawn(move || {
-                            catch(|| {
-                                for step in steps {
-                                    writer.perform(run, step)?;
-                                }
-                                writer.finish(run)
-                            })
-                        })
-                    })
-                    .collect();
-                threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect()
+            let mut outcomes: Vec<Checked<()>> = vec![Ok(()); writers.len()];
+            // The body does nothing but spawn: shuttle asks for that.
+            thread::scope(|scope| {
+                for ((writer, steps), outcome) in writers.iter_mut().zip(&self.writers).zip(&mut outcomes) {
+                    let run = &run;
+                    scope.spawn(move || {
+                        *outcome = catch(|| {
+                            for step in steps {
+                                writer.perform(run, step)?;
+                            }
+                            writer.finish(run)
+                        });
+                    });
+                }
             });
             outcomes.into_iter().collect::<Checked<()>>()?;
             run.end();
@@ -100,17 +101,17 @@ impl Workload {
 /// Images that one workload gives at most.
 const IMAGES: usize = 60;
 
-/// Carries a workload out and lets it crash, as `seed` says.
+/// Carries a workload out and lets it crash at so many moments, as `seed` says.
 ///
 /// # Errors
 /// A broken promise.
-pub fn crash(workload: &Workload, base: &Image, seed: u64, tally: &Tally) -> Checked<()> {
+pub fn crash(workload: &Workload, base: &Image, seed: u64, images: usize, tally: &Tally) -> Checked<()> {
     let mut random = ChaCha8Rng::seed_from_u64(!seed);
     let (disk, ledger) = workload.run(base)?;
     tally.add(&tally.workloads);
     let probe = Probe { tally, setup: Setup { maps: workload.setup.maps, ..Setup::MANUAL } };
     let mut timeline = disk.timeline();
-    let mut moments: Vec<usize> = (0..IMAGES).map(|_| random.random_range(0..=timeline.len())).collect();
+    let mut moments: Vec<usize> = (0..images).map(|_| random.random_range(0..=timeline.len())).collect();
     moments.sort_unstable();
     let mut seen = HashSet::new();
     for moment in moments {
@@ -141,7 +142,7 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, tally: &Tally) -> Che
 /// Runs the workload of one seed; a failure is shrunk and noted.
 pub fn run_seed(seed: u64, base: &Image, tally: &Tally) {
     let workload = Workload::from_seed(seed);
-    if let Err(violation) = crash(&workload, base, seed, tally) {
+    if let Err(violation) = crash(&workload, base, seed, IMAGES, tally) {
         let shrunk = if tally.is_quick() { workload } else { shorten(&workload, base, seed) };
         let arguments = format!("--campaign random --seed {seed} --images 1");
         tally.find(Finding { violation, arguments, steps: format!("{shrunk:?}") });
@@ -154,7 +155,8 @@ fn shorten(workload: &Workload, base: &Image, seed: u64) -> Workload {
     let scratch = Tally::default();
     let mut shortest = workload.clone();
     let fails = |workload: &Workload| {
-        (0..3u64).any(|round| crash(workload, base, seed.wrapping_add(round << 32), &scratch).is_err())
+        (0..3u64)
+            .any(|round| crash(workload, base, seed.wrapping_add(round << 32), IMAGES, &scratch).is_err())
     };
     for writer in 0..workload.writers.len() {
         let steps = shrink(&shortest.writers[writer], 60, |steps| {
