@@ -7,13 +7,14 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::node::{Fault, LeafValue, Node, Shape, warm};
+use super::key_buffer::KeyBuffer;
+use super::node::{Fault, LeafValue, Node, Shape};
 use super::output::locate;
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};
 use crate::error::{Error, Result};
-use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
+use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::{Arc, epoch};
 
@@ -27,11 +28,18 @@ pub(crate) struct TreeCursor {
     /// Whether the cursor stands at entry `index` of the leaf.
     valid: bool,
     index: usize,
-    /// The key: of a valid cursor, or at least the prefix of the leaf.
-    key: Vec<u8>,
-    value: Value,
-    /// The value run of the entry, once it was asked for.
-    run: OnceCell<PinnedPage>,
+    /// The key of a valid cursor; otherwise at least the prefix of the leaf stands there.
+    key: KeyBuffer,
+    /// Where in the leaf the value stands, or the pointer to its run.
+    value: Range<usize>,
+    /// The run that holds the value instead, if one does.
+    run: Option<Box<Run>>,
+}
+
+struct Run {
+    value: ValuePointer,
+    /// Once it was asked for.
+    page: OnceCell<PinnedPage>,
 }
 
 struct Step {
@@ -45,11 +53,8 @@ struct Leaf {
     shape: Shape,
     pointer: PagePointer,
     prefix_len: usize,
-}
-
-enum Value {
-    Inline(Range<usize>),
-    Run(ValuePointer),
+    /// The leaf after this one.
+    ahead: Ahead,
 }
 
 /// Which way to leave or enter a node.
@@ -64,6 +69,14 @@ impl Way {
         match self {
             Self::Forward => Self::Backward,
             Self::Backward => Self::Forward,
+        }
+    }
+
+    /// The index that comes after `index` of `count`.
+    fn next(self, index: usize, count: usize) -> Option<usize> {
+        match self {
+            Self::Forward => Some(index + 1).filter(|&next| next < count),
+            Self::Backward => index.checked_sub(1),
         }
     }
 
@@ -86,9 +99,9 @@ impl TreeCursor {
             leaf: None,
             valid: false,
             index: 0,
-            key: Vec::new(),
-            value: Value::Inline(0..0),
-            run: OnceCell::new(),
+            key: KeyBuffer::default(),
+            value: 0..0,
+            run: None,
         }
     }
 
@@ -101,12 +114,12 @@ impl TreeCursor {
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         assert!(self.valid, "a cursor that stands nowhere has no key");
-        &self.key
+        self.key.get()
     }
 
     /// Goes to the first entry at or above `key`. Whether there is one is what all moves return.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
-        if !self.descend_to(key)? {
+        if !self.descend_to(key, Way::Forward)? {
             return Ok(false);
         }
         let (index, _) = self.search(key)?;
@@ -115,7 +128,7 @@ impl TreeCursor {
 
     /// Goes to the last entry at or below `key`.
     pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
-        if !self.descend_to(key)? {
+        if !self.descend_to(key, Way::Backward)? {
             return Ok(false);
         }
         match self.search(key)? {
@@ -159,6 +172,14 @@ impl TreeCursor {
     /// The value of the entry; reads its run if it has one. Panics if the cursor stands nowhere.
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
+        match (&self.run, &self.leaf) {
+            (None, Some(leaf)) if self.valid => Ok(&leaf.page[self.value.clone()]),
+            _ => self.value_in_run(),
+        }
+    }
+
+    #[inline(never)]
+    fn value_in_run(&self) -> Result<&[u8]> {
         let (page, range) = self.place()?;
         Ok(&page[range])
     }
@@ -170,19 +191,18 @@ impl TreeCursor {
     }
 
     /// Where the value stands: in the leaf, or in its run, which is read the first time.
-    #[inline]
     fn place(&self) -> Result<(&PinnedPage, Range<usize>)> {
         assert!(self.valid, "a cursor that stands nowhere has no value");
-        match (&self.value, &self.leaf) {
-            (Value::Inline(range), Some(leaf)) => Ok((&leaf.page, range.clone())),
-            (Value::Inline(_), None) => unreachable!("a valid cursor has a leaf"),
-            (Value::Run(value), _) => {
-                let range = HEADER_LEN..HEADER_LEN + value.len as usize;
-                if let Some(page) = self.run.get() {
+        match (&self.run, &self.leaf) {
+            (None, Some(leaf)) => Ok((&leaf.page, self.value.clone())),
+            (None, None) => unreachable!("a valid cursor has a leaf"),
+            (Some(run), _) => {
+                let range = HEADER_LEN..HEADER_LEN + run.value.len as usize;
+                if let Some(page) = run.page.get() {
                     return Ok((page, range));
                 }
-                let page = load_run(&self.store, value.run, value.len)?;
-                Ok((self.run.get_or_init(|| page), range))
+                let page = load_run(&self.store, run.value.run, run.value.len)?;
+                Ok((run.page.get_or_init(|| page), range))
             }
         }
     }
@@ -195,20 +215,41 @@ impl TreeCursor {
     /// Goes to entry `index` of the leaf, or over its edge to the next leaf.
     #[inline]
     fn go(&mut self, index: usize, way: Way) -> Result<bool> {
+        if self.stand_at_usual(index) { Ok(true) } else { self.go_any(index, way) }
+    }
+
+    /// Goes to an entry of the leaf, if there is one and it is like most. Otherwise does nothing.
+    #[inline(always)]
+    fn stand_at_usual(&mut self, index: usize) -> bool {
+        let Some(leaf) = &mut self.leaf else { return false };
+        let Some((rest, value)) = leaf.shape.usual_entry(&leaf.page, index) else { return false };
+        if self.run.is_some() {
+            return false;
+        }
+        leaf.ahead.fetch_some();
+        self.key.set_rest(leaf.prefix_len, rest);
+        self.value = value;
+        self.index = index;
+        self.valid = true;
+        true
+    }
+
+    #[inline(never)]
+    fn go_any(&mut self, index: usize, way: Way) -> Result<bool> {
         self.valid = false;
-        self.run.take();
-        let Some(leaf) = &self.leaf else { return Ok(false) };
+        self.run = None;
+        let Some(leaf) = &mut self.leaf else { return Ok(false) };
         if index >= leaf.shape.count() {
             return self.leave_leaf(way);
         }
+        leaf.ahead.fetch_some();
         let entry = Node::with_shape(&leaf.page, leaf.shape).entry(index);
-        let entry = entry.map_err(|fault| self.locate(leaf.pointer, fault))?;
-        self.key.truncate(leaf.prefix_len);
-        self.key.extend_from_slice(entry.rest);
-        self.value = match entry.value {
-            LeafValue::Inline(range) => Value::Inline(range),
-            LeafValue::Run(value) => Value::Run(value),
-        };
+        let entry = entry.map_err(|fault| locate(&self.store, leaf.pointer, fault))?;
+        self.key.set_rest(leaf.prefix_len, entry.rest);
+        match entry.value {
+            LeafValue::Inline(range) => self.value = range,
+            LeafValue::Run(value) => self.run = Some(Box::new(Run { value, page: OnceCell::new() })),
+        }
         self.index = index;
         self.valid = true;
         Ok(true)
@@ -221,13 +262,13 @@ impl TreeCursor {
     }
 
     /// Enters the leaf in whose range `key` lies. `false` if the tree is empty.
-    fn descend_to(&mut self, key: &[u8]) -> Result<bool> {
-        self.descend(|node| node.child_index(key))
+    fn descend_to(&mut self, key: &[u8], way: Way) -> Result<bool> {
+        self.descend(way, |node| node.child_index(key))
     }
 
     /// Enters the first or last leaf, and stands at its first or last entry.
     fn enter_edge(&mut self, way: Way) -> Result<bool> {
-        Ok(self.descend(|node| Ok(edge(node.count(), way)))? && self.stand_at_edge(way)?)
+        Ok(self.descend(way, |node| Ok(edge(node.count(), way)))? && self.stand_at_edge(way)?)
     }
 
     fn stand_at_edge(&mut self, way: Way) -> Result<bool> {
@@ -236,23 +277,29 @@ impl TreeCursor {
     }
 
     /// Enters the leaf to which `choose` leads from the root.
-    fn descend(&mut self, choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>) -> Result<bool> {
+    fn descend(
+        &mut self,
+        way: Way,
+        choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>,
+    ) -> Result<bool> {
         self.valid = false;
         self.leaf = None;
         self.path.clear();
         match self.tree.top(&self.store)? {
-            Some((root, level)) => self.descend_from(root, level, choose).map(|()| true),
+            Some((root, level)) => self.descend_from(root, level, way, choose).map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// Goes down from the node at `pointer`, adding to the path, and enters the leaf.
+    /// Goes down from the node at `pointer`, adding to the path, and enters the leaf, from which it will go on in this way.
     fn descend_from(
         &mut self,
         mut pointer: PagePointer,
         level: u8,
+        way: Way,
         choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>,
     ) -> Result<()> {
+        let mut ahead = Ahead::nothing();
         if level > 0 {
             let guard = epoch::pin();
             for level in (1..=level).rev() {
@@ -262,16 +309,19 @@ impl TreeCursor {
                 let index = choose(&node).map_err(fault)?;
                 self.path.push(Step { pointer, index: index as u32, count: node.count() as u32 });
                 pointer = node.child(index).pointer;
+                if level == 1
+                    && let Some(next) = way.next(index, node.count())
+                {
+                    ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
+                }
             }
         }
         let page = self.store.pin(pointer)?;
-        warm(&page);
         let node = Node::open(&page, 0).map_err(|fault| self.locate(pointer, fault))?;
         let (shape, prefix) = (node.shape(), node.prefix());
-        self.key.clear();
-        self.key.extend_from_slice(prefix);
+        self.key.set_rest(0, prefix);
         let prefix_len = prefix.len();
-        self.leaf = Some(Leaf { page, shape, pointer, prefix_len });
+        self.leaf = Some(Leaf { page, shape, pointer, prefix_len, ahead });
         Ok(())
     }
 
@@ -283,19 +333,26 @@ impl TreeCursor {
         let mut level = 0;
         while let Some(step) = self.path.pop() {
             level += 1;
-            let index = match way {
-                Way::Forward => Some(step.index + 1).filter(|&index| index < step.count),
-                Way::Backward => step.index.checked_sub(1),
-            };
-            let Some(index) = index else { continue };
+            let Some(index) = way.next(step.index as usize, step.count as usize) else { continue };
+            let mut ahead = Ahead::nothing();
             let child = {
                 let guard = epoch::pin();
                 let page = self.store.read(step.pointer, &guard)?;
                 let node = Node::open(&page, level).map_err(|fault| self.locate(step.pointer, fault))?;
-                node.child(index as usize).pointer
+                if level == 1
+                    && let Some(next) = way.next(index, node.count())
+                {
+                    ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
+                }
+                node.child(index).pointer
             };
-            self.path.push(Step { index, ..step });
-            self.descend_from(child, level - 1, |node| Ok(edge(node.count(), way)))?;
+            self.path.push(Step { index: index as u32, ..step });
+            self.descend_from(child, level - 1, way, |node| Ok(edge(node.count(), way)))?;
+            if let Some(leaf) = &mut self.leaf
+                && level == 1
+            {
+                leaf.ahead = ahead;
+            }
             if let (Some(left), Some(entered)) = (&left, &self.leaf)
                 && let Err(error) = self.check_beyond(left, entered, way)
             {

@@ -19,6 +19,7 @@ mod builder;
 mod check;
 mod cursor;
 mod inner_level;
+mod key_buffer;
 mod leaf_level;
 mod merge;
 mod node;

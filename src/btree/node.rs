@@ -41,6 +41,8 @@ pub(super) const MAX_HEIGHT: u8 = 40;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault(pub(super) &'static str);
 
+const OUTSIDE: Fault = Fault("the offset of an entry points out of its node");
+
 pub(super) type NodeResult<T> = std::result::Result<T, Fault>;
 
 /// Bytes that an offset array's elements take.
@@ -59,18 +61,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Loads the cache lines that a search of a node reads first, all at once: otherwise each load waits for what the one before
-/// it found, and a node that is in no cache costs the latency of memory several times over.
-#[inline]
-pub(super) fn warm(bytes: &[u8]) {
-    if let Some(bytes) = bytes.first_chunk::<384>() {
-        for line in [64, 128, 192, 256, 320] {
-            black_box(bytes[line]);
-        }
-    }
-}
-
-/// As [`warm`], but loads all of a node that will be read whole.
+/// Loads all of a node that will be read whole, its cache lines at once: otherwise each load waits for what the one before it
+/// found.
 #[inline]
 pub(super) fn warm_whole(bytes: &[u8]) {
     for line in bytes.iter().step_by(64) {
@@ -124,6 +116,30 @@ impl Shape {
     #[inline]
     pub(super) fn count(&self) -> usize {
         self.count as usize
+    }
+
+    /// Rest of the key and place of the value of entry `i` of the leaf whose shape this is, if the entry is like most: in a leaf of
+    /// one page, its key shorter than 128 bytes, its value shorter than 4 KiB and inline. [`Node::entry`] knows the others,
+    /// and what is wrong with them.
+    #[inline(always)]
+    pub(super) fn usual_entry<'a>(&self, bytes: &'a [u8], i: usize) -> Option<(&'a [u8], Range<usize>)> {
+        if self.wide || i >= self.count() {
+            return None;
+        }
+        let at = self.offsets_at as usize + 2 * i;
+        let [start, start_high, end, end_high] = *bytes.get(at..)?.first_chunk()?;
+        let start = usize::from(u16::from_le_bytes([start, start_high]));
+        let end = usize::from(u16::from_le_bytes([end, end_high]));
+        let (rest_len, tag, entry) = match bytes.get(start..end)? {
+            [rest_len @ ..0x80, tag @ ..0x80, entry @ ..] => (*rest_len, usize::from(*tag), entry),
+            [rest_len @ ..0x80, low, high @ ..0x80, entry @ ..] => {
+                (*rest_len, usize::from(*low & 0x7f) | usize::from(*high) << 7, entry)
+            }
+            _ => return None,
+        };
+        let (rest, value) = entry.split_at_checked(usize::from(rest_len))?;
+        // Of an inline value the lowest bits of the tag are zero.
+        (tag == value.len() << 2).then_some((rest, end - value.len()..end))
     }
 }
 
@@ -245,19 +261,17 @@ impl<'a> Node<'a> {
     #[inline]
     pub(super) fn entries(&self, from: usize, to: usize) -> NodeResult<&'a [u8]> {
         let (start, end) = (self.offset(from), self.offset(to));
-        self.bytes.get(start..end).ok_or(Fault("the offset of an entry points out of its node"))
+        self.bytes.get(start..end).ok_or(OUTSIDE)
     }
 
     /// Entry `i` of a leaf.
     #[inline]
     pub(super) fn entry(&self, i: usize) -> NodeResult<LeafEntry<'a>> {
         const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
-        let (rest, tag, value) = self.entry_parts(i)?;
+        let (start, end) = self.bounds(i);
+        let (rest, tag, value) = self.entry_parts(start, end)?;
         match tag & 3 {
-            0 => {
-                let at = self.offset(i + 1) - value.len();
-                Ok(LeafEntry { rest, value: LeafValue::Inline(at..at + value.len()) })
-            }
+            0 => Ok(LeafEntry { rest, value: LeafValue::Inline(end - value.len()..end) }),
             1 => {
                 let pointer = ValuePointer::decode(value).ok_or(CUT)?;
                 Ok(LeafEntry { rest, value: LeafValue::Run(pointer) })
@@ -276,15 +290,28 @@ impl<'a> Node<'a> {
         {
             return Ok((bytes.len(), usize::from(rest_len), tag & 3 == 1));
         }
-        let (rest, tag, _) = self.entry_parts(i)?;
+        let (start, end) = self.bounds(i);
+        let (rest, tag, _) = self.entry_parts(start, end)?;
         Ok((bytes.len(), rest.len(), tag & 3 == 1))
     }
 
-    /// Rest of the key, tag, and stored value of entry `i` of a leaf.
+    /// Where entry `i` begins and ends, if the offsets are right.
     #[inline]
-    fn entry_parts(&self, i: usize) -> NodeResult<(&'a [u8], u64, &'a [u8])> {
+    fn bounds(&self, i: usize) -> (usize, usize) {
+        let at = self.shape.offsets_at as usize + 2 * i;
+        match self.bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>()) {
+            Some(&[a, b, c, d]) if !self.shape.wide && i < self.count() => {
+                (usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])))
+            }
+            _ => (self.offset(i), self.offset(i + 1)),
+        }
+    }
+
+    /// Rest of the key, tag, and stored value of the entry of a leaf that has these bounds.
+    #[inline]
+    fn entry_parts(&self, start: usize, end: usize) -> NodeResult<(&'a [u8], u64, &'a [u8])> {
         const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
-        let mut bytes = self.entries(i, i + 1)?;
+        let mut bytes = self.bytes.get(start..end).ok_or(OUTSIDE)?;
         let rest_len = varint::take(&mut bytes).ok_or(CUT)?;
         let tag = varint::take(&mut bytes).ok_or(CUT)?;
         let rest_len = usize::try_from(rest_len).map_err(|_| CUT)?;
@@ -301,7 +328,8 @@ impl<'a> Node<'a> {
         if self.shape.children_at != self.shape.prefix_at {
             return self.entries(i, i + 1);
         }
-        Ok(self.entry_parts(i)?.0)
+        let (start, end) = self.bounds(i);
+        Ok(self.entry_parts(start, end)?.0)
     }
 
     /// The child record `i` of an inner node.

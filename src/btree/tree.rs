@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::node::{LeafValue, MAX_HEIGHT, Node, warm};
+use super::node::{LeafValue, MAX_HEIGHT, Node};
 use super::output::locate;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PageRef, PinnedPage};
@@ -74,7 +74,6 @@ impl Tree {
         loop {
             let page = store.read(pointer, guard)?;
             let fault = |fault| locate(store, pointer, fault);
-            warm(&page);
             let node = Node::open(&page, level).map_err(fault)?;
             if level > 0 {
                 let child = node.child(node.child_index(key).map_err(fault)?);

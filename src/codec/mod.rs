@@ -5,4 +5,5 @@ pub(crate) mod entry;
 pub(crate) mod ids;
 pub(crate) mod key;
 pub(crate) mod log_mark;
+pub(crate) mod prefetch;
 pub(crate) mod varint;

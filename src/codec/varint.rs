@@ -17,12 +17,17 @@ pub(crate) fn len(value: u64) -> usize {
 /// Takes one integer off the front of `bytes`; `None` if it is cut short or larger than 64 bits.
 #[inline]
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(u64::from(first));
+    match **bytes {
+        [first @ ..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(first))
+        }
+        [first, second @ ..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+        }
+        _ => take_long(bytes),
     }
-    take_long(bytes)
 }
 
 fn take_long(bytes: &mut &[u8]) -> Option<u64> {

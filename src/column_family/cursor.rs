@@ -89,6 +89,7 @@ impl FamilyCursor {
     }
 
     /// The value of the entry; empty if the cursor stands on none. A large value is read now.
+    #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
         match self.place {
             Place::Table(i) => match self.tables[i].cursor.found() {
@@ -180,6 +181,11 @@ impl FamilyCursor {
             }
             return self.settled(moved);
         }
+        self.next_of_all()
+    }
+
+    #[inline(never)]
+    fn next_of_all(&mut self) -> Result<bool> {
         match self.place {
             Place::Nowhere | Place::Start => self.first(),
             Place::End => Ok(false),
@@ -203,6 +209,11 @@ impl FamilyCursor {
             }
             return self.settled(moved);
         }
+        self.prev_of_all()
+    }
+
+    #[inline(never)]
+    fn prev_of_all(&mut self) -> Result<bool> {
         match self.place {
             Place::Nowhere | Place::End => self.last(),
             Place::Start => Ok(false),

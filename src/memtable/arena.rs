@@ -9,11 +9,9 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
+use crate::codec::prefetch::LINE;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
-
-/// Bytes of a cache line; the alignment of nodes, and the largest that [`Bump::allocate`] serves.
-pub(super) const LINE: usize = 64;
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
@@ -134,7 +132,7 @@ impl Bump {
         self.used
     }
 
-    /// Memory of `size` bytes at a multiple of `align`, uninitialised, that lives as long as `arena`.
+    /// Memory of `size` bytes at a multiple of `align`, which is a cache line at most, uninitialised, that lives as long as `arena`.
     #[inline]
     pub(super) fn allocate(&mut self, arena: &Arena, size: usize, align: usize) -> NonNull<u8> {
         debug_assert!(align.is_power_of_two() && align <= LINE, "an alignment of {align}");
@@ -184,19 +182,6 @@ pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
 #[cfg(loom)]
 pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
     (0..count).map(|_| AtomicU64::new(0)).collect()
-}
-
-/// Asks for the cache line at `address` ahead of its use. Never faults, whatever the address.
-#[inline]
-pub(super) fn prefetch<T>(address: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch has no effect but on the caches.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = address;
 }
 
 #[cfg(all(test, not(loom)))]

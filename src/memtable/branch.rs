@@ -12,10 +12,11 @@
 
 use std::ptr::NonNull;
 
-use super::arena::{Arena, Bump, LINE};
+use super::arena::{Arena, Bump};
 use super::entry::{EntryHeader, EntryRef};
 use super::node::{NodeHeader, NodeRef, head};
 use crate::codec::key;
+use crate::codec::prefetch::LINE;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// A branch of an arena that lives for `'a`.

@@ -11,10 +11,11 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::arena::{Arena, Bump, prefetch};
+use super::arena::{Arena, Bump};
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key::MAX_KEY_LEN;
+use crate::codec::prefetch;
 
 /// The fixed part of an entry.
 #[repr(C)]
@@ -168,7 +169,7 @@ impl<'a> EntryRef<'a> {
     /// Asks for the header and the start of the key ahead of their use.
     #[inline]
     pub(super) fn prefetch(self) {
-        prefetch(self.start.as_ptr());
+        prefetch::line(self.start.as_ptr());
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::sync::OnceLock;
 
-use super::arena::{prefetch, zeroed_words};
+use super::arena::zeroed_words;
+use crate::codec::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of memtable for which the filter has a word: at 8 to 10 bits an entry, small entries fill it as it should be.
@@ -70,7 +71,7 @@ impl FilterSpot {
     #[inline]
     pub(super) fn prefetch(self, filter: &Filter) {
         if let Some(words) = filter.words.get() {
-            prefetch(&raw const words[self.word]);
+            prefetch::line(&raw const words[self.word]);
         }
     }
 }

@@ -9,10 +9,11 @@
 
 use std::ptr::NonNull;
 
-use super::arena::{Arena, Bump, LINE, prefetch};
+use super::arena::{Arena, Bump};
 use super::entry::{EntryHeader, EntryRef};
 use super::node::{NodeHeader, NodeRef, head};
 use crate::codec::key;
+use crate::codec::prefetch::{self, LINE};
 use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Keys that a leaf can hold.
@@ -241,7 +242,7 @@ impl Leaf {
     pub(super) fn prefetch(node: NodeRef<'_>) {
         let start = node.as_ptr().as_ptr().cast::<u8>();
         for line in 0..size_of::<Self>() / LINE {
-            prefetch(start.wrapping_add(line * LINE));
+            prefetch::line(start.wrapping_add(line * LINE));
         }
     }
 

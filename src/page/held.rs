@@ -56,24 +56,34 @@ impl Deref for PageRef<'_> {
 
 /// The whole page or run, header included, for as long as this lives; holds no epoch. A clone is a pin of its own.
 #[derive(Debug, Clone)]
-pub(crate) struct PinnedPage(Pinned);
+pub(crate) struct PinnedPage {
+    /// Bytes that the owner keeps where and as they are.
+    bytes: NonNull<[u8]>,
+    _owner: Owner,
+}
 
 #[derive(Debug, Clone)]
-enum Pinned {
-    Frame(PinnedFrame),
-    Run(Arc<RunBuffer>),
+enum Owner {
+    Frame(#[expect(dead_code, reason = "held until it is dropped")] Pin),
+    Run(#[expect(dead_code, reason = "as above")] Arc<RunBuffer>),
 }
+
+// SAFETY: the bytes are memory that nobody writes to and that the owner, which may go to another thread, keeps.
+unsafe impl Send for PinnedPage {}
+// SAFETY: as above.
+unsafe impl Sync for PinnedPage {}
 
 impl PinnedPage {
     pub(super) fn run(buffer: Arc<RunBuffer>) -> Self {
-        Self(Pinned::Run(buffer))
+        Self { bytes: NonNull::from(&**buffer), _owner: Owner::Run(buffer) }
     }
 
     /// # Safety
     /// The caller may take a pin by invariant 3 of [`frames`](super::frames), and may read the frame by invariant 2.
     pub(super) unsafe fn frame(store: &Arc<FrameStore>, frame: Frame) -> Self {
         store.pin(frame);
-        Self(Pinned::Frame(PinnedFrame { store: Arc::clone(store), frame, start: store.start(frame) }))
+        let bytes = NonNull::slice_from_raw_parts(store.start(frame), store.page_size());
+        Self { bytes, _owner: Owner::Frame(Pin { store: Arc::clone(store), frame }) }
     }
 }
 
@@ -82,51 +92,34 @@ impl Deref for PinnedPage {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Pinned::Frame(frame) => frame,
-            Pinned::Run(buffer) => buffer,
-        }
+        // SAFETY: of a frame, the pin keeps it from being written, and its store keeps the slab; a buffer that is shared is not
+        // written, and its bytes do not move with the owner.
+        unsafe { self.bytes.as_ref() }
     }
 }
 
 /// One pin of a frame.
-struct PinnedFrame {
+struct Pin {
     store: Arc<FrameStore>,
     frame: Frame,
-    start: NonNull<u8>,
 }
 
-// SAFETY: a pinned frame is memory that nobody writes to; `start` points into a slab that `store` keeps.
-unsafe impl Send for PinnedFrame {}
-// SAFETY: as above.
-unsafe impl Sync for PinnedFrame {}
-
-impl Deref for PinnedFrame {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the pin keeps the frame from being written, `store` keeps its slab.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.store.page_size()) }
-    }
-}
-
-impl Clone for PinnedFrame {
+impl Clone for Pin {
     fn clone(&self) -> Self {
         self.store.pin(self.frame);
-        Self { store: Arc::clone(&self.store), frame: self.frame, start: self.start }
+        Self { store: Arc::clone(&self.store), frame: self.frame }
     }
 }
 
-impl Drop for PinnedFrame {
+impl Drop for Pin {
     fn drop(&mut self) {
         self.store.unpin(self.frame);
     }
 }
 
-impl std::fmt::Debug for PinnedFrame {
+impl std::fmt::Debug for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PinnedFrame").field(&self.frame.0).finish()
+        f.debug_tuple("Pin").field(&self.frame.0).finish()
     }
 }
 

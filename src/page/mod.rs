@@ -11,6 +11,7 @@
 //!
 //! Start reading at [`PagedCachedFile`], then [`frames`] for who owns a frame when, and [`table`] for the path of a hit.
 
+mod ahead;
 mod budgets;
 mod cached_file;
 mod clock;
@@ -29,6 +30,7 @@ mod frames_model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use budgets::CacheBudgets;
 pub(crate) use cached_file::PagedCachedFile;
 pub(crate) use header::{HEADER_LEN, PageKind, PagePointer};

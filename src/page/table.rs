@@ -115,6 +115,11 @@ impl FrameTable {
         Some(frame)
     }
 
+    /// The frame that holds `page`, which is not marked as referenced.
+    pub(super) fn peek(&self, page: PageId, _guard: &Guard) -> Option<Frame> {
+        frame_of(self.entry(page)?.load(Ordering::Acquire))
+    }
+
     /// The frame that holds `page` if the page is dirty.
     pub(super) fn lookup_dirty(&self, page: PageId, _guard: &Guard) -> Option<Frame> {
         let value = self.entry(page)?.load(Ordering::Acquire);

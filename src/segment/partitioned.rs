@@ -10,7 +10,7 @@ use super::page_set::PageSet;
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{
-    CacheBudgets, CacheStats, NewPage, PageKind, PagePointer, PageRef, PagedCachedFile, PinnedPage,
+    Ahead, CacheBudgets, CacheStats, NewPage, PageKind, PagePointer, PageRef, PagedCachedFile, PinnedPage,
 };
 use crate::sync::epoch::Guard;
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -117,6 +117,11 @@ impl PartitionedStorageBackend {
             Some(page) => Ok(page),
             None => self.cache.load_pinned(pointer, self.locate(pointer)?),
         }
+    }
+
+    /// Where `pointer`'s page stands in memory, to be fetched from there ahead of its use.
+    pub(crate) fn ahead(&self, pointer: PagePointer, forward: bool, guard: &Guard) -> Ahead {
+        self.cache.ahead(pointer, forward, guard)
     }
 
     /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory.

@@ -58,27 +58,32 @@ impl Cursor {
     }
 
     /// To the next entry; `false` past the last one.
+    #[inline]
     #[expect(clippy::should_implement_trait, reason = "a cursor lends what it stands on, an iterator cannot")]
     pub fn next(&mut self) -> Result<bool> {
         self.inner.next()
     }
 
     /// To the entry before; `false` before the first one.
+    #[inline]
     pub fn prev(&mut self) -> Result<bool> {
         self.inner.prev()
     }
 
     /// Whether the cursor stands on an entry.
+    #[inline]
     pub fn is_valid(&self) -> bool {
         self.inner.valid()
     }
 
     /// The key of the entry; empty if the cursor stands on none.
+    #[inline]
     pub fn key(&self) -> &[u8] {
         self.inner.key()
     }
 
     /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a quarter page is read now.
+    #[inline]
     pub fn value(&self) -> Result<&[u8]> {
         self.inner.value()
     }
