@@ -55,8 +55,16 @@ fn all_of_it() -> Vec<Step> {
     ]
 }
 
-/// Lies that the sweep goes through: a third of each sort.
-const LIES: u64 = 1200;
+/// A workload that writes the same pages again and again: what stands where a write was lost is a page of the same family and
+/// number.
+fn over_and_over() -> Vec<Step> {
+    let put = |family, key, len| Step::Commit(vec![Write::Put(family, key, len)], Buffered);
+    let round = |round: u16| [put(0, 1, 100 + round), put(1, 2, 900 + round), Step::Flush];
+    (0..8).flat_map(round).chain([Step::Read]).collect()
+}
+
+/// Lies that the sweep goes through: a quarter of each sort.
+const LIES: u64 = 1600;
 
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,12 +143,16 @@ impl Errors {
         }
         if let Some(number) = sweep.lies.next() {
             let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ number);
-            let trouble = match number % 3 {
-                0 => Trouble::Lies(number / 3, Honesty::Lost),
-                1 => Trouble::Lies(number / 3, Honesty::Misdirected(random.random_range(0..400) * 512)),
-                _ => Trouble::Rots(number / 3),
+            let (steps, trouble) = match number % 4 {
+                0 => (all_of_it(), Trouble::Lies(number / 4, Honesty::Lost)),
+                1 => {
+                    let place = Honesty::Misdirected(random.random_range(0..400) * 512);
+                    (all_of_it(), Trouble::Lies(number / 4, place))
+                }
+                2 => (over_and_over(), Trouble::Lies(number / 4, Honesty::Lost)),
+                _ => (all_of_it(), Trouble::Rots(number / 4)),
             };
-            let case = Case { steps: all_of_it(), maps: true, from_nothing: false, trouble, seed: number };
+            let case = Case { steps, maps: true, from_nothing: false, trouble, seed: number };
             return (case, true);
         }
         sweep.random += 1;
@@ -385,9 +397,9 @@ fn is_dishonest(operation: &Operation) -> bool {
 }
 
 /// Bytes of which one is flipped for each number.
-const ROTTEN: u64 = 128;
+const ROTTEN: u64 = 32;
 /// Flips that follow one workload, each on its own.
-const ROTTEN_AT_ONCE: u64 = 16;
+const ROTTEN_AT_ONCE: u64 = 40;
 
 /// Flips a bit in the block that `number` counts, of those that hold anything. Says whether it is one of the log's.
 fn rot(image: &mut Image, number: u64) -> bool {

@@ -25,12 +25,12 @@ pub fn base() -> Image {
             for writer in 0..crate::digest::WRITERS as u8 {
                 for key in 0..6u8 {
                     let value = vec![writer ^ key; 20 + usize::from(key) * 300];
-                    family.put_with([writer, 0, key * 2], value, durability)?;
+                    family.put_with([writer, 0, 0, 0, 0, key * 2], value, durability)?;
                 }
             }
         }
         db.flush()?;
-        db.column_family(FAMILIES[0])?.put([0, 0, 1], "in the log")?;
+        db.column_family(FAMILIES[0])?.put([0, 0, 0, 0, 0, 1], "in the log")?;
         drop(db);
         Ok(())
     };

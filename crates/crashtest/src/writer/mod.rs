@@ -116,9 +116,10 @@ impl Writer {
         if self.state().family_sum(&own).is_some() { own } else { FAMILIES[0].to_owned() }
     }
 
+    /// Where several writers' keys stand in one node, each writer's are alike as far as heads reach.
     fn key(&self, key: u16) -> Vec<u8> {
         let [high, low] = key.to_be_bytes();
-        vec![self.number as u8, high, low]
+        vec![self.number as u8, 0, 0, 0, high, low]
     }
 
     fn change(&mut self, write: Write) -> (u8, Change) {
