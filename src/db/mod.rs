@@ -14,6 +14,8 @@ mod families;
 mod independence_tests;
 mod maintain;
 mod open;
+#[cfg(all(test, not(loom)))]
+mod open_tests;
 mod recovery;
 mod statistics;
 mod verify;

@@ -6,6 +6,7 @@ use super::arena::{Arena, Bump};
 use super::cursor::{MemtableCursor, Newest};
 use super::entry::{Draft, EntryRef};
 use super::filter::{Filter, FilterSpot};
+use super::node::{Node, NodeRef};
 use super::ranges::{self, RangeDeletions, Steps};
 use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
@@ -83,7 +84,7 @@ impl Memtable {
             }),
             arena: Arena::new(),
         };
-        MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new() }
+        MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new(), changes: 0 }
     }
 
     /// Whether nothing was written.
@@ -124,13 +125,6 @@ impl Memtable {
             Some(entry) => Some(Found::of(entry, covered)),
             None => covered.map(|_| Found::Deleted),
         }
-    }
-
-    /// Asks for the memory that a read of `key`, or a write to it, will need: for a caller that knows some keys ahead.
-    #[inline]
-    pub(crate) fn prefetch(&self, key: &[u8]) {
-        self.filter.spot(key).prefetch(&self.filter);
-        self.points.prefetch(&self.arena, key);
     }
 
     /// The newest range deletion at or below `at` that covers `key`.
@@ -183,6 +177,18 @@ pub(crate) struct MemtableWriter {
     table: Arc<Memtable>,
     nodes: Bump,
     entries: Bump,
+    /// How often nodes of the tree were replaced.
+    changes: u64,
+}
+
+/// A key that will be written soon, and the leaf for it, whose memory has been asked for.
+pub(crate) struct Expected<'t, 'k> {
+    key: &'k [u8],
+    table: &'t Memtable,
+    in_filter: FilterSpot,
+    leaf: Option<NodeRef<'t>>,
+    /// The writer's `changes` when the leaf was found.
+    changes: u64,
 }
 
 impl MemtableWriter {
@@ -208,14 +214,34 @@ impl MemtableWriter {
     /// but some memory, until it is inserted.
     #[inline]
     pub(crate) fn prepare(&mut self, kind: EntryKind, key: &[u8], value: &[u8]) -> Prepared<'_> {
-        let table: &Memtable = &self.table;
-        // By the time that the key's place in the tree is found, the filter's word has come.
-        let in_filter = table.filter.spot(key);
-        in_filter.prefetch(&table.filter);
-        let spot = table.points.spot(&table.arena, key);
-        let older = spot.as_ref().and_then(|spot| spot.newest());
-        let draft = Draft::write(&table.arena, &mut self.entries, older, kind, key, value);
-        Prepared { table, nodes: &mut self.nodes, entries: &self.entries, in_filter, spot, draft }
+        let Self { table, nodes, entries, changes } = self;
+        let expected = Expected::find(table, key, *changes);
+        prepare(nodes, entries, changes, kind, expected, value)
+    }
+
+    /// Looks for the place of `key` in `table`, the memtable of this writer, and asks for the memory there: for a caller that
+    /// does something else before he writes to `key`, or to others.
+    #[inline]
+    pub(crate) fn expect<'t, 'k>(&self, table: &'t Memtable, key: &'k [u8]) -> Expected<'t, 'k> {
+        self.assert_own(table);
+        Expected::find(table, key, self.changes)
+    }
+
+    /// As [`prepare`](Self::prepare), for a key that was expected.
+    #[inline]
+    pub(crate) fn prepare_expected<'w>(
+        &'w mut self,
+        kind: EntryKind,
+        expected: Expected<'w, '_>,
+        value: &[u8],
+    ) -> Prepared<'w> {
+        self.assert_own(expected.table);
+        prepare(&mut self.nodes, &mut self.entries, &mut self.changes, kind, expected, value)
+    }
+
+    #[inline]
+    fn assert_own(&self, table: &Memtable) {
+        assert!(std::ptr::eq(table, &raw const *self.table), "a key of another memtable");
     }
 
     /// Makes all keys in `[start, end)` absent that were written with a lower sequence number.
@@ -229,12 +255,49 @@ impl MemtableWriter {
     }
 }
 
+impl<'t, 'k> Expected<'t, 'k> {
+    #[inline]
+    fn find(table: &'t Memtable, key: &'k [u8], changes: u64) -> Self {
+        let in_filter = table.filter.spot(key);
+        in_filter.prefetch(&table.filter);
+        let leaf = table.points.leaf_ahead(&table.arena, key);
+        Self { key, table, in_filter, leaf, changes }
+    }
+
+    /// Where the writer is to put the key; `changes` is how often nodes have been replaced by now.
+    #[inline]
+    fn spot(&self, changes: u64) -> Option<Spot<'t>> {
+        match self.leaf.map(NodeRef::open) {
+            // The leaf is still part of the tree, with the range that it had.
+            Some(Node::Leaf(leaf)) if changes == self.changes => Some(Spot::within(leaf, self.key)),
+            _ => self.table.points.spot(&self.table.arena, self.key),
+        }
+    }
+}
+
+#[inline]
+fn prepare<'w>(
+    nodes: &'w mut Bump,
+    entries: &'w mut Bump,
+    changes: &'w mut u64,
+    kind: EntryKind,
+    expected: Expected<'w, '_>,
+    value: &[u8],
+) -> Prepared<'w> {
+    let spot = expected.spot(*changes);
+    let Expected { key, table, in_filter, .. } = expected;
+    let older = spot.as_ref().and_then(|spot| spot.newest());
+    let draft = Draft::write(&table.arena, entries, older, kind, key, value);
+    Prepared { table, nodes, entries, changes, in_filter, spot, draft }
+}
+
 /// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call that
 /// made it: between that and the insertion nothing else can be written.
 pub(crate) struct Prepared<'w> {
     table: &'w Memtable,
     nodes: &'w mut Bump,
     entries: &'w Bump,
+    changes: &'w mut u64,
     in_filter: FilterSpot,
     spot: Option<Spot<'w>>,
     draft: Draft<'w>,
@@ -244,11 +307,11 @@ impl Prepared<'_> {
     /// Makes it a write of the commit `sequence`: for readers at that number or a later one it has happened.
     #[inline]
     pub(crate) fn insert(self, sequence: SequenceNumber) {
-        let Self { table, nodes, entries, in_filter, spot, draft } = self;
+        let Self { table, nodes, entries, changes, in_filter, spot, draft } = self;
         table.counters.admit(sequence);
         let mut memory = NodeMemory { arena: &table.arena, bump: nodes };
         table.filter.add(in_filter);
-        table.points.put(&mut memory, spot, draft.number(sequence));
+        *changes += u64::from(table.points.put(&mut memory, spot, draft.number(sequence)));
         table.counters.count(sequence, nodes.used() + entries.used());
     }
 }

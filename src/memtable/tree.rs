@@ -29,6 +29,13 @@ pub(super) struct Spot<'a> {
 }
 
 impl<'a> Spot<'a> {
+    /// The spot of `key` in the leaf in whose range it lies.
+    #[inline]
+    pub(super) fn within(leaf: &'a Leaf, key: &[u8]) -> Self {
+        let order = leaf.order();
+        Self { leaf, order, place: leaf.search(order, key) }
+    }
+
     /// The newest version of the key.
     #[inline]
     pub(super) fn newest(&self) -> Option<EntryRef<'a>> {
@@ -74,44 +81,50 @@ impl Tree {
         leaf_for(self.root(arena)?, key).find(key)
     }
 
-    /// Asks for the leaf in whose range `key` lies ahead of its use.
+    /// The leaf in whose range `key` lies, which is asked for and not yet looked at; `None` while the tree is empty.
     #[inline]
-    pub(super) fn prefetch(&self, arena: &Arena, key: &[u8]) {
-        let Some(mut node) = self.root(arena) else { return };
-        while node.header().level > 0 {
-            let Node::Branch(branch) = node.open() else { return };
+    pub(super) fn leaf_ahead<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<NodeRef<'a>> {
+        let mut node = self.root(arena)?;
+        let mut level = node.header().level;
+        while level > 0 {
+            let Node::Branch(branch) = node.open() else { unreachable!("a leaf of level {level}") };
             node = branch.child(branch.index_for(key));
-            if branch.level() == 1 {
-                break;
-            }
+            level -= 1;
         }
         Leaf::prefetch(node);
+        Some(node)
     }
 
     /// Where the writer is to put `key`; `None` while the tree is empty.
     #[inline]
     pub(super) fn spot<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<Spot<'a>> {
-        let leaf = leaf_for(self.root(arena)?, key);
-        let order = leaf.order();
-        Some(Spot { leaf, order, place: leaf.search(order, key) })
+        Some(Spot::within(leaf_for(self.root(arena)?, key), key))
     }
 
-    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now.
+    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now. Says whether
+    /// nodes were replaced.
     #[inline]
     pub(super) fn put<'a>(
         &self,
         memory: &mut NodeMemory<'a, '_>,
         spot: Option<Spot<'a>>,
         entry: EntryRef<'a>,
-    ) {
+    ) -> bool {
         match spot {
-            None => self.plant(memory, entry),
+            None => {
+                self.plant(memory, entry);
+                return true;
+            }
             Some(Spot { leaf, order, place: Place::At(rank) }) => leaf.replace(order, rank, entry),
             Some(Spot { leaf, order, place: Place::Before(rank) }) if order.count() < LEAF_SLOTS => {
                 leaf.insert(order, rank, Item { head: head(entry.key(), leaf.prefix()), entry });
             }
-            Some(_) => self.grow(memory, entry),
+            Some(_) => {
+                self.grow(memory, entry);
+                return true;
+            }
         }
+        false
     }
 
     fn plant<'a>(&self, memory: &mut NodeMemory<'a, '_>, entry: EntryRef<'a>) {

@@ -104,8 +104,8 @@ pub trait StorageFile: Debug + Send + Sync {
 
 /// A shared mapping of a file, into which disjoint ranges may be stored from several threads at once.
 pub trait SharedMapping: Debug + Send + Sync {
-    /// Copies `bytes` to `offset`. The caller keeps the range inside the mapping and to itself; a range
-    /// outside of it panics.
+    /// Copies `bytes` to `offset`, a multiple of eight. The caller keeps the range, up to the next multiple of eight, inside the
+    /// mapping and to itself: what lies between the last byte and there may become zero. Panics if it does not.
     fn store(&self, offset: u64, bytes: &[u8]);
 
     /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, so that stores there wait for no

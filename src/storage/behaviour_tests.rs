@@ -237,15 +237,16 @@ fn stores_into_a_mapping_are_seen_by_readers() {
         let file = create(storage, "log");
         file.write_at(&[1; 9_001], 0).unwrap();
         let Some(mapping) = file.map(9_001).unwrap() else { return };
-        mapping.store(4_090, b"across a page");
-        mapping.store(9_000, b"!");
-        mapping.store(9_001, b"");
+        mapping.store(4_088, b"across a page");
+        mapping.store(8_992, b"!");
+        mapping.store(9_000, b"");
         drop(file);
         let file = storage.open("log", FileMode::Read).unwrap();
-        assert_eq!(read(&*file, 4_089, 15), b"\x01across a page\x01");
-        assert_eq!(read(&*file, 8_999, 2), b"\x01!");
+        assert_eq!(read(&*file, 4_087, 14), b"\x01across a page");
+        assert_eq!(read(&*file, 8_991, 2), b"\x01!");
+        assert_eq!(read(&*file, 9_000, 1), b"\x01");
         assert_eq!(file.len().unwrap(), 9_001);
-        for (offset, len) in [(9_000, 2), (9_002, 0), (u64::MAX, 1), (0, 9_002)] {
+        for (offset, len) in [(9_000, 1), (8_996, 2), (9_008, 0), (u64::MAX, 1), (0, 9_001)] {
             let store = || mapping.store(offset, &vec![0; len]);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(store));
             assert!(outcome.is_err(), "{len} bytes at {offset} must be refused");

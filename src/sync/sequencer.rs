@@ -107,12 +107,12 @@ impl Sequencer {
 
     /// Marks `number` complete if all before it are, at the price of a load and a store; says whether it did. `number` must
     /// have been admitted, and the caller must keep later ones from being assigned meanwhile: so nobody waits for it
-    /// yet, and the watermark stands still.
+    /// yet, the watermark stands still, and whoever completes a later one comes after this.
     #[inline]
     pub(crate) fn complete_in_turn(&self, number: u64) -> bool {
         let in_turn = self.watermark.load(Ordering::Acquire) + 1 == number;
         if in_turn {
-            self.watermark.store(number, Ordering::SeqCst);
+            self.watermark.store(number, Ordering::Release);
         }
         in_turn
     }

@@ -353,20 +353,30 @@ fn apply(write: &Write<'_>, families: &[&Arc<Family>], sides: &mut [Locked<'_>],
     };
     let decoded = Operations::new(write.payload)
         .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")));
-    let mut operations = decoded.enumerate().peekable();
+    let mut operations = decoded.enumerate().filter(|(index, _)| !replaced.contains(*index)).peekable();
+    let tables: Vec<_> = sides.iter().map(|side| Arc::clone(side.writer.table())).collect();
     let mut last = 0;
-    while let Some((index, (id, operation))) = operations.next() {
+    let mut expected = None;
+    while let Some((_, (id, operation))) = operations.next() {
         if families[last].id() != id {
             last = place(id);
         }
+        let writer = &mut sides[last].writer;
         // The memory that the next insert needs is fetched while this one goes on.
-        if let Some((_, (next, Operation::Put { key, .. } | Operation::Delete { key }))) = operations.peek()
-            && *next == id
-        {
-            sides[last].writer.table().prefetch(key);
-        }
-        if !replaced.contains(index) {
-            insert(&mut sides[last], operation, sequence);
+        let next = match operations.peek() {
+            Some((_, (next, Operation::Put { key, .. } | Operation::Delete { key }))) if *next == id => {
+                Some(writer.expect(&tables[last], key))
+            }
+            _ => None,
+        };
+        match (std::mem::replace(&mut expected, next), operation) {
+            (Some(expected), Operation::Put { value, .. }) => {
+                writer.prepare_expected(EntryKind::Put, expected, value).insert(sequence);
+            }
+            (Some(expected), Operation::Delete { .. }) => {
+                writer.prepare_expected(EntryKind::Delete, expected, &[]).insert(sequence);
+            }
+            (_, operation) => insert(&mut sides[last], operation, sequence),
         }
     }
 }

@@ -136,9 +136,9 @@ impl fmt::Debug for SimulatedMapping {
 
 impl SharedMapping for SimulatedMapping {
     fn store(&self, offset: u64, bytes: &[u8]) {
-        let end = offset.checked_add(bytes.len() as u64);
+        let end = offset.checked_add((bytes.len() as u64).next_multiple_of(8));
         assert!(
-            end.is_some_and(|end| end <= self.len),
+            offset.is_multiple_of(8) && end.is_some_and(|end| end <= self.len),
             "{} bytes at {offset} are outside of a mapping of {} bytes",
             bytes.len(),
             self.len

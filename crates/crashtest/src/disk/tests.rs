@@ -314,12 +314,12 @@ fn a_lost_write_and_a_misdirected_one_are_read_right_until_the_crash() {
 fn stores_into_a_mapping_are_writes_like_others() {
     let (disk, file) = fresh();
     let before = disk.operations();
-    file.map(SECTOR as u64).unwrap().unwrap().store(5, b"stored");
+    file.map(SECTOR as u64).unwrap().unwrap().store(8, b"stored");
     assert_eq!(disk.operations(), before + 1);
-    assert!(matches!(disk.timeline().operations()[before], Operation::Write { offset: 5, mapped: true, .. }));
-    assert_eq!(bytes(&now(&disk, &mut Nothing), "data")[5], 1);
+    assert!(matches!(disk.timeline().operations()[before], Operation::Write { offset: 8, mapped: true, .. }));
+    assert_eq!(bytes(&now(&disk, &mut Nothing), "data")[8], 1);
     file.sync().unwrap();
-    assert_eq!(&bytes(&now(&disk, &mut Nothing), "data")[5..11], b"stored");
+    assert_eq!(&bytes(&now(&disk, &mut Nothing), "data")[8..14], b"stored");
     let (disk, file) = fresh();
     let _disk = disk.with_mappings(false);
     assert!(file.map(SECTOR as u64).unwrap().is_none());
