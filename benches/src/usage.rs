@@ -56,3 +56,18 @@ pub fn disk_bytes(directory: &Path) -> Result<u64> {
     }
     Ok(total)
 }
+
+/// Space that is free on the disk that a path lies on, in bytes.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut figures = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends with a zero byte, and `figures` has room for what the call fills in.
+    let outcome = unsafe { libc::statvfs(path.as_ptr(), figures.as_mut_ptr()) };
+    if outcome != 0 {
+        return Err(std::io::Error::last_os_error()).context("the disk does not tell its free space");
+    }
+    // SAFETY: all bytes were zero, which is a value of this type, and the call has filled them in.
+    let figures = unsafe { figures.assume_init() };
+    Ok(figures.f_bavail * figures.f_frsize)
+}

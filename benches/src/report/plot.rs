@@ -78,7 +78,7 @@ pub(super) fn bars(bars: &[(&str, f64)], digits: usize, mark: Option<f64>) -> Re
 }
 
 /// Latency curves over percentiles, the time on a logarithmic scale.
-pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<String> {
+pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64], operation: &str) -> Result<String> {
     let all = || curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.1));
     let low = all().fold(f64::INFINITY, f64::min).max(0.01) * 0.8;
     let high = all().fold(low * 10.0, f64::max) * 1.25;
@@ -103,7 +103,7 @@ pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<Str
                     .map_or(String::new(), |of| format!("p{of}"))
             })
             .y_label_formatter(&|y| logarithmic_label(*y, high / low))
-            .y_desc("commit, us")
+            .y_desc(format!("{operation}, us"))
             .draw()?;
         for curve in curves {
             let style = colour(curve.engine).stroke_width(2);
@@ -126,8 +126,8 @@ fn logarithmic_label(value: f64, span: f64) -> String {
     }
 }
 
-/// Curves of thousands of entries per second over seconds.
-pub(super) fn rates(curves: &[Curve<'_>]) -> Result<String> {
+/// Curves of rates over seconds.
+pub(super) fn rates(curves: &[Curve<'_>], unit: &str) -> Result<String> {
     let all = || curves.iter().flat_map(|curve| curve.points.iter());
     let seconds = all().map(|point| point.0).fold(0.001, f64::max);
     let rate = all().map(|point| point.1).fold(0.001, f64::max) * 1.05;
@@ -146,7 +146,7 @@ pub(super) fn rates(curves: &[Curve<'_>]) -> Result<String> {
             .y_labels(6)
             .y_label_formatter(&|y| number(Some(*y), 0))
             .x_desc("seconds")
-            .y_desc("thousand entries/s")
+            .y_desc(unit)
             .draw()?;
         for curve in curves {
             let style = colour(curve.engine).stroke_width(2);

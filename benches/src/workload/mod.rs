@@ -1,0 +1,7 @@
+//! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child process carries out.
+
+pub mod commit_block;
+pub mod load;
+pub mod signature;
+pub mod table;
+pub mod write_phase;
