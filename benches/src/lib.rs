@@ -6,7 +6,7 @@
 //!
 //! 1. [`engine`]: the traits, the setup all engines share, and the batch they are handed.
 //! 2. [`peers`]: one file for each engine, and the list of them.
-//! 3. [`workload`]: what the engines do, one file for each benchmark; [`entries`] says with what, [`threads`] by
+//! 3. [`workload`]: what the engines do, one file for each benchmark; [`entries`] and [`zipfian`] say with what, [`threads`] by
 //!    how many.
 //! 4. [`measure`]: what one run yields.
 //! 5. [`child`]: runs one engine once in a child process.
@@ -26,3 +26,4 @@ pub mod report;
 pub mod threads;
 pub mod usage;
 pub mod workload;
+pub mod zipfian;

@@ -244,7 +244,10 @@ impl Figure {
     /// A value of this metric, without its unit.
     fn show(&self, value: Option<f64>) -> String {
         let Shown { per, digits, .. } = shown(&self.unit);
-        markdown::number(value.map(|value| value / per), digits)
+        let value = value.map(|value| value / per);
+        // What is below 1 would otherwise be shown as nothing.
+        let digits = if value.is_some_and(|value| value != 0.0 && value.abs() < 1.0) { 3 } else { digits };
+        markdown::number(value, digits)
     }
 }
 
