@@ -20,7 +20,7 @@ const BENCHMARK: Benchmark = Benchmark {
 
 #[derive(Args)]
 struct Options {
-    /// Memory for cache and write buffers together, in MiB; three quarters are cache [default: 512, with --quick 8]
+    /// Memory for cache and write buffers together, in MiB; three quarters are cache [default: 512, with --quick 4]
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u64).range(4..))]
     memory: Option<u64>,
 
@@ -32,16 +32,16 @@ struct Options {
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=64))]
     threads: u16,
 
-    /// Seconds of each phase of overwriting and reading [default: 30, with --quick 0.3]
+    /// Seconds of each phase of overwriting and reading [default: 30, with --quick 0.2]
     #[arg(long)]
     seconds: Option<f64>,
 }
 
 fn main() -> Result<()> {
     BENCHMARK.main(|comparison, options: &Options| {
-        let memory = options.memory.unwrap_or(if comparison.quick { 8 } else { 512 }) << 20;
+        let memory = options.memory.unwrap_or(if comparison.quick { 4 } else { 512 }) << 20;
         let setup = Setup { families: 1, cache_bytes: memory / 4 * 3, write_buffer_bytes: memory / 4 };
-        let seconds = options.seconds.unwrap_or(if comparison.quick { 0.3 } else { 30.0 });
+        let seconds = options.seconds.unwrap_or(if comparison.quick { 0.2 } else { 30.0 });
         ensure!(seconds > 0.0, "--seconds has to be above 0");
         let entries = memory * options.times / (KEY_BYTES + VALUE_BYTES) as u64;
         Ok(vec![case(Large { setup, entries, threads: options.threads.into(), seconds })])

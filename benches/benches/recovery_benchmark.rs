@@ -22,11 +22,11 @@ const BENCHMARK: Benchmark = Benchmark {
 
 #[derive(Args)]
 struct Options {
-    /// Keys and values written before the process is killed, in MB [default: 1000, with --quick 5]
+    /// Keys and values written before the process is killed, in MB [default: 1000, with --quick 2]
     #[arg(long, value_name = "MB", value_parser = value_parser!(u64).range(1..))]
     log: Option<u64>,
 
-    /// Keys and values in the database that is closed, in MB [default: 10000, with --quick 20]
+    /// Keys and values in the database that is closed, in MB [default: 10000, with --quick 5]
     #[arg(long, value_name = "MB", value_parser = value_parser!(u64).range(1..))]
     data: Option<u64>,
 }
@@ -35,8 +35,8 @@ fn main() -> Result<()> {
     BENCHMARK.main(|comparison, options: &Options| {
         let quick = comparison.quick;
         let sizes = [
-            (KILLED, End::Killed, options.log.unwrap_or(if quick { 5 } else { 1000 })),
-            (CLOSED, End::Closed, options.data.unwrap_or(if quick { 20 } else { 10_000 })),
+            (KILLED, End::Killed, options.log.unwrap_or(if quick { 2 } else { 1000 })),
+            (CLOSED, End::Closed, options.data.unwrap_or(if quick { 5 } else { 10_000 })),
         ];
         let wanted = sizes.into_iter().filter(|(name, _, _)| comparison.wants(name, ALL));
         Ok(wanted.map(|(name, end, megabytes)| case(name, end, megabytes)).collect())

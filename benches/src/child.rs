@@ -116,6 +116,8 @@ fn start<T: Task>(place: &Place, task: &T, complaints: &Path) -> Result<Child> {
     let order = Order { place: place.clone(), task };
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("run-one").arg(serde_json::to_string(&order)?);
+    // What went wrong is told by the last lines of the complaints, not by a backtrace.
+    command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(complaints)?);
     // SAFETY: between fork and exec, only one system call is made, which takes no memory. It ends the child with its parent,
     // whichever way that one ends.

@@ -124,6 +124,7 @@ pub struct Meter(Usage);
 impl Meter {
     /// Starts a phase.
     pub fn start() -> Result<Self> {
+        Usage::forget_peak_memory();
         Ok(Self(Usage::now()?))
     }
 
@@ -132,7 +133,7 @@ impl Meter {
         Ok(Usage::now()?.written_bytes - self.0.written_bytes)
     }
 
-    /// CPU time and bytes written since the start, and the peak of the memory so far.
+    /// CPU time, bytes written and the peak of the memory since the start.
     pub fn figures(&self) -> Result<[Figure; 3]> {
         let now = Usage::now()?;
         Ok([

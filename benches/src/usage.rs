@@ -13,7 +13,7 @@ pub struct Usage {
     /// Bytes that the process caused to be written to the disk; a page of the page cache that is
     /// changed twice before it is written counts once.
     pub written_bytes: u64,
-    /// The most memory that was resident at any time, mapped files included, in bytes.
+    /// The most memory that was resident at any time since the peak was last forgotten, mapped files included, in bytes.
     pub peak_memory_bytes: u64,
 }
 
@@ -25,6 +25,12 @@ impl Usage {
             written_bytes: field("/proc/self/io", "write_bytes:").unwrap_or(0),
             peak_memory_bytes: field("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024,
         })
+    }
+
+    /// Lets the peak of the memory begin anew. Where the system does not do that, the peak stays that of the whole process.
+    pub fn forget_peak_memory() {
+        // Resets what the system calls the high water mark.
+        let _ = fs::write("/proc/self/clear_refs", "5");
     }
 }
 

@@ -12,6 +12,9 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::wait_while;
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
 
+/// fjall takes no smaller limit for its journal, which lies on the disk.
+const LEAST_JOURNAL_BYTES: u64 = 64 << 20;
+
 struct Fjall {
     database: Database,
     keyspaces: Vec<Keyspace>,
@@ -23,7 +26,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let memtable_bytes = setup.write_buffer_bytes_per_family() / 2;
     let database = Database::builder(path)
         .cache_size(setup.cache_bytes)
-        .max_journaling_size(setup.write_buffer_bytes)
+        .max_journaling_size(setup.write_buffer_bytes.max(LEAST_JOURNAL_BYTES))
         .open()?;
     let keyspaces = (0..setup.families)
         .map(|index| {

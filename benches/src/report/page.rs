@@ -84,10 +84,10 @@ fn overview(page: &mut String, report: &Report) -> Result<()> {
             .collect();
         let _ = write!(
             page,
-            "<div><h3>{}: {}, times as good; the line marks 1</h3>\n{}</div>\n",
+            "<div><h3>{}: {}, times as good, the line marks 1</h3>\n{}</div>\n",
             title(comparison),
             escape(&words(&headline.metric)),
-            plot::bars(&ratios, 2, Some(1.0))?
+            plot::ratios(&ratios)?
         );
     }
     *page += "</div>\n";
@@ -152,7 +152,7 @@ fn bars(page: &mut String, comparison: &Comparison, ran: &[&EngineRounds], headl
             page,
             "<div><h3>{}</h3>\n{}</div>\n",
             escape(&figure.heading()),
-            plot::bars(&values, scale.digits, None)?
+            plot::bars(&values, scale.digits)?
         );
     }
     Ok(())

@@ -48,33 +48,57 @@ pub(super) fn colour(engine: &str) -> RGBColor {
     PEERS[position.unwrap_or(PEERS.len() - 1) % PEERS.len()]
 }
 
-/// Horizontal bars, one for each engine, with `digits` decimals in the figures; a line marks `mark`.
-pub(super) fn bars(bars: &[(&str, f64)], digits: usize, mark: Option<f64>) -> Result<String> {
-    let height = bars.len().max(1) as i32 * BAR + 8;
-    let longest = bars.iter().map(|(_, value)| *value).chain(mark).fold(f64::MIN_POSITIVE, f64::max);
+/// Horizontal bars, one for each engine, with `digits` decimals in the figures.
+pub(super) fn bars(bars: &[(&str, f64)], digits: usize) -> Result<String> {
+    let longest = bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let scale = f64::from(WIDTH as i32 - LABELS - FIGURES) / longest;
-    let to_pixels = |value: f64| LABELS + (value * scale).round() as i32;
-    drawing(height as u32, |area| {
-        let label = text_style(HPos::Right);
-        let figure = text_style(HPos::Left);
-        for (position, (engine, value)) in bars.iter().enumerate() {
-            let top = position as i32 * BAR + 6;
-            let bottom = top + BAR - 6;
-            let middle = (top + bottom) / 2;
-            area.draw(&Text::new((*engine).to_owned(), (LABELS - 8, middle), label.clone()))?;
-            area.draw(&Rectangle::new(
-                [(LABELS, top), (to_pixels(*value), bottom)],
-                colour(engine).filled(),
-            ))?;
-            let shown = number(Some(*value), digits);
-            area.draw(&Text::new(shown, (to_pixels(*value) + 6, middle), figure.clone()))?;
-        }
-        if let Some(mark) = mark {
-            let x = to_pixels(mark);
-            area.draw(&PathElement::new(vec![(x, 2), (x, height - 2)], INK))?;
-        }
+    drawing(height_of(bars), |area| {
+        let ends = bars.iter().map(|(_, value)| (LABELS, LABELS + (value * scale).round() as i32));
+        draw_bars(area, bars, digits, ends)
+    })
+}
+
+/// Horizontal bars, one for each ratio, on a logarithmic scale: to the right of a line at 1, or to its left.
+pub(super) fn ratios(bars: &[(&str, f64)]) -> Result<String> {
+    let exponents: Vec<f64> = bars.iter().map(|(_, ratio)| ratio.max(1e-6).log10()).collect();
+    let lowest = exponents.iter().copied().fold(0.0, f64::min);
+    // However near to 1 all are, small differences do not take the whole width.
+    let highest = exponents.iter().copied().fold((lowest + 0.5).max(0.0), f64::max);
+    let scale = f64::from(WIDTH as i32 - LABELS - FIGURES) / (highest - lowest);
+    let to_pixels = |exponent: f64| LABELS + ((exponent - lowest) * scale).round() as i32;
+    drawing(height_of(bars), |area| {
+        let line = to_pixels(0.0);
+        let ends = exponents.iter().map(|exponent| (line, to_pixels(*exponent)));
+        draw_bars(area, bars, 2, ends)?;
+        area.draw(&PathElement::new(vec![(line, 2), (line, height_of(bars) as i32 - 2)], INK))?;
         Ok(())
     })
+}
+
+fn height_of(bars: &[(&str, f64)]) -> u32 {
+    bars.len().max(1) as u32 * BAR as u32 + 8
+}
+
+/// Bars from and to given pixels, with the engine at the left edge and the figure at the right end.
+fn draw_bars(
+    area: &Area<'_>,
+    bars: &[(&str, f64)],
+    digits: usize,
+    ends: impl Iterator<Item = (i32, i32)>,
+) -> Drawn {
+    let label = text_style(HPos::Right);
+    let figure = text_style(HPos::Left);
+    for (position, ((engine, value), (from, to))) in bars.iter().zip(ends).enumerate() {
+        let top = position as i32 * BAR + 6;
+        let bottom = top + BAR - 6;
+        let middle = (top + bottom) / 2;
+        area.draw(&Text::new((*engine).to_owned(), (LABELS - 8, middle), label.clone()))?;
+        let corners = [(from.min(to), top), (from.max(to), bottom)];
+        area.draw(&Rectangle::new(corners, colour(engine).filled()))?;
+        let shown = number(Some(*value), digits);
+        area.draw(&Text::new(shown, (from.max(to) + 6, middle), figure.clone()))?;
+    }
+    Ok(())
 }
 
 /// Latency curves over percentiles, the time on a logarithmic scale.
