@@ -50,8 +50,8 @@ fn engines_as_rows(comparison: &Comparison, headline: &Figure) -> Table {
     headings.extend(asides.iter().map(|figure| figure.heading()));
     headings.extend(percentiles.iter().map(|percentile| format!("p{percentile}, us")));
     let row = |engine: &EngineRounds| {
-        let ratio = if engine.engine == SUBJECT { None } else { comparison.ratio(headline, engine) };
-        let mut row = vec![engine.title(), headline.show(engine.median(&headline.metric)), number(ratio, 2)];
+        let times = if engine.engine == SUBJECT { None } else { comparison.ratio(headline, engine) };
+        let mut row = vec![engine.title(), headline.show(engine.median(&headline.metric)), ratio(times)];
         row.extend(asides.iter().map(|figure| figure.show(engine.median(&figure.metric))));
         row.extend(percentiles.iter().map(|percentile| number(engine.latency(*percentile), 1)));
         row
@@ -65,9 +65,9 @@ fn figures_as_rows(comparison: &Comparison) -> Table {
     headings.push("peristyle / best other".into());
     let mut table = vec![headings];
     for figure in comparison.figures() {
-        let ratio = comparison.ratio_to_best(figure);
-        let best = match (ratio, comparison.best_peer(figure, "")) {
-            (Some(ratio), _) if ratio >= 1.0 => Some(SUBJECT),
+        let times = comparison.ratio_to_best(figure);
+        let best = match (times, comparison.best_peer(figure, "")) {
+            (Some(times), _) if times >= 1.0 => Some(SUBJECT),
             (_, best) => best.map(|engine| engine.engine.as_str()),
         };
         let mut row = vec![figure.heading()];
@@ -76,7 +76,7 @@ fn figures_as_rows(comparison: &Comparison) -> Table {
             let is_best = figure.headline && best == Some(engine.engine.as_str());
             row.push(if is_best { format!("**{cell}**") } else { cell });
         }
-        row.push(number(ratio, 2));
+        row.push(ratio(times));
         table.push(row);
     }
     for percentile in percentiles(comparison) {
@@ -115,7 +115,7 @@ pub(super) fn overview(report: &Report) -> Table {
         let mut row = vec![row_title(comparison, figure)];
         for peer in &peers {
             let engine = comparison.engines.iter().find(|engine| engine.engine == *peer);
-            row.push(number(engine.and_then(|engine| comparison.ratio(figure, engine)), 2));
+            row.push(ratio(engine.and_then(|engine| comparison.ratio(figure, engine))));
         }
         table.push(row);
     }
@@ -186,6 +186,11 @@ fn summary(comparison: &Comparison) -> String {
         }
     }
     text
+}
+
+/// A ratio; a small one with more digits, since 0.00 says nothing.
+pub(super) fn ratio(ratio: Option<f64>) -> String {
+    number(ratio, if ratio.is_some_and(|ratio| ratio < 0.1) { 4 } else { 2 })
 }
 
 /// A number with thousands set apart, or a dash.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::plot::{self, Curve};
-use super::{Comparison, EngineRounds, Report, markdown, shown, words};
+use super::{Comparison, EngineRounds, Report, markdown, words};
 use crate::measure::{PERCENTILES, Progress};
 use crate::peers::SUBJECT;
 
@@ -143,16 +143,15 @@ fn bars(page: &mut String, comparison: &Comparison, ran: &[&EngineRounds], headl
         if figure.headline != headlines || (!headlines && figure.unit != "B") {
             continue;
         }
-        let scale = shown(&figure.unit);
         let values: Vec<(&str, f64)> = ran
             .iter()
-            .filter_map(|engine| Some((engine.engine.as_str(), engine.median(&figure.metric)? / scale.per)))
+            .filter_map(|engine| Some((engine.engine.as_str(), engine.median(&figure.metric)?)))
             .collect();
         let _ = write!(
             page,
             "<div><h3>{}</h3>\n{}</div>\n",
             escape(&figure.heading()),
-            plot::bars(&values, scale.digits)?
+            plot::bars(&values, |value| figure.show(Some(value)))?
         );
     }
     Ok(())

@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::markdown::number;
+use super::markdown::{number, ratio};
 use crate::peers::{self, SUBJECT};
 
 /// Width of every plot, in pixels.
@@ -48,19 +48,19 @@ pub(super) fn colour(engine: &str) -> RGBColor {
     PEERS[position.unwrap_or(PEERS.len() - 1) % PEERS.len()]
 }
 
-/// Horizontal bars, one for each engine, with `digits` decimals in the figures.
-pub(super) fn bars(bars: &[(&str, f64)], digits: usize) -> Result<String> {
+/// Horizontal bars, one for each engine, with the figures that `show` makes of the values.
+pub(super) fn bars(bars: &[(&str, f64)], show: impl Fn(f64) -> String) -> Result<String> {
     let longest = bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let scale = f64::from(WIDTH as i32 - LABELS - FIGURES) / longest;
     drawing(height_of(bars), |area| {
         let ends = bars.iter().map(|(_, value)| (LABELS, LABELS + (value * scale).round() as i32));
-        draw_bars(area, bars, digits, ends)
+        draw_bars(area, bars, show, ends)
     })
 }
 
 /// Horizontal bars, one for each ratio, on a logarithmic scale: to the right of a line at 1, or to its left.
 pub(super) fn ratios(bars: &[(&str, f64)]) -> Result<String> {
-    let exponents: Vec<f64> = bars.iter().map(|(_, ratio)| ratio.max(1e-6).log10()).collect();
+    let exponents: Vec<f64> = bars.iter().map(|(_, times)| times.max(1e-6).log10()).collect();
     let lowest = exponents.iter().copied().fold(0.0, f64::min);
     // However near to 1 all are, small differences do not take the whole width.
     let highest = exponents.iter().copied().fold((lowest + 0.5).max(0.0), f64::max);
@@ -69,7 +69,7 @@ pub(super) fn ratios(bars: &[(&str, f64)]) -> Result<String> {
     drawing(height_of(bars), |area| {
         let line = to_pixels(0.0);
         let ends = exponents.iter().map(|exponent| (line, to_pixels(*exponent)));
-        draw_bars(area, bars, 2, ends)?;
+        draw_bars(area, bars, |value| ratio(Some(value)), ends)?;
         area.draw(&PathElement::new(vec![(line, 2), (line, height_of(bars) as i32 - 2)], INK))?;
         Ok(())
     })
@@ -83,7 +83,7 @@ fn height_of(bars: &[(&str, f64)]) -> u32 {
 fn draw_bars(
     area: &Area<'_>,
     bars: &[(&str, f64)],
-    digits: usize,
+    show: impl Fn(f64) -> String,
     ends: impl Iterator<Item = (i32, i32)>,
 ) -> Drawn {
     let label = text_style(HPos::Right);
@@ -95,8 +95,7 @@ fn draw_bars(
         area.draw(&Text::new((*engine).to_owned(), (LABELS - 8, middle), label.clone()))?;
         let corners = [(from.min(to), top), (from.max(to), bottom)];
         area.draw(&Rectangle::new(corners, colour(engine).filled()))?;
-        let shown = number(Some(*value), digits);
-        area.draw(&Text::new(shown, (from.max(to) + 6, middle), figure.clone()))?;
+        area.draw(&Text::new(show(*value), (from.max(to) + 6, middle), figure.clone()))?;
     }
     Ok(())
 }
