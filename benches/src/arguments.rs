@@ -1,12 +1,40 @@
 //! The command line that all benchmarks share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, value_parser};
+use clap::{Args, Parser, Subcommand, value_parser};
 
-use crate::engine::Durability;
 use crate::peers::{self, Peer, SUBJECT};
+
+/// The command line of a benchmark that has further options of its own.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments<Own: Args> {
+    /// What the benchmark asks of itself.
+    #[command(subcommand)]
+    pub hidden: Option<Hidden>,
+
+    /// Options of every comparison.
+    #[command(flatten)]
+    pub comparison: Comparison,
+
+    /// Options of this benchmark.
+    #[command(flatten)]
+    pub own: Own,
+}
+
+/// What a benchmark asks of itself.
+#[derive(Subcommand)]
+pub enum Hidden {
+    /// Runs one engine once
+    #[command(hide = true)]
+    RunOne {
+        /// The order, as JSON
+        order: String,
+    },
+}
 
 /// Options of a comparison.
 #[derive(Args, Clone, Debug)]
@@ -23,20 +51,12 @@ pub struct Comparison {
     #[arg(long, value_parser = value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
 
-    /// Only this durability; both by default
-    #[arg(long, value_enum)]
-    pub durability: Option<Durability>,
-
-    /// Number of column families, each with a thread that writes to it
-    #[arg(long, default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]
-    pub families: u16,
-
-    /// Entries for each family, instead of those that the workload defines
-    #[arg(long, value_parser = value_parser!(u64).range(1..))]
-    pub entries: Option<u64>,
+    /// Workloads to run, by name; all by default
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub workload: Vec<String>,
 
     /// Seconds after which a run of one engine is given up
-    #[arg(long, default_value_t = 900, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3600, value_parser = value_parser!(u64).range(1..))]
     pub timeout: u64,
 
     /// Directory for the results and, while it runs, the databases [default: target/bench]
@@ -54,6 +74,21 @@ impl Comparison {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
+    /// How long a run of one engine may take.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Whether a workload was asked for, by its name or by that of all, or because nothing else was.
+    pub fn wants(&self, workload: &str, all: &str) -> bool {
+        self.workload.is_empty() || self.wants_by_name(workload) || self.wants_by_name(all)
+    }
+
+    /// Whether a workload was asked for by its name.
+    pub fn wants_by_name(&self, workload: &str) -> bool {
+        self.workload.iter().any(|wanted| wanted == workload)
+    }
+
     /// The engines that take part, the subject first.
     pub fn engines(&self) -> Vec<Peer> {
         let chosen = |peer: &Peer| {
@@ -64,6 +99,10 @@ impl Comparison {
         peers::all().into_iter().filter(chosen).collect()
     }
 }
+
+/// No further options.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct NoOptions {}
 
 /// `rocksdb` means both of its configurations, since the better of the two counts.
 fn is_meant(argument: &str, name: &str) -> bool {

@@ -33,8 +33,6 @@ impl std::fmt::Display for Durability {
 pub struct Setup {
     /// Number of column families; they are addressed as `0..families`.
     pub families: usize,
-    /// What every acknowledged write must survive.
-    pub durability: Durability,
     /// Read cache of the whole database, in bytes.
     pub cache_bytes: u64,
     /// Memtables and write buffers of the whole database, in bytes.
@@ -43,8 +41,8 @@ pub struct Setup {
 
 impl Setup {
     /// The setup of the published comparisons: 4 GiB of cache and 1 GiB of write buffers.
-    pub fn new(families: usize, durability: Durability) -> Self {
-        Self { families, durability, cache_bytes: 4 << 30, write_buffer_bytes: 1 << 30 }
+    pub fn new(families: usize) -> Self {
+        Self { families, cache_bytes: 4 << 30, write_buffer_bytes: 1 << 30 }
     }
 
     /// The name of family `index` in engines that name their families.
@@ -66,23 +64,37 @@ pub trait Engine: Send + Sync {
     /// The version of the engine that really runs.
     fn version(&self) -> String;
 
-    /// A handle that writes to one family; every writing thread makes its own.
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>>;
+    /// A handle that writes with a durability. Every writing thread makes its own; those that write at the same time all
+    /// ask for the same durability.
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>>;
 
-    /// Calls `work` with a consistent view of one family as of now.
+    /// Calls `work` with a view of one family that is no older than the call. What is written meanwhile may show in it or not.
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()>;
 
     /// Makes everything durable and returns once no background work is left.
     fn flush_until_quiet(&self) -> Result<()>;
+
+    /// Whether [`compact`](Self::compact) does anything.
+    fn has_compaction(&self) -> bool {
+        true
+    }
+
+    /// Makes the database as small as the engine can; returns it open.
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>>;
 }
 
-/// Writes to one family with the durability of the setup.
+/// Writes with one durability.
 pub trait Writer {
     /// Writes one entry as a commit of its own, by the engine's shortest way.
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()>;
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()>;
 
-    /// Writes all entries of the batch as one atomic commit.
-    fn write(&mut self, batch: &Batch) -> Result<()>;
+    /// Writes all batches, each to its family, as one atomic commit. No family is named twice.
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()>;
+
+    /// Writes one batch as one atomic commit.
+    fn write(&mut self, family: usize, batch: &Batch) -> Result<()> {
+        self.write_together(&[(family, batch)])
+    }
 }
 
 /// Which way a scan goes.
@@ -107,13 +119,23 @@ pub trait Reader {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()>;
+
+    /// The exact number of entries, by the engine's shortest way.
+    fn count(&mut self) -> Result<u64> {
+        let mut count = 0;
+        self.scan(&[], Direction::Forward, &mut |_, _| {
+            count += 1;
+            true
+        })?;
+        Ok(count)
+    }
 }
 
-/// Entries to be written in one commit, laid out so that filling it costs every engine the same.
+/// Changes to one family, laid out so that filling it costs every engine the same.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    lengths: Vec<(usize, usize)>,
+    lengths: Vec<(usize, Option<usize>)>,
 }
 
 impl Batch {
@@ -121,7 +143,13 @@ impl Batch {
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.lengths.push((key.len(), value.len()));
+        self.lengths.push((key.len(), Some(value.len())));
+    }
+
+    /// Appends the removal of an entry.
+    pub fn remove(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.lengths.push((key.len(), None));
     }
 
     /// Empties the batch and keeps its memory.
@@ -130,24 +158,24 @@ impl Batch {
         self.lengths.clear();
     }
 
-    /// Number of entries.
+    /// Number of changes.
     pub fn len(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Whether there is no entry.
+    /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    /// The entries as pairs of key and value, in the order in which they were pushed.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    /// The changes as pairs of key and value, or key and `None` for a removal, in the order in which they were pushed.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.bytes.as_slice();
         self.lengths.iter().map(move |&(key_len, value_len)| {
             let (key, after_key) = rest.split_at(key_len);
-            let (value, after_value) = after_key.split_at(value_len);
+            let (value, after_value) = after_key.split_at(value_len.unwrap_or(0));
             rest = after_value;
-            (key, value)
+            (key, value_len.map(|_| value))
         })
     }
 }
@@ -157,13 +185,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_gives_back_its_entries_in_order() {
+    fn a_batch_gives_back_its_changes_in_order() {
         let mut batch = Batch::default();
-        let entries: [(&[u8], &[u8]); 3] = [(b"a", b"one"), (b"", b""), (b"long key", b"2")];
-        for (key, value) in entries {
-            batch.push(key, value);
+        let changes: [(&[u8], Option<&[u8]>); 4] =
+            [(b"a", Some(b"one")), (b"", Some(b"")), (b"gone", None), (b"long key", Some(b"2"))];
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.push(key, value),
+                None => batch.remove(key),
+            }
         }
-        assert_eq!(batch.iter().collect::<Vec<_>>(), entries);
+        assert_eq!(batch.iter().collect::<Vec<_>>(), changes);
         batch.clear();
         assert!(batch.is_empty());
     }

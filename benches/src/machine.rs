@@ -5,14 +5,16 @@ use std::path::Path;
 
 use crate::usage::field;
 
-/// One line that describes the machine; `data` is where the databases lie.
+/// One line that describes the machine and how busy it is with other work; `data` is where the databases lie.
 pub fn description(data: &Path) -> String {
     let processor = processor().unwrap_or_else(|| "unknown processor".into());
     let threads = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = field("/proc/meminfo", "MemTotal:").unwrap_or(0) >> 20;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let loads = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = loads.split_whitespace().next().unwrap_or("unknown");
     format!(
-        "{processor} ({}), {threads} hardware threads, {memory} GiB of memory, {} {}, {}, {}",
+        "{processor} ({}), {threads} hardware threads, {memory} GiB of memory, {} {}, {}, {}, load average {load} before",
         std::env::consts::ARCH,
         std::env::consts::OS,
         kernel.trim(),

@@ -13,7 +13,7 @@ pub struct Usage {
     /// Bytes that the process caused to be written to the disk; a page of the page cache that is
     /// changed twice before it is written counts once.
     pub written_bytes: u64,
-    /// The most memory that was resident at any time, mapped files included, in bytes.
+    /// The most memory that was resident at any time since the peak was last forgotten, mapped files included, in bytes.
     pub peak_memory_bytes: u64,
 }
 
@@ -25,6 +25,12 @@ impl Usage {
             written_bytes: field("/proc/self/io", "write_bytes:").unwrap_or(0),
             peak_memory_bytes: field("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024,
         })
+    }
+
+    /// Lets the peak of the memory begin anew. Where the system does not do that, the peak stays that of the whole process.
+    pub fn forget_peak_memory() {
+        // Resets what the system calls the high water mark.
+        let _ = fs::write("/proc/self/clear_refs", "5");
     }
 }
 
@@ -55,4 +61,19 @@ pub fn disk_bytes(directory: &Path) -> Result<u64> {
         total += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(total)
+}
+
+/// Space that is free on the disk that a path lies on, in bytes.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut figures = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends with a zero byte, and `figures` has room for what the call fills in.
+    let outcome = unsafe { libc::statvfs(path.as_ptr(), figures.as_mut_ptr()) };
+    if outcome != 0 {
+        return Err(std::io::Error::last_os_error()).context("the disk does not tell its free space");
+    }
+    // SAFETY: all bytes were zero, which is a value of this type, and the call has filled them in.
+    let figures = unsafe { figures.assume_init() };
+    Ok(figures.f_bavail * figures.f_frsize)
 }

@@ -14,20 +14,18 @@ const ALL: u8 = 150;
 const ENGINE: &str = "BENCHES_WRITE_WITH";
 const DIRECTORY: &str = "BENCHES_WRITE_TO";
 
-fn setup(durability: Durability) -> Setup {
-    Setup { cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20, ..Setup::new(FAMILIES, durability) }
-}
+const SETUP: Setup = Setup { families: FAMILIES, cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 };
 
 /// Writes 100 entries in one batch and 50 one by one to each family.
 fn write(peer: &Peer, directory: &Path, durability: Durability) -> Result<()> {
-    let engine = peer.open.context("the engine is not compiled in")?(directory, &setup(durability))?;
+    let engine = peer.open.context("the engine is not compiled in")?(directory, &SETUP)?;
     for family in 0..FAMILIES {
-        let mut writer = engine.writer(family)?;
+        let mut writer = engine.writer(durability)?;
         let mut batch = Batch::default();
         (0..BATCHED).for_each(|key| batch.push(&[key], &[key, family as u8]));
-        writer.write(&batch)?;
+        writer.write(family, &batch)?;
         for key in BATCHED..ALL {
-            writer.put(&[key], &[key, family as u8])?;
+            writer.put(family, &[key], &[key, family as u8])?;
         }
     }
     kill_this_process()
@@ -39,8 +37,8 @@ fn kill_this_process() -> ! {
     unreachable!("a killed process goes on")
 }
 
-fn read_back(peer: &Peer, directory: &Path, durability: Durability) -> Result<()> {
-    let engine = peer.open.context("the engine is not compiled in")?(directory, &setup(durability))?;
+fn read_back(peer: &Peer, directory: &Path) -> Result<()> {
+    let engine = peer.open.context("the engine is not compiled in")?(directory, &SETUP)?;
     for family in 0..FAMILIES {
         engine.read(family, &mut |reader| {
             for key in 0..ALL {
@@ -67,7 +65,7 @@ fn survives(peer: &Peer, durability: Durability) -> Result<()> {
         .stdout(Stdio::null())
         .status()?;
     ensure!(std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGKILL), "{status}");
-    read_back(peer, directory.path(), durability)
+    read_back(peer, directory.path())
 }
 
 fn ordered_writer(durability: Durability) -> Result<()> {

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use canopydb::{Database, DbOptions, EnvOptions, Environment, Tree};
+use canopydb::{Database, DbOptions, EnvOptions, Environment, Tree, WriteTransaction};
 
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
 
@@ -18,7 +18,7 @@ const TREE: &[u8] = b"entries";
 struct Canopy {
     databases: Vec<Database>,
     // Kept after the databases, so that they are dropped first.
-    _environment: Environment,
+    environment: Environment,
 }
 
 /// Opens an environment with one database for each family.
@@ -30,7 +30,6 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
 
     let limit = usize::try_from(setup.write_buffer_bytes_per_family())?;
     let mut options = DbOptions::new();
-    options.default_commit_sync = setup.durability == Durability::Sync;
     options.checkpoint_target_size = limit / 2;
     options.throttle_memory_limit = limit;
     options.stall_memory_limit = limit;
@@ -44,7 +43,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
             Ok(database)
         })
         .collect::<Result<_>>()?;
-    Ok(Box::new(Canopy { databases, _environment: environment }))
+    Ok(Box::new(Canopy { databases, environment }))
 }
 
 impl Engine for Canopy {
@@ -52,8 +51,8 @@ impl Engine for Canopy {
         env!("CANOPYDB_VERSION").into()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(CanopyWriter { database: &self.databases[family] }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(CanopyWriter { canopy: self, sync: durability == Durability::Sync }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -68,33 +67,57 @@ impl Engine for Canopy {
         }
         Ok(())
     }
+
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        for database in &self.databases {
+            database.compact()?;
+        }
+        Ok(self)
+    }
 }
 
 struct CanopyWriter<'e> {
-    database: &'e Database,
+    canopy: &'e Canopy,
+    sync: bool,
 }
 
 impl CanopyWriter<'_> {
-    fn commit<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
-        let transaction = self.database.begin_write()?;
+    /// A write transaction on a family's database with the changes in it.
+    fn change<'a>(
+        &self,
+        family: usize,
+        changes: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<WriteTransaction> {
+        let transaction = self.canopy.databases[family].begin_write()?;
         {
             let mut tree = transaction.get_or_create_tree(TREE)?;
-            for (key, value) in entries {
-                tree.insert(key, value)?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => tree.insert(key, value)?,
+                    None => drop(tree.delete(key)?),
+                }
             }
         }
-        transaction.commit()?;
-        Ok(())
+        Ok(transaction)
     }
 }
 
 impl Writer for CanopyWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.commit(std::iter::once((key, value)))
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(family, std::iter::once((key, Some(value))))?.commit_with(self.sync)?;
+        Ok(())
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        self.commit(batch.iter())
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
+        if let [(family, batch)] = batches {
+            self.change(*family, batch.iter())?.commit_with(self.sync)?;
+            return Ok(());
+        }
+        let transactions: Vec<WriteTransaction> = batches
+            .iter()
+            .map(|(family, batch)| self.change(*family, batch.iter()))
+            .collect::<Result<_>>()?;
+        Ok(self.canopy.environment.group_commit(transactions, self.sync)?)
     }
 }
 
@@ -105,6 +128,10 @@ struct CanopyReader<'t> {
 impl Reader for CanopyReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.tree.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.tree.len())
     }
 
     fn scan(

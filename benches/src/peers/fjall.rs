@@ -12,10 +12,12 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::wait_while;
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
 
+/// fjall takes no smaller limit for its journal, which lies on the disk.
+const LEAST_JOURNAL_BYTES: u64 = 64 << 20;
+
 struct Fjall {
     database: Database,
     keyspaces: Vec<Keyspace>,
-    durability: Durability,
 }
 
 /// Opens a database with one keyspace for each family.
@@ -24,7 +26,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let memtable_bytes = setup.write_buffer_bytes_per_family() / 2;
     let database = Database::builder(path)
         .cache_size(setup.cache_bytes)
-        .max_journaling_size(setup.write_buffer_bytes)
+        .max_journaling_size(setup.write_buffer_bytes.max(LEAST_JOURNAL_BYTES))
         .open()?;
     let keyspaces = (0..setup.families)
         .map(|index| {
@@ -33,7 +35,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
             })
         })
         .collect::<fjall::Result<_>>()?;
-    Ok(Box::new(Fjall { database, keyspaces, durability: setup.durability }))
+    Ok(Box::new(Fjall { database, keyspaces }))
 }
 
 impl Engine for Fjall {
@@ -41,12 +43,8 @@ impl Engine for Fjall {
         env!("FJALL_VERSION").into()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(FjallWriter {
-            database: &self.database,
-            keyspace: &self.keyspaces[family],
-            durability: self.durability,
-        }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(FjallWriter { fjall: self, durability }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -60,38 +58,57 @@ impl Engine for Fjall {
         self.database.persist(PersistMode::SyncAll)?;
         wait_while(|| Ok(self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0))
     }
+
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        for keyspace in &self.keyspaces {
+            keyspace.rotate_memtable_and_wait()?;
+            keyspace.major_compact()?;
+        }
+        self.flush_until_quiet()?;
+        Ok(self)
+    }
 }
 
 struct FjallWriter<'e> {
-    database: &'e Database,
-    keyspace: &'e Keyspace,
+    fjall: &'e Fjall,
     durability: Durability,
 }
 
 impl FjallWriter<'_> {
-    fn commit<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
-        let mut batch = self.database.batch().durability(Some(match self.durability {
+    fn batch(&self) -> fjall::OwnedWriteBatch {
+        self.fjall.database.batch().durability(Some(match self.durability {
             Durability::Unsynced => PersistMode::Buffer,
             Durability::Sync => PersistMode::SyncData,
-        }));
-        for (key, value) in entries {
-            batch.insert(self.keyspace, key, value);
-        }
-        Ok(batch.commit()?)
+        }))
     }
 }
 
 impl Writer for FjallWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        let keyspace = &self.fjall.keyspaces[family];
         match self.durability {
             // A single insert reaches the operating system on its own.
-            Durability::Unsynced => Ok(self.keyspace.insert(key, value)?),
-            Durability::Sync => self.commit(std::iter::once((key, value))),
+            Durability::Unsynced => Ok(keyspace.insert(key, value)?),
+            Durability::Sync => {
+                let mut batch = self.batch();
+                batch.insert(keyspace, key, value);
+                Ok(batch.commit()?)
+            }
         }
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        self.commit(batch.iter())
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
+        let mut together = self.batch();
+        for (family, batch) in batches {
+            let keyspace = &self.fjall.keyspaces[*family];
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => together.insert(keyspace, key, value),
+                    None => together.remove(keyspace, key),
+                }
+            }
+        }
+        Ok(together.commit()?)
     }
 }
 
@@ -102,6 +119,10 @@ struct FjallReader<'e> {
 impl Reader for FjallReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.keyspace.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.keyspace.len()? as u64)
     }
 
     fn scan(

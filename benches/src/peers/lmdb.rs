@@ -7,10 +7,11 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions};
+use heed::{CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode};
 
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
 
@@ -22,16 +23,15 @@ type Family = Database<Bytes, Bytes>;
 struct Lmdb {
     env: Env,
     families: Vec<Family>,
+    setup: Setup,
+    /// The durability that the flags of the environment give now.
+    durability: Mutex<Durability>,
 }
 
 /// Opens an environment with one named database for each family.
 pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let mut options = EnvOpenOptions::new();
     options.map_size(MAP_BYTES).max_dbs(setup.families as u32).max_readers(256);
-    if setup.durability == Durability::Unsynced {
-        // SAFETY: without syncs a power loss can corrupt the file; the file does not outlive the run.
-        unsafe { options.flags(EnvFlags::NO_SYNC) };
-    }
     // SAFETY: the directory belongs to this run, so no one else maps or changes the file.
     let env = unsafe { options.open(path) }?;
     let mut transaction = env.write_txn()?;
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
         .map(|index| env.create_database(&mut transaction, Some(&Setup::family_name(index))))
         .collect::<heed::Result<_>>()?;
     transaction.commit()?;
-    Ok(Box::new(Lmdb { env, families }))
+    Ok(Box::new(Lmdb { env, families, setup: *setup, durability: Mutex::new(Durability::Sync) }))
 }
 
 impl Engine for Lmdb {
@@ -48,8 +48,19 @@ impl Engine for Lmdb {
         format!("{}.{}.{}", version.major, version.minor, version.patch)
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(LmdbWriter { env: &self.env, family: self.families[family] }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        let mut current = self.durability.lock().map_err(|_| anyhow!("a writer panicked"))?;
+        if *current != durability {
+            let mode = match durability {
+                Durability::Unsynced => FlagSetMode::Enable,
+                Durability::Sync => FlagSetMode::Disable,
+            };
+            // SAFETY: the lock keeps other threads from changing the flags. Without syncs a power loss can corrupt the
+            // file; the file does not outlive the run.
+            unsafe { self.env.set_flags(EnvFlags::NO_SYNC, mode) }?;
+            *current = durability;
+        }
+        Ok(Box::new(LmdbWriter { env: &self.env, families: &self.families }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -60,24 +71,41 @@ impl Engine for Lmdb {
     fn flush_until_quiet(&self) -> Result<()> {
         Ok(self.env.force_sync()?)
     }
+
+    /// LMDB compacts by copying: the copy then takes the place of the file.
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        let Self { env, setup, .. } = *self;
+        let directory = env.path().to_owned();
+        let copy = directory.join("copy.mdb");
+        env.copy_to_path(&copy, CompactionOption::Enabled)?.sync_all()?;
+        env.prepare_for_closing().wait();
+        std::fs::rename(copy, directory.join("data.mdb"))?;
+        open(&directory, &setup)
+    }
 }
 
 struct LmdbWriter<'e> {
     env: &'e Env,
-    family: Family,
+    families: &'e [Family],
 }
 
 impl Writer for LmdbWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
         let mut transaction = self.env.write_txn()?;
-        self.family.put(&mut transaction, key, value)?;
+        self.families[family].put(&mut transaction, key, value)?;
         Ok(transaction.commit()?)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
         let mut transaction = self.env.write_txn()?;
-        for (key, value) in batch.iter() {
-            self.family.put(&mut transaction, key, value)?;
+        for (family, batch) in batches {
+            let family = self.families[*family];
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => family.put(&mut transaction, key, value)?,
+                    None => drop(family.delete(&mut transaction, key)?),
+                }
+            }
         }
         Ok(transaction.commit()?)
     }
@@ -91,6 +119,10 @@ struct LmdbReader<'t> {
 impl Reader for LmdbReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.family.get(self.transaction, key)?.map(visit).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.family.len(self.transaction)?)
     }
 
     fn scan(

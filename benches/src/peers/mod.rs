@@ -119,21 +119,21 @@ mod tests {
     use super::*;
     use crate::engine::{Batch, Direction, Durability, Setup};
 
+    const SETUP: Setup = Setup { families: 2, cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 };
+
     fn write_and_read_back(peer: &Peer, durability: Durability) -> anyhow::Result<()> {
         let Some(open) = peer.open else { return Ok(()) };
         let directory = tempfile::tempdir()?;
-        let setup =
-            Setup { cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20, ..Setup::new(2, durability) };
-        let engine = open(directory.path(), &setup)?;
+        let engine = open(directory.path(), &SETUP)?;
         assert!(!engine.version().is_empty());
         for family in 0..2 {
-            let mut writer = engine.writer(family)?;
+            let mut writer = engine.writer(durability)?;
             let mut batch = Batch::default();
             for key in 0..100u8 {
                 batch.push(&[key], &[key, family as u8]);
             }
-            writer.write(&batch)?;
-            writer.put(&[100], &[100, family as u8])?;
+            writer.write(family, &batch)?;
+            writer.put(family, &[100], &[100, family as u8])?;
         }
         engine.flush_until_quiet()?;
         for family in 0..2 {
@@ -173,6 +173,43 @@ mod tests {
                 if let Err(error) = write_and_read_back(&peer, durability) {
                     panic!("{} {durability}: {error:#}", peer.name);
                 }
+            }
+        }
+    }
+
+    fn change_two_families_and_compact(peer: &Peer) -> anyhow::Result<()> {
+        let Some(open) = peer.open else { return Ok(()) };
+        let directory = tempfile::tempdir()?;
+        let engine = open(directory.path(), &SETUP)?;
+        {
+            let mut writer = engine.writer(Durability::Unsynced)?;
+            let mut batches = [Batch::default(), Batch::default()];
+            (0..100u8).for_each(|key| batches[0].push(&[key], &[1]));
+            (0..50u8).for_each(|key| batches[1].push(&[key], &[2]));
+            writer.write_together(&[(0, &batches[0]), (1, &batches[1])])?;
+            batches.iter_mut().for_each(Batch::clear);
+            (0..100u8).step_by(2).for_each(|key| batches[0].remove(&[key]));
+            batches[1].push(&[200], &[3]);
+            writer.write_together(&[(0, &batches[0]), (1, &batches[1])])?;
+        }
+        engine.flush_until_quiet()?;
+        let engine = engine.compact()?;
+        for (family, expected) in [(0, 50), (1, 51)] {
+            engine.read(family, &mut |reader| {
+                assert_eq!(reader.count()?, expected);
+                assert_eq!(reader.get(&[2], &mut |_| ())?, family == 1);
+                assert_eq!(reader.get(&[200], &mut |_| ())?, family == 1);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_peer_changes_two_families_together_and_keeps_them_when_compacted() {
+        for peer in all() {
+            if let Err(error) = change_two_families_and_compact(&peer) {
+                panic!("{}: {error:#}", peer.name);
             }
         }
     }

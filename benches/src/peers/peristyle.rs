@@ -20,10 +20,6 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let database = ColumnFamilyDatabase::builder()
         .cache_bytes(setup.cache_bytes)
         .write_buffer_bytes(setup.write_buffer_bytes)
-        .default_durability(match setup.durability {
-            Durability::Unsynced => peristyle::Durability::Buffered,
-            Durability::Sync => peristyle::Durability::Sync,
-        })
         .open(path)?;
     let mut families = Vec::with_capacity(setup.families);
     for index in 0..setup.families {
@@ -42,12 +38,12 @@ impl Engine for Peristyle {
         env!("PERISTYLE_VERSION").into()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(PeristyleWriter {
-            database: &self.database,
-            family: &self.families[family],
-            batch: WriteBatch::new(),
-        }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        let durability = match durability {
+            Durability::Unsynced => peristyle::Durability::Buffered,
+            Durability::Sync => peristyle::Durability::Sync,
+        };
+        Ok(Box::new(PeristyleWriter { peristyle: self, durability, changes: WriteBatch::new() }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -59,26 +55,37 @@ impl Engine for Peristyle {
         self.database.wait_until_idle()?;
         Ok(())
     }
+
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        self.database.compact()?;
+        Ok(self)
+    }
 }
 
 struct PeristyleWriter<'e> {
-    database: &'e ColumnFamilyDatabase,
-    family: &'e ColumnFamily,
-    batch: WriteBatch,
+    peristyle: &'e Peristyle,
+    durability: peristyle::Durability,
+    changes: WriteBatch,
 }
 
 impl Writer for PeristyleWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.family.put(key, value)?;
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        self.peristyle.families[family].put_with(key, value, self.durability)?;
         Ok(())
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        self.batch.clear();
-        for (key, value) in batch.iter() {
-            self.batch.put(self.family, key, value);
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
+        self.changes.clear();
+        for (family, batch) in batches {
+            let family = &self.peristyle.families[*family];
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => self.changes.put(family, key, value),
+                    None => self.changes.delete(family, key),
+                };
+            }
         }
-        self.database.write(&self.batch)?;
+        self.peristyle.database.write_with(&self.changes, self.durability)?;
         Ok(())
     }
 }
@@ -90,6 +97,10 @@ struct PeristyleReader<'e> {
 impl Reader for PeristyleReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.family.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.family.len()?)
     }
 
     fn scan(

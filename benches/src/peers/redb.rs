@@ -8,7 +8,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
 
@@ -16,7 +19,6 @@ type Definition<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
 
 struct Redb {
     database: Database,
-    durability: redb::Durability,
     names: Vec<String>,
 }
 
@@ -30,11 +32,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
         transaction.open_table(Definition::new(name))?;
     }
     transaction.commit()?;
-    let durability = match setup.durability {
-        Durability::Unsynced => redb::Durability::None,
-        Durability::Sync => redb::Durability::Immediate,
-    };
-    Ok(Box::new(Redb { database, durability, names }))
+    Ok(Box::new(Redb { database, names }))
 }
 
 impl Engine for Redb {
@@ -42,8 +40,12 @@ impl Engine for Redb {
         env!("REDB_VERSION").into()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(RedbWriter { redb: self, table: Definition::new(&self.names[family]) }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        let durability = match durability {
+            Durability::Unsynced => redb::Durability::None,
+            Durability::Sync => redb::Durability::Immediate,
+        };
+        Ok(Box::new(RedbWriter { redb: self, durability }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -57,34 +59,45 @@ impl Engine for Redb {
         transaction.set_durability(redb::Durability::Immediate)?;
         Ok(transaction.commit()?)
     }
+
+    fn compact(mut self: Box<Self>) -> Result<Box<dyn Engine>> {
+        self.database.compact()?;
+        Ok(self)
+    }
 }
 
 struct RedbWriter<'e> {
     redb: &'e Redb,
-    table: Definition<'e>,
+    durability: redb::Durability,
 }
 
 impl RedbWriter<'_> {
-    fn commit<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
+    fn begin(&self) -> Result<WriteTransaction> {
         let mut transaction = self.redb.database.begin_write()?;
-        transaction.set_durability(self.redb.durability)?;
-        {
-            let mut table = transaction.open_table(self.table)?;
-            for (key, value) in entries {
-                table.insert(key, value)?;
-            }
-        }
-        Ok(transaction.commit()?)
+        transaction.set_durability(self.durability)?;
+        Ok(transaction)
     }
 }
 
 impl Writer for RedbWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.commit(std::iter::once((key, value)))
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        let transaction = self.begin()?;
+        transaction.open_table(Definition::new(&self.redb.names[family]))?.insert(key, value)?;
+        Ok(transaction.commit()?)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        self.commit(batch.iter())
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
+        let transaction = self.begin()?;
+        for (family, batch) in batches {
+            let mut table = transaction.open_table(Definition::new(&self.redb.names[*family]))?;
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => drop(table.insert(key, value)?),
+                    None => drop(table.remove(key)?),
+                }
+            }
+        }
+        Ok(transaction.commit()?)
     }
 }
 
@@ -95,6 +108,10 @@ struct RedbReader {
 impl Reader for RedbReader {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(ReadableTable::get(&self.table, key)?.map(|value| visit(value.value())).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.table.len()?)
     }
 
     fn scan(

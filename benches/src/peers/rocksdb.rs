@@ -19,7 +19,6 @@ use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer}
 struct Rocks {
     database: DB,
     families: Vec<String>,
-    durability: Durability,
     version: String,
 }
 
@@ -50,7 +49,7 @@ fn open(path: &Path, setup: &Setup, mut options: Options) -> Result<Box<dyn Engi
     let descriptors = families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
     let database = DB::open_cf_descriptors(&options, path, descriptors)?;
     let version = library_version(path)?;
-    Ok(Box::new(Rocks { database, families, durability: setup.durability, version }))
+    Ok(Box::new(Rocks { database, families, version }))
 }
 
 /// The version of the library, as it writes it into the options file of every database.
@@ -94,10 +93,11 @@ impl Engine for Rocks {
         self.version.clone()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
         let mut options = WriteOptions::default();
-        options.set_sync(self.durability == Durability::Sync);
-        Ok(Box::new(RocksWriter { database: &self.database, family: self.family(family)?, options }))
+        options.set_sync(durability == Durability::Sync);
+        let families = (0..self.families.len()).map(|index| self.family(index)).collect::<Result<_>>()?;
+        Ok(Box::new(RocksWriter { database: &self.database, families, options }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -115,23 +115,37 @@ impl Engine for Rocks {
         }
         super::wait_while(|| self.is_busy())
     }
+
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        for index in 0..self.families.len() {
+            self.database.compact_range_cf(self.family(index)?, None::<&[u8]>, None::<&[u8]>);
+        }
+        self.flush_until_quiet()?;
+        Ok(self)
+    }
 }
 
 struct RocksWriter<'e> {
     database: &'e DB,
-    family: &'e ColumnFamily,
+    families: Vec<&'e ColumnFamily>,
     options: WriteOptions,
 }
 
 impl Writer for RocksWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.database.put_cf_opt(self.family, key, value, &self.options)?)
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.database.put_cf_opt(self.families[family], key, value, &self.options)?)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
         let mut changes = WriteBatch::default();
-        for (key, value) in batch.iter() {
-            changes.put_cf(self.family, key, value);
+        for (family, batch) in batches {
+            let family = self.families[*family];
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => changes.put_cf(family, key, value),
+                    None => changes.delete_cf(family, key),
+                }
+            }
         }
         Ok(self.database.write_opt(changes, &self.options)?)
     }

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use sled::transaction::{TransactionResult, Transactional};
 use sled::{Db, Tree};
 
 use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
@@ -13,7 +14,6 @@ use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer}
 struct Sled {
     database: Db,
     trees: Vec<Tree>,
-    durability: Durability,
 }
 
 /// Opens a database with one tree for each family.
@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let trees = (0..setup.families)
         .map(|index| database.open_tree(Setup::family_name(index)))
         .collect::<sled::Result<_>>()?;
-    Ok(Box::new(Sled { database, trees, durability: setup.durability }))
+    Ok(Box::new(Sled { database, trees }))
 }
 
 impl Engine for Sled {
@@ -34,8 +34,8 @@ impl Engine for Sled {
         env!("SLED_VERSION").into()
     }
 
-    fn writer(&self, family: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(SledWriter { tree: &self.trees[family], durability: self.durability }))
+    fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(SledWriter { sled: self, durability }))
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
@@ -46,34 +46,58 @@ impl Engine for Sled {
         self.database.flush()?;
         Ok(())
     }
+
+    fn has_compaction(&self) -> bool {
+        false
+    }
+
+    fn compact(self: Box<Self>) -> Result<Box<dyn Engine>> {
+        Ok(self)
+    }
 }
 
 struct SledWriter<'e> {
-    tree: &'e Tree,
+    sled: &'e Sled,
     durability: Durability,
 }
 
 impl SledWriter<'_> {
     fn acknowledge(&self) -> Result<()> {
         if self.durability == Durability::Sync {
-            self.tree.flush()?;
+            self.sled.database.flush()?;
         }
         Ok(())
     }
 }
 
+fn changes(batch: &Batch) -> sled::Batch {
+    let mut changes = sled::Batch::default();
+    for (key, value) in batch.iter() {
+        match value {
+            Some(value) => changes.insert(key, value),
+            None => changes.remove(key),
+        }
+    }
+    changes
+}
+
 impl Writer for SledWriter<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.tree.insert(key, value)?;
+    fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        self.sled.trees[family].insert(key, value)?;
         self.acknowledge()
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        let mut changes = sled::Batch::default();
-        for (key, value) in batch.iter() {
-            changes.insert(key, value);
+    fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
+        if let [(family, batch)] = batches {
+            self.sled.trees[*family].apply_batch(changes(batch))?;
+            return self.acknowledge();
         }
-        self.tree.apply_batch(changes)?;
+        let trees: Vec<Tree> = batches.iter().map(|(family, _)| self.sled.trees[*family].clone()).collect();
+        let of_trees: Vec<sled::Batch> = batches.iter().map(|(_, batch)| changes(batch)).collect();
+        let outcome: TransactionResult<()> = trees.as_slice().transaction(|trees| {
+            trees.iter().zip(&of_trees).try_for_each(|(tree, batch)| Ok(tree.apply_batch(batch)?))
+        });
+        outcome.map_err(|error| anyhow!("the transaction failed: {error:?}"))?;
         self.acknowledge()
     }
 }

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{METRICS, Report};
+use super::Report;
+use crate::engine::Durability;
 
 #[derive(Serialize)]
 struct Line<'r> {
@@ -12,7 +13,7 @@ struct Line<'r> {
     engine: &'r str,
     version: &'r str,
     threads: usize,
-    durability: crate::engine::Durability,
+    durability: Durability,
     metric: &'r str,
     value: f64,
     unit: &'r str,
@@ -23,32 +24,43 @@ struct Line<'r> {
 pub(super) fn render(report: &Report) -> Result<String> {
     let mut lines = String::new();
     for comparison in &report.comparisons {
+        let part = &comparison.part;
         for engine in &comparison.engines {
             for (round, measured) in &engine.rounds {
-                let plain = METRICS
-                    .iter()
-                    .map(|metric| (metric.name.to_owned(), (metric.value)(measured), metric.unit));
-                let latencies = measured
-                    .latency_microseconds
-                    .iter()
-                    .map(|(percentile, latency)| (format!("commit_latency_p{percentile}"), *latency, "us"));
-                for (metric, value, unit) in plain.chain(latencies) {
-                    lines += &serde_json::to_string(&Line {
-                        bench: &report.bench,
-                        workload: &comparison.workload,
-                        engine: &engine.engine,
-                        version: &measured.version,
-                        threads: comparison.threads,
-                        durability: comparison.durability,
-                        metric: &metric,
-                        value,
-                        unit,
-                        round: *round,
-                    })?;
-                    lines.push('\n');
+                let mut line = Line {
+                    bench: &report.bench,
+                    workload: &part.workload,
+                    engine: &engine.engine,
+                    version: &measured.version,
+                    threads: part.threads,
+                    durability: part.durability,
+                    metric: "",
+                    value: 0.0,
+                    unit: "us",
+                    round: *round,
+                };
+                if let Some(latencies) = &measured.latencies {
+                    for (percentile, microseconds) in &latencies.microseconds {
+                        let metric = format!("{}_latency_p{percentile}", latencies.operation);
+                        push(&mut lines, &Line { metric: &metric, value: *microseconds, ..line })?;
+                    }
+                }
+                for figure in &measured.figures {
+                    line.threads = figure.threads.unwrap_or(part.threads);
+                    line.durability = figure.durability.unwrap_or(part.durability);
+                    push(
+                        &mut lines,
+                        &Line { metric: &figure.metric, value: figure.value, unit: &figure.unit, ..line },
+                    )?;
                 }
             }
         }
     }
     Ok(lines)
+}
+
+fn push(lines: &mut String, line: &Line<'_>) -> Result<()> {
+    *lines += &serde_json::to_string(line)?;
+    lines.push('\n');
+    Ok(())
 }

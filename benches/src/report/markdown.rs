@@ -2,36 +2,25 @@
 
 use std::fmt::Write;
 
-use super::{
-    BYTES_WRITTEN, CPU, Comparison, DISK, EngineRounds, MEMORY, Metric, Report, THROUGHPUT,
-    THROUGHPUT_UNTIL_QUIET, TIME_UNTIL_QUIET,
-};
+use super::{Comparison, EngineRounds, Report, row_title};
+use crate::measure::{Figure, PERCENTILES};
 use crate::peers::SUBJECT;
 
-const HEADINGS: [&str; 12] = [
-    "engine",
-    "entries/s",
-    "peristyle / it",
-    "quiet after, s",
-    "entries/s until quiet",
-    "CPU, s",
-    "written, MB",
-    "on disk, MB",
-    "peak memory, MB",
-    "p50, us",
-    "p99, us",
-    "p99.9, us",
-];
+/// A table: rows of cells, the headings first. A cell between two pairs of asterisks is the best of its row.
+pub(super) type Table = Vec<Vec<String>>;
 
 /// The whole report.
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("# {}\n\n{}\n\n`{}`\n", report.bench, report.machine, report.command);
     for comparison in &report.comparisons {
-        let _ = write!(text, "\n## {}, {}\n\n", comparison.workload, comparison.durability);
-        let _ = writeln!(text, "{}\n", comparison.description);
-        text += &table(comparison);
+        let part = &comparison.part;
+        let _ = write!(text, "\n## {}, {}\n\n", part.workload, part.durability);
+        let _ = writeln!(text, "{}\n", part.description);
+        text += &aligned(&table(comparison));
         text += &summary(comparison);
     }
+    let _ = write!(text, "\n## Peristyle beside each of the others\n\n{}\n\n", standing(report));
+    text += &aligned(&overview(report));
     let mut notes = String::new();
     for (engine, reason) in &report.skipped {
         let _ = writeln!(notes, "- {engine}: skipped: {reason}");
@@ -46,20 +35,111 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-/// The rows of a comparison's table, the headings first.
-pub(super) fn rows(comparison: &Comparison) -> Vec<[String; 12]> {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(comparison.engines.iter().map(|engine| row(comparison, engine)));
-    rows
+/// The table of a comparison: a row for each engine, or where there are several headlines a row for each figure.
+pub(super) fn table(comparison: &Comparison) -> Table {
+    match comparison.headlines().as_slice() {
+        [headline] => engines_as_rows(comparison, headline),
+        _ => figures_as_rows(comparison),
+    }
 }
 
-fn table(comparison: &Comparison) -> String {
-    let rows = rows(comparison);
-    let widths: Vec<usize> = (0..HEADINGS.len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-        .collect();
+fn engines_as_rows(comparison: &Comparison, headline: &Figure) -> Table {
+    let asides: Vec<&Figure> = comparison.figures().into_iter().filter(|figure| !figure.headline).collect();
+    let percentiles = percentiles(comparison);
+    let mut headings = vec!["engine".into(), headline.heading(), "peristyle / it".into()];
+    headings.extend(asides.iter().map(|figure| figure.heading()));
+    headings.extend(percentiles.iter().map(|percentile| format!("p{percentile}, us")));
+    let row = |engine: &EngineRounds| {
+        let times = if engine.engine == SUBJECT { None } else { comparison.ratio(headline, engine) };
+        let mut row = vec![engine.title(), headline.show(engine.median(&headline.metric)), ratio(times)];
+        row.extend(asides.iter().map(|figure| figure.show(engine.median(&figure.metric))));
+        row.extend(percentiles.iter().map(|percentile| number(engine.latency(*percentile), 1)));
+        row
+    };
+    std::iter::once(headings).chain(comparison.engines.iter().map(row)).collect()
+}
+
+fn figures_as_rows(comparison: &Comparison) -> Table {
+    let mut headings = vec![String::new()];
+    headings.extend(comparison.engines.iter().map(EngineRounds::title));
+    headings.push("peristyle / best other".into());
+    let mut table = vec![headings];
+    for figure in comparison.figures() {
+        let times = comparison.ratio_to_best(figure);
+        let best = match (times, comparison.best_peer(figure, "")) {
+            (Some(times), _) if times >= 1.0 => Some(SUBJECT),
+            (_, best) => best.map(|engine| engine.engine.as_str()),
+        };
+        let mut row = vec![figure.heading()];
+        for engine in &comparison.engines {
+            let cell = figure.show(engine.median(&figure.metric));
+            let is_best = figure.headline && best == Some(engine.engine.as_str());
+            row.push(if is_best { format!("**{cell}**") } else { cell });
+        }
+        row.push(ratio(times));
+        table.push(row);
+    }
+    for percentile in percentiles(comparison) {
+        let mut row = vec![format!("{} p{percentile}, us", operation(comparison))];
+        row.extend(comparison.engines.iter().map(|engine| number(engine.latency(percentile), 1)));
+        row.push("-".into());
+        table.push(row);
+    }
+    table
+}
+
+/// The percentiles that the comparison has.
+fn percentiles(comparison: &Comparison) -> Vec<f64> {
+    let known =
+        |percentile: &f64| comparison.engines.iter().any(|engine| engine.latency(*percentile).is_some());
+    PERCENTILES.into_iter().filter(known).collect()
+}
+
+/// What the latencies of a comparison are those of.
+pub(super) fn operation(comparison: &Comparison) -> &str {
+    let mut rounds = comparison.engines.iter().flat_map(|engine| &engine.rounds);
+    rounds.find_map(|(_, round)| round.latencies.as_ref()).map_or("", |latencies| &latencies.operation)
+}
+
+/// How many times as good as that of each other engine every headline of Peristyle is.
+pub(super) fn overview(report: &Report) -> Table {
+    let mut peers: Vec<&str> = Vec::new();
+    for engine in report.comparisons.iter().flat_map(|comparison| &comparison.engines) {
+        if engine.engine != SUBJECT && !peers.contains(&engine.engine.as_str()) {
+            peers.push(&engine.engine);
+        }
+    }
+    let mut table = vec![vec!["peristyle / it".into()]];
+    table[0].extend(peers.iter().map(|peer| (*peer).to_owned()));
+    for (comparison, figure) in report.headlines() {
+        let mut row = vec![row_title(comparison, figure)];
+        for peer in &peers {
+            let engine = comparison.engines.iter().find(|engine| engine.engine == *peer);
+            row.push(ratio(engine.and_then(|engine| comparison.ratio(figure, engine))));
+        }
+        table.push(row);
+    }
+    table
+}
+
+/// In how many rows Peristyle is first, and in which it is not.
+pub(super) fn standing(report: &Report) -> String {
+    let (first, behind, total) = report.standing();
+    let mut text = format!(
+        "How many times as good Peristyle is: above 1 it is better, below 1 the other. It is first in {first} of {total}."
+    );
+    if !behind.is_empty() {
+        let _ = write!(text, " Not first in: {}.", behind.join("; "));
+    }
+    text
+}
+
+fn aligned(table: &Table) -> String {
+    let columns = table.first().map_or(0, Vec::len);
+    let width_of = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width_of).collect();
     let mut text = String::new();
-    for (number, row) in rows.iter().enumerate() {
+    for (number, row) in table.iter().enumerate() {
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             let _ = if column == 0 {
                 write!(text, "| {cell:<width$} ")
@@ -78,41 +158,24 @@ fn table(comparison: &Comparison) -> String {
     text
 }
 
-fn row(comparison: &Comparison, engine: &EngineRounds) -> [String; 12] {
-    let shown =
-        |metric: &Metric, unit: f64, digits: usize| number(engine.median(metric).map(|it| it / unit), digits);
-    let ratio = if engine.engine == SUBJECT { None } else { comparison.ratio(engine) };
-    [
-        if engine.rounds.is_empty() { format!("{} (failed)", engine.engine) } else { engine.title() },
-        shown(&THROUGHPUT, 1.0, 0),
-        number(ratio, 2),
-        shown(&TIME_UNTIL_QUIET, 1.0, 3),
-        shown(&THROUGHPUT_UNTIL_QUIET, 1.0, 0),
-        shown(&CPU, 1.0, 2),
-        shown(&BYTES_WRITTEN, 1e6, 1),
-        shown(&DISK, 1e6, 1),
-        shown(&MEMORY, 1e6, 1),
-        number(engine.latency(50.0), 1),
-        number(engine.latency(99.0), 1),
-        number(engine.latency(99.9), 1),
-    ]
-}
-
-/// A line on the ratios that count, and one for each failed round.
+/// A line on the ratios that count, where there is one headline, and one for each failed round.
 fn summary(comparison: &Comparison) -> String {
     let mut text = String::new();
-    let ratio = |prefix| {
-        let peer = comparison.best_peer(prefix)?;
-        Some((peer.engine.as_str(), comparison.ratio(peer)?))
-    };
-    if let Some((peer, ratio)) = ratio("") {
-        let _ = write!(
-            text,
-            "\nThe fastest peer is {peer}: peristyle writes {ratio:.2} times as many entries per second."
-        );
-    }
-    if let Some((peer, ratio)) = ratio("rocksdb") {
-        let _ = write!(text, " RocksDB's better configuration is {peer}: {ratio:.2} times.");
+    if let [headline] = comparison.headlines().as_slice() {
+        let ratio = |prefix| {
+            let peer = comparison.best_peer(headline, prefix)?;
+            Some((peer.engine.as_str(), comparison.ratio(headline, peer)?))
+        };
+        if let Some((peer, ratio)) = ratio("") {
+            let metric = super::words(&headline.metric);
+            let _ = write!(
+                text,
+                "\nThe best of the others is {peer}: peristyle's {metric} is {ratio:.2} times as good."
+            );
+        }
+        if let Some((peer, ratio)) = ratio("rocksdb") {
+            let _ = write!(text, " RocksDB's better configuration is {peer}: {ratio:.2} times.");
+        }
     }
     if !text.is_empty() {
         text.push('\n');
@@ -123,6 +186,11 @@ fn summary(comparison: &Comparison) -> String {
         }
     }
     text
+}
+
+/// A ratio; a small one with more digits, since 0.00 says nothing.
+pub(super) fn ratio(ratio: Option<f64>) -> String {
+    number(ratio, if ratio.is_some_and(|ratio| ratio < 0.1) { 4 } else { 2 })
 }
 
 /// A number with thousands set apart, or a dash.

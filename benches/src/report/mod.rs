@@ -1,4 +1,4 @@
-//! What comes out of a comparison: a table on the standard output, JSON lines, and a page with plots.
+//! What comes out of a benchmark: tables on the standard output, JSON lines, and a page with plots.
 //!
 //! Start with [`Report`], which the other files draw from.
 
@@ -6,15 +6,17 @@ mod json_lines;
 mod markdown;
 mod page;
 mod plot;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::engine::Durability;
+use crate::comparison::Part;
+use crate::measure::{Better, Figure, Measured};
 use crate::peers::SUBJECT;
-use crate::workload::Measured;
 
 /// Everything that one benchmark found out.
 pub struct Report {
@@ -24,7 +26,7 @@ pub struct Report {
     pub machine: String,
     /// The command line that gives these figures again.
     pub command: String,
-    /// One comparison for each workload, size and durability.
+    /// One comparison for each part of each case.
     pub comparisons: Vec<Comparison>,
     /// Engines that did not take part, and why.
     pub skipped: Vec<(String, String)>,
@@ -34,14 +36,8 @@ pub struct Report {
 
 /// All engines on one workload.
 pub struct Comparison {
-    /// Name of the workload, size included.
-    pub workload: String,
-    /// What is written, in words.
-    pub description: String,
-    /// Number of writing threads.
-    pub threads: usize,
-    /// What an acknowledged write survives.
-    pub durability: Durability,
+    /// The workload.
+    pub part: Part,
     /// The engines, in the order in which they took turns.
     pub engines: Vec<EngineRounds>,
 }
@@ -56,95 +52,114 @@ pub struct EngineRounds {
     pub failures: Vec<String>,
 }
 
-/// A figure that a round yields.
-pub struct Metric {
-    /// Name in the JSON lines.
-    pub name: &'static str,
-    /// Unit in the JSON lines.
-    pub unit: &'static str,
-    /// Takes it from what was measured.
-    pub value: fn(&Measured) -> f64,
-}
-
-/// Entries acknowledged in a second.
-pub const THROUGHPUT: Metric = Metric {
-    name: "throughput",
-    unit: "entries/s",
-    value: |round| round.entries as f64 / round.write_seconds,
-};
-/// Entries in a second, counted until the engine was quiet.
-pub const THROUGHPUT_UNTIL_QUIET: Metric = Metric {
-    name: "throughput_until_quiet",
-    unit: "entries/s",
-    value: |round| round.entries as f64 / (round.write_seconds + round.quiet_seconds),
-};
-/// Time from the last acknowledgement until the engine was quiet.
-pub const TIME_UNTIL_QUIET: Metric =
-    Metric { name: "time_until_quiet", unit: "s", value: |round| round.quiet_seconds };
-/// CPU time until quiet.
-pub const CPU: Metric = Metric { name: "cpu_time", unit: "s", value: |round| round.cpu_seconds };
-/// Bytes written to the disk until quiet.
-pub const BYTES_WRITTEN: Metric =
-    Metric { name: "bytes_written", unit: "B", value: |round| round.written_bytes as f64 };
-/// Bytes on the disk when quiet.
-pub const DISK: Metric = Metric { name: "size_on_disk", unit: "B", value: |round| round.disk_bytes as f64 };
-/// Peak memory of the process.
-pub const MEMORY: Metric =
-    Metric { name: "peak_memory", unit: "B", value: |round| round.peak_memory_bytes as f64 };
-
-/// The metrics that are written to the JSON lines, latencies aside.
-pub const METRICS: [Metric; 7] =
-    [THROUGHPUT, THROUGHPUT_UNTIL_QUIET, TIME_UNTIL_QUIET, CPU, BYTES_WRITTEN, DISK, MEMORY];
-
 impl EngineRounds {
-    /// The median of a metric over the rounds; `None` if no round succeeded.
-    pub fn median(&self, metric: &Metric) -> Option<f64> {
-        median(self.rounds.iter().map(|(_, round)| (metric.value)(round)).collect())
+    /// The median of a metric over the rounds; `None` if no round yields it.
+    pub fn median(&self, metric: &str) -> Option<f64> {
+        median(self.rounds.iter().filter_map(|(_, round)| Some(round.figure(metric)?.value)).collect())
     }
 
     /// The median of a latency percentile over the rounds, in microseconds.
     pub fn latency(&self, percentile: f64) -> Option<f64> {
         let of_round = |round: &Measured| {
-            round.latency_microseconds.iter().find(|(of, _)| *of == percentile).map(|(_, latency)| *latency)
+            let latencies = &round.latencies.as_ref()?.microseconds;
+            latencies.iter().find(|(of, _)| *of == percentile).map(|(_, latency)| *latency)
         };
         median(self.rounds.iter().filter_map(|(_, round)| of_round(round)).collect())
     }
 
-    /// The round whose throughput is the median one.
+    /// The round whose first figure is the median one.
     pub fn median_round(&self) -> Option<&Measured> {
         let mut rounds: Vec<&Measured> = self.rounds.iter().map(|(_, round)| round).collect();
-        rounds.sort_by(|a, b| (THROUGHPUT.value)(a).total_cmp(&(THROUGHPUT.value)(b)));
+        let first = |round: &Measured| round.figures.first().map_or(0.0, |figure| figure.value);
+        rounds.sort_by(|a, b| first(a).total_cmp(&first(b)));
         rounds.get(rounds.len() / 2).copied()
     }
 
-    /// Name and version, as in "fjall 3.1.0".
+    /// Name and version, as in "fjall 3.1.0", or what became of it.
     pub fn title(&self) -> String {
         match self.rounds.first() {
             Some((_, round)) => format!("{} {}", self.engine, round.version),
-            None => self.engine.clone(),
+            None => format!("{} (failed)", self.engine),
         }
     }
 }
 
 impl Comparison {
+    /// Every figure that any engine has, as the first such engine has it.
+    pub fn figures(&self) -> Vec<&Figure> {
+        let mut figures: Vec<&Figure> = Vec::new();
+        for figure in
+            self.engines.iter().filter_map(|it| it.rounds.first()).flat_map(|(_, round)| &round.figures)
+        {
+            if figures.iter().all(|known| known.metric != figure.metric) {
+                figures.push(figure);
+            }
+        }
+        figures
+    }
+
+    /// The figures that the workload is run for.
+    pub fn headlines(&self) -> Vec<&Figure> {
+        self.figures().into_iter().filter(|figure| figure.headline).collect()
+    }
+
     /// The engine that the others are compared with, if it ran.
     pub fn subject(&self) -> Option<&EngineRounds> {
         self.engines.iter().find(|engine| engine.engine == SUBJECT && !engine.rounds.is_empty())
     }
 
-    /// How many times as many entries per second the subject writes as `peer`.
-    pub fn ratio(&self, peer: &EngineRounds) -> Option<f64> {
-        Some(self.subject()?.median(&THROUGHPUT)? / peer.median(&THROUGHPUT)?)
+    /// How many times as good as that of `peer` the subject's figure is.
+    pub fn ratio(&self, figure: &Figure, peer: &EngineRounds) -> Option<f64> {
+        let (subject, peer) = (self.subject()?.median(&figure.metric)?, peer.median(&figure.metric)?);
+        let ratio = match figure.better {
+            Better::Higher => subject / peer,
+            Better::Lower => peer / subject,
+        };
+        ratio.is_finite().then_some(ratio)
     }
 
-    /// The fastest of the engines other than the subject whose name starts with `prefix`.
-    pub fn best_peer(&self, prefix: &str) -> Option<&EngineRounds> {
-        self.engines
-            .iter()
+    /// Of the engines other than the subject whose name starts with `prefix`, the one with the best figure.
+    pub fn best_peer(&self, figure: &Figure, prefix: &str) -> Option<&EngineRounds> {
+        let peers = self.engines.iter();
+        peers
             .filter(|engine| engine.engine != SUBJECT && engine.engine.starts_with(prefix))
-            .filter_map(|engine| Some((engine, engine.median(&THROUGHPUT)?)))
+            .filter_map(|engine| Some((engine, goodness(figure, engine.median(&figure.metric)?))))
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(engine, _)| engine)
+    }
+
+    /// The subject's figure beside the best of the others.
+    pub fn ratio_to_best(&self, figure: &Figure) -> Option<f64> {
+        self.ratio(figure, self.best_peer(figure, "")?)
+    }
+
+    /// All engines read the same entries: those that did not are failures, whatever they measured.
+    pub fn fail_those_who_read_something_else(&mut self) {
+        let fingerprints = |engine: &EngineRounds| {
+            engine.rounds.iter().filter_map(|(_, round)| round.fingerprint).collect::<Vec<_>>()
+        };
+        let mut counted: Vec<(u64, usize)> = Vec::new();
+        for fingerprint in self.engines.iter().flat_map(fingerprints) {
+            match counted.iter_mut().find(|(known, _)| *known == fingerprint) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((fingerprint, 1)),
+            }
+        }
+        let Some((right, _)) = counted.into_iter().max_by_key(|(_, count)| *count) else { return };
+        for engine in &mut self.engines {
+            if fingerprints(engine).iter().any(|fingerprint| *fingerprint != right) {
+                engine.rounds.clear();
+                engine.failures.push("it read other entries than most engines".into());
+            }
+        }
+    }
+}
+
+/// Larger is better, whichever figure it is.
+fn goodness(figure: &Figure, value: f64) -> f64 {
+    match figure.better {
+        Better::Higher => value,
+        Better::Lower => -value,
     }
 }
 
@@ -163,6 +178,77 @@ impl Report {
     pub fn markdown(&self) -> String {
         markdown::render(self)
     }
+
+    /// Every headline of every comparison.
+    fn headlines(&self) -> Vec<(&Comparison, &Figure)> {
+        let of = |comparison| Comparison::headlines(comparison).into_iter().map(move |it| (comparison, it));
+        self.comparisons.iter().flat_map(of).collect()
+    }
+
+    /// In how many headlines the subject has the best figure, those in which another has, and how many there are in all.
+    fn standing(&self) -> (usize, Vec<String>, usize) {
+        let (mut first, mut behind, mut total) = (0, Vec::new(), 0);
+        for (comparison, figure) in self.headlines() {
+            let Some(ratio) = comparison.ratio_to_best(figure) else { continue };
+            total += 1;
+            if ratio >= 1.0 {
+                first += 1;
+            } else {
+                let peer = comparison.best_peer(figure, "").map_or("", |peer| &peer.engine);
+                behind.push(format!("{} ({peer}: {:.2} times)", row_title(comparison, figure), 1.0 / ratio));
+            }
+        }
+        (first, behind, total)
+    }
+}
+
+/// Names a headline among those of all comparisons.
+fn row_title(comparison: &Comparison, figure: &Figure) -> String {
+    let Part { workload, durability, .. } = &comparison.part;
+    format!("{workload}, {}: {}", figure.durability.unwrap_or(*durability), words(&figure.metric))
+}
+
+/// The name of a metric, for people.
+fn words(metric: &str) -> String {
+    metric.replace('_', " ")
+}
+
+/// How values of a unit are shown.
+struct Shown {
+    unit: &'static str,
+    per: f64,
+    digits: usize,
+}
+
+/// Bytes are shown as megabytes; rates and whatever else keep their unit, which is then empty here.
+fn shown(unit: &str) -> Shown {
+    let (unit, per, digits) = match unit {
+        "B" => ("MB", 1e6, 1),
+        "B/B" => ("bytes per byte", 1.0, 2),
+        "s" => ("s", 1.0, 3),
+        "ms" => ("ms", 1.0, 1),
+        "us" => ("us", 1.0, 1),
+        "ns" => ("ns", 1.0, 0),
+        _ => ("", 1.0, 0),
+    };
+    Shown { unit, per, digits }
+}
+
+impl Figure {
+    /// The name with the unit in which [`show`](Self::show) shows values.
+    fn heading(&self) -> String {
+        let Shown { unit, .. } = shown(&self.unit);
+        format!("{}, {}", words(&self.metric), if unit.is_empty() { &self.unit } else { unit })
+    }
+
+    /// A value of this metric, without its unit.
+    fn show(&self, value: Option<f64>) -> String {
+        let Shown { per, digits, .. } = shown(&self.unit);
+        let value = value.map(|value| value / per);
+        // What is below 1 would otherwise be shown as nothing.
+        let digits = if value.is_some_and(|value| value != 0.0 && value.abs() < 1.0) { 3 } else { digits };
+        markdown::number(value, digits)
+    }
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -172,88 +258,5 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
         0 => None,
         len if len % 2 == 1 => Some(values[middle]),
         _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workload::PERCENTILES;
-
-    fn rounds(engine: &str, seconds: &[f64]) -> EngineRounds {
-        let round = |seconds: f64| Measured {
-            version: "1.0.0".into(),
-            entries: 1000,
-            write_seconds: seconds,
-            quiet_seconds: 0.5,
-            cpu_seconds: 1.0,
-            written_bytes: 1_000_000,
-            disk_bytes: 500_000,
-            peak_memory_bytes: 2_000_000,
-            latency_microseconds: PERCENTILES.iter().map(|&percentile| (percentile, percentile)).collect(),
-            progress: vec![(0.0, 0), (seconds, 1000)],
-        };
-        let rounds = (1..).zip(seconds.iter().copied().map(round)).collect();
-        EngineRounds { engine: engine.into(), rounds, failures: Vec::new() }
-    }
-
-    fn report() -> Report {
-        let engines = vec![
-            rounds(SUBJECT, &[1.0, 9.0, 1.0]),
-            rounds("rocksdb", &[4.0, 4.0, 0.1]),
-            rounds("rocksdb-tuned", &[3.0]),
-            rounds("lmdb", &[2.0]),
-            EngineRounds { failures: vec!["no <disk>".into()], ..rounds("redb", &[]) },
-        ];
-        let comparison = Comparison {
-            workload: "made up".into(),
-            description: "Nothing.".into(),
-            threads: 8,
-            durability: Durability::Sync,
-            engines,
-        };
-        Report {
-            bench: "test".into(),
-            machine: "none".into(),
-            command: "none".into(),
-            comparisons: vec![comparison],
-            skipped: vec![("sled".into(), "not compiled in".into())],
-            remarks: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn medians_are_compared_with_the_better_rocksdb_and_the_best_peer() {
-        let markdown = report().markdown();
-        assert!(markdown.contains("The fastest peer is lmdb: peristyle writes 2.00 times"), "{markdown}");
-        assert!(
-            markdown.contains("RocksDB's better configuration is rocksdb-tuned: 3.00 times"),
-            "{markdown}"
-        );
-        assert!(markdown.contains("redb failed: no <disk>"), "{markdown}");
-        assert!(markdown.contains("sled: skipped: not compiled in"), "{markdown}");
-    }
-
-    #[test]
-    fn every_figure_of_every_round_is_a_line_of_json() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        let [lines, page] = report().write_files(directory.path())?;
-        let lines = fs::read_to_string(lines)?;
-        assert_eq!(lines.lines().count(), (3 + 3 + 1 + 1) * (METRICS.len() + PERCENTILES.len()));
-        for line in lines.lines() {
-            let line: serde_json::Value = serde_json::from_str(line)?;
-            assert_eq!(line["durability"], "sync");
-            assert!(line["value"].is_number());
-        }
-        let page = fs::read_to_string(page)?;
-        assert!(page.contains("Throughput ratios") && page.contains("no &lt;disk&gt;"));
-        Ok(())
-    }
-
-    #[test]
-    fn the_median_lies_in_the_middle() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
     }
 }

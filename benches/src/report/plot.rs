@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::markdown::number;
+use super::markdown::{number, ratio};
 use crate::peers::{self, SUBJECT};
 
 /// Width of every plot, in pixels.
@@ -48,37 +48,60 @@ pub(super) fn colour(engine: &str) -> RGBColor {
     PEERS[position.unwrap_or(PEERS.len() - 1) % PEERS.len()]
 }
 
-/// Horizontal bars, one for each engine, with `digits` decimals in the figures; a line marks `mark`.
-pub(super) fn bars(bars: &[(&str, f64)], digits: usize, mark: Option<f64>) -> Result<String> {
-    let height = bars.len().max(1) as i32 * BAR + 8;
-    let longest = bars.iter().map(|(_, value)| *value).chain(mark).fold(f64::MIN_POSITIVE, f64::max);
+/// Horizontal bars, one for each engine, with the figures that `show` makes of the values.
+pub(super) fn bars(bars: &[(&str, f64)], show: impl Fn(f64) -> String) -> Result<String> {
+    let longest = bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let scale = f64::from(WIDTH as i32 - LABELS - FIGURES) / longest;
-    let to_pixels = |value: f64| LABELS + (value * scale).round() as i32;
-    drawing(height as u32, |area| {
-        let label = text_style(HPos::Right);
-        let figure = text_style(HPos::Left);
-        for (position, (engine, value)) in bars.iter().enumerate() {
-            let top = position as i32 * BAR + 6;
-            let bottom = top + BAR - 6;
-            let middle = (top + bottom) / 2;
-            area.draw(&Text::new((*engine).to_owned(), (LABELS - 8, middle), label.clone()))?;
-            area.draw(&Rectangle::new(
-                [(LABELS, top), (to_pixels(*value), bottom)],
-                colour(engine).filled(),
-            ))?;
-            let shown = number(Some(*value), digits);
-            area.draw(&Text::new(shown, (to_pixels(*value) + 6, middle), figure.clone()))?;
-        }
-        if let Some(mark) = mark {
-            let x = to_pixels(mark);
-            area.draw(&PathElement::new(vec![(x, 2), (x, height - 2)], INK))?;
-        }
+    drawing(height_of(bars), |area| {
+        let ends = bars.iter().map(|(_, value)| (LABELS, LABELS + (value * scale).round() as i32));
+        draw_bars(area, bars, show, ends)
+    })
+}
+
+/// Horizontal bars, one for each ratio, on a logarithmic scale: to the right of a line at 1, or to its left.
+pub(super) fn ratios(bars: &[(&str, f64)]) -> Result<String> {
+    let exponents: Vec<f64> = bars.iter().map(|(_, times)| times.max(1e-6).log10()).collect();
+    let lowest = exponents.iter().copied().fold(0.0, f64::min);
+    // However near to 1 all are, small differences do not take the whole width.
+    let highest = exponents.iter().copied().fold((lowest + 0.5).max(0.0), f64::max);
+    let scale = f64::from(WIDTH as i32 - LABELS - FIGURES) / (highest - lowest);
+    let to_pixels = |exponent: f64| LABELS + ((exponent - lowest) * scale).round() as i32;
+    drawing(height_of(bars), |area| {
+        let line = to_pixels(0.0);
+        let ends = exponents.iter().map(|exponent| (line, to_pixels(*exponent)));
+        draw_bars(area, bars, |value| ratio(Some(value)), ends)?;
+        area.draw(&PathElement::new(vec![(line, 2), (line, height_of(bars) as i32 - 2)], INK))?;
         Ok(())
     })
 }
 
+fn height_of(bars: &[(&str, f64)]) -> u32 {
+    bars.len().max(1) as u32 * BAR as u32 + 8
+}
+
+/// Bars from and to given pixels, with the engine at the left edge and the figure at the right end.
+fn draw_bars(
+    area: &Area<'_>,
+    bars: &[(&str, f64)],
+    show: impl Fn(f64) -> String,
+    ends: impl Iterator<Item = (i32, i32)>,
+) -> Drawn {
+    let label = text_style(HPos::Right);
+    let figure = text_style(HPos::Left);
+    for (position, ((engine, value), (from, to))) in bars.iter().zip(ends).enumerate() {
+        let top = position as i32 * BAR + 6;
+        let bottom = top + BAR - 6;
+        let middle = (top + bottom) / 2;
+        area.draw(&Text::new((*engine).to_owned(), (LABELS - 8, middle), label.clone()))?;
+        let corners = [(from.min(to), top), (from.max(to), bottom)];
+        area.draw(&Rectangle::new(corners, colour(engine).filled()))?;
+        area.draw(&Text::new(show(*value), (from.max(to) + 6, middle), figure.clone()))?;
+    }
+    Ok(())
+}
+
 /// Latency curves over percentiles, the time on a logarithmic scale.
-pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<String> {
+pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64], operation: &str) -> Result<String> {
     let all = || curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.1));
     let low = all().fold(f64::INFINITY, f64::min).max(0.01) * 0.8;
     let high = all().fold(low * 10.0, f64::max) * 1.25;
@@ -103,7 +126,7 @@ pub(super) fn latencies(curves: &[Curve<'_>], percentiles: &[f64]) -> Result<Str
                     .map_or(String::new(), |of| format!("p{of}"))
             })
             .y_label_formatter(&|y| logarithmic_label(*y, high / low))
-            .y_desc("commit, us")
+            .y_desc(format!("{operation}, us"))
             .draw()?;
         for curve in curves {
             let style = colour(curve.engine).stroke_width(2);
@@ -126,8 +149,8 @@ fn logarithmic_label(value: f64, span: f64) -> String {
     }
 }
 
-/// Curves of thousands of entries per second over seconds.
-pub(super) fn rates(curves: &[Curve<'_>]) -> Result<String> {
+/// Curves of rates over seconds.
+pub(super) fn rates(curves: &[Curve<'_>], unit: &str) -> Result<String> {
     let all = || curves.iter().flat_map(|curve| curve.points.iter());
     let seconds = all().map(|point| point.0).fold(0.001, f64::max);
     let rate = all().map(|point| point.1).fold(0.001, f64::max) * 1.05;
@@ -146,7 +169,7 @@ pub(super) fn rates(curves: &[Curve<'_>]) -> Result<String> {
             .y_labels(6)
             .y_label_formatter(&|y| number(Some(*y), 0))
             .x_desc("seconds")
-            .y_desc("thousand entries/s")
+            .y_desc(unit)
             .draw()?;
         for curve in curves {
             let style = colour(curve.engine).stroke_width(2);

@@ -1,19 +1,20 @@
 //! The write phase of `cf_comparison`: one thread for each family, each writing its own entries.
 //!
-//! Keys and values are functions of the family and the position, so they cost no memory and can be
-//! told again when the entries are checked. Values are incompressible.
+//! After it all entries are counted, and some are looked up.
 
-use std::path::Path;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Batch, Direction, Engine, Setup};
-use crate::usage::{Usage, disk_bytes};
+use crate::child::{Place, Task};
+use crate::engine::{Batch, Direction, Durability, Engine, Setup};
+use crate::entries::{Values, random_key};
+use crate::measure::{Figure, Latencies, Measured, Meter, Progress, histogram};
+use crate::threads::{Count, counts, watched};
+use crate::usage::disk_bytes;
 
 /// Size of a value, in bytes.
 pub const VALUE_BYTES: usize = 150;
@@ -36,6 +37,8 @@ pub enum Keys {
 pub struct WritePhase {
     /// The setup of the engine.
     pub setup: Setup,
+    /// What every acknowledged write must survive.
+    pub durability: Durability,
     /// The keys to write.
     pub keys: Keys,
     /// Entries written to each family.
@@ -44,100 +47,55 @@ pub struct WritePhase {
     pub batch: u64,
 }
 
-/// What one run of a write phase measured.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
-    /// Version of the engine that ran.
-    pub version: String,
-    /// Entries written by all threads together.
-    pub entries: u64,
-    /// From the start of the writers to the last acknowledgement, in seconds.
-    pub write_seconds: f64,
-    /// From the last acknowledgement until everything is durable and no work is left, in seconds.
-    pub quiet_seconds: f64,
-    /// CPU time of the process over both, in seconds.
-    pub cpu_seconds: f64,
-    /// Bytes written to the disk over both.
-    pub written_bytes: u64,
-    /// Bytes that the files of the database occupy in the end.
-    pub disk_bytes: u64,
-    /// The most memory that the process held.
-    pub peak_memory_bytes: u64,
-    /// Percentiles of the time of a commit: pairs of percentile and microseconds.
-    pub latency_microseconds: Vec<(f64, f64)>,
-    /// Entries acknowledged over time: pairs of seconds and total.
-    pub progress: Vec<(f64, u64)>,
-}
-
-/// Percentiles of the commit times that are reported.
-pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
-
-impl WritePhase {
-    /// Runs the phase on an open, empty database that lies in `directory`.
-    pub fn run(&self, engine: &dyn Engine, directory: &Path) -> Result<Measured> {
+impl Task for WritePhase {
+    fn run(&self, place: &Place) -> Result<Vec<Measured>> {
+        let engine = place.open(&self.setup)?;
         let values = Values::new();
-        let before = Usage::now()?;
-        let written = self.write(engine, &values)?;
+        let meter = Meter::start()?;
+        let written = self.write(engine.as_ref(), &values)?;
         engine.flush_until_quiet().context("flushing failed")?;
+        let seconds = (written.end - written.start).as_secs_f64();
         let quiet_seconds = written.end.elapsed().as_secs_f64();
-        let after = Usage::now()?;
-        let disk_bytes = disk_bytes(directory)?;
+        let consumed = meter.figures()?;
+        let disk_bytes = disk_bytes(place.directory())?;
         for family in 0..self.setup.families {
-            self.check(engine, family, &values)
+            self.check(engine.as_ref(), family, &values)
                 .with_context(|| format!("family {family} is not what was written"))?;
         }
-        Ok(Measured {
+        let entries = (self.entries_per_family * self.setup.families as u64) as f64;
+        let until_quiet = entries / (seconds + quiet_seconds);
+        let mut figures = vec![
+            Figure::higher("throughput", entries / seconds, "entries/s"),
+            Figure::lower("time_until_quiet", quiet_seconds, "s").aside(),
+            Figure::higher("throughput_until_quiet", until_quiet, "entries/s").aside(),
+        ];
+        figures.extend(consumed);
+        figures.push(Figure::lower("size_on_disk", disk_bytes as f64, "B").aside());
+        Ok(vec![Measured {
             version: engine.version(),
-            entries: self.entries_per_family * self.setup.families as u64,
-            write_seconds: (written.end - written.start).as_secs_f64(),
-            quiet_seconds,
-            cpu_seconds: after.cpu_seconds - before.cpu_seconds,
-            written_bytes: after.written_bytes - before.written_bytes,
-            disk_bytes,
-            peak_memory_bytes: after.peak_memory_bytes,
-            latency_microseconds: PERCENTILES
-                .iter()
-                .map(|&percentile| {
-                    (percentile, written.latencies.value_at_percentile(percentile) as f64 / 1e3)
-                })
-                .collect(),
-            progress: written.progress,
-        })
+            figures,
+            latencies: Some(Latencies::new("commit", &written.latencies)),
+            progress: Some(written.progress),
+            fingerprint: None,
+        }])
     }
+}
 
+impl WritePhase {
     fn write(&self, engine: &dyn Engine, values: &Values) -> Result<Written> {
-        let acknowledged: Vec<AtomicU64> = (0..self.setup.families).map(|_| AtomicU64::new(0)).collect();
-        let count = || acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
-        let barrier = Barrier::new(self.setup.families + 1);
-        let done = AtomicBool::new(false);
-        let (of_families, progress) = std::thread::scope(|scope| {
-            let writers: Vec<_> = acknowledged
-                .iter()
-                .enumerate()
-                .map(|(family, acknowledged)| {
+        let acknowledged = counts(self.setup.families);
+        let barrier = Barrier::new(self.setup.families);
+        let (of_families, progress) = watched("entries", &acknowledged, || {
+            std::thread::scope(|scope| {
+                let start = |(family, acknowledged)| {
                     let barrier = &barrier;
                     scope.spawn(move || self.write_family(engine, family, values, barrier, acknowledged))
-                })
-                .collect();
-            let watch = scope.spawn(|| {
-                barrier.wait();
-                let start = Instant::now();
-                let mut progress = vec![(0.0, 0)];
-                let mut pause = Duration::from_millis(10);
-                while !done.load(Ordering::Acquire) {
-                    std::thread::park_timeout(pause);
-                    progress.push((start.elapsed().as_secs_f64(), count()));
-                    // Long runs are looked at less often: a curve wants no more than some hundred points.
-                    pause = pause.max(start.elapsed() / 200);
-                }
-                progress
-            });
-            let of_families: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-            done.store(true, Ordering::Release);
-            watch.thread().unpark();
-            (of_families, watch.join())
-        });
-        let mut latencies = histogram();
+                };
+                let writers: Vec<_> = acknowledged.iter().enumerate().map(start).collect();
+                writers.into_iter().map(|writer| writer.join()).collect::<Vec<_>>()
+            })
+        })?;
+        let mut latencies = histogram()?;
         let mut first_start: Option<Instant> = None;
         let mut last_end: Option<Instant> = None;
         for of_family in of_families {
@@ -147,7 +105,6 @@ impl WritePhase {
             latencies.add(of_family.latencies)?;
         }
         let (start, end) = first_start.zip(last_end).context("there are no families")?;
-        let progress = progress.map_err(|_| anyhow!("the watch panicked"))?;
         Ok(Written { start, end, latencies, progress })
     }
 
@@ -158,13 +115,13 @@ impl WritePhase {
         family: usize,
         values: &Values,
         barrier: &Barrier,
-        acknowledged: &AtomicU64,
+        acknowledged: &Count,
     ) -> Result<WrittenByOne> {
-        let writer = engine.writer(family);
-        let mut latencies = histogram();
+        let writer = engine.writer(self.durability);
+        let latencies = histogram();
         let mut batch = Batch::default();
         barrier.wait();
-        let mut writer = writer?;
+        let (mut writer, mut latencies) = (writer?, latencies?);
         let mut next = 0;
         let start = Instant::now();
         let mut clock = start;
@@ -172,16 +129,16 @@ impl WritePhase {
             let end = (next + self.batch).min(self.entries_per_family);
             if self.batch == 1 {
                 let key = self.keys.key(family, next);
-                writer.put(key.as_ref(), values.value(family, next))?;
+                writer.put(family, key.as_ref(), value(values, family, next))?;
             } else {
                 batch.clear();
                 for position in next..end {
-                    batch.push(self.keys.key(family, position).as_ref(), values.value(family, position));
+                    batch.push(self.keys.key(family, position).as_ref(), value(values, family, position));
                 }
-                writer.write(&batch)?;
+                writer.write(family, &batch)?;
             }
             next = end;
-            acknowledged.store(next, Ordering::Relaxed);
+            acknowledged.set(next);
             let now = Instant::now();
             latencies.saturating_record((now - clock).as_nanos() as u64);
             clock = now;
@@ -206,7 +163,7 @@ impl WritePhase {
             ensure!(ordered, "the entries are out of order or have values of a wrong size");
             let step = (self.entries_per_family / SPOT_CHECKS).max(1);
             for position in (0..self.entries_per_family).step_by(step as usize) {
-                let expected = values.value(family, position);
+                let expected = value(values, family, position);
                 let mut equal = false;
                 let key = self.keys.key(family, position);
                 let found = reader.get(key.as_ref(), &mut |value| equal = value == expected)?;
@@ -223,7 +180,7 @@ struct Written {
     start: Instant,
     end: Instant,
     latencies: Histogram<u64>,
-    progress: Vec<(f64, u64)>,
+    progress: Progress,
 }
 
 /// What one writer did.
@@ -231,14 +188,6 @@ struct WrittenByOne {
     start: Instant,
     end: Instant,
     latencies: Histogram<u64>,
-}
-
-/// For nanoseconds up to ten minutes, to two digits.
-fn histogram() -> Histogram<u64> {
-    match Histogram::new_with_bounds(1, 600_000_000_000, 2) {
-        Ok(histogram) => histogram,
-        Err(error) => unreachable!("the bounds of the histogram are constants: {error}"),
-    }
 }
 
 /// A key of at most 16 bytes.
@@ -264,9 +213,7 @@ impl Keys {
                 8
             }
             Self::Random => {
-                let first = mix(position.wrapping_add((family as u64) << 48));
-                bytes[..8].copy_from_slice(&first.to_le_bytes());
-                bytes[8..].copy_from_slice(&mix(!first).to_le_bytes());
+                bytes = random_key(of_family(family, position));
                 16
             }
         };
@@ -274,31 +221,13 @@ impl Keys {
     }
 }
 
-/// The finalizer of SplitMix64: a bijection whose results look random.
-fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// A number for a position of a family that no other position of any family has.
+fn of_family(family: usize, position: u64) -> u64 {
+    position.wrapping_add((family as u64) << 48)
 }
 
-/// Random bytes of which every value is a part.
-struct Values {
-    pool: Vec<u8>,
-}
-
-impl Values {
-    fn new() -> Self {
-        let mut pool = vec![0; 1 << 20];
-        fastrand::Rng::with_seed(1).fill(&mut pool);
-        Self { pool }
-    }
-
-    fn value(&self, family: usize, position: u64) -> &[u8] {
-        let offset =
-            mix(!position.wrapping_add((family as u64) << 48)) as usize % (self.pool.len() - VALUE_BYTES);
-        &self.pool[offset..offset + VALUE_BYTES]
-    }
+fn value(values: &Values, family: usize, position: u64) -> &[u8] {
+    values.value(of_family(family, position), VALUE_BYTES)
 }
 
 #[cfg(test)]

@@ -1,0 +1,10 @@
+//! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child process carries out.
+
+pub mod commit_block;
+pub mod large;
+pub mod load;
+pub mod mixed;
+pub mod recovery;
+pub mod signature;
+pub mod table;
+pub mod write_phase;
