@@ -21,7 +21,7 @@ pub const KEY_BYTES: usize = 24;
 /// Size of a value, in bytes.
 pub const VALUE_BYTES: usize = 150;
 /// Entries in one commit.
-pub const BATCH: u64 = 1000;
+pub const BATCH: u64 = 10_000;
 
 /// Entries that are looked up after the first.
 const SPOT_CHECKS: u64 = 1000;
