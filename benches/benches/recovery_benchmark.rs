@@ -50,7 +50,7 @@ fn case(name: &str, end: End, megabytes: u64) -> Case<Recovery> {
             // Room for all that is written, so that it waits in the log and not in tables or trees.
             setup.write_buffer_bytes = setup.write_buffer_bytes.max(megabytes * 4_000_000);
             let what = format!(
-                "{megabytes} MB written in synced batches of {BATCH}, then SIGKILL; opened again in another process. Write \
+                "{megabytes} MB written in batches of {BATCH}, the last commit synced, then SIGKILL; opened again in another process. Write \
                  buffers of {} MiB hold all of it in engines that can be told, so that it is the log that has to be read.",
                 setup.write_buffer_bytes >> 20
             );

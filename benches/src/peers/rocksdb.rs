@@ -2,8 +2,9 @@
 //!
 //! Every family is a column family of one database. Unsynced is `WriteOptions::sync = false` with
 //! the log on. There are two configurations: as its users run it (bloom filters of 10 bits, one LRU
-//! cache for all families, `increase_parallelism`, all else as it comes, which lets 8 families have
-//! two memtables of 64 MiB each) and tuned (write buffers split over the families, no compression).
+//! cache for all families, `increase_parallelism`, all else as it comes, which gives each family
+//! memtables of 64 MiB) and tuned (write buffers split over the families, no compression). In both,
+//! all memtables together keep to the write buffers of the setup.
 
 use std::path::Path;
 
@@ -31,7 +32,6 @@ pub(super) fn open_as_users_do(path: &Path, setup: &Setup) -> Result<Box<dyn Eng
 pub(super) fn open_tuned(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let mut options = Options::default();
     options.set_write_buffer_size(usize::try_from(setup.write_buffer_bytes_per_family())?);
-    options.set_db_write_buffer_size(usize::try_from(setup.write_buffer_bytes)?);
     options.set_compression_type(DBCompressionType::None);
     open(path, setup, options)
 }
@@ -43,6 +43,7 @@ fn open(path: &Path, setup: &Setup, mut options: Options) -> Result<Box<dyn Engi
     table.set_block_cache(&Cache::new_lru_cache(usize::try_from(setup.cache_bytes)?));
     options.set_block_based_table_factory(&table);
     options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
+    options.set_db_write_buffer_size(usize::try_from(setup.write_buffer_bytes)?);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     let families: Vec<String> = (0..setup.families).map(Setup::family_name).collect();

@@ -21,7 +21,7 @@ pub const KEY_BYTES: usize = 24;
 /// Size of a value, in bytes.
 pub const VALUE_BYTES: usize = 150;
 /// Entries in one commit.
-pub const BATCH: u64 = 1000;
+pub const BATCH: u64 = 10_000;
 
 /// Entries that are looked up after the first.
 const SPOT_CHECKS: u64 = 1000;
@@ -71,22 +71,33 @@ impl Task for Recovery {
 }
 
 impl Recovery {
-    fn load(&self) -> Load {
-        // Synced, so that every engine has what it acknowledged, and reads it from where it is durable.
-        let durability = if self.end == End::Killed { Durability::Sync } else { Durability::Unsynced };
-        Load { family: 0, entries: self.entries, value_bytes: VALUE_BYTES, batch: BATCH, durability }
-    }
-
     fn fill(&self, place: &Place) -> Result<()> {
         let engine = place.open(&self.setup)?;
-        let last = self.entries;
-        self.load().write::<KEY_BYTES>(engine.as_ref(), &Values::new(), |acknowledged| {
-            if acknowledged == last && self.end == End::Killed {
+        let values = Values::new();
+        let load = Load {
+            family: 0,
+            entries: self.entries,
+            value_bytes: VALUE_BYTES,
+            batch: BATCH,
+            durability: Durability::Unsynced,
+        };
+        load.write::<KEY_BYTES>(engine.as_ref(), &values, |acknowledged| {
+            if self.end == End::Killed
+                && acknowledged == self.entries
+                && self.write_last(engine.as_ref(), &values).is_ok()
+            {
                 kill_this_process();
             }
         })?;
         drop(engine);
         Ok(())
+    }
+
+    /// One more entry, synced, after which every engine has acknowledged that all of them survive.
+    fn write_last(&self, engine: &dyn Engine, values: &Values) -> Result<()> {
+        let mut value = [0; VALUE_BYTES];
+        values.fill_tagged(self.entries, 0, &mut value);
+        engine.writer(Durability::Sync)?.put(0, &random_key::<KEY_BYTES>(self.entries), &value)
     }
 
     fn open(&self, place: &Place, size_before: u64) -> Result<Measured> {

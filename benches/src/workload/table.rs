@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::child::{Place, Task};
-use crate::engine::{Batch, Direction, Durability, Engine, Setup};
+use crate::engine::{Batch, Direction, Durability, Engine, Setup, Writer};
 use crate::entries::{Values, random_key};
 use crate::measure::{Figure, Fingerprint, Measured, Meter};
 use crate::threads::on_threads;
@@ -131,7 +131,7 @@ impl Open<'_> {
         self.written += entries;
     }
 
-    fn commit_one_by_one(&mut self, writer: &mut dyn crate::engine::Writer, commits: u64) -> Result<()> {
+    fn commit_one_by_one(&mut self, writer: &mut dyn Writer, commits: u64) -> Result<()> {
         for position in self.written..self.written + commits {
             writer.put(0, &random_key::<KEY_BYTES>(position), self.values.value(position, VALUE_BYTES))?;
         }
@@ -231,12 +231,11 @@ impl Open<'_> {
         Ok(())
     }
 
-    fn compact(&mut self, engine: Box<dyn Engine>) -> Result<Box<dyn Engine>> {
+    fn compact(&mut self, mut engine: Box<dyn Engine>) -> Result<Box<dyn Engine>> {
         let size = |metric: &str, place: &Place| {
             Ok::<_, anyhow::Error>(Figure::lower(metric, disk_bytes(place.directory())? as f64, "B"))
         };
         self.figures.push(size("size_before_compaction", self.place)?);
-        let mut engine = engine;
         if engine.has_compaction() {
             self.place.step("compaction");
             let start = Instant::now();
