@@ -86,9 +86,9 @@ impl Options {
                 self.cache_bytes
             ));
         }
-        if self.write_buffer_bytes < 256 << 10 {
+        if self.write_buffer_bytes < 64 << 10 {
             return refuse(format!(
-                "{} bytes of write buffers are too few; give at least 256 KiB",
+                "{} bytes of write buffers are too few; give at least 64 KiB",
                 self.write_buffer_bytes
             ));
         }

@@ -269,7 +269,9 @@ fn open_existing(
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
     }
-    let mut replayer = Replayer::new(&views, superblock.log.first_segment, !options.read_only);
+    // Nothing else uses the budget for writing yet.
+    let budget = (!options.read_only).then_some(options.write_buffer_bytes);
+    let mut replayer = Replayer::new(&views, superblock.log.first_segment, budget);
     let report =
         wal::replay(&**backend, &superblock.database_id, superblock.log, &mut |sequence, payload| {
             replayer.apply(sequence, payload)

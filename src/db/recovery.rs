@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::family::{Family, MAX_FROZEN};
+use crate::column_family::family::Family;
 use crate::column_family::merge::MergeContext;
 use crate::column_family::view::View;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
 use crate::txn::batch::{Operation, Operations};
-use crate::txn::commit::{Replaced, insert};
+use crate::txn::commit::{Replaced, insert_all};
 
 /// What opening a database replayed from its log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,30 +35,39 @@ pub struct RecoveryReport {
 }
 
 /// Applies the log's commits to the families of a view.
+///
+/// Nothing is merged while the memtables of all families together stay within their budget: a merge takes several times as long as
+/// what it merges took to replay, and can go on when the database is open.
 pub(super) struct Replayer<'a> {
     views: &'a ArcCell<View>,
-    families: HashMap<FamilyId, (Arc<Family>, SequenceNumber)>,
+    families: HashMap<FamilyId, Replayed>,
     /// Log segment from which on the replayed records stand.
     first_segment: u64,
-    /// Whether full memtables are merged, as they must not be when nothing on disk may change.
-    merge: bool,
+    /// Bytes that memtables may take before the largest is merged; `None` if nothing on disk may change.
+    budget: Option<u64>,
     /// Nobody reads yet: merges need not wait for anything to become visible.
     all_is_visible: Sequencer,
     pub(super) applied: u64,
 }
 
+struct Replayed {
+    family: Arc<Family>,
+    merged_through: SequenceNumber,
+    /// Bytes of its memtable.
+    bytes: u64,
+}
+
 impl<'a> Replayer<'a> {
-    pub(super) fn new(views: &'a ArcCell<View>, first_segment: u64, merge: bool) -> Self {
+    pub(super) fn new(views: &'a ArcCell<View>, first_segment: u64, budget: Option<u64>) -> Self {
         let families = views
             .load_full()
             .families()
             .map(|view| {
-                let through = view.family.trees.lock().merged_through();
-                (view.family.id(), (Arc::clone(&view.family), through))
+                let merged_through = view.family.trees.lock().merged_through();
+                (view.family.id(), Replayed { family: Arc::clone(&view.family), merged_through, bytes: 0 })
             })
             .collect();
-        let all_is_visible = Sequencer::new(u64::MAX);
-        Self { views, families, first_segment, merge, all_is_visible, applied: 0 }
+        Self { views, families, first_segment, budget, all_is_visible: Sequencer::new(u64::MAX), applied: 0 }
     }
 
     /// Applies one commit.
@@ -68,36 +77,52 @@ impl<'a> Replayer<'a> {
         let replaced =
             if operations.iter().any(deletes_ranges) { Replaced::of(payload) } else { Replaced::default() };
         let mut touched: Vec<FamilyId> = Vec::new();
+        let mut missing = Vec::with_capacity(operations.len());
         for (index, (id, operation)) in operations.into_iter().enumerate() {
-            let Some((family, merged_through)) = self.families.get(&id) else { continue };
+            let Some(Replayed { merged_through, .. }) = self.families.get(&id) else { continue };
             if sequence <= *merged_through || replaced.contains(index) {
                 continue;
             }
-            let mut side = family.write.lock();
-            family.note_segment(self.first_segment);
-            insert(&mut side, operation, sequence);
-            if !touched.contains(&id) {
+            let place = touched.iter().rposition(|touched| *touched == id).unwrap_or_else(|| {
                 touched.push(id);
-            }
+                touched.len() - 1
+            });
+            missing.push((place, operation));
         }
-        self.applied += u64::from(!touched.is_empty());
-        if self.merge { touched.iter().try_for_each(|id| self.make_room(*id)) } else { Ok(()) }
-    }
-
-    /// Freezes the family's memtable if it is full, after a merge if too many wait already.
-    fn make_room(&self, id: FamilyId) -> Result<()> {
-        let (family, _) = &self.families[&id];
-        let mut side = family.write.lock();
-        if side.writer.table().bytes() < family.memtable_bytes() {
+        if touched.is_empty() {
             return Ok(());
         }
-        if family.stall.waiting() >= MAX_FROZEN {
-            drop(side);
+        self.applied += 1;
+        {
+            let families: Vec<_> = touched.iter().map(|id| &self.families[id].family).collect();
+            families.iter().for_each(|family| family.note_segment(self.first_segment));
+            let mut sides: Vec<_> = families.iter().map(|family| family.write.lock()).collect();
+            insert_all(missing.into_iter(), &mut sides, sequence);
+        }
+        for id in touched {
+            self.measure(id);
+        }
+        self.make_room()
+    }
+
+    fn measure(&mut self, id: FamilyId) {
+        if let Some(replayed) = self.families.get_mut(&id) {
+            replayed.bytes = replayed.family.write.lock().writer.table().bytes() as u64;
+        }
+    }
+
+    /// Merges the largest memtables until the others are within the budget.
+    fn make_room(&mut self) -> Result<()> {
+        let Some(budget) = self.budget else { return Ok(()) };
+        while self.families.values().map(|replayed| replayed.bytes).sum::<u64>() > budget
+            && let Some((&id, largest)) = self.families.iter().max_by_key(|(_, replayed)| replayed.bytes)
+        {
+            largest.family.freeze(&mut largest.family.write.lock(), self.views)?;
             let context =
                 MergeContext { views: self.views, visible: &self.all_is_visible, should_stop: &|| false };
-            family.merge(&context)?;
-            side = family.write.lock();
+            largest.family.merge(&context)?;
+            self.measure(id);
         }
-        family.freeze(&mut side, self.views).map(drop)
+        Ok(())
     }
 }

@@ -35,12 +35,14 @@ pub(super) struct Leaf {
 const _: () = assert!(size_of::<Leaf>() == 4 * LINE || size_of::<usize>() != 8);
 
 /// How the slots of a leaf are sorted: the number of slots in bits 0..4, then four bits for each rank, the slot of the
-/// key of that rank; bit 63 says that the leaf's upper neighbour was split off for keys that come in ascending order.
+/// key of that rank; bit 63 says that the leaf's upper neighbour was split off for keys that come in ascending order, bit 62
+/// that other leaves have taken the leaf's place. The writer alone looks at these two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order(u64);
 
 impl Order {
     const SPLIT_OFF: u64 = 1 << 63;
+    const REPLACED: u64 = 1 << 62;
 
     /// `count` slots that were filled in the order of their keys.
     fn ascending(count: usize) -> Self {
@@ -54,6 +56,12 @@ impl Order {
     #[inline]
     pub(super) fn count(self) -> usize {
         (self.0 & 15) as usize
+    }
+
+    /// Whether the leaf has had the same range of keys, and been part of the tree, ever since it was built.
+    #[inline]
+    pub(super) fn is_settled(self) -> bool {
+        self.0 & (Self::SPLIT_OFF | Self::REPLACED) == 0
     }
 
     #[inline]
@@ -235,6 +243,11 @@ impl Leaf {
         let order = self.order().0;
         self.order.store(order | Order::SPLIT_OFF, Ordering::Release);
         order & Order::SPLIT_OFF == 0
+    }
+
+    /// Other leaves take the place of this one. Only the writer calls this.
+    pub(super) fn mark_replaced(&self) {
+        self.order.store(self.order().0 | Order::REPLACED, Ordering::Release);
     }
 
     /// Asks for the whole leaf ahead of its use.

@@ -35,7 +35,8 @@
 //!    its keys stays in the tree as it is, and so do full branches above it that it is the last child of.
 //! 5. A change of structure (a split, and all splits above that it causes) builds all its nodes aside and is published
 //!    by one store, into the root or a branch that stays. Before it readers see the old nodes, after it the new ones.
-//! 6. A node that was replaced is never changed again, and holds all that its subtree held when it was replaced.
+//! 6. A node that was replaced is never changed again, but for the writer's note that it was, and holds all that its subtree
+//!    held when it was replaced.
 //! 7. Keys of a node share its prefix: what both bounds of its range begin with. Heads are the eight bytes behind it.
 //! 8. Every version of the range deletions is a tree that never changes.
 //!

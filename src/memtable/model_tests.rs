@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Found, Memtable, MemtableCursor, MemtableWriter};
+use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
+use crate::sync::Arc;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -152,6 +154,33 @@ fn config() -> ProptestConfig {
 
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn keys_that_were_expected_in_groups_end_where_they_belong(
+        groups in proptest::collection::vec((key(), any::<bool>(), proptest::collection::vec(key(), 1..8)), 1..80),
+    ) {
+        let mut writer = Memtable::create(1 << 16);
+        let table = Arc::clone(writer.table());
+        let mut model = BTreeMap::new();
+        for (group, (first, ascends, mut keys)) in groups.into_iter().enumerate() {
+            if ascends {
+                // So that leaves are split off within a group, and the keys come again.
+                keys = (0..6u8).map(|i| [&first[..], &[i / 2]].concat()).collect();
+            }
+            let expected: Vec<_> = keys.iter().map(|key| writer.expect(&table, key)).collect();
+            for (number, (key, expected)) in keys.iter().zip(expected).enumerate() {
+                let value = [group as u8, number as u8];
+                writer.prepare_expected(EntryKind::Put, expected, &value).insert(SequenceNumber(group as u64));
+                model.insert(key.clone(), value.to_vec());
+            }
+            writer.table().check();
+        }
+        let held = writer.table().iter_newest().map(|(key, _, found)| match found {
+            Found::Put(value) => (key.to_vec(), value.to_vec()),
+            Found::Deleted => panic!("{key:?} was deleted by nobody"),
+        });
+        prop_assert!(held.eq(model));
+    }
 
     #[test]
     fn reads_of_any_moment_say_what_the_model_says(

@@ -6,7 +6,7 @@ use super::arena::{Arena, Bump};
 use super::cursor::{MemtableCursor, Newest};
 use super::entry::{Draft, EntryRef};
 use super::filter::{Filter, FilterSpot};
-use super::node::{Node, NodeRef};
+use super::node::NodeRef;
 use super::ranges::{self, RangeDeletions, Steps};
 use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
@@ -84,7 +84,7 @@ impl Memtable {
             }),
             arena: Arena::new(),
         };
-        MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new(), changes: 0 }
+        MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new() }
     }
 
     /// Whether nothing was written.
@@ -177,8 +177,6 @@ pub(crate) struct MemtableWriter {
     table: Arc<Memtable>,
     nodes: Bump,
     entries: Bump,
-    /// How often nodes of the tree were replaced.
-    changes: u64,
 }
 
 /// A key that will be written soon, and the leaf for it, whose memory has been asked for.
@@ -187,8 +185,6 @@ pub(crate) struct Expected<'t, 'k> {
     table: &'t Memtable,
     in_filter: FilterSpot,
     leaf: Option<NodeRef<'t>>,
-    /// The writer's `changes` when the leaf was found.
-    changes: u64,
 }
 
 impl MemtableWriter {
@@ -214,9 +210,8 @@ impl MemtableWriter {
     /// but some memory, until it is inserted.
     #[inline]
     pub(crate) fn prepare(&mut self, kind: EntryKind, key: &[u8], value: &[u8]) -> Prepared<'_> {
-        let Self { table, nodes, entries, changes } = self;
-        let expected = Expected::find(table, key, *changes);
-        prepare(nodes, entries, changes, kind, expected, value)
+        let Self { table, nodes, entries } = self;
+        prepare(nodes, entries, kind, Expected::find(table, key), value)
     }
 
     /// Looks for the place of `key` in `table`, the memtable of this writer, and asks for the memory there: for a caller that
@@ -224,7 +219,7 @@ impl MemtableWriter {
     #[inline]
     pub(crate) fn expect<'t, 'k>(&self, table: &'t Memtable, key: &'k [u8]) -> Expected<'t, 'k> {
         self.assert_own(table);
-        Expected::find(table, key, self.changes)
+        Expected::find(table, key)
     }
 
     /// As [`prepare`](Self::prepare), for a key that was expected.
@@ -236,7 +231,7 @@ impl MemtableWriter {
         value: &[u8],
     ) -> Prepared<'w> {
         self.assert_own(expected.table);
-        prepare(&mut self.nodes, &mut self.entries, &mut self.changes, kind, expected, value)
+        prepare(&mut self.nodes, &mut self.entries, kind, expected, value)
     }
 
     #[inline]
@@ -257,21 +252,18 @@ impl MemtableWriter {
 
 impl<'t, 'k> Expected<'t, 'k> {
     #[inline]
-    fn find(table: &'t Memtable, key: &'k [u8], changes: u64) -> Self {
+    fn find(table: &'t Memtable, key: &'k [u8]) -> Self {
         let in_filter = table.filter.spot(key);
         in_filter.prefetch(&table.filter);
         let leaf = table.points.leaf_ahead(&table.arena, key);
-        Self { key, table, in_filter, leaf, changes }
+        Self { key, table, in_filter, leaf }
     }
 
-    /// Where the writer is to put the key; `changes` is how often nodes have been replaced by now.
+    /// Where the writer is to put the key now.
     #[inline]
-    fn spot(&self, changes: u64) -> Option<Spot<'t>> {
-        match self.leaf.map(NodeRef::open) {
-            // The leaf is still part of the tree, with the range that it had.
-            Some(Node::Leaf(leaf)) if changes == self.changes => Some(Spot::within(leaf, self.key)),
-            _ => self.table.points.spot(&self.table.arena, self.key),
-        }
+    fn spot(&self) -> Option<Spot<'t>> {
+        let found = self.leaf.and_then(|leaf| Spot::still_within(leaf, self.key));
+        found.or_else(|| self.table.points.spot(&self.table.arena, self.key))
     }
 }
 
@@ -279,16 +271,15 @@ impl<'t, 'k> Expected<'t, 'k> {
 fn prepare<'w>(
     nodes: &'w mut Bump,
     entries: &'w mut Bump,
-    changes: &'w mut u64,
     kind: EntryKind,
     expected: Expected<'w, '_>,
     value: &[u8],
 ) -> Prepared<'w> {
-    let spot = expected.spot(*changes);
+    let spot = expected.spot();
     let Expected { key, table, in_filter, .. } = expected;
     let older = spot.as_ref().and_then(|spot| spot.newest());
     let draft = Draft::write(&table.arena, entries, older, kind, key, value);
-    Prepared { table, nodes, entries, changes, in_filter, spot, draft }
+    Prepared { table, nodes, entries, in_filter, spot, draft }
 }
 
 /// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call that
@@ -297,7 +288,6 @@ pub(crate) struct Prepared<'w> {
     table: &'w Memtable,
     nodes: &'w mut Bump,
     entries: &'w Bump,
-    changes: &'w mut u64,
     in_filter: FilterSpot,
     spot: Option<Spot<'w>>,
     draft: Draft<'w>,
@@ -307,11 +297,11 @@ impl Prepared<'_> {
     /// Makes it a write of the commit `sequence`: for readers at that number or a later one it has happened.
     #[inline]
     pub(crate) fn insert(self, sequence: SequenceNumber) {
-        let Self { table, nodes, entries, changes, in_filter, spot, draft } = self;
+        let Self { table, nodes, entries, in_filter, spot, draft } = self;
         table.counters.admit(sequence);
         let mut memory = NodeMemory { arena: &table.arena, bump: nodes };
         table.filter.add(in_filter);
-        *changes += u64::from(table.points.put(&mut memory, spot, draft.number(sequence)));
+        table.points.put(&mut memory, spot, draft.number(sequence));
         table.counters.count(sequence, nodes.used() + entries.used());
     }
 }

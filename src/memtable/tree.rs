@@ -31,9 +31,18 @@ pub(super) struct Spot<'a> {
 impl<'a> Spot<'a> {
     /// The spot of `key` in the leaf in whose range it lies.
     #[inline]
-    pub(super) fn within(leaf: &'a Leaf, key: &[u8]) -> Self {
+    fn within(leaf: &'a Leaf, key: &[u8]) -> Self {
         let order = leaf.order();
         Self { leaf, order, place: leaf.search(order, key) }
+    }
+
+    /// The spot of `key` in the leaf in whose range it lay some time ago, if it still does for certain.
+    #[inline]
+    pub(super) fn still_within(leaf: NodeRef<'a>, key: &[u8]) -> Option<Self> {
+        match leaf.open() {
+            Node::Leaf(leaf) if leaf.order().is_settled() => Some(Self::within(leaf, key)),
+            _ => None,
+        }
     }
 
     /// The newest version of the key.
@@ -101,30 +110,22 @@ impl Tree {
         Some(Spot::within(leaf_for(self.root(arena)?, key), key))
     }
 
-    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now. Says whether
-    /// nodes were replaced.
+    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now.
     #[inline]
     pub(super) fn put<'a>(
         &self,
         memory: &mut NodeMemory<'a, '_>,
         spot: Option<Spot<'a>>,
         entry: EntryRef<'a>,
-    ) -> bool {
+    ) {
         match spot {
-            None => {
-                self.plant(memory, entry);
-                return true;
-            }
+            None => self.plant(memory, entry),
             Some(Spot { leaf, order, place: Place::At(rank) }) => leaf.replace(order, rank, entry),
             Some(Spot { leaf, order, place: Place::Before(rank) }) if order.count() < LEAF_SLOTS => {
                 leaf.insert(order, rank, Item { head: head(entry.key(), leaf.prefix()), entry });
             }
-            Some(_) => {
-                self.grow(memory, entry);
-                return true;
-            }
+            Some(_) => self.grow(memory, entry),
         }
-        false
     }
 
     fn plant<'a>(&self, memory: &mut NodeMemory<'a, '_>, entry: EntryRef<'a>) {
@@ -323,6 +324,7 @@ fn split_leaf<'a>(
         let upper = upper_child(item, build_leaf(memory, Some(entry), high, leaf.prefix(), &[item]));
         return Grown::Split { lower: leaf.into(), upper, upper_prefix: leaf.prefix(), ascending: true };
     }
+    leaf.mark_replaced();
     let mut items = [item; LEAF_SLOTS + 1];
     for (i, old) in leaf.items(order).enumerate() {
         items[if i < rank { i } else { i + 1 }] = old;

@@ -353,44 +353,59 @@ fn apply(write: &Write<'_>, families: &[&Arc<Family>], sides: &mut [Locked<'_>],
     };
     let decoded = Operations::new(write.payload)
         .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")));
-    let mut operations = decoded.enumerate().filter(|(index, _)| !replaced.contains(*index)).peekable();
-    let tables: Vec<_> = sides.iter().map(|side| Arc::clone(side.writer.table())).collect();
     let mut last = 0;
-    let mut expected = None;
-    while let Some((_, (id, operation))) = operations.next() {
-        if families[last].id() != id {
-            last = place(id);
-        }
-        let writer = &mut sides[last].writer;
-        // The memory that the next insert needs is fetched while this one goes on.
-        let next = match operations.peek() {
-            Some((_, (next, Operation::Put { key, .. } | Operation::Delete { key }))) if *next == id => {
-                Some(writer.expect(&tables[last], key))
+    let placed =
+        decoded.enumerate().filter(|(index, _)| !replaced.contains(*index)).map(|(_, (id, operation))| {
+            if families[last].id() != id {
+                last = place(id);
             }
-            _ => None,
-        };
-        match (std::mem::replace(&mut expected, next), operation) {
-            (Some(expected), Operation::Put { value, .. }) => {
-                writer.prepare_expected(EntryKind::Put, expected, value).insert(sequence);
+            (last, operation)
+        });
+    insert_all(placed, sides, sequence);
+}
+
+/// Inserts the operations of one commit, each with the index of its family among `sides`, which hold the families' write locks.
+pub(crate) fn insert_all<'o>(
+    operations: impl Iterator<Item = (usize, Operation<'o>)>,
+    sides: &mut [Locked<'_>],
+    sequence: SequenceNumber,
+) {
+    let mut operations = operations.fuse();
+    let tables: Vec<_> = sides.iter().map(|side| Arc::clone(side.writer.table())).collect();
+    loop {
+        // The places of several keys are looked for at once, so that waiting for their memory is, too.
+        let group: [_; GROUP] = std::array::from_fn(|_| {
+            let (place, operation) = operations.next()?;
+            let expected = match operation {
+                Operation::Put { key, .. } | Operation::Delete { key } => {
+                    Some(sides[place].writer.expect(&tables[place], key))
+                }
+                Operation::DeleteRange { .. } => None,
+            };
+            Some((place, operation, expected))
+        });
+        for member in group {
+            let Some((place, operation, expected)) = member else { return };
+            let writer = &mut sides[place].writer;
+            match (operation, expected) {
+                (Operation::Put { value, .. }, Some(expected)) => {
+                    writer.prepare_expected(EntryKind::Put, expected, value).insert(sequence);
+                }
+                (Operation::Delete { .. }, Some(expected)) => {
+                    writer.prepare_expected(EntryKind::Delete, expected, &[]).insert(sequence);
+                }
+                (Operation::Put { key, value }, None) => writer.put(key, value, sequence),
+                (Operation::Delete { key }, None) => writer.delete(key, sequence),
+                (Operation::DeleteRange { start, end }, _) => {
+                    writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), sequence);
+                }
             }
-            (Some(expected), Operation::Delete { .. }) => {
-                writer.prepare_expected(EntryKind::Delete, expected, &[]).insert(sequence);
-            }
-            (_, operation) => insert(&mut sides[last], operation, sequence),
         }
     }
 }
 
-/// Inserts one operation. The caller holds the family's write lock.
-pub(crate) fn insert(side: &mut WriteSide, operation: Operation<'_>, sequence: SequenceNumber) {
-    match operation {
-        Operation::Put { key, value } => side.writer.put(key, value, sequence),
-        Operation::Delete { key } => side.writer.delete(key, sequence),
-        Operation::DeleteRange { start, end } => {
-            side.writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), sequence);
-        }
-    }
-}
+/// Operations of a commit whose places in memtables are looked for at once.
+const GROUP: usize = 8;
 
 /// Operations of one payload that a later range deletion of the same payload undoes.
 ///

@@ -39,7 +39,7 @@ impl Setup {
         static SHRUNKEN: OnceLock<DatabaseBuilder> = OnceLock::new();
         let shrunken = SHRUNKEN.get_or_init(|| {
             ColumnFamilyDatabase::builder()
-                .write_buffer_bytes(256 << 10)
+                .write_buffer_bytes(64 << 10)
                 .log_limit_bytes(64 << 10)
                 .page_size(4096)
                 .cache_bytes(64 << 10)
