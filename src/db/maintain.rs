@@ -214,7 +214,8 @@ impl Shared {
     fn shrink(&self) -> Result<()> {
         let _no_checkpoint = self.checkpoint.lock();
         self.pipeline.owns_files()?;
-        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
+        self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
+        self.pipeline.log.as_ref().map_or(Ok(()), |log| log.give_back().map_err(|error| self.judge(error)))
     }
 
     /// Ends the threads, waits for what other handles are still at, and gives the files back.

@@ -18,6 +18,8 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 /// The first segment of a family, in bytes, and the largest that is made unless a run needs more.
 const FIRST_SEGMENT: u64 = 64 << 10;
 const LARGEST_SEGMENT: u64 = 512 << 20;
+/// Up to this many bytes a family's segments double.
+const DOUBLED: u64 = 4 << 20;
 
 /// One family's pages: where they stand, which are free, and the cache in front of them.
 pub(crate) struct PartitionedStorageBackend {
@@ -213,8 +215,8 @@ impl PartitionedStorageBackend {
         Ok(self.set_map(map))
     }
 
-    /// The size of the next segment: what the family has already, so that segments stay few. A compaction, which knows how
-    /// much it will write, asks for what is missing.
+    /// The size of the next segment: what the family has already, later a quarter of that, so that segments stay few and little
+    /// of the file is held in reserve. A compaction, which knows how much it will write, asks for what is missing.
     fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
         let page_size = self.page_size() as u64;
         let (first, largest) = (FIRST_SEGMENT / page_size, LARGEST_SEGMENT / page_size);
@@ -223,7 +225,7 @@ impl PartitionedStorageBackend {
                 (pages.pages_reachable() - placed).clamp(first, largest)
             }
             Some(_) => first,
-            None => map.pages().clamp(first, largest),
+            None => map.pages().min(DOUBLED / page_size).max(map.pages() / 4).clamp(first, largest),
         }
     }
 

@@ -98,6 +98,21 @@ impl Log {
         Ok(())
     }
 
+    /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of need, which is made
+    /// again when it is needed.
+    pub(crate) fn give_back(&self) -> Result<()> {
+        let making = self.stock.making();
+        let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
+        let mut tail = self.tail.lock();
+        tail.next_asked = false;
+        tail.plan();
+        drop(tail);
+        if removed {
+            self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
+        }
+        Ok(())
+    }
+
     /// Recovery begins at `segment` or later from now on: those below are recycled or removed.
     pub(crate) fn release_before(&self, segment: u64) -> Result<()> {
         let limit = segment.min(self.marked.load(Ordering::Acquire)).min(self.current_segment());

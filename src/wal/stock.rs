@@ -214,6 +214,18 @@ impl Stock {
         Ok(SegmentFile { file, mapping, len })
     }
 
+    /// Removes what is kept for later: spares, and the segment that was made ahead. Says whether there was anything.
+    pub(super) fn clear(&self, _making: &MutexGuard<'_, ()>) -> Result<bool, Refusal> {
+        let mut shelf = self.shelf();
+        let ahead = shelf.prepared.take().map(|segment| segment.id);
+        let ids: Vec<u64> = shelf.spares.drain(..).map(|spare| spare.id).chain(ahead).collect();
+        drop(shelf);
+        for &id in &ids {
+            self.remove(id)?;
+        }
+        Ok(!ids.is_empty())
+    }
+
     /// Keeps the file for reuse if that is allowed, else removes it. Says whether it was removed.
     pub(super) fn let_go(&self, retired: Retired) -> Result<bool, Refusal> {
         if let Some(body) = retired.body
@@ -225,11 +237,15 @@ impl Stock {
                 return Ok(false);
             }
         }
-        match self.backend.remove(&path(retired.id)) {
+        self.remove(retired.id).map(|()| true)
+    }
+
+    fn remove(&self, id: u64) -> Result<(), Refusal> {
+        match self.backend.remove(&path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(refusal("removing a segment of the log", retired.id)(error))
+                Err(refusal("removing a segment of the log", id)(error))
             }
-            _ => Ok(true),
+            _ => Ok(()),
         }
     }
 

@@ -307,3 +307,27 @@ fn an_error_of_the_receiver_ends_the_replay() {
     let error = replay(&*backend, &DATABASE, LogMark::default(), &mut apply).unwrap_err();
     assert!(error.to_string().contains("makes no sense"));
 }
+
+#[test]
+fn what_is_kept_for_reuse_can_be_given_back_at_any_time() {
+    let (backend, log) = fresh(MemoryStorage::new(), small());
+    let files = || backend.list(DIRECTORY).unwrap().len();
+    let mut number = 0;
+    for _ in 0..6 {
+        let first = log.current_segment();
+        while log.current_segment() < first + 3 || !log.wants_prepare() {
+            number += 1;
+            log.append(&payload(number, 300), false).unwrap();
+        }
+        log.prepare().unwrap();
+        log.sync().unwrap();
+        log.release_before(log.mark(log.segment_of_next()).first_segment).unwrap();
+        let kept = files();
+        log.give_back().unwrap();
+        assert_eq!((kept, files(), log.stats().spare_segments), (3, 1, 0));
+    }
+    number += 1;
+    log.append(&payload(number, 300), true).unwrap();
+    let (records, report) = replay_from(&*backend, log.mark(log.segment_of_next())).unwrap();
+    assert_eq!((records.last().unwrap().0, report.torn_tail), (number, None));
+}
