@@ -273,7 +273,8 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
                     if n % 5 == thread {
                         family.put("another", [n as u8; 3000]).unwrap();
                     }
-                    let open = descriptors_onto(&path.join("data"));
+                    // Looking takes a while, in which one may be closed and another opened that are both counted.
+                    let open = (0..4).map(|_| descriptors_onto(&path.join("data"))).min().unwrap();
                     assert!(open <= CAP, "{open} descriptors onto the data file are open");
                 }
             });

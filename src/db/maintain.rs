@@ -166,7 +166,10 @@ impl Shared {
             }
             before = after;
         }
-        Ok(())
+        // The first lets the checkpoint let go of a large segment, which is then kept for reuse.
+        self.shrink_log()?;
+        self.checkpoint()?;
+        self.shrink_log()
     }
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.
@@ -214,7 +217,11 @@ impl Shared {
     fn shrink(&self) -> Result<()> {
         let _no_checkpoint = self.checkpoint.lock();
         self.pipeline.owns_files()?;
-        self.data.space().shrink().map_err(|error| self.pipeline.fail(error))?;
+        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
+    }
+
+    fn shrink_log(&self) -> Result<()> {
+        self.pipeline.owns_files()?;
         self.pipeline.log.as_ref().map_or(Ok(()), |log| log.give_back().map_err(|error| self.judge(error)))
     }
 

@@ -96,14 +96,14 @@ const SHORT_FOR_SYNC: u64 = 16 << 10;
 /// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some milliseconds.
 pub(super) const READY_AHEAD: u64 = 2 << 20;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     segment: u64,
     offset: u64,
 }
 
 /// What a round of group sync has to do.
-struct SyncWork {
+pub(super) struct SyncWork {
     sequence: u64,
     unsynced: Vec<Arc<Segment>>,
     segment: Arc<Segment>,
@@ -286,13 +286,7 @@ impl Log {
     /// Returns when everything up to `sequence`, which was assigned before, is durable.
     pub(crate) fn sync_through(&self, sequence: SequenceNumber) -> Result<()> {
         let begin = || {
-            let tail = self.tail.lock();
-            let work = SyncWork {
-                sequence: tail.last,
-                unsynced: tail.unsynced.clone(),
-                segment: Arc::clone(&tail.segment),
-                offset: tail.offset,
-            };
+            let work = self.unsynced();
             (work.sequence, work)
         };
         let synced = self.group.sync_through(sequence.0, begin, |work| self.sync_now(work));
@@ -306,7 +300,18 @@ impl Log {
         Ok(last)
     }
 
-    fn sync_now(&self, work: SyncWork) -> std::result::Result<(), Failed> {
+    /// What a sync has to make durable now.
+    pub(super) fn unsynced(&self) -> SyncWork {
+        let tail = self.tail.lock();
+        SyncWork {
+            sequence: tail.last,
+            unsynced: tail.unsynced.clone(),
+            segment: Arc::clone(&tail.segment),
+            offset: tail.offset,
+        }
+    }
+
+    pub(super) fn sync_now(&self, work: SyncWork) -> std::result::Result<(), Failed> {
         self.written.wait_for(work.sequence).map_err(|Ended| Failed)?;
         for segment in &work.unsynced {
             self.sync_segment(segment)?;
@@ -319,7 +324,8 @@ impl Log {
         if let Some(newest) = work.unsynced.last() {
             self.tail.lock().unsynced.retain(|segment| segment.id > newest.id);
         }
-        *self.durable_place.lock() = Place { segment: work.segment.id, offset: work.offset };
+        let mut durable = self.durable_place.lock();
+        *durable = Place { segment: work.segment.id, offset: work.offset }.max(*durable);
         Ok(())
     }
 

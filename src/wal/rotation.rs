@@ -6,9 +6,9 @@ use super::record::ALIGNMENT;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired};
 use crate::error::{Error, Result};
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
+use crate::sync::{Arc, MutexGuard};
 
 /// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs syncs of
 /// a directory, so the start of a busy database should see few of them.
@@ -26,7 +26,12 @@ impl Log {
             }
             self.next_len(tail.segment.body.len, record_len)
         };
-        let next = self.stock.take(&making, len, record_len).map_err(|refusal| self.refused(refusal))?;
+        self.go_on(&making, len, record_len)
+    }
+
+    /// Takes a segment of `len` bytes, or the one made ahead if a record of `record_len` bytes fits into it, into use.
+    fn go_on(&self, making: &MutexGuard<'_, ()>, len: u64, record_len: u64) -> Result<()> {
+        let next = self.stock.take(making, len, record_len).map_err(|refusal| self.refused(refusal))?;
         // Both locks at once, so that the old segment is at every moment found in one of the two places.
         let mut shelf = self.stock.shelf();
         let mut tail = self.tail.lock();
@@ -99,14 +104,28 @@ impl Log {
     }
 
     /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of need, which is made
-    /// again when it is needed.
+    /// again when it is needed. Goes on to a segment of the smallest size and syncs it, so that a mark can name it and the
+    /// present one be let go, too.
     pub(crate) fn give_back(&self) -> Result<()> {
         let making = self.stock.making();
         let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
+        let smallest = segment_len(self.options.first_segment_bytes, 0);
         let mut tail = self.tail.lock();
+        if tail.failed {
+            drop(tail);
+            return Err(self.failure());
+        }
         tail.next_asked = false;
         tail.plan();
+        let is_large = tail.segment.body.len > smallest;
         drop(tail);
+        if is_large {
+            self.go_on(&making, smallest, 0)?;
+        }
+        drop(making);
+        if is_large {
+            self.sync_now(self.unsynced()).map_err(|Failed| self.failure())?;
+        }
         if removed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }

@@ -324,7 +324,10 @@ fn what_is_kept_for_reuse_can_be_given_back_at_any_time() {
         log.release_before(log.mark(log.segment_of_next()).first_segment).unwrap();
         let kept = files();
         log.give_back().unwrap();
+        log.release_before(log.mark(log.segment_of_next()).first_segment).unwrap();
+        log.give_back().unwrap();
         assert_eq!((kept, files(), log.stats().spare_segments), (3, 1, 0));
+        assert_eq!(log.stats().bytes_on_disk, small().first_segment_bytes);
     }
     number += 1;
     log.append(&payload(number, 300), true).unwrap();
