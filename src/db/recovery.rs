@@ -41,6 +41,8 @@ pub struct RecoveryReport {
 pub(super) struct Replayer<'a> {
     views: &'a ArcCell<View>,
     families: HashMap<FamilyId, Replayed>,
+    /// Bytes of all memtables.
+    bytes: u64,
     /// Log segment from which on the replayed records stand.
     first_segment: u64,
     /// Bytes that memtables may take before the largest is merged; `None` if nothing on disk may change.
@@ -67,7 +69,15 @@ impl<'a> Replayer<'a> {
                 (view.family.id(), Replayed { family: Arc::clone(&view.family), merged_through, bytes: 0 })
             })
             .collect();
-        Self { views, families, first_segment, budget, all_is_visible: Sequencer::new(u64::MAX), applied: 0 }
+        Self {
+            views,
+            families,
+            bytes: 0,
+            first_segment,
+            budget,
+            all_is_visible: Sequencer::new(u64::MAX),
+            applied: 0,
+        }
     }
 
     /// Applies one commit.
@@ -107,14 +117,19 @@ impl<'a> Replayer<'a> {
 
     fn measure(&mut self, id: FamilyId) {
         if let Some(replayed) = self.families.get_mut(&id) {
-            replayed.bytes = replayed.family.write.lock().writer.table().bytes() as u64;
+            let side = replayed.family.write.lock();
+            let table = side.writer.table();
+            // Of an empty one a merge frees nothing.
+            let bytes = if table.is_empty() { 0 } else { table.bytes() as u64 };
+            self.bytes = self.bytes - replayed.bytes + bytes;
+            replayed.bytes = bytes;
         }
     }
 
     /// Merges the largest memtables until the others are within the budget.
     fn make_room(&mut self) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
-        while self.families.values().map(|replayed| replayed.bytes).sum::<u64>() > budget
+        while self.bytes > budget
             && let Some((&id, largest)) = self.families.iter().max_by_key(|(_, replayed)| replayed.bytes)
         {
             largest.family.freeze(&mut largest.family.write.lock(), self.views)?;
