@@ -37,7 +37,8 @@ pub struct RecoveryReport {
 /// Applies the log's commits to the families of a view.
 ///
 /// Nothing is merged while the memtables of all families together stay within their budget: a merge takes several times as long as
-/// what it merges took to replay, and can go on when the database is open.
+/// what it merges took to replay, and can go on when the database is open. Until then up to half as much may come on top of the
+/// budget, if writers freeze more memtables meanwhile.
 pub(super) struct Replayer<'a> {
     views: &'a ArcCell<View>,
     families: HashMap<FamilyId, Replayed>,

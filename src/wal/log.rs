@@ -331,7 +331,7 @@ impl Log {
 
     pub(super) fn sync_segment(&self, segment: &Segment) -> std::result::Result<(), Failed> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        segment.body.file.sync().map_err(|error| {
+        segment.body.sync().map_err(|error| {
             self.fail(Error::io("syncing the log", error).in_file(segment::path(segment.id)));
             Failed
         })

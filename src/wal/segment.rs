@@ -19,8 +19,8 @@ use crate::codec::checksum::crc32;
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 
 /// Bytes of a header: where the first record stands.
 pub(super) const HEADER_LEN: u64 = 64;
@@ -150,6 +150,25 @@ pub(super) struct SegmentFile {
     /// Over the whole file, all of which is reserved.
     pub(super) mapping: Option<Box<dyn SharedMapping>>,
     pub(super) len: u64,
+    /// Whether a sync failed. Held during a sync: of several under way at once, the system may report a failure to one alone.
+    sync_failed: Mutex<bool>,
+}
+
+impl SegmentFile {
+    pub(super) fn new(file: Arc<dyn StorageFile>, mapping: Option<Box<dyn SharedMapping>>, len: u64) -> Self {
+        Self { file, mapping, len, sync_failed: Mutex::new(false) }
+    }
+
+    /// Makes durable what was written. After one failure it fails for ever.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let mut failed = self.sync_failed.lock();
+        if *failed {
+            return Err(io::Error::other("an earlier sync of the file failed"));
+        }
+        let synced = self.file.sync();
+        *failed = synced.is_err();
+        synced
+    }
 }
 
 /// A segment that records are appended to, or were by this process.
@@ -180,7 +199,7 @@ impl Segment {
 
     /// Everything up to `offset`, and all segments before, are durable.
     pub(super) fn set_durable(&self, offset: u64) {
-        self.durable.store(offset, Ordering::Release);
+        self.durable.fetch_max(offset, Ordering::Release);
     }
 
     /// Bytes up to which memory need not be made ready any more.
@@ -244,6 +263,50 @@ impl Segment {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[derive(Debug)]
+    struct FailsOnce(std::sync::atomic::AtomicBool);
+
+    impl StorageFile for FailsOnce {
+        fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            if self.0.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::Other.into())
+            }
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+
+        fn set_len(&self, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deallocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sync_that_failed_is_never_followed_by_one_that_succeeds() {
+        let file = SegmentFile::new(Arc::new(FailsOnce(false.into())), None, 0);
+        assert!(file.sync().is_err());
+        assert!(file.sync().is_err());
+    }
 
     const HEADER: SegmentHeader =
         SegmentHeader { id: 12, database_id: [7; 16], previous: 10, previous_end: 4104, last_sequence: 99 };

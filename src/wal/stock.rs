@@ -211,7 +211,7 @@ impl Stock {
         }
         // Without a mapping the log is slower but no less right, so a system that refuses one is not asked why.
         let mapping = if self.use_mapping && regular { file.map(len).ok().flatten() } else { None };
-        Ok(SegmentFile { file, mapping, len })
+        Ok(SegmentFile::new(file, mapping, len))
     }
 
     /// Removes what is kept for later: spares, and the segment that was made ahead. Says whether there was anything.
