@@ -32,6 +32,10 @@ const CACHE_SHARE_OF_MEMORY: u64 = 4;
 /// Share of the machine's memory that the default of the write buffers never exceeds: one eighth.
 const WRITE_SHARE_OF_MEMORY: u64 = 8;
 
+/// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times what is merged on, a delta is
+/// cheaper if keys are random.
+pub(crate) const MERGE_COST: u32 = 8;
+
 /// Checked settings of an open database.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -45,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) log_limit_bytes: u64,
     pub(crate) background_threads: usize,
     pub(crate) automatic: bool,
+    pub(crate) merge_cost: u32,
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
@@ -64,6 +69,7 @@ impl Default for Options {
             log_limit_bytes: 1 << 30,
             background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)),
             automatic: true,
+            merge_cost: MERGE_COST,
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
             backend: None,
@@ -222,6 +228,15 @@ impl DatabaseBuilder {
     /// Without it they run only when memory or log are full, or by hand.
     pub fn automatic_maintenance(mut self, yes: bool) -> Self {
         self.options.automatic = yes;
+        self
+    }
+
+    /// Bytes of a family's tree that merging memtables may write for each of their bytes (default 8). Where it would write more, the
+    /// memtables are written as a small tree of their own in front of it, a *delta*, and deltas are drained into the tree
+    /// later, many at a time: fewer bytes are written and reads ask several small trees first, until the family rests.
+    /// With 0 every merge writes a delta, with `u32::MAX` none does.
+    pub fn merge_cost(mut self, bytes: u32) -> Self {
+        self.options.merge_cost = bytes;
         self
     }
 

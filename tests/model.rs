@@ -28,6 +28,11 @@ fn run(place: Place, builder: DatabaseBuilder, operations: &[Operation]) {
     world.check();
 }
 
+/// Merges write deltas wherever they can, or where the engine finds them worth it.
+fn with_deltas(deltas: bool) -> DatabaseBuilder {
+    if deltas { shrunken().merge_cost(0) } else { shrunken() }
+}
+
 fn operations(most: usize) -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(strategy::operation(), 1..most)
 }
@@ -36,8 +41,8 @@ proptest! {
     #![proptest_config(config(120))]
 
     #[test]
-    fn in_memory_the_database_does_what_sorted_maps_do(operations in operations(100)) {
-        run(Place::memory(), shrunken().automatic_maintenance(false), &operations);
+    fn in_memory_the_database_does_what_sorted_maps_do(operations in operations(100), deltas: bool) {
+        run(Place::memory(), with_deltas(deltas).automatic_maintenance(false), &operations);
     }
 }
 
@@ -45,8 +50,8 @@ proptest! {
     #![proptest_config(config(60))]
 
     #[test]
-    fn with_maintenance_of_its_own_and_larger_pages_too(operations in operations(100), pages in 0u32..4) {
-        run(Place::memory(), shrunken().page_size(4096 << pages).background_threads(2), &operations);
+    fn with_maintenance_of_its_own_and_larger_pages_too(operations in operations(100), pages in 0u32..4, deltas: bool) {
+        run(Place::memory(), with_deltas(deltas).page_size(4096 << pages).background_threads(2), &operations);
     }
 }
 

@@ -26,7 +26,7 @@ const MAX_STEPS: usize = 32;
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let way = input.u8();
-    let setup = Setup { maps: way & 1 == 0, ..Setup::MANUAL };
+    let setup = Setup { maps: way & 1 == 0, deltas: way & 8 == 0, ..Setup::MANUAL };
     let mut image = if way & 6 == 6 { Image::default() } else { base().clone() };
     let tally = Tally::default();
     let probe = Probe { tally: &tally, setup };

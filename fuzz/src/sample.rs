@@ -38,6 +38,7 @@ pub fn builder(storage: &MemoryStorage) -> DatabaseBuilder {
         .cache_bytes(256 << 10)
         .write_buffer_bytes(256 << 10)
         .log_limit_bytes(64 << 10)
+        .merge_cost(0)
         .background_threads(1)
         .automatic_maintenance(false)
 }

@@ -25,11 +25,14 @@ pub(crate) struct MergeOptions {
     pub(crate) fill: u8,
     /// Number of the merge; every page that it writes carries it.
     pub(crate) generation: u64,
+    /// Whether a deletion stays in the tree as an entry, for what older trees hold; otherwise it only takes the key out.
+    pub(crate) keep_deletions: bool,
 }
 
 pub(super) struct TreeBuilder<'s, 'm> {
     pub(super) out: Output<'s>,
     fill: u8,
+    pub(super) keep_deletions: bool,
     leaves: LeafLevel<'m>,
     /// `inners[l]` collects nodes of level `l` as children.
     inners: Vec<InnerLevel>,
@@ -42,6 +45,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         Self {
             out: Output::new(store, options.generation),
             fill: options.fill,
+            keep_deletions: options.keep_deletions,
             leaves: LeafLevel::new(store.page_size(), options.fill),
             inners: Vec::new(),
             at_left_edge: true,
@@ -62,6 +66,12 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
             self.leaves.add_new(key, value)
         };
         let complete = complete.map_err(|fault| self.family_fault(fault))?;
+        self.write_complete(complete)
+    }
+
+    /// Adds an entry that says that the key is deleted.
+    pub(super) fn push_deletion(&mut self, key: &'m [u8]) -> Result<()> {
+        let complete = self.leaves.add_deletion(key).map_err(|fault| self.family_fault(fault))?;
         self.write_complete(complete)
     }
 

@@ -22,11 +22,13 @@ use crate::segment::{PageSet, PartitionedStorageBackend};
 pub(crate) struct CheckOptions {
     /// Faults that are listed; more are only counted.
     pub(crate) max_faults: usize,
+    /// Whether entries may say that their key is deleted.
+    pub(crate) deletions: bool,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { max_faults: 1000 }
+        Self { max_faults: 1000, deletions: false }
     }
 }
 
@@ -252,6 +254,10 @@ impl Checker<'_> {
                         owns_values = true;
                         self.expect(pointer, value.len as usize > quarter, "a value is too short for a run");
                         self.check_value(value);
+                    }
+                    LeafValue::Deletion => {
+                        let expected = self.options.deletions;
+                        self.expect(pointer, expected, "a deletion stands in a tree that has none older");
                     }
                 },
                 Err(fault) => {

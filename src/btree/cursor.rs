@@ -32,8 +32,15 @@ pub(crate) struct TreeCursor {
     key: KeyBuffer,
     /// Where in the leaf the value stands, or the pointer to its run.
     value: Range<usize>,
-    /// The run that holds the value instead, if one does.
-    run: Option<Box<Run>>,
+    /// What the entry is if its value does not stand in the leaf.
+    unusual: Option<Unusual>,
+}
+
+enum Unusual {
+    /// Its value stands in a run.
+    Run(Box<Run>),
+    /// It says that the key is deleted.
+    Deletion,
 }
 
 struct Run {
@@ -101,7 +108,7 @@ impl TreeCursor {
             index: 0,
             key: KeyBuffer::default(),
             value: 0..0,
-            run: None,
+            unusual: None,
         }
     }
 
@@ -169,10 +176,21 @@ impl TreeCursor {
         }
     }
 
-    /// The value of the entry; reads its run if it has one. Panics if the cursor stands nowhere.
+    /// Whether the value of the entry stands in a run of its own.
+    pub(crate) fn value_is_large(&self) -> bool {
+        matches!(self.unusual, Some(Unusual::Run(_)))
+    }
+
+    /// Whether the entry says that its key is deleted.
+    #[inline]
+    pub(crate) fn is_deletion(&self) -> bool {
+        self.valid && matches!(self.unusual, Some(Unusual::Deletion))
+    }
+
+    /// The value of the entry, empty if it is a deletion; reads its run if it has one. Panics if the cursor stands nowhere.
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
-        match (&self.run, &self.leaf) {
+        match (&self.unusual, &self.leaf) {
             (None, Some(leaf)) if self.valid => Ok(&leaf.page[self.value.clone()]),
             _ => self.value_in_run(),
         }
@@ -193,10 +211,11 @@ impl TreeCursor {
     /// Where the value stands: in the leaf, or in its run, which is read the first time.
     fn place(&self) -> Result<(&PinnedPage, Range<usize>)> {
         assert!(self.valid, "a cursor that stands nowhere has no value");
-        match (&self.run, &self.leaf) {
+        match (&self.unusual, &self.leaf) {
+            (_, None) => unreachable!("a valid cursor has a leaf"),
             (None, Some(leaf)) => Ok((&leaf.page, self.value.clone())),
-            (None, None) => unreachable!("a valid cursor has a leaf"),
-            (Some(run), _) => {
+            (Some(Unusual::Deletion), Some(leaf)) => Ok((&leaf.page, 0..0)),
+            (Some(Unusual::Run(run)), _) => {
                 let range = HEADER_LEN..HEADER_LEN + run.value.len as usize;
                 if let Some(page) = run.page.get() {
                     return Ok((page, range));
@@ -223,7 +242,7 @@ impl TreeCursor {
     fn stand_at_usual(&mut self, index: usize) -> bool {
         let Some(leaf) = &mut self.leaf else { return false };
         let Some((rest, value)) = leaf.shape.usual_entry(&leaf.page, index) else { return false };
-        if self.run.is_some() {
+        if self.unusual.is_some() {
             return false;
         }
         leaf.ahead.fetch_some();
@@ -237,7 +256,7 @@ impl TreeCursor {
     #[inline(never)]
     fn go_any(&mut self, index: usize, way: Way) -> Result<bool> {
         self.valid = false;
-        self.run = None;
+        self.unusual = None;
         let Some(leaf) = &mut self.leaf else { return Ok(false) };
         if index >= leaf.shape.count() {
             return self.leave_leaf(way);
@@ -248,7 +267,10 @@ impl TreeCursor {
         self.key.set_rest(leaf.prefix_len, entry.rest);
         match entry.value {
             LeafValue::Inline(range) => self.value = range,
-            LeafValue::Run(value) => self.run = Some(Box::new(Run { value, page: OnceCell::new() })),
+            LeafValue::Run(value) => {
+                self.unusual = Some(Unusual::Run(Box::new(Run { value, page: OnceCell::new() })));
+            }
+            LeafValue::Deletion => self.unusual = Some(Unusual::Deletion),
         }
         self.index = index;
         self.valid = true;

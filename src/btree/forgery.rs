@@ -92,10 +92,10 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
     let _ = cursor.first();
     let _ = cursor.last();
-    let report = tree.check(store, &CheckOptions { max_faults: 3 });
+    let report = tree.check(store, &CheckOptions { max_faults: 3, deletions: true });
     assert!(report.faults.len() <= 3);
 
-    let options = MergeOptions { fill: 100, generation: tree.generation + 1 };
+    let options = MergeOptions { fill: 100, generation: tree.generation + 1, keep_deletions: false };
     let abandon = |outcome: Result<MergeOutcome>| match outcome {
         Ok(outcome) => store.abandon(&outcome.written),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),

@@ -139,7 +139,7 @@ fn a_tree_that_reaches_a_node_twice_is_reported_and_not_merged() {
             .iter()
             .all(|fault| fault.location().page.is_some() && fault.location().offset.is_some())
     );
-    let options = MergeOptions { fill: 100, generation: 9 };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
     let deletion = RangeDeletion { start: b"", end: None };
     let error =
         merge(&tree, &harness.store, &[deletion], std::iter::empty(), &options, &|| false).unwrap_err();
@@ -172,7 +172,7 @@ fn a_range_deletion_reads_no_leaf_that_it_covers() {
         assert!(!node.child(middle).owns_values);
         bytes[at + 8] ^= 1;
     });
-    let options = MergeOptions { fill: 100, generation: 9 };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
     let whole = RangeDeletion { start: b"", end: None };
     let outcome = merge(&tree, &harness.store, &[whole], std::iter::empty(), &options, &|| false).unwrap();
     assert_eq!(outcome.tree.root, None);

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::node::{Fault, LeafValue, Node, NodeResult, Shape};
+use super::node::{Fault, LeafValue, Node, NodeResult, Shape, kind};
 use super::node_writer::{NodeWriter, arrays_len};
 use super::output::{Output, locate};
 use super::pack::Packer;
@@ -53,6 +53,9 @@ enum Pending<'m> {
         key: &'m [u8],
         value: ValuePointer,
     },
+    Deletion {
+        key: &'m [u8],
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +69,7 @@ impl Entry<'_> {
     fn old_leaf(&self) -> Option<u32> {
         match self.pending {
             Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
-            Pending::New { .. } | Pending::NewRun { .. } => None,
+            Pending::New { .. } | Pending::NewRun { .. } | Pending::Deletion { .. } => None,
         }
     }
 }
@@ -159,7 +162,9 @@ impl<'m> LeafLevel<'m> {
                 let node = self.held(leaf).node();
                 Ok(SplitKey(node.prefix(), node.rest(index as usize)?))
             }
-            Pending::New { key, .. } | Pending::NewRun { key, .. } => Ok(SplitKey::whole(key)),
+            Pending::New { key, .. } | Pending::NewRun { key, .. } | Pending::Deletion { key } => {
+                Ok(SplitKey::whole(key))
+            }
         }
     }
 
@@ -171,6 +176,11 @@ impl<'m> LeafLevel<'m> {
     /// Adds a new entry whose value was written to a run.
     pub(super) fn add_new_run(&mut self, key: &'m [u8], value: ValuePointer) -> NodeResult<Option<usize>> {
         self.add(Pending::NewRun { key, value }, SplitKey::whole(key), VALUE_POINTER_LEN, true)
+    }
+
+    /// Adds an entry that says that the key is deleted.
+    pub(super) fn add_deletion(&mut self, key: &'m [u8]) -> NodeResult<Option<usize>> {
+        self.add(Pending::Deletion { key }, SplitKey::whole(key), 0, false)
     }
 
     /// Adds an old entry whose value run was moved.
@@ -314,8 +324,10 @@ impl<'m> LeafLevel<'m> {
                 Pending::Old { leaf, index } => match self.held(leaf).node().entry(index as usize)?.value {
                     LeafValue::Inline(range) => range.len(),
                     LeafValue::Run(_) => VALUE_POINTER_LEN,
+                    LeafValue::Deletion => 0,
                 },
                 Pending::New { value, .. } => value.len(),
+                Pending::Deletion { .. } => 0,
                 Pending::Moved { .. } | Pending::NewRun { .. } => VALUE_POINTER_LEN,
             };
             size += entry_len(self.key(at)?.len() - prefix_len, value_len);
@@ -339,13 +351,16 @@ impl<'m> LeafLevel<'m> {
                     continue;
                 }
                 Pending::Moved { value, .. } => {
-                    writer.leaf_entry(self.key(at)?.skip(prefix_len), true, &value.encode());
+                    writer.leaf_entry(self.key(at)?.skip(prefix_len), kind::RUN, &value.encode());
                 }
                 Pending::New { key, value } => {
-                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), false, value);
+                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::INLINE, value);
                 }
                 Pending::NewRun { key, value } => {
-                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), true, &value.encode());
+                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::RUN, &value.encode());
+                }
+                Pending::Deletion { key } => {
+                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::DELETION, &[]);
                 }
             }
             at += 1;
@@ -371,8 +386,9 @@ impl<'m> LeafLevel<'m> {
             let entry = node.entry(i)?;
             let rest = SplitKey(node.prefix(), entry.rest).skip(prefix_len);
             match entry.value {
-                LeafValue::Inline(range) => writer.leaf_entry(rest, false, node.bytes(range)),
-                LeafValue::Run(value) => writer.leaf_entry(rest, true, &value.encode()),
+                LeafValue::Inline(range) => writer.leaf_entry(rest, kind::INLINE, node.bytes(range)),
+                LeafValue::Run(value) => writer.leaf_entry(rest, kind::RUN, &value.encode()),
+                LeafValue::Deletion => writer.leaf_entry(rest, kind::DELETION, &[]),
             }
         }
         Ok(())

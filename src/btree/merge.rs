@@ -242,13 +242,20 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
     fn push_ops(&mut self, low: &[u8], high: Option<&[u8]>) -> Result<()> {
         self.builder.open(low);
         while let Some((key, op)) = self.op_below(high) {
-            if let MergeOp::Put(value) = op {
-                self.changed = true;
-                self.builder.push_new(key, value)?;
-            }
+            self.changed |= self.push_op(key, op)?;
             self.advance()?;
         }
         Ok(())
+    }
+
+    /// Adds what an operation leaves of its key. `false` if that is nothing.
+    fn push_op(&mut self, key: &'m [u8], op: MergeOp<'m>) -> Result<bool> {
+        match op {
+            MergeOp::Put(value) => self.builder.push_new(key, value)?,
+            MergeOp::Delete if self.builder.keep_deletions => self.builder.push_deletion(key)?,
+            MergeOp::Delete => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Retires all pages of a subtree.
@@ -287,16 +294,12 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             let (index, found) =
                 node.search_from(leaf.done, key).map_err(|fault| self.locate(pointer, fault))?;
             self.keep(&mut leaf, index)?;
-            match op {
-                MergeOp::Put(value) => {
-                    self.open_leaf(&mut leaf)?;
-                    if found {
-                        self.drop_entry(&mut leaf)?;
-                    }
-                    self.builder.push_new(key, value)?;
+            if found || matches!(op, MergeOp::Put(_)) || self.builder.keep_deletions {
+                self.open_leaf(&mut leaf)?;
+                if found {
+                    self.drop_entry(&mut leaf)?;
                 }
-                MergeOp::Delete if found => self.drop_entry(&mut leaf)?,
-                MergeOp::Delete => {}
+                self.push_op(key, op)?;
             }
             self.advance()?;
         }

@@ -55,6 +55,6 @@ pub(crate) use builder::MergeOptions;
 pub(crate) use check::CheckOptions;
 pub(crate) use cursor::TreeCursor;
 pub(crate) use merge::{MergeOp, RangeDeletion, merge};
-pub(crate) use output::MergeOutcome;
+pub(crate) use output::{MergeOutcome, MergeStats};
 pub(crate) use repack::repack;
 pub(crate) use tree::{FoundValue, Tree, load_run};

@@ -12,6 +12,8 @@
 //! | | p | prefix that all keys share |
 //! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
 //!
+//! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion, which has no value.
+//!
 //! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`] is made
 //! only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says is held
 //! against the bytes when it is used. What a forged node can do is answer wrongly, or with a [`Fault`].
@@ -36,6 +38,14 @@ pub(super) const HEADS_AT: usize = PREFIX_LEN_AT + 4;
 pub(super) const HEAD_LEN: usize = 4;
 /// The most levels that a tree can have: with two children to a node, more than there are page numbers for.
 pub(super) const MAX_HEIGHT: u8 = 40;
+
+/// What an entry of a leaf holds, as the lowest two bits of its tag say.
+pub(super) mod kind {
+    pub(in super::super) const INLINE: u64 = 0;
+    pub(in super::super) const RUN: u64 = 1;
+    pub(in super::super) const DELETION: u64 = 2;
+    pub(super) const MASK: u64 = 3;
+}
 
 /// What is wrong with the bytes of a node. The tree adds where the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +174,8 @@ pub(super) enum LeafValue {
     /// Where in the node's bytes it is.
     Inline(Range<usize>),
     Run(ValuePointer),
+    /// None: what older trees say of the key counts no more.
+    Deletion,
 }
 
 impl LeafValue {
@@ -171,7 +183,7 @@ impl LeafValue {
     #[inline]
     pub(super) fn run(&self) -> Option<(PageId, u32)> {
         match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Deletion => None,
             Self::Run(value) => Some((value.run.page, value.run.pages)),
         }
     }
@@ -270,12 +282,13 @@ impl<'a> Node<'a> {
         const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
         let (start, end) = self.bounds(i);
         let (rest, tag, value) = self.entry_parts(start, end)?;
-        match tag & 3 {
-            0 => Ok(LeafEntry { rest, value: LeafValue::Inline(end - value.len()..end) }),
-            1 => {
+        match tag & kind::MASK {
+            kind::INLINE => Ok(LeafEntry { rest, value: LeafValue::Inline(end - value.len()..end) }),
+            kind::RUN => {
                 let pointer = ValuePointer::decode(value).ok_or(CUT)?;
                 Ok(LeafEntry { rest, value: LeafValue::Run(pointer) })
             }
+            kind::DELETION if value.is_empty() => Ok(LeafEntry { rest, value: LeafValue::Deletion }),
             _ => Err(Fault("an entry of a leaf is of a kind that this version does not know")),
         }
     }
@@ -288,11 +301,11 @@ impl<'a> Node<'a> {
         if let [rest_len @ ..0x80, tag, ..] = *bytes
             && usize::from(rest_len) + 2 <= bytes.len()
         {
-            return Ok((bytes.len(), usize::from(rest_len), tag & 3 == 1));
+            return Ok((bytes.len(), usize::from(rest_len), u64::from(tag) & kind::MASK == kind::RUN));
         }
         let (start, end) = self.bounds(i);
         let (rest, tag, _) = self.entry_parts(start, end)?;
-        Ok((bytes.len(), rest.len(), tag & 3 == 1))
+        Ok((bytes.len(), rest.len(), tag & kind::MASK == kind::RUN))
     }
 
     /// Where entry `i` begins and ends, if the offsets are right.

@@ -91,10 +91,10 @@ impl<'b> NodeWriter<'b> {
 
     /// Adds an entry of a leaf. `rest` is the key after the prefix.
     #[inline]
-    pub(super) fn leaf_entry(&mut self, rest: SplitKey<'_>, is_run: bool, value: &[u8]) {
+    pub(super) fn leaf_entry(&mut self, rest: SplitKey<'_>, kind: u64, value: &[u8]) {
         let start = self.at;
         self.put_varint(rest.len() as u64);
-        self.put_varint((value.len() as u64) << 2 | u64::from(is_run));
+        self.put_varint((value.len() as u64) << 2 | kind);
         self.put_rest(start, rest);
         self.put(value);
     }
@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::btree::node::LeafValue;
+    use crate::btree::node::{LeafValue, kind};
     use crate::codec::ids::PageId;
     use crate::page::PagePointer;
 
@@ -159,7 +159,7 @@ mod tests {
             if level > 0 {
                 writer.child(rest, &child(i));
             } else {
-                writer.leaf_entry(rest, false, &vec![i as u8; i]);
+                writer.leaf_entry(rest, kind::INLINE, &vec![i as u8; i]);
             }
         }
         let len = writer.finish();

@@ -22,6 +22,16 @@ pub(crate) struct MergeStats {
     pub(crate) subtrees_dropped: u64,
 }
 
+impl std::ops::AddAssign for MergeStats {
+    fn add_assign(&mut self, other: Self) {
+        self.entries_in += other.entries_in;
+        self.entries_rewritten += other.entries_rewritten;
+        self.pages_written += other.pages_written;
+        self.pages_retired += other.pages_retired;
+        self.subtrees_dropped += other.subtrees_dropped;
+    }
+}
+
 /// Says where the node is that `fault` was found in.
 #[cold]
 pub(super) fn locate(store: &PartitionedStorageBackend, pointer: PagePointer, fault: Fault) -> Error {

@@ -67,7 +67,7 @@ impl Harness {
     }
 
     fn options(&self) -> MergeOptions {
-        MergeOptions { fill: self.fill, generation: self.tree.generation + 1 }
+        MergeOptions { fill: self.fill, generation: self.tree.generation + 1, keep_deletions: false }
     }
 
     pub(super) fn try_merge(
@@ -218,7 +218,7 @@ impl Harness {
 pub(super) fn get(tree: &Tree, store: &Arc<PartitionedStorageBackend>, key: &[u8]) -> Result<Option<Bytes>> {
     let guard = epoch::pin();
     Ok(match tree.get(store, key, &guard)? {
-        None => None,
+        None | Some(FoundValue::Deletion) => None,
         Some(FoundValue::Inline(page, range)) => Some(page[range].to_vec()),
         Some(FoundValue::Run(run, len)) => {
             Some(load_run(store, run, len)?[HEADER_LEN..][..len as usize].to_vec())

@@ -29,6 +29,8 @@ pub(crate) enum FoundValue<'g> {
     Inline(PageRef<'g>, Range<usize>),
     /// In a run of its own, of this length: see [`load_run`].
     Run(PagePointer, u32),
+    /// None: the key is deleted, whatever older trees say.
+    Deletion,
 }
 
 /// Pins the run that holds a value of `len` bytes. The value is at bytes 32..32 + `len`.
@@ -88,18 +90,19 @@ impl Tree {
             return Ok(Some(match node.entry(index).map_err(fault)?.value {
                 LeafValue::Inline(range) => FoundValue::Inline(page, range),
                 LeafValue::Run(value) => FoundValue::Run(value.run, value.len),
+                LeafValue::Deletion => FoundValue::Deletion,
             }));
         }
     }
 
-    /// Whether there is an entry for `key`.
+    /// Whether `key` has a value.
     pub(crate) fn contains(
         &self,
         store: &PartitionedStorageBackend,
         key: &[u8],
         guard: &Guard,
     ) -> Result<bool> {
-        Ok(self.get(store, key, guard)?.is_some())
+        Ok(!matches!(self.get(store, key, guard)?, None | Some(FoundValue::Deletion)))
     }
 
     /// Number of entries in `[start, end)`, by the counts in the inner nodes: reads two nodes of each level.

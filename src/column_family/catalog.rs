@@ -1,19 +1,23 @@
 //! The catalog: what a checkpoint records of every family. One blob in an extent of its own.
 //!
 //! ```text
-//! u32     format of the catalog, 1
+//! u32     format of the catalog: 2; 1 knows no deltas and says nothing of them
 //! varint  next family number
 //! varint  last sequence number assigned when the checkpoint was made
 //! varint  families, then for each, by number:
 //!   varint  number
 //!   varint  length of the name, then the name (UTF-8)
 //!   varint  page fill, cache share, memtable share
-//!   varint  merged through: every commit up to here that touched the family is in the tree
-//!   varint  generation of the tree
+//!   varint  merged through: every commit up to here that touched the family is in its trees
+//!   tree
+//!   varint  deltas in front of it, then for each, the newest first: tree
+//!   varint  segments, then for each: varint first page, pages, file page
+//!   pages reachable from the roots: a page set, see `segment/page_set.rs`
+//!
+//! tree:
+//!   varint  generation
 //!   varint  height, 0 for an empty tree; otherwise
 //!     varint  root page, length in pages; u32 checksum; varint entries; u8 whether it owns value runs
-//!   varint  segments, then for each: varint first page, pages, file page
-//!   pages reachable from the root: a page set, see `segment/page_set.rs`
 //! ```
 //!
 //! Its checksum stands in the superblock.
@@ -26,7 +30,8 @@ use crate::error::{Error, Result};
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const FORMAT_WITHOUT_DELTAS: u32 = 1;
 
 fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
     varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
@@ -40,6 +45,8 @@ pub(crate) struct FamilyRecord {
     pub(crate) options: FamilyOptions,
     pub(crate) merged_through: SequenceNumber,
     pub(crate) tree: Tree,
+    /// Newest first; none is empty.
+    pub(crate) deltas: Vec<Tree>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) reachable: PageSet,
 }
@@ -76,7 +83,8 @@ impl Catalog {
     fn decode_all(bytes: &mut &[u8]) -> Option<Self> {
         let (format, rest) = bytes.split_first_chunk::<4>()?;
         *bytes = rest;
-        if u32::from_le_bytes(*format) != FORMAT {
+        let format = u32::from_le_bytes(*format);
+        if ![FORMAT, FORMAT_WITHOUT_DELTAS].contains(&format) {
             return None;
         }
         let next_family = varint::take(bytes)?.try_into().ok()?;
@@ -84,7 +92,7 @@ impl Catalog {
         let count = varint::take(bytes)?;
         let mut families: Vec<FamilyRecord> = Vec::new();
         for _ in 0..count {
-            let family = FamilyRecord::decode(bytes)?;
+            let family = FamilyRecord::decode(bytes, format)?;
             let in_order = families.last().is_none_or(|last| last.id < family.id);
             if !in_order || family.id.0 == 0 || family.id.0 >= next_family {
                 return None;
@@ -102,17 +110,10 @@ impl FamilyRecord {
         out.extend_from_slice(self.name.as_bytes());
         self.options.encode(out);
         varint::put(out, self.merged_through.0);
-        varint::put(out, self.tree.generation);
-        match self.tree.root {
-            None => varint::put(out, 0),
-            Some(root) => {
-                varint::put(out, u64::from(self.tree.height));
-                varint::put(out, u64::from(root.page.0));
-                varint::put(out, u64::from(root.pages));
-                out.extend_from_slice(&root.checksum.to_le_bytes());
-                varint::put(out, self.tree.entries);
-                out.push(u8::from(self.tree.owns_values));
-            }
+        encode_tree(&self.tree, out);
+        varint::put(out, self.deltas.len() as u64);
+        for delta in &self.deltas {
+            encode_tree(delta, out);
         }
         varint::put(out, self.segments.len() as u64);
         for segment in &self.segments {
@@ -123,7 +124,7 @@ impl FamilyRecord {
         self.reachable.encode(out);
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+    fn decode(bytes: &mut &[u8], format: u32) -> Option<Self> {
         let id = FamilyId(varint::take(bytes)?.try_into().ok()?);
         let name_len = varint::take(bytes)?.try_into().ok()?;
         let (name, rest) = bytes.split_at_checked(name_len)?;
@@ -131,22 +132,11 @@ impl FamilyRecord {
         let name = std::str::from_utf8(name).ok()?.to_owned();
         let options = FamilyOptions::decode(bytes)?;
         let merged_through = take_sequence(bytes)?;
-        let generation = varint::take(bytes).filter(|&generation| generation < BEYOND_COUNTING)?;
-        let height: u8 = varint::take(bytes)?.try_into().ok()?;
-        let mut tree = Tree { generation, ..Tree::default() };
-        if height > 0 {
-            let page = PageId(varint::take(bytes)?.try_into().ok()?);
-            let pages = varint::take(bytes)?.try_into().ok()?;
-            let (checksum, rest) = bytes.split_first_chunk::<4>()?;
-            *bytes = rest;
-            let root = PagePointer { page, pages, checksum: u32::from_le_bytes(*checksum) };
-            let entries = varint::take(bytes)?;
-            let (&owns_values, rest) = bytes.split_first()?;
-            *bytes = rest;
-            if owns_values > 1 {
-                return None;
-            }
-            tree = Tree { root: Some(root), height, entries, owns_values: owns_values == 1, generation };
+        let tree = decode_tree(bytes)?;
+        let count = if format == FORMAT { varint::take(bytes)? } else { 0 };
+        let mut deltas = Vec::new();
+        for _ in 0..count {
+            deltas.push(decode_tree(bytes).filter(|delta| delta.root.is_some())?);
         }
         let count = varint::take(bytes)?;
         let mut segments = Vec::new();
@@ -161,8 +151,45 @@ impl FamilyRecord {
             segments.push(segment);
         }
         let reachable = PageSet::decode(bytes, pages_end)?;
-        Some(Self { id, name, options, merged_through, tree, segments, reachable })
+        Some(Self { id, name, options, merged_through, tree, deltas, segments, reachable })
     }
+}
+
+fn encode_tree(tree: &Tree, out: &mut Vec<u8>) {
+    varint::put(out, tree.generation);
+    match tree.root {
+        None => varint::put(out, 0),
+        Some(root) => {
+            varint::put(out, u64::from(tree.height));
+            varint::put(out, u64::from(root.page.0));
+            varint::put(out, u64::from(root.pages));
+            out.extend_from_slice(&root.checksum.to_le_bytes());
+            varint::put(out, tree.entries);
+            out.push(u8::from(tree.owns_values));
+        }
+    }
+}
+
+fn decode_tree(bytes: &mut &[u8]) -> Option<Tree> {
+    let generation = varint::take(bytes).filter(|&generation| generation < BEYOND_COUNTING)?;
+    let height: u8 = varint::take(bytes)?.try_into().ok()?;
+    if height == 0 {
+        return Some(Tree { generation, ..Tree::default() });
+    }
+    let page = PageId(varint::take(bytes)?.try_into().ok()?);
+    let pages = varint::take(bytes)?.try_into().ok()?;
+    let (checksum, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    let root = PagePointer { page, pages, checksum: u32::from_le_bytes(*checksum) };
+    let entries = varint::take(bytes)?;
+    let (&owns_values, rest) = bytes.split_first()?;
+    *bytes = rest;
+    let owns_values = match owns_values {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(Tree { root: Some(root), height, entries, owns_values, generation })
 }
 
 #[cfg(test)]
@@ -179,6 +206,13 @@ mod tests {
             options: FamilyOptions::default().page_fill(90),
             merged_through: SequenceNumber(1 << 40),
             tree: Tree { root: Some(root), height: 3, entries: 1000, owns_values: true, generation: 9 },
+            deltas: vec![Tree {
+                root: Some(root),
+                height: 1,
+                entries: 2,
+                owns_values: false,
+                generation: 10,
+            }],
             segments: vec![Segment { first_page: 0, pages: 8, file_page: 12 }],
             reachable,
         };
@@ -188,6 +222,7 @@ mod tests {
             options: FamilyOptions::default(),
             merged_through: SequenceNumber(0),
             tree: Tree::default(),
+            deltas: Vec::new(),
             segments: Vec::new(),
             reachable: PageSet::default(),
         };
@@ -198,6 +233,21 @@ mod tests {
     fn a_catalog_comes_back_as_it_was() {
         let catalog = example();
         assert_eq!(Catalog::decode(&catalog.encode()).unwrap(), catalog);
+    }
+
+    #[test]
+    fn a_catalog_without_deltas_is_read() {
+        let mut bytes = FORMAT_WITHOUT_DELTAS.to_le_bytes().to_vec();
+        // Next family 2, last sequence 9, one family: number 1, named "a"; its options; merged through 7; an empty tree of
+        // generation 3; no segments, no pages.
+        bytes.extend([2, 9, 1, 1, 1, b'a']);
+        FamilyOptions::default().encode(&mut bytes);
+        bytes.extend([7, 3, 0, 0]);
+        PageSet::default().encode(&mut bytes);
+        let catalog = Catalog::decode(&bytes).unwrap();
+        assert_eq!(catalog.families[0].tree, Tree { generation: 3, ..Tree::default() });
+        assert_eq!(catalog.families[0].merged_through, SequenceNumber(7));
+        assert!(catalog.families[0].deltas.is_empty());
     }
 
     #[test]

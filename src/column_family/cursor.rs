@@ -1,4 +1,4 @@
-//! The cursor over a whole family: memtables and tree as one sorted map.
+//! The cursor over a whole family: memtables, deltas and tree as one sorted map.
 //!
 //! Invariants, while the cursor stands on an entry with key *k* and goes forward (backward is the mirror image):
 //! 1. Every source stands on its first key at or above *k*, or is at its end.
@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::column_family::delta::Delta;
 use crate::column_family::hidden::{Ranges, hidden_ranges};
 use crate::column_family::read::held_value;
 use crate::column_family::value::Value;
@@ -26,19 +27,95 @@ enum Place {
     Start,
     /// After the last entry.
     End,
-    Table(usize),
+    Recent(usize),
     Tree,
 }
 
-struct TableSource {
-    table: Arc<Memtable>,
-    cursor: MemtableCursor,
+/// A memtable or a delta: what stands in front of the tree.
+enum Recent {
+    Memtable(Arc<Memtable>, MemtableCursor),
+    Delta(Box<TreeCursor>),
+}
+
+impl Recent {
+    fn valid(&self) -> bool {
+        match self {
+            Self::Memtable(_, cursor) => cursor.valid(),
+            Self::Delta(cursor) => cursor.valid(),
+        }
+    }
+
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Memtable(_, cursor) => cursor.key(),
+            Self::Delta(cursor) => cursor.key(),
+        }
+    }
+
+    fn is_deletion(&self) -> bool {
+        match self {
+            Self::Memtable(_, cursor) => matches!(cursor.found(), Found::Deleted),
+            Self::Delta(cursor) => cursor.is_deletion(),
+        }
+    }
+
+    fn value(&self) -> Result<&[u8]> {
+        match self {
+            Self::Memtable(_, cursor) => match cursor.found() {
+                Found::Put(bytes) => Ok(bytes),
+                Found::Deleted => unreachable!("the cursor stands on a deletion"),
+            },
+            Self::Delta(cursor) => cursor.value(),
+        }
+    }
+
+    fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.seek(key)),
+            Self::Delta(cursor) => cursor.seek(key),
+        }
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.seek_for_prev(key)),
+            Self::Delta(cursor) => cursor.seek_for_prev(key),
+        }
+    }
+
+    fn first(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.first()),
+            Self::Delta(cursor) => cursor.first(),
+        }
+    }
+
+    fn last(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.last()),
+            Self::Delta(cursor) => cursor.last(),
+        }
+    }
+
+    fn next(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.next()),
+            Self::Delta(cursor) => cursor.next(),
+        }
+    }
+
+    fn prev(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.prev()),
+            Self::Delta(cursor) => cursor.prev(),
+        }
+    }
 }
 
 /// Walks a family at one moment, both ways; turns around anywhere. Owns what it needs.
 pub(crate) struct FamilyCursor {
-    /// Newest first; those that hold anything.
-    tables: Vec<TableSource>,
+    /// Newest first; memtables that hold anything, then deltas.
+    recent: Vec<Recent>,
     tree: TreeCursor,
     /// Where the memtables delete everything that the tree holds.
     hidden: Ranges,
@@ -53,14 +130,14 @@ pub(crate) struct FamilyCursor {
 
 impl FamilyView {
     pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> FamilyCursor {
-        let tables: Vec<_> = self
-            .memtables()
-            .map(|table| TableSource { table: Arc::clone(table), cursor: table.cursor(at) })
-            .collect();
+        let store = self.family.store();
+        let memtables = self.memtables().map(|table| Recent::Memtable(Arc::clone(table), table.cursor(at)));
+        let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
+        let recent = memtables.chain(self.tree.deltas.iter().map(delta)).collect();
         let hidden = hidden_ranges(self.memtables(), at);
         FamilyCursor {
-            tables,
-            tree: TreeCursor::new(self.tree.tree, Arc::clone(self.family.store())),
+            recent,
+            tree: TreeCursor::new(self.tree.tree, Arc::clone(store)),
             hidden,
             skipped: None,
             at,
@@ -75,14 +152,14 @@ impl FamilyCursor {
     /// Whether the cursor stands on an entry.
     #[inline]
     pub(crate) fn valid(&self) -> bool {
-        matches!(self.place, Place::Table(_) | Place::Tree)
+        matches!(self.place, Place::Recent(_) | Place::Tree)
     }
 
     /// The key that the cursor stands on; empty if it stands on none.
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         match self.place {
-            Place::Table(i) => self.tables[i].cursor.key(),
+            Place::Recent(i) => self.recent[i].key(),
             Place::Tree => self.tree.key(),
             _ => &[],
         }
@@ -92,10 +169,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
         match self.place {
-            Place::Table(i) => match self.tables[i].cursor.found() {
-                Found::Put(bytes) => Ok(bytes),
-                Found::Deleted => unreachable!("the cursor stands on a deletion"),
-            },
+            Place::Recent(i) => self.recent[i].value(),
             Place::Tree => self.tree.value(),
             _ => Ok(&[]),
         }
@@ -103,51 +177,49 @@ impl FamilyCursor {
 
     /// The value in a form that outlives the cursor's next step.
     pub(crate) fn owned_value(&self) -> Result<Value> {
-        if self.place == Place::Tree {
-            let value = self.tree.value()?;
-            if Value::is_small(value.len()) {
-                return Ok(Value::copy(value));
-            }
-            let (page, range) = self.tree.pinned_value()?;
-            return Ok(Value::in_page(page, range));
+        let value = self.value()?;
+        if Value::is_small(value.len()) {
+            return Ok(Value::copy(value));
         }
-        let Place::Table(i) = self.place else { return Ok(Value::copy(&[])) };
-        let source = &self.tables[i];
-        match source.cursor.found() {
-            Found::Put(bytes) if !Value::is_small(bytes.len()) => {
-                Ok(held_value(&source.table, source.cursor.key(), self.at)
-                    .unwrap_or_else(|| Value::copy(bytes)))
-            }
-            Found::Put(bytes) => Ok(Value::copy(bytes)),
-            Found::Deleted => unreachable!("the cursor stands on a deletion"),
-        }
+        let tree = match self.place {
+            Place::Recent(i) => match &self.recent[i] {
+                Recent::Memtable(table, cursor) => {
+                    let held = held_value(table, cursor.key(), self.at);
+                    return Ok(held.unwrap_or_else(|| Value::copy(value)));
+                }
+                Recent::Delta(cursor) => cursor,
+            },
+            _ => &self.tree,
+        };
+        let (page, range) = tree.pinned_value()?;
+        Ok(Value::in_page(page, range))
     }
 
     /// To the first entry at or above `key`.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
-        self.start(true, |cursor| cursor.seek(key));
-        let moved = self.tree.seek(key).and_then(|_| self.settle_forward());
+        let started = self.start(true, |source| source.seek(key));
+        let moved = started.and_then(|()| self.tree.seek(key)).and_then(|_| self.settle_forward());
         self.settled(moved)
     }
 
     /// To the last entry at or below `key`.
     pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
-        self.start(false, |cursor| cursor.seek_for_prev(key));
-        let moved = self.tree.seek_for_prev(key).and_then(|_| self.settle_backward());
+        let started = self.start(false, |source| source.seek_for_prev(key));
+        let moved = started.and_then(|()| self.tree.seek_for_prev(key)).and_then(|_| self.settle_backward());
         self.settled(moved)
     }
 
     /// To the first entry.
     pub(crate) fn first(&mut self) -> Result<bool> {
-        self.start(true, MemtableCursor::first);
-        let moved = self.tree.first().and_then(|_| self.settle_forward());
+        let started = self.start(true, Recent::first);
+        let moved = started.and_then(|()| self.tree.first()).and_then(|_| self.settle_forward());
         self.settled(moved)
     }
 
     /// To the last entry.
     pub(crate) fn last(&mut self) -> Result<bool> {
-        self.start(false, MemtableCursor::last);
-        let moved = self.tree.last().and_then(|_| self.settle_backward());
+        let started = self.start(false, Recent::last);
+        let moved = started.and_then(|()| self.tree.last()).and_then(|_| self.settle_backward());
         self.settled(moved)
     }
 
@@ -160,20 +232,21 @@ impl FamilyCursor {
         moved
     }
 
-    fn start(&mut self, forward: bool, position: impl Fn(&mut MemtableCursor) -> bool) {
+    fn start(&mut self, forward: bool, position: impl Fn(&mut Recent) -> Result<bool>) -> Result<()> {
         // An error on the way leaves the cursor nowhere, not on a stale entry.
         self.place = Place::Nowhere;
         self.forward = forward;
         self.skipped = None;
-        for source in &mut self.tables {
-            position(&mut source.cursor);
+        for source in &mut self.recent {
+            position(source)?;
         }
+        Ok(())
     }
 
     /// To the next entry; from nowhere, to the first.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<bool> {
-        if self.place == Place::Tree && self.tables.is_empty() {
+        if self.place == Place::Tree && self.recent.is_empty() {
             self.forward = true;
             let moved = self.tree.next();
             if let Ok(false) = moved {
@@ -201,7 +274,7 @@ impl FamilyCursor {
     /// To the entry before; from nowhere, to the last.
     #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
-        if self.place == Place::Tree && self.tables.is_empty() {
+        if self.place == Place::Tree && self.recent.is_empty() {
             self.forward = false;
             let moved = self.tree.prev();
             if let Ok(false) = moved {
@@ -229,9 +302,9 @@ impl FamilyCursor {
     fn turn_forward(&mut self) -> Result<()> {
         let key = self.key().to_vec();
         let place = self.place;
-        for (i, source) in self.tables.iter_mut().enumerate() {
-            if place != Place::Table(i) {
-                source.cursor.seek(&key);
+        for (i, source) in self.recent.iter_mut().enumerate() {
+            if place != Place::Recent(i) {
+                source.seek(&key)?;
             }
         }
         if place != Place::Tree {
@@ -245,9 +318,9 @@ impl FamilyCursor {
     fn turn_backward(&mut self) -> Result<()> {
         let key = self.key().to_vec();
         let place = self.place;
-        for (i, source) in self.tables.iter_mut().enumerate() {
-            if place != Place::Table(i) {
-                source.cursor.seek_for_prev(&key);
+        for (i, source) in self.recent.iter_mut().enumerate() {
+            if place != Place::Recent(i) {
+                source.seek_for_prev(&key)?;
             }
         }
         if place != Place::Tree {
@@ -260,17 +333,17 @@ impl FamilyCursor {
 
     /// Moves every source that stands on the present key to its next one, the present source last.
     fn step_over_forward(&mut self) -> Result<()> {
-        for i in 0..self.tables.len() {
-            if self.place != Place::Table(i) && self.table_stands_on_key(i) {
-                self.tables[i].cursor.next();
+        for i in 0..self.recent.len() {
+            if self.place != Place::Recent(i) && self.stands_on_key(i) {
+                self.recent[i].next()?;
             }
         }
         match self.place {
-            Place::Table(i) => {
-                if self.tree.valid() && self.tree.key() == self.tables[i].cursor.key() {
+            Place::Recent(i) => {
+                if self.tree.valid() && self.tree.key() == self.recent[i].key() {
                     self.tree.next()?;
                 }
-                self.tables[i].cursor.next();
+                self.recent[i].next()?;
             }
             _ => {
                 self.tree.next()?;
@@ -280,17 +353,17 @@ impl FamilyCursor {
     }
 
     fn step_over_backward(&mut self) -> Result<()> {
-        for i in 0..self.tables.len() {
-            if self.place != Place::Table(i) && self.table_stands_on_key(i) {
-                self.tables[i].cursor.prev();
+        for i in 0..self.recent.len() {
+            if self.place != Place::Recent(i) && self.stands_on_key(i) {
+                self.recent[i].prev()?;
             }
         }
         match self.place {
-            Place::Table(i) => {
-                if self.tree.valid() && self.tree.key() == self.tables[i].cursor.key() {
+            Place::Recent(i) => {
+                if self.tree.valid() && self.tree.key() == self.recent[i].key() {
                     self.tree.prev()?;
                 }
-                self.tables[i].cursor.prev();
+                self.recent[i].prev()?;
             }
             _ => {
                 self.tree.prev()?;
@@ -299,9 +372,8 @@ impl FamilyCursor {
         Ok(())
     }
 
-    fn table_stands_on_key(&self, i: usize) -> bool {
-        let cursor = &self.tables[i].cursor;
-        cursor.valid() && cursor.key() == self.key()
+    fn stands_on_key(&self, i: usize) -> bool {
+        self.recent[i].valid() && self.recent[i].key() == self.key()
     }
 
     /// Finds the entry to stand on: the lowest key of all sources, of the newest source that has it.
@@ -320,7 +392,7 @@ impl FamilyCursor {
                         self.tree.seek(self.hidden.range(range).1)?;
                     }
                 },
-                Place::Table(i) if self.shows(i) => return Ok(true),
+                Place::Recent(i) if self.shows(i) => return Ok(true),
                 _ => self.step_over_forward()?,
             }
         }
@@ -345,7 +417,7 @@ impl FamilyCursor {
                         }
                     }
                 },
-                Place::Table(i) if self.shows(i) => return Ok(true),
+                Place::Recent(i) if self.shows(i) => return Ok(true),
                 _ => self.step_over_backward()?,
             }
         }
@@ -366,11 +438,11 @@ impl FamilyCursor {
     /// The source whose key is the most `wanted` of all; the newest of several with the same key.
     fn choose(&self, wanted: Ordering) -> Option<Place> {
         let mut best: Option<(Place, &[u8])> = None;
-        for (i, source) in self.tables.iter().enumerate() {
-            if source.cursor.valid() {
-                let candidate = source.cursor.key();
+        for (i, source) in self.recent.iter().enumerate() {
+            if source.valid() {
+                let candidate = source.key();
                 if best.is_none_or(|(_, key)| key::compare(candidate, key) == wanted) {
-                    best = Some((Place::Table(i), candidate));
+                    best = Some((Place::Recent(i), candidate));
                 }
             }
         }
@@ -380,12 +452,15 @@ impl FamilyCursor {
         best.map(|(place, _)| place)
     }
 
-    /// Whether the entry of memtable `i` is a value that no newer memtable's range deletion covers.
+    /// Whether the entry of source `i` is a value that no newer memtable's range deletion covers.
     fn shows(&self, i: usize) -> bool {
-        let cursor = &self.tables[i].cursor;
-        matches!(cursor.found(), Found::Put(_))
-            && !self.tables[..i].iter().any(|newer| {
-                newer.table.has_range_deletions() && newer.table.covering(cursor.key(), self.at).is_some()
-            })
+        let source = &self.recent[i];
+        let covers = |newer: &Recent| match newer {
+            Recent::Memtable(table, _) => {
+                table.has_range_deletions() && table.covering(source.key(), self.at).is_some()
+            }
+            Recent::Delta(_) => false,
+        };
+        !source.is_deletion() && !self.recent[..i].iter().any(covers)
     }
 }

@@ -1,10 +1,10 @@
 //! What one column family is made of.
 
-use crate::btree::Tree;
 use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::column_family::drain::DrainPosition;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
-use crate::column_family::trees::Trees;
+use crate::column_family::trees::{TreeVersion, Trees};
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Memtable, MemtableWriter};
@@ -31,11 +31,13 @@ pub(crate) struct Family {
     /// The write lock: held while a commit's entries go into the active memtable.
     pub(crate) write: Mutex<WriteSide>,
     /// Held by the one merge or compaction that may run at a time.
-    pub(crate) merging: Mutex<()>,
+    pub(crate) merging: Mutex<DrainPosition>,
     pub(crate) trees: Mutex<Trees>,
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
     dropped: AtomicBool,
+    /// Nothing was written lately: what deltas hold may go into the tree.
+    resting: AtomicBool,
     /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
     active_segment: AtomicU64,
     memtable_bytes: AtomicUsize,
@@ -48,6 +50,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_inserted: AtomicU64,
     pub(crate) freezes: AtomicU64,
     pub(crate) merges: AtomicU64,
+    pub(crate) drains: AtomicU64,
     pub(crate) entries_merged: AtomicU64,
     pub(crate) entries_rewritten: AtomicU64,
     pub(crate) pages_written: AtomicU64,
@@ -66,7 +69,7 @@ pub(crate) struct Origin {
     pub(crate) slot: usize,
     pub(crate) name: Arc<str>,
     pub(crate) options: FamilyOptions,
-    pub(crate) tree: Tree,
+    pub(crate) trees: TreeVersion,
     pub(crate) merged_through: SequenceNumber,
 }
 
@@ -79,7 +82,7 @@ impl Family {
     ) -> Arc<FamilyView> {
         let writer = Memtable::create(memtable_bytes);
         let active = Arc::clone(writer.table());
-        let trees = Trees::new(origin.tree, origin.merged_through);
+        let trees = Trees::new(origin.trees, origin.merged_through);
         let tree = Arc::clone(trees.current());
         let family = Arc::new(Self {
             id: origin.id,
@@ -88,10 +91,11 @@ impl Family {
             options: origin.options,
             store,
             write: Mutex::new(WriteSide { writer }),
-            merging: Mutex::new(()),
+            merging: Mutex::default(),
             trees: Mutex::new(trees),
             stall: Stall::default(),
             dropped: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             active_segment: AtomicU64::new(u64::MAX),
             memtable_bytes: AtomicUsize::new(memtable_bytes),
             counters: Counters::default(),
@@ -134,6 +138,15 @@ impl Family {
     pub(crate) fn set_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
         self.stall.wake();
+    }
+
+    /// Whether nothing was written lately.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Relaxed);
     }
 
     /// Bytes at which the active memtable is frozen.

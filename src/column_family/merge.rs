@@ -1,10 +1,12 @@
-//! The merge: a family's frozen memtables become part of its tree.
+//! The merge: a family's frozen memtables become part of its tree, or a delta in front of it.
 
-use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, RangeDeletion};
+use crate::btree::{MergeOp, MergeStats, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
-use crate::column_family::family::{Counters, Family};
+use crate::column_family::delta::Change;
+use crate::column_family::family::{Counters, Family, MAX_FROZEN};
 use crate::column_family::hidden::join;
+use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
@@ -20,13 +22,27 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) views: &'a ArcCell<View>,
     pub(crate) visible: &'a Sequencer,
     pub(crate) should_stop: &'a dyn Fn() -> bool,
+    /// Bytes of a tree that a merge may write for each byte of memtables; where it would write more, it writes a delta.
+    pub(crate) merge_cost: u32,
 }
 
+/// What a merge does that would write a delta of few memtables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It goes on.
+    Now,
+    /// It waits until most of the memtables are frozen that there can be: fewer and larger deltas are cheaper to drain.
+    WhenWorthIt,
+}
+
+/// Frozen memtables for which a delta is worth its while.
+const WORTH_A_DELTA: usize = MAX_FROZEN - 1;
+
 impl Family {
-    /// Merges all memtables that are frozen now. `false` if there were none, or the family was dropped.
+    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
-    pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
+    pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
         let _one_at_a_time = self.merging.lock();
         let stop = || self.is_dropped() || (context.should_stop)();
         let view = context.views.load_full();
@@ -39,30 +55,34 @@ impl Family {
         if (context.should_stop)() {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
+        let version = &view.tree;
+        let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
+        let rests = self.is_resting() && version.deltas.is_empty();
+        let as_delta = !rests
+            && (!version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?);
+        if as_delta && pace == Pace::WhenWorthIt && tables.len() < WORTH_A_DELTA {
+            return Ok(false);
+        }
         let started = Instant::now();
         let through = newest.table.last_sequence();
         context.visible.wait_for(through.0).map_err(|_| {
             Error::new(ErrorKind::WriteFailed, "a commit whose entries are in a memtable was never completed")
         })?;
-        let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
         let deletions = deletions(&tables);
-        let tree = view.tree.tree;
-        let options =
-            MergeOptions { fill: self.options().page_fill, generation: tree.generation.wrapping_add(1) };
-        let outcome = match btree::merge(
-            &tree,
-            self.store(),
-            &deletions,
-            Newest::new(&tables).map(Ok),
-            &options,
-            &stop,
-        ) {
-            Err(_) if self.is_dropped() => return Ok(false),
-            outcome => outcome?,
+        let ops = Newest::new(&tables);
+        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let merged = if as_delta {
+            self.merge_as_delta(&mut change, &tables, &deletions, ops)
+        } else {
+            change.merge_into_tree(&deletions, ops)
         };
-        Counters::add(&self.counters.entries_merged, outcome.stats.entries_in);
-        self.count(&outcome);
-        self.install(outcome, through, &view.frozen, context.views)?;
+        match merged {
+            Err(_) if self.is_dropped() => return Ok(false),
+            merged => merged?,
+        }
+        Counters::add(&self.counters.entries_merged, change.stats.entries_in);
+        self.count(&change.stats);
+        self.install(change, Some(through), &view.frozen, context.views)?;
         let bytes = tables.iter().map(|table| table.bytes()).sum();
         let took = started.elapsed();
         Counters::add(&self.counters.merges, 1);
@@ -79,49 +99,87 @@ impl Family {
         Ok(true)
     }
 
-    /// Rewrites the tree in packed pages of new segments. Does nothing if the family is dropped.
+    /// Puts what the memtables hold in front of the trees; what they delete by range goes from the trees at once.
+    fn merge_as_delta<'m>(
+        &self,
+        change: &mut Change<'_>,
+        tables: &[&Memtable],
+        deletions: &[RangeDeletion<'m>],
+        ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
+    ) -> Result<()> {
+        if !deletions.is_empty() {
+            change.merge_into_tree(deletions, std::iter::empty())?;
+            change.delete_from_deltas(deletions)?;
+        }
+        change.push_delta(tables.iter().map(|table| table.entries()).sum(), ops)
+    }
+
+    /// Whether the tree would be rewritten by more than `cost` bytes for each byte of the memtables: estimated from the
+    /// pages of the tree between their lowest and their highest key, of which each operation rewrites one at most.
+    fn is_costly(&self, version: &TreeVersion, frozen: &[Frozen], cost: u32) -> Result<bool> {
+        let (mut low, mut high): (Option<Vec<u8>>, Option<Vec<u8>>) = (None, None);
+        for Frozen { table, .. } in frozen {
+            let mut cursor = table.cursor(SequenceNumber::MAX);
+            if cursor.first() && low.as_ref().is_none_or(|low| key::compare(cursor.key(), low).is_lt()) {
+                low = Some(cursor.key().to_vec());
+            }
+            if cursor.last() && high.as_ref().is_none_or(|high| key::compare(cursor.key(), high).is_gt()) {
+                // The key behind it: the end of a range is not part of it.
+                high = Some([cursor.key(), &[0]].concat());
+            }
+        }
+        let entries = version.tree.count_range(self.store(), low.as_deref(), high.as_deref())?;
+        let space = self.store().space();
+        let pages = space.pages_reachable as f64 * entries as f64 / (version.tree.entries as f64).max(1.0);
+        let operations: u64 = frozen.iter().map(|frozen| frozen.table.entries()).sum();
+        let bytes: usize = frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        let rewritten = pages.min(operations as f64) * self.store().page_size() as f64;
+        Ok(rewritten > f64::from(cost) * bytes as f64)
+    }
+
+    /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family is dropped.
     pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let _one_at_a_time = self.merging.lock();
         // While the lock is held, the pages of a family that is dropped from now on stay.
         if self.is_dropped() {
             return Ok(());
         }
-        let (tree, through) = {
-            let trees = self.trees.lock();
-            (trees.current().tree, trees.merged_through())
-        };
-        if tree.root.is_none() {
+        let version = Arc::clone(self.trees.lock().current());
+        if version.tree.root.is_none() {
             return Ok(());
         }
-        let options =
-            MergeOptions { fill: self.options().page_fill, generation: tree.generation.wrapping_add(1) };
         self.store().set_placement(true);
         let stop = || self.is_dropped() || (context.should_stop)();
-        let outcome = btree::repack(&tree, self.store(), &options, &stop);
+        let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
+        let repacked = change.repack_tree();
         self.store().set_placement(false);
-        let outcome = match outcome {
+        match repacked {
             Err(_) if self.is_dropped() => return Ok(()),
-            outcome => outcome?,
-        };
-        self.count(&outcome);
-        self.install(outcome, through, &[], context.views)
+            repacked => repacked?,
+        }
+        self.count(&change.stats);
+        self.install(change, None, &[], context.views)
     }
 
-    fn count(&self, outcome: &MergeOutcome) {
-        Counters::add(&self.counters.entries_rewritten, outcome.stats.entries_rewritten);
-        Counters::add(&self.counters.pages_written, outcome.stats.pages_written);
+    pub(super) fn count(&self, stats: &MergeStats) {
+        Counters::add(&self.counters.entries_rewritten, stats.entries_rewritten);
+        Counters::add(&self.counters.pages_written, stats.pages_written);
     }
 
-    /// Makes a new tree the current one and takes the memtables that are in it out of the view, in one step for readers.
-    fn install(
+    /// Makes new trees the current ones and takes the memtables that are in them out of the view, in one step for readers. Without
+    /// `through`, the trees hold no commits that the old ones did not hold.
+    pub(super) fn install(
         &self,
-        outcome: MergeOutcome,
-        through: SequenceNumber,
+        change: Change<'_>,
+        through: Option<SequenceNumber>,
         merged: &[Frozen],
         views: &ArcCell<View>,
     ) -> Result<()> {
+        let (outcome, deltas) = change.finish();
         let mut trees = self.trees.lock();
-        let version = trees.install(self.store(), outcome, through)?;
+        let through = through.unwrap_or(trees.merged_through());
+        let version = trees.install(self.store(), outcome, deltas, through)?;
+        self.stall.set_excess(version.excess());
         views.update(|view| {
             // A dropped family has left the view; its readers keep the views that they hold.
             let Ok(old) = view.family(self.slot(), self.id()) else { return (view.clone(), ()) };

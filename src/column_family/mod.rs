@@ -4,12 +4,15 @@
 //! 1. The [`View`](view::View) describes every family at one moment. It is replaced as a whole, never changed.
 //! 2. A memtable is frozen under its family's write lock: every commit is wholly before or wholly after the cut.
 //! 3. A merge takes only memtables whose commits are all visible, so a tree never holds what a reader may not see.
-//! 4. A tree version's pages stay until nobody but the family holds that version or an older one.
+//! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
+//! 5. A tree version's pages stay until nobody but the family holds that version or an older one.
 //!
-//! Start reading at [`family`], then [`view`], [`cursor`] and [`merge`].
+//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`] and [`drain`].
 
 pub(crate) mod catalog;
 pub(crate) mod cursor;
+pub(crate) mod delta;
+pub(crate) mod drain;
 pub(crate) mod family;
 pub(crate) mod hidden;
 pub(crate) mod merge;

@@ -1,7 +1,8 @@
 //! Point reads, counts: what needs no cursor.
 
-use crate::btree::{FoundValue, load_run};
+use crate::btree::{FoundValue, TreeCursor, load_run};
 use crate::codec::ids::SequenceNumber;
+use crate::column_family::delta::Delta;
 use crate::column_family::hidden::hidden_ranges;
 use crate::column_family::merge::ABOVE_EVERY_KEY;
 use crate::column_family::value::Value;
@@ -22,15 +23,15 @@ impl FamilyView {
                 Found::Deleted => None,
             });
         }
-        let store = self.family.store();
-        let Some(found) = self.tree.tree.get(store, key, guard)? else { return Ok(None) };
+        let Some(found) = self.in_trees(key, guard)? else { return Ok(None) };
         let value = match found {
+            FoundValue::Deletion => return Ok(None),
             FoundValue::Inline(PageRef::Run(run), range) if !Value::is_small(range.len()) => {
                 Value::copy(&run[range])
             }
             FoundValue::Inline(page, range) => Value::copy(&page[range]),
             FoundValue::Run(pointer, len) => {
-                let page = load_run(store, pointer, len)?;
+                let page = load_run(self.family.store(), pointer, len)?;
                 Value::in_page(page, crate::page::HEADER_LEN..crate::page::HEADER_LEN + len as usize)
             }
         };
@@ -42,7 +43,7 @@ impl FamilyView {
         match self.in_memtables(key, at) {
             Some((_, Found::Put(_))) => Ok(true),
             Some((_, Found::Deleted)) => Ok(false),
-            None => self.tree.tree.contains(self.family.store(), key, guard),
+            None => Ok(!matches!(self.in_trees(key, guard)?, None | Some(FoundValue::Deletion))),
         }
     }
 
@@ -51,8 +52,21 @@ impl FamilyView {
         self.memtables().find_map(|table| Some((table, table.get(key, at)?)))
     }
 
-    /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in the
-    /// memtables. Costs a look-up in the tree for each such key.
+    /// What the newest of deltas and tree says of `key` that says anything.
+    #[inline]
+    fn in_trees<'g>(&self, key: &[u8], guard: &'g Guard) -> Result<Option<FoundValue<'g>>> {
+        let store = self.family.store();
+        for delta in self.tree.deltas.iter().filter(|delta| delta.may_hold(key)) {
+            let found = delta.tree.get(store, key, guard)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        self.tree.tree.get(store, key, guard)
+    }
+
+    /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in
+    /// memtables and deltas. Costs a look-up in the tree for each such key.
     pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
         let (tree, store) = (&self.tree.tree, self.family.store());
         let tables: Vec<_> = self.memtables().collect();
@@ -62,25 +76,53 @@ impl FamilyView {
             let end = (end != ABOVE_EVERY_KEY).then_some(end);
             count = count.saturating_sub(tree.count_range(store, Some(start), end)?);
         }
+        // What is newer speaks for a key if it says anything of it.
+        let mut correct = |key: &[u8], has_value: bool| -> Result<()> {
+            let guard = crate::sync::epoch::pin();
+            let counted = hidden.covering(key).is_none() && tree.contains(store, key, &guard)?;
+            match has_value {
+                true if !counted => count += 1,
+                false if counted => count = count.saturating_sub(1),
+                _ => {}
+            }
+            Ok(())
+        };
         for (age, table) in tables.iter().enumerate() {
             let mut cursor = table.cursor(at);
             let mut on = cursor.first();
             while on {
-                let key = cursor.key();
-                // A newer memtable speaks for the key if it says anything of it.
-                if !tables[..age].iter().any(|newer| newer.get(key, at).is_some()) {
-                    let guard = crate::sync::epoch::pin();
-                    let counted = hidden.covering(key).is_none() && tree.contains(store, key, &guard)?;
-                    match cursor.found() {
-                        Found::Put(_) if !counted => count += 1,
-                        Found::Deleted if counted => count = count.saturating_sub(1),
-                        _ => {}
-                    }
+                if !tables[..age].iter().any(|newer| newer.get(cursor.key(), at).is_some()) {
+                    correct(cursor.key(), matches!(cursor.found(), Found::Put(_)))?;
                 }
                 on = cursor.next();
             }
         }
+        for (age, delta) in self.tree.deltas.iter().enumerate() {
+            let mut cursor = TreeCursor::new(delta.tree, Arc::clone(store));
+            let mut on = cursor.first()?;
+            while on {
+                let key = cursor.key();
+                if hidden.covering(key).is_none()
+                    && self.in_memtables(key, at).is_none()
+                    && !self.is_in_deltas(&self.tree.deltas[..age], key)?
+                {
+                    correct(key, !cursor.is_deletion())?;
+                }
+                on = cursor.next()?;
+            }
+        }
         Ok(count)
+    }
+
+    /// Whether one of `deltas` says anything of `key`.
+    fn is_in_deltas(&self, deltas: &[Delta], key: &[u8]) -> Result<bool> {
+        let guard = crate::sync::epoch::pin();
+        for delta in deltas.iter().filter(|delta| delta.may_hold(key)) {
+            if delta.tree.get(self.family.store(), key, &guard)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

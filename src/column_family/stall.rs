@@ -9,8 +9,11 @@ use crate::sync::{Condvar, Mutex, thread};
 
 /// The longest that one commit is slowed before it is let on.
 const MAX_DELAY: Duration = Duration::from_millis(10);
-/// Delays shorter than this are saved up: a sleep cannot be that short.
-const MIN_DELAY: Duration = Duration::from_micros(100);
+/// Memtables merged at a time by which deltas may hold too much before writers are slowed to half of what draining can do.
+const MAX_EXCESS: f64 = 4.0;
+/// Delays shorter than this are saved up: few longer pauses hold up fewer commits than many short ones, of which each takes a
+/// tenth of a millisecond at least.
+const MIN_DELAY: Duration = Duration::from_millis(4);
 
 /// Counts a family's waiting memtables and lets its writers wait for them.
 #[derive(Default)]
@@ -18,6 +21,10 @@ pub(crate) struct Stall {
     waiting: AtomicUsize,
     /// What a merge lately needed for a byte of memtable, in picoseconds.
     picoseconds_per_byte: AtomicU64,
+    /// What draining lately needed for a byte, in picoseconds.
+    draining_picoseconds_per_byte: AtomicU64,
+    /// How far draining is behind: thousandths of what slows writers as much as a full memtable does.
+    behind: AtomicU64,
     /// Delay that is owed, in nanoseconds, too short yet to sleep.
     owed: AtomicU64,
     delayed_nanoseconds: AtomicU64,
@@ -30,6 +37,16 @@ pub(crate) struct Stall {
 struct State {
     /// Why merges cannot go on at present, if they cannot.
     obstacle: Option<Error>,
+}
+
+/// Mixes what `bytes` took into the average of picoseconds for a byte.
+fn average(picoseconds_per_byte: &AtomicU64, bytes: usize, took: Duration) {
+    if bytes > 0 {
+        let now = (took.as_nanos() as u64).saturating_mul(1000) / bytes as u64;
+        let before = picoseconds_per_byte.load(Ordering::Relaxed);
+        let mixed = if before == 0 { now } else { (3 * before + now) / 4 };
+        picoseconds_per_byte.store(mixed, Ordering::Relaxed);
+    }
 }
 
 /// Why a wait ended.
@@ -48,15 +65,20 @@ impl Stall {
 
     /// `count` memtables of `bytes` in all were merged within `took`.
     pub(crate) fn merged(&self, count: usize, bytes: usize, took: Duration) {
-        if bytes > 0 {
-            let now = (took.as_nanos() as u64).saturating_mul(1000) / bytes as u64;
-            let before = self.picoseconds_per_byte.load(Ordering::Relaxed);
-            let mixed = if before == 0 { now } else { (3 * before + now) / 4 };
-            self.picoseconds_per_byte.store(mixed, Ordering::Relaxed);
-        }
+        average(&self.picoseconds_per_byte, bytes, took);
         self.waiting.fetch_sub(count, Ordering::AcqRel);
         self.state.lock().obstacle = None;
         self.changed.notify_all();
+    }
+
+    /// Entries of `bytes` were drained within `took`.
+    pub(crate) fn drained(&self, bytes: usize, took: Duration) {
+        average(&self.draining_picoseconds_per_byte, bytes, took);
+    }
+
+    /// Deltas hold `excess` times as much too much as memtables that are merged at a time.
+    pub(crate) fn set_excess(&self, excess: f64) {
+        self.behind.store((excess / MAX_EXCESS * 1000.0) as u64, Ordering::Relaxed);
     }
 
     /// Memtables that wait to be merged.
@@ -105,13 +127,23 @@ impl Stall {
     }
 
     /// Slows a writer of `bytes` down so that the active memtable, `fill` full (0 to 1), takes about as long to fill as the
-    /// merge under way takes to end: nothing while a place is free, then growing with the square of the fill.
+    /// merge under way takes to end: nothing while a place is free, then growing with the square of the fill. Likewise if draining
+    /// is behind, growing with how far it is.
+    #[inline]
     pub(crate) fn slow_down(&self, bytes: usize, fill: f64) {
-        if self.waiting() < MAX_FROZEN {
-            return;
+        let behind = self.behind.load(Ordering::Relaxed);
+        if behind > 0 || self.waiting() >= MAX_FROZEN {
+            self.slow_down_by(bytes, fill, behind as f64 / 1000.0);
         }
-        let full = self.picoseconds_per_byte.load(Ordering::Relaxed) as f64 * bytes as f64 / 1000.0;
-        let delay = (2.0 * full * (fill * fill).min(1.0)) as u64;
+    }
+
+    #[inline(never)]
+    fn slow_down_by(&self, bytes: usize, fill: f64, behind: f64) {
+        let fill = if self.waiting() < MAX_FROZEN { 0.0 } else { fill };
+        let per_byte = self.picoseconds_per_byte.load(Ordering::Relaxed)
+            + self.draining_picoseconds_per_byte.load(Ordering::Relaxed);
+        let full = per_byte as f64 * bytes as f64 / 1000.0;
+        let delay = (2.0 * full * (fill * fill).max(behind).min(1.0)) as u64;
         let owed = self.owed.fetch_add(delay, Ordering::Relaxed) + delay;
         if owed >= MIN_DELAY.as_nanos() as u64
             && self.owed.compare_exchange(owed, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -1,17 +1,20 @@
-//! The versions of a family's tree: the current one, and old ones for as long as somebody reads them.
+//! The versions of a family's trees: the current one, and old ones for as long as somebody reads them.
 
 use std::collections::VecDeque;
 
 use crate::btree::{MergeOutcome, Tree};
 use crate::codec::ids::{PageId, SequenceNumber};
+use crate::column_family::delta::Delta;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// A tree that readers hold: while they do, its pages stay.
-#[derive(Debug)]
+/// Trees that readers hold: while they do, their pages stay.
+#[derive(Debug, Default)]
 pub(crate) struct TreeVersion {
     pub(crate) tree: Tree,
+    /// Newest first.
+    pub(crate) deltas: Vec<Delta>,
 }
 
 /// An old version and the pages that its successor no longer reaches.
@@ -23,14 +26,14 @@ struct Retired {
 /// The versions, oldest first; guarded by the family's lock of the same name.
 pub(crate) struct Trees {
     current: Arc<TreeVersion>,
-    /// Every commit up to here that touched the family is in the current tree.
+    /// Every commit up to here that touched the family is in the current trees.
     merged_through: SequenceNumber,
     old: VecDeque<Retired>,
 }
 
 impl Trees {
-    pub(crate) fn new(tree: Tree, merged_through: SequenceNumber) -> Self {
-        Self { current: Arc::new(TreeVersion { tree }), merged_through, old: VecDeque::new() }
+    pub(crate) fn new(version: TreeVersion, merged_through: SequenceNumber) -> Self {
+        Self { current: Arc::new(version), merged_through, old: VecDeque::new() }
     }
 
     pub(crate) fn current(&self) -> &Arc<TreeVersion> {
@@ -41,11 +44,13 @@ impl Trees {
         self.merged_through
     }
 
-    /// Makes the outcome of a merge the current version. On an error nothing has changed, and what was written is abandoned.
+    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. On an error nothing has changed, and what was
+    /// written is abandoned.
     pub(crate) fn install(
         &mut self,
         store: &PartitionedStorageBackend,
         outcome: MergeOutcome,
+        deltas: Vec<Delta>,
         merged_through: SequenceNumber,
     ) -> Result<Arc<TreeVersion>> {
         assert!(
@@ -54,7 +59,7 @@ impl Trees {
             self.merged_through
         );
         store.install(&outcome.written, &outcome.retired).inspect_err(|_| store.abandon(&outcome.written))?;
-        let version = Arc::new(TreeVersion { tree: outcome.tree });
+        let version = Arc::new(TreeVersion { tree: outcome.tree, deltas });
         let old = std::mem::replace(&mut self.current, Arc::clone(&version));
         self.old.push_back(Retired { version: old, pages: outcome.retired });
         self.merged_through = merged_through;

@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
+use crate::column_family::merge::Pace;
 use crate::column_family::work::Job;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,10 +61,23 @@ impl Shared {
         }
     }
 
+    /// Merges what is frozen, or drains some of what deltas hold, and asks to be called again if there is more to do.
     fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
-        match family.merge(&self.pipeline.merge_context(&stop)) {
-            Ok(_) => family.stall.clear(),
+        let context = self.pipeline.merge_context(&stop);
+        let pace = if family.is_resting() { Pace::Now } else { Pace::WhenWorthIt };
+        let merged = family.merge(&context, pace).and_then(|_| {
+            Ok(family.is_to_drain()
+                && family.drain_step(&context)? != Drained::Nothing
+                && family.is_to_drain())
+        });
+        match merged {
+            Ok(more) => {
+                family.stall.clear();
+                if more {
+                    self.pipeline.work.request_merge(family);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
                 family.stall.obstruct(error);
@@ -173,6 +188,7 @@ impl Shared {
         for (family, now) in families.iter().zip(&written) {
             let at_rest = written_before.contains(now);
             idle &= at_rest;
+            family.set_resting(at_rest);
             if at_rest && !self.freeze_for_merge(family) {
                 idle = false;
             }
@@ -192,7 +208,7 @@ impl Shared {
             return true;
         }
         if side.writer.table().is_empty() {
-            let nothing_waits = family.stall.waiting() == 0;
+            let nothing_waits = family.stall.waiting() == 0 && !family.has_deltas();
             if !nothing_waits {
                 self.pipeline.work.request_merge(family);
             }

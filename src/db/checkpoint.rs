@@ -172,9 +172,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Merges that `families` have made in all.
+    /// How often `families` have got new trees in all.
     fn merges(families: &[Arc<Family>]) -> u64 {
-        families.iter().map(|family| family.counters.merges.load(Ordering::Relaxed)).sum()
+        let of = |family: &Arc<Family>| {
+            let counters = &family.counters;
+            counters.merges.load(Ordering::Relaxed) + counters.drains.load(Ordering::Relaxed)
+        };
+        families.iter().map(of).sum()
     }
 
     /// Whether merges were made that no checkpoint holds.
@@ -200,6 +204,7 @@ impl Shared {
             options: family.options().clone(),
             merged_through: trees.merged_through(),
             tree: trees.current().tree,
+            deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),
             segments,
             reachable,
         };

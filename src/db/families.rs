@@ -1,9 +1,9 @@
 //! Creating, finding, renaming and dropping column families.
 
-use crate::btree::Tree;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::{Family, Origin, check_name};
 use crate::column_family::options::FamilyOptions;
+use crate::column_family::trees::TreeVersion;
 use crate::db::{ColumnFamilyDatabase, Shared, budget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::PartitionedStorageBackend;
@@ -141,7 +141,7 @@ impl Shared {
             slot,
             name: name.into(),
             options,
-            tree: Tree::default(),
+            trees: TreeVersion::default(),
             merged_through: SequenceNumber(0),
         };
         let count = self.registry.lock().families.len() + 1;

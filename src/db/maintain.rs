@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
+use crate::column_family::merge::Pace;
 use crate::db::{ColumnFamilyDatabase, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -66,10 +68,11 @@ impl ColumnFamilyDatabase {
         self.shared().compact(&[self.own(family)?])
     }
 
-    /// Merges all memtables and waits until no background work is left.
+    /// Merges all memtables, drains all deltas and waits until no background work is left.
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
-        self.shared().drain_all()?;
+        let families = self.shared().registry.lock().families.clone();
+        families.iter().try_for_each(|family| self.shared().drain_deltas(family))?;
         while !self.pipeline().work.is_idle() {
             self.pipeline().writable()?;
             self.pipeline().work.pause(Duration::from_millis(5));
@@ -89,10 +92,10 @@ impl Shared {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         let merge = || {
-            let merged = match family.merge(&context) {
+            let merged = match family.merge(&context, Pace::Now) {
                 Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                     self.make_space()?;
-                    family.merge(&context)
+                    family.merge(&context, Pace::Now)
                 }
                 merged => merged,
             };
@@ -111,7 +114,35 @@ impl Shared {
             }
             merge()?;
         }
-        merge().map(drop)
+        merge()?;
+        if family.is_to_drain() {
+            self.pipeline.work.request_merge(family);
+        }
+        Ok(())
+    }
+
+    /// Merges all that is in `family`'s memtables and deltas now into its tree.
+    fn drain_deltas(&self, family: &Arc<Family>) -> Result<()> {
+        self.drain(family)?;
+        let ended = || self.pipeline.owns_files().is_err();
+        let context = self.pipeline.merge_context(&ended);
+        // What is there now is drained when the range has been at the end of the keys twice.
+        let mut ends = 0;
+        while ends < 2 {
+            let drained = match family.drain_step(&context) {
+                Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                    self.make_space()?;
+                    family.drain_step(&context)
+                }
+                drained => drained,
+            };
+            match drained.map_err(|error| self.judge(error))? {
+                Drained::Nothing => break,
+                Drained::Some => {}
+                Drained::ToTheEnd => ends += 1,
+            }
+        }
+        Ok(())
     }
 
     /// Frees what dropped families and the last checkpoint alone needed, and gives it back to the disk, which was met full.
@@ -138,7 +169,7 @@ impl Shared {
         let mut before = u64::MAX;
         for _ in 0..COMPACTION_ROUNDS {
             for family in families {
-                self.drain(family)?;
+                self.drain_deltas(family)?;
                 if let Err(error) = family.repack(&self.pipeline.merge_context(&ended)) {
                     // What it took until the disk was full is of use to others.
                     let _ = family.store().trim();

@@ -12,7 +12,9 @@ use crossbeam_utils::CachePadded;
 use crate::codec::checksum::crc32;
 use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, FamilyRecord};
+use crate::column_family::delta::Delta;
 use crate::column_family::family::{Family, Origin};
+use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
 use crate::column_family::work::Work;
 use crate::db::recovery::{RecoveryReport, Replayer};
@@ -241,7 +243,7 @@ fn restore_family(
     options: &Options,
     families: usize,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
-    let FamilyRecord { id, name, options: own, merged_through, tree, segments, reachable } = record;
+    let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable } = record;
     let (cache, memtable) = budget::initial(options, own, data.page_size(), families);
     let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
         .map_err(|error| error.in_file(DATA).of_family(id.0))?;
@@ -250,7 +252,7 @@ fn restore_family(
         slot,
         name: name.as_str().into(),
         options: own.clone(),
-        tree: *tree,
+        trees: TreeVersion { tree: *tree, deltas: deltas.iter().copied().map(Delta::restore).collect() },
         merged_through: *merged_through,
     };
     Ok(Family::create(origin, store, memtable))
@@ -311,6 +313,7 @@ fn open_existing(
             latch: Latch::default(),
             log,
             work: Work::default(),
+            merge_cost: options.merge_cost,
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),

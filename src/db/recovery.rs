@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
-use crate::column_family::merge::MergeContext;
+use crate::column_family::merge::{MergeContext, Pace};
 use crate::column_family::view::View;
 use crate::error::Result;
+use crate::options::MERGE_COST;
 use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
@@ -134,9 +135,13 @@ impl<'a> Replayer<'a> {
             && let Some((&id, largest)) = self.families.iter().max_by_key(|(_, replayed)| replayed.bytes)
         {
             largest.family.freeze(&mut largest.family.write.lock(), self.views)?;
-            let context =
-                MergeContext { views: self.views, visible: &self.all_is_visible, should_stop: &|| false };
-            largest.family.merge(&context)?;
+            let context = MergeContext {
+                views: self.views,
+                visible: &self.all_is_visible,
+                should_stop: &|| false,
+                merge_cost: MERGE_COST,
+            };
+            largest.family.merge(&context, Pace::Now)?;
             self.measure(id);
         }
         Ok(())

@@ -78,8 +78,12 @@ pub struct Statistics {
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FamilyProperties {
-    /// Entries in the tree; those in memtables are not counted.
+    /// Entries in the tree; those in deltas and memtables are not counted.
     pub entries_in_tree: u64,
+    /// Small trees of recent entries in front of the tree, which are still to be drained into it.
+    pub deltas: u64,
+    /// Entries, deletions included, in deltas.
+    pub entries_in_deltas: u64,
     /// Entries, versions and deletions alike, in memtables.
     pub entries_in_memtables: u64,
     /// Bytes of memory in memtables.
@@ -131,6 +135,8 @@ impl ColumnFamilyDatabase {
         let page_size = self.shared().data.page_size() as u64;
         Ok(FamilyProperties {
             entries_in_tree: tree.entries,
+            deltas: view.tree.deltas.len() as u64,
+            entries_in_deltas: view.tree.deltas.iter().map(|delta| delta.tree.entries).sum(),
             entries_in_memtables: view.memtables().map(|table| table.entries()).sum(),
             memtable_bytes: memtable_bytes(&view),
             memtables_frozen: view.frozen.len() as u64,

@@ -19,7 +19,7 @@ pub struct VerifyReport {
     pub families: u64,
     /// Pages read and checked.
     pub pages: u64,
-    /// Entries counted.
+    /// Entries counted, those of deltas included.
     pub entries: u64,
     /// Everything that is wrong, each with file offset, family and page. At most a hundred of a kind per family.
     pub faults: Vec<Error>,
@@ -70,12 +70,19 @@ impl Shared {
             }
             (Arc::clone(trees.current()), family.store().reachable())
         };
-        let check = version.tree.check(family.store(), &CheckOptions { max_faults: MAX_FAULTS });
-        report.pages += check.pages.len();
-        report.entries += check.entries;
-        report
-            .faults
-            .extend(check.faults.into_iter().map(|fault| fault.in_file("data").of_family(family.id().0)));
+        let mut pages = PageSet::default();
+        let mut twice = Vec::new();
+        let deltas = version.deltas.iter().map(|delta| (&delta.tree, true));
+        for (tree, deletions) in std::iter::once((&version.tree, false)).chain(deltas) {
+            let check = tree.check(family.store(), &CheckOptions { max_faults: MAX_FAULTS, deletions });
+            report.pages += check.pages.len();
+            report.entries += check.entries;
+            report
+                .faults
+                .extend(check.faults.into_iter().map(|fault| fault.in_file("data").of_family(family.id().0)));
+            let overlaps = check.pages.iter_runs().filter(|&(first, count)| !pages.insert_run(first, count));
+            twice.extend(overlaps.map(|(first, _)| first).take(MAX_FAULTS));
+        }
         let fault = |page: PageId, message: &str| {
             let fault = Error::corruption(message).in_file("data").of_family(family.id().0).on_page(page.0);
             match family.store().file_offset(page) {
@@ -83,10 +90,13 @@ impl Shared {
                 None => fault,
             }
         };
-        for page in missing(&check.pages, &reachable) {
+        for page in twice {
+            report.faults.push(fault(page, "two trees reach a page"));
+        }
+        for page in missing(&pages, &reachable) {
             report.faults.push(fault(page, "a page that the tree reaches counts as free"));
         }
-        for page in missing(&reachable, &check.pages) {
+        for page in missing(&reachable, &pages) {
             report.faults.push(fault(page, "a page that the tree does not reach counts as in use"));
         }
         let through = family.trees.lock().merged_through();

@@ -17,7 +17,7 @@ const FEWEST_WORDS: usize = if cfg!(loom) { 1 } else { 8 };
 const MOST_WORDS: usize = 1 << 28;
 const PAGE: usize = 4 << 10;
 
-pub(super) struct Filter {
+pub(crate) struct Filter {
     count: usize,
     words: OnceLock<Box<[AtomicU64]>>,
 }
@@ -28,9 +28,15 @@ impl Filter {
         Self { count: (capacity / BYTES_PER_WORD).clamp(FEWEST_WORDS, MOST_WORDS), words: OnceLock::new() }
     }
 
+    /// A filter for `keys` keys, with two bytes for each: one of a hundred other keys passes.
+    pub(crate) fn of_keys(keys: u64) -> Self {
+        let words = usize::try_from(keys / 4).unwrap_or(usize::MAX);
+        Self { count: words.clamp(FEWEST_WORDS, MOST_WORDS), words: OnceLock::new() }
+    }
+
     /// Where `key` stands in the filter.
     #[inline]
-    pub(super) fn spot(&self, key: &[u8]) -> FilterSpot {
+    pub(crate) fn spot(&self, key: &[u8]) -> FilterSpot {
         let hash = hash(key);
         let word = ((hash >> 32) * self.count as u64) >> 32;
         let bit = |i: u32| 1u64 << (hash >> (6 * i) & 63);
@@ -39,14 +45,14 @@ impl Filter {
 
     /// Adds the key that stands at `spot`. Only the writer calls this, before it publishes the key.
     #[inline]
-    pub(super) fn add(&self, spot: FilterSpot) {
+    pub(crate) fn add(&self, spot: FilterSpot) {
         let word = &self.words.get_or_init(|| zeroed_words(self.count))[spot.word];
         word.store(word.load(Ordering::Relaxed) | spot.bits, Ordering::Relaxed);
     }
 
     /// Whether the key may have been added.
     #[inline]
-    pub(super) fn may_hold(&self, key: &[u8]) -> bool {
+    pub(crate) fn may_hold(&self, key: &[u8]) -> bool {
         let Some(words) = self.words.get() else { return false };
         let spot = self.spot(key);
         words[spot.word].load(Ordering::Relaxed) & spot.bits == spot.bits
@@ -61,7 +67,7 @@ impl Filter {
 
 /// The word of a key in a filter, and the bits that the key sets there.
 #[derive(Clone, Copy)]
-pub(super) struct FilterSpot {
+pub(crate) struct FilterSpot {
     word: usize,
     bits: u64,
 }

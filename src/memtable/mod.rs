@@ -90,5 +90,6 @@ mod table;
 mod tree;
 
 pub(crate) use cursor::MemtableCursor;
+pub(crate) use filter::Filter;
 pub(crate) use held::HeldBytes;
 pub(crate) use table::{Found, Memtable, MemtableWriter, Prepared};

@@ -113,4 +113,10 @@ pub trait SharedMapping: Debug + Send + Sync {
     fn make_ready(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
+
+    /// Takes the memory behind `len` bytes from `offset` out of the process, as nothing will be stored there for a while. The bytes stay as
+    /// they are, in the file. May do nothing.
+    fn let_go(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 }

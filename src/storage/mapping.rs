@@ -37,6 +37,13 @@ impl FileMapping {
         Ok(Self { map, len })
     }
 
+    /// What of `len` bytes from `offset` lies in the mapping.
+    #[cfg(target_os = "linux")]
+    fn within(&self, offset: u64, len: u64) -> (usize, usize) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len);
+        (offset, usize::try_from(len).unwrap_or(usize::MAX).min(self.len - offset))
+    }
+
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is writable, starts at a page and is `len` bytes long, and lives as long as `self`. All access
         // to it is through these words, all of it atomic and of one size.
@@ -63,11 +70,21 @@ impl SharedMapping for FileMapping {
 
     #[cfg(target_os = "linux")]
     fn make_ready(&self, offset: u64, len: u64) {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len);
-        let len = usize::try_from(len).unwrap_or(usize::MAX).min(self.len - offset);
+        let (offset, len) = self.within(offset, len);
         if len > 0 {
             // Older kernels do not know the advice; then each page is waited for when it is first stored into.
             let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn let_go(&self, offset: u64, len: u64) {
+        let (offset, len) = self.within(offset, len);
+        if len > 0 {
+            // SAFETY: the mapping is shared, so what was stored stays with the file and is seen again by whoever touches the memory
+            // next; nobody holds more of it than the words of the whole mapping, which stay what they are.
+            let _ =
+                unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
         }
     }
 }

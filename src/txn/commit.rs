@@ -55,6 +55,8 @@ pub(crate) struct Pipeline {
     /// `None` if the database was opened for reading only.
     pub(crate) log: Option<Log>,
     pub(crate) work: Work,
+    /// Bytes of a tree that a merge may write for each byte merged.
+    pub(crate) merge_cost: u32,
     pub(crate) closed: AtomicBool,
     /// Whether the files belong to somebody else from now on: nothing may be written to them any more.
     pub(crate) ended: AtomicBool,
@@ -125,7 +127,7 @@ impl Pipeline {
     }
 
     pub(crate) fn merge_context<'a>(&'a self, should_stop: &'a dyn Fn() -> bool) -> MergeContext<'a> {
-        MergeContext { views: &self.views, visible: &self.visible, should_stop }
+        MergeContext { views: &self.views, visible: &self.visible, should_stop, merge_cost: self.merge_cost }
     }
 
     /// Writes a commit; when this returns it is visible and as durable as was asked for.

@@ -55,10 +55,13 @@ impl Log {
             last_sequence: tail.last,
             body: Some(Arc::clone(&old.body)),
         });
-        tail.unsynced.push(old);
+        tail.unsynced.push(Arc::clone(&old));
         self.current.store(next.id, Ordering::Release);
         self.wants_prepare.store(false, Ordering::Relaxed);
         tail.go_to(next);
+        drop(tail);
+        drop(shelf);
+        old.let_go(old.body.len);
         Ok(())
     }
 
@@ -68,7 +71,7 @@ impl Log {
     }
 
     /// Makes ready what appends will need soon, if they do: the next segment, so that going on to it is only a swap, and
-    /// memory for stores into the mapping. For a background thread; appends that need the next segment meanwhile wait
+    /// memory for stores into the mapping; lets go of memory behind them. For a background thread; appends that need the next segment meanwhile wait
     /// for it.
     pub(crate) fn prepare(&self) -> Result<()> {
         let making = self.stock.making();
@@ -81,9 +84,10 @@ impl Log {
             }
             let is_stored_into = tail.is_stored_into;
             if is_stored_into {
-                let (segment, end) = (Arc::clone(&tail.segment), tail.offset + READY_AHEAD);
+                let (segment, offset) = (Arc::clone(&tail.segment), tail.offset);
                 drop(tail);
-                segment.make_ready(end);
+                segment.make_ready(offset + READY_AHEAD);
+                segment.let_go(offset.saturating_sub(READY_AHEAD));
                 tail = self.tail.lock();
             }
             let len = tail.segment.body.len;

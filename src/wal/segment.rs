@@ -180,6 +180,8 @@ pub(super) struct Segment {
     durable: AtomicU64,
     /// Bytes of the mapping whose memory was made ready.
     ready: AtomicU64,
+    /// Bytes of the mapping whose memory was let go.
+    gone: AtomicU64,
 }
 
 /// Records up to this many bytes are put together on the stack for a call that writes them.
@@ -190,7 +192,7 @@ const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
     pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {
-        Self { id, body, durable: AtomicU64::new(0), ready: AtomicU64::new(0) }
+        Self { id, body, durable: AtomicU64::new(0), ready: AtomicU64::new(0), gone: AtomicU64::new(0) }
     }
 
     pub(super) fn durable(&self) -> u64 {
@@ -216,6 +218,17 @@ impl Segment {
         {
             mapping.make_ready(ready, end - ready);
             self.ready.store(end, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of the memory behind the records up to `end`: the log may keep them for long. For one thread at a time.
+    pub(super) fn let_go(&self, end: u64) {
+        let gone = self.gone.load(Ordering::Relaxed);
+        if let Some(mapping) = &self.body.mapping
+            && gone < end
+        {
+            mapping.let_go(gone, end - gone);
+            self.gone.store(end, Ordering::Relaxed);
         }
     }
 

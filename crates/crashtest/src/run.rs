@@ -26,11 +26,14 @@ pub struct Setup {
     pub sync_interval: u64,
     /// Whether the log may be mapped.
     pub maps: bool,
+    /// Whether merges write deltas wherever there is a tree to spare.
+    pub deltas: bool,
 }
 
 impl Setup {
     /// Nothing happens by itself.
-    pub const MANUAL: Self = Self { automatic: false, threads: 1, sync_interval: 3_600_000, maps: true };
+    pub const MANUAL: Self =
+        Self { automatic: false, threads: 1, sync_interval: 3_600_000, maps: true, deltas: false };
 
     /// The settings to open with.
     pub fn builder(self) -> DatabaseBuilder {
@@ -50,6 +53,7 @@ impl Setup {
             .background_threads(self.threads)
             .sync_interval(interval)
             .automatic_maintenance(self.automatic)
+            .merge_cost(if self.deltas { 0 } else { 8 })
     }
 
     /// Opens what is on `disk`.

@@ -57,6 +57,11 @@ pub fn operations() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
+/// Half of the workloads write deltas.
+fn setup(workload: &[usize]) -> Setup {
+    Setup { deltas: workload.iter().sum::<usize>() % 2 == 1, ..Setup::MANUAL }
+}
+
 /// What all of these workloads start from: the usual, and a family of the writer's own.
 fn start(base: &Image) -> Checked<Image> {
     let disk = SimulatedDisk::from_image(base).without_log();
@@ -154,7 +159,7 @@ impl Exhaustive {
     fn run(&self, workload: &[usize]) -> Checked<(SimulatedDisk, Ledger, usize)> {
         let disk = SimulatedDisk::from_image(&self.start);
         catch(|| {
-            let run = Run::open(&disk, Setup::MANUAL).map_err(|error| unreadable(&error))?;
+            let run = Run::open(&disk, setup(workload)).map_err(|error| unreadable(&error))?;
             let mut writer = Writer::new(0, &read_state(&run.db())?);
             let mut before = 0;
             for operation in workload {
@@ -174,7 +179,7 @@ impl Exhaustive {
         let (disk, ledger, before) = self.run(workload)?;
         tally.add(&tally.workloads);
         let mut timeline = disk.timeline();
-        let probe = Probe { tally, setup: Setup::MANUAL };
+        let probe = Probe { tally, setup: setup(workload) };
         let mut here = HashSet::new();
         for moment in before..=timeline.len() {
             timeline.advance(moment);

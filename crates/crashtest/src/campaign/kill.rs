@@ -34,7 +34,7 @@ const KILLS_PER_DIRECTORY: usize = 8;
 /// Steps after which a child is surely killed.
 const MAX_STEPS: usize = 400;
 
-const SETUP: Setup = Setup { automatic: true, threads: 2, sync_interval: 3, maps: true };
+const SETUP: Setup = Setup { automatic: true, threads: 2, sync_interval: 3, maps: true, deltas: true };
 
 /// The steps of one writer, without end.
 struct Steps {

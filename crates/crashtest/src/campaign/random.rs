@@ -42,6 +42,7 @@ impl Workload {
             threads: random.random_range(1..3),
             sync_interval: if automatic { 2 } else { 3_600_000 },
             maps: random.random_range(0..4) > 0,
+            deltas: random.random(),
         };
         let count = *[1, 1, 2, 3].get(random.random_range(0..4)).unwrap_or(&1);
         let mixture = Mixture {
@@ -109,7 +110,10 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, images: usize, tally:
     let mut random = ChaCha8Rng::seed_from_u64(!seed);
     let (disk, ledger) = workload.run(base)?;
     tally.add(&tally.workloads);
-    let probe = Probe { tally, setup: Setup { maps: workload.setup.maps, ..Setup::MANUAL } };
+    let probe = Probe {
+        tally,
+        setup: Setup { maps: workload.setup.maps, deltas: workload.setup.deltas, ..Setup::MANUAL },
+    };
     let mut timeline = disk.timeline();
     let mut moments: Vec<usize> = (0..images).map(|_| random.random_range(0..=timeline.len())).collect();
     moments.sort_unstable();

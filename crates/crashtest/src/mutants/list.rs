@@ -51,6 +51,9 @@ const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
 const TREES: &str = "src/column_family/trees.rs";
+const DELTA: &str = "src/column_family/delta.rs";
+const DRAIN: &str = "src/column_family/drain.rs";
+const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const LOG: &str = "src/wal/log.rs";
 const REPLAY: &str = "src/wal/replay.rs";
@@ -339,6 +342,43 @@ pub const MUTATIONS: &[Mutation] = &[
         "src/txn/latch.rs",
         "            Some(first) => Err(first.clone()),",
         "            Some(_) => Ok(()),",
+    ),
+    // Deltas.
+    crashes(
+        "a delta keeps no deletions",
+        DELTA,
+        "keep_deletions: true, ..self.options",
+        "keep_deletions: false, ..self.options",
+    ),
+    crashes(
+        "ranges deleted in memtables stay in deltas",
+        MERGE,
+        "            change.delete_from_deltas(deletions)?;\n",
+        "",
+    ),
+    crashes(
+        "a checkpoint forgets the deltas",
+        CHECKPOINT,
+        "deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),",
+        "deltas: Vec::new(),",
+    ),
+    crashes(
+        "more is taken out of deltas than was drained",
+        DRAIN,
+        "end: range.end.as_deref() }",
+        "end: None }",
+    ),
+    crashes(
+        "the oldest delta speaks for a key that is drained",
+        DRAIN,
+        "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head < lowest.head\n",
+        "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head <= lowest.head\n",
+    ),
+    crashes(
+        "what a change that failed has written stays",
+        DELTA,
+        "            self.store.abandon(&self.written);\n",
+        "",
     ),
     // The end.
     tests(

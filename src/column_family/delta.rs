@@ -1,0 +1,153 @@
+//! Deltas: small trees of recent entries and deletions in front of a family's tree.
+//!
+//! Where a merge would rewrite much of the tree for little, it writes what the memtables hold as a tree of its own instead,
+//! the newest delta. Later the deltas are drained into the tree, a range of keys at a time: see `drain.rs`. Whatever a delta
+//! says of a key counts more than what older deltas and the tree say.
+
+use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree};
+use crate::codec::ids::PageId;
+use crate::column_family::trees::TreeVersion;
+use crate::error::Result;
+use crate::memtable::Filter;
+use crate::segment::PartitionedStorageBackend;
+use crate::sync::Arc;
+
+/// One tree in front of older ones.
+#[derive(Clone)]
+pub(crate) struct Delta {
+    /// Holds deletions as entries.
+    pub(crate) tree: Tree,
+    /// Of its keys; a delta that was there when the database was opened has none.
+    filter: Option<Arc<Filter>>,
+}
+
+impl Delta {
+    /// A delta as the catalog knows it.
+    pub(crate) fn restore(tree: Tree) -> Self {
+        Self { tree, filter: None }
+    }
+
+    /// Whether the delta may say anything of `key`.
+    #[inline]
+    pub(crate) fn may_hold(&self, key: &[u8]) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_hold(key))
+    }
+}
+
+impl std::fmt::Debug for Delta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.tree.fmt(f)
+    }
+}
+
+/// How trees become others, step by step. What was written is abandoned unless the change is installed.
+pub(crate) struct Change<'s> {
+    store: &'s Arc<PartitionedStorageBackend>,
+    options: MergeOptions,
+    should_stop: &'s dyn Fn() -> bool,
+    pub(crate) tree: Tree,
+    /// Newest first.
+    pub(crate) deltas: Vec<Delta>,
+    /// First pages and lengths, as a [`MergeOutcome`] has them.
+    written: Vec<(PageId, u32)>,
+    retired: Vec<(PageId, u32)>,
+    pub(crate) stats: MergeStats,
+}
+
+impl<'s> Change<'s> {
+    /// Begins with the trees of `version`. Leaves are filled to `fill` percent.
+    pub(crate) fn of(
+        version: &TreeVersion,
+        store: &'s Arc<PartitionedStorageBackend>,
+        fill: u8,
+        should_stop: &'s dyn Fn() -> bool,
+    ) -> Self {
+        let newest =
+            version.deltas.iter().map(|delta| delta.tree.generation).fold(version.tree.generation, u64::max);
+        Self {
+            store,
+            options: MergeOptions { fill, generation: newest.wrapping_add(1), keep_deletions: false },
+            should_stop,
+            tree: version.tree,
+            deltas: version.deltas.clone(),
+            written: Vec::new(),
+            retired: Vec::new(),
+            stats: MergeStats::default(),
+        }
+    }
+
+    /// Applies `deletions` and `ops` to the tree behind all deltas.
+    pub(crate) fn merge_into_tree<'m>(
+        &mut self,
+        deletions: &[RangeDeletion<'m>],
+        ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
+    ) -> Result<()> {
+        let outcome =
+            btree::merge(&self.tree, self.store, deletions, ops.map(Ok), &self.options, self.should_stop)?;
+        self.tree = self.note(outcome);
+        Ok(())
+    }
+
+    /// Rewrites the tree behind all deltas in packed pages.
+    pub(crate) fn repack_tree(&mut self) -> Result<()> {
+        let outcome = btree::repack(&self.tree, self.store, &self.options, self.should_stop)?;
+        self.tree = self.note(outcome);
+        Ok(())
+    }
+
+    /// Takes what `deletions` cover out of all deltas; of one that holds nothing else, nothing is left.
+    pub(crate) fn delete_from_deltas(&mut self, deletions: &[RangeDeletion<'_>]) -> Result<()> {
+        for i in 0..self.deltas.len() {
+            let tree = self.deltas[i].tree;
+            let ops = std::iter::empty();
+            let outcome = btree::merge(&tree, self.store, deletions, ops, &self.options, self.should_stop)?;
+            self.deltas[i].tree = self.note(outcome);
+        }
+        self.deltas.retain(|delta| delta.tree.root.is_some());
+        Ok(())
+    }
+
+    /// Puts a delta of `ops`, of which there are at most `count`, in front.
+    pub(crate) fn push_delta<'m>(
+        &mut self,
+        count: u64,
+        ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
+    ) -> Result<()> {
+        let filter = Filter::of_keys(count);
+        let ops = ops.inspect(|(key, _)| filter.add(filter.spot(key)));
+        let options = MergeOptions { keep_deletions: true, ..self.options };
+        let outcome =
+            btree::merge(&Tree::default(), self.store, &[], ops.map(Ok), &options, self.should_stop)?;
+        let tree = self.note(outcome);
+        if tree.root.is_some() {
+            self.deltas.insert(0, Delta { tree, filter: Some(Arc::new(filter)) });
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, outcome: MergeOutcome) -> Tree {
+        self.written.extend(outcome.written);
+        self.retired.extend(outcome.retired);
+        self.stats += outcome.stats;
+        outcome.tree
+    }
+
+    /// The outcome, with all deltas behind it. What was written belongs to whoever takes it.
+    pub(crate) fn finish(mut self) -> (MergeOutcome, Vec<Delta>) {
+        let outcome = MergeOutcome {
+            tree: self.tree,
+            written: std::mem::take(&mut self.written),
+            retired: std::mem::take(&mut self.retired),
+            stats: self.stats,
+        };
+        (outcome, std::mem::take(&mut self.deltas))
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if !self.written.is_empty() {
+            self.store.abandon(&self.written);
+        }
+    }
+}
