@@ -24,6 +24,8 @@ fn the_first_program_of_the_readme_is_the_quickstart_example_and_runs() {
         .args(["run", "--quiet", "--offline", "--example", "quickstart", "--manifest-path"])
         .arg(root.join("Cargo.toml"))
         .current_dir(directory.path())
+        // Where the example keeps its database.
+        .env("TMPDIR", directory.path())
         .output()
         .unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));

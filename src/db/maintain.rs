@@ -197,10 +197,23 @@ impl Shared {
             }
             before = after;
         }
-        // The first lets the checkpoint let go of a large segment, which is then kept for reuse.
         self.shrink_log()?;
         self.checkpoint()?;
         self.shrink_log()
+    }
+
+    /// Merges everything and makes it durable, in the trees: the log that the next open has to read is empty.
+    fn finish(&self) -> Result<()> {
+        self.pipeline.latch.check()?;
+        self.drain_all()?;
+        // Without room for another segment the present one stays, and is read.
+        let unless_full = |outcome: Result<()>| match outcome {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(()),
+            outcome => outcome,
+        };
+        unless_full(self.shrink_log())?;
+        self.checkpoint()?;
+        unless_full(self.shrink_log())
     }
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.
@@ -212,11 +225,7 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return Err(Error::new(ErrorKind::WriteFailed, "a thread panicked while it closed the database"));
         }
-        let outcome = if self.options.read_only {
-            Ok(())
-        } else {
-            self.pipeline.latch.check().and_then(|()| self.drain_all()).and_then(|()| self.checkpoint())
-        };
+        let outcome = if self.options.read_only { Ok(()) } else { self.finish() };
         let synced = self.sync_log();
         let outcome = outcome.and(synced);
         self.stop();
@@ -251,6 +260,8 @@ impl Shared {
         self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
     }
 
+    /// Goes on to a log segment of the smallest size, so that the next checkpoint lets go of a large one, and removes what is
+    /// kept for reuse; so after that checkpoint once more.
     fn shrink_log(&self) -> Result<()> {
         self.pipeline.owns_files()?;
         self.pipeline.log.as_ref().map_or(Ok(()), |log| log.give_back().map_err(|error| self.judge(error)))

@@ -18,6 +18,7 @@ mod open;
 mod open_tests;
 mod recovery;
 mod statistics;
+mod stretch;
 mod verify;
 
 use std::any::Any;

@@ -274,10 +274,10 @@ fn open_existing(
     // Nothing else uses the budget for writing yet.
     let budget = (!options.read_only).then_some(options.write_buffer_bytes);
     let mut replayer = Replayer::new(&views, superblock.log.first_segment, budget);
-    let report =
-        wal::replay(&**backend, &superblock.database_id, superblock.log, &mut |sequence, payload| {
-            replayer.apply(sequence, payload)
-        })?;
+    let report = replayer.apply_all(
+        |apply| wal::replay(&**backend, &superblock.database_id, superblock.log, apply),
+        |report| if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) },
+    )?;
     let merged = catalog.families.iter().map(|family| family.merged_through).max().unwrap_or_default();
     let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);
     let recovery = RecoveryReport {
@@ -292,7 +292,6 @@ fn open_existing(
     let log = if options.read_only {
         None
     } else {
-        wal::make_durable(&**backend, &report)?;
         let mut end = report.end;
         end.last_sequence = last_sequence;
         let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit_bytes / 4);

@@ -2,6 +2,9 @@
 //!
 //! A family takes only commits beyond the one it is merged through, so what is in its tree is not applied twice; operations on
 //! families that the catalog does not know were made on families that are dropped.
+//!
+//! One thread reads and sums the log, another inserts. What is read is inserted whole, in the order of the log, before anything is made
+//! of it; if the log turns out to be corrupt further on, or an insertion fails, opening fails and nothing is left of either.
 
 use std::collections::HashMap;
 
@@ -9,13 +12,22 @@ use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
 use crate::column_family::merge::{MergeContext, Pace};
 use crate::column_family::view::View;
-use crate::error::Result;
+use crate::db::stretch::hand_over;
+use crate::error::{Error, Result};
 use crate::options::MERGE_COST;
-use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, spawn_scoped, thread};
 use crate::txn::batch::{Operation, Operations};
 use crate::txn::commit::{Replaced, insert_all};
+
+/// Part of the budget for writing that memtables may take before the largest is merged. The rest is for what writers bring
+/// before these are merged: up to four more memtables of each family, and the write buffers.
+const MEMTABLE_PART: u64 = 2;
+/// Part of that budget by which reading may be ahead of inserting, and the bytes of log that are enough: so many are inserted while
+/// the log's end is made durable.
+const AHEAD_PART: u64 = 16;
+const ENOUGH_AHEAD: u64 = 64 << 20;
 
 /// What opening a database replayed from its log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,9 +49,8 @@ pub struct RecoveryReport {
 
 /// Applies the log's commits to the families of a view.
 ///
-/// Nothing is merged while the memtables of all families together stay within their budget: a merge takes several times as long as
-/// what it merges took to replay, and can go on when the database is open. Until then up to half as much may come on top of the
-/// budget, if writers freeze more memtables meanwhile.
+/// Nothing is merged while the memtables of all families together stay within their part of the budget for writing: a merge takes
+/// several times as long as what it merges took to replay, and can go on when the database is open.
 pub(super) struct Replayer<'a> {
     views: &'a ArcCell<View>,
     families: HashMap<FamilyId, Replayed>,
@@ -47,7 +58,7 @@ pub(super) struct Replayer<'a> {
     bytes: u64,
     /// Log segment from which on the replayed records stand.
     first_segment: u64,
-    /// Bytes that memtables may take before the largest is merged; `None` if nothing on disk may change.
+    /// Bytes for all that writing takes; `None` if nothing on disk may change, so that nothing is merged.
     budget: Option<u64>,
     /// Nobody reads yet: merges need not wait for anything to become visible.
     all_is_visible: Sequencer,
@@ -82,39 +93,81 @@ impl<'a> Replayer<'a> {
         }
     }
 
-    /// Applies one commit.
-    pub(super) fn apply(&mut self, sequence: SequenceNumber, payload: &[u8]) -> Result<()> {
-        let operations = Operations::new(payload).collect::<Result<Vec<_>>>()?;
-        let deletes_ranges = |(_, operation): &(_, _)| matches!(operation, Operation::DeleteRange { .. });
-        let replaced =
-            if operations.iter().any(deletes_ranges) { Replaced::of(payload) } else { Replaced::default() };
-        let mut touched: Vec<FamilyId> = Vec::new();
-        let mut missing = Vec::with_capacity(operations.len());
-        for (index, (id, operation)) in operations.into_iter().enumerate() {
-            let Some(Replayed { merged_through, .. }) = self.families.get(&id) else { continue };
-            if sequence <= *merged_through || replaced.contains(index) {
-                continue;
-            }
-            let place = touched.iter().rposition(|touched| *touched == id).unwrap_or_else(|| {
-                touched.push(id);
-                touched.len() - 1
+    /// Applies all commits that `read` gives, in their order, while it reads on; then calls `meanwhile`, while the last ones are
+    /// applied. If any of that fails nothing may be made of what was applied.
+    pub(super) fn apply_all<R>(
+        &mut self,
+        read: impl FnOnce(&mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>) -> Result<R>,
+        meanwhile: impl FnOnce(&R) -> Result<()>,
+    ) -> Result<R> {
+        thread::scope(|scope| {
+            let views = self.views;
+            let ahead = self.budget.map_or(ENOUGH_AHEAD, |budget| (budget / AHEAD_PART).min(ENOUGH_AHEAD));
+            let (mut reading, inserting) = hand_over(ahead as usize);
+            let insert = || inserting.for_each(|sequence, payload| self.apply(sequence, payload));
+            let inserting = spawn_scoped(scope, "peristyle-replay", insert)
+                .map_err(|error| Error::io("starting a thread for the replay", error))?;
+            let outcome = read(&mut |sequence, payload| {
+                if reading.push(sequence, payload)? {
+                    // Reading takes a fraction of the time that inserting takes.
+                    views.load_full().families().for_each(|family| family.active.make_ready());
+                }
+                Ok(())
             });
-            missing.push((place, operation));
+            let outcome = outcome.and_then(|report| {
+                reading.finish()?;
+                meanwhile(&report).map(|()| report)
+            });
+            let inserted = inserting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            inserted.and(outcome)
+        })
+    }
+
+    /// Applies one commit.
+    fn apply(&mut self, sequence: SequenceNumber, payload: &[u8]) -> Result<()> {
+        let mut touched: Vec<FamilyId> = Vec::new();
+        let mut missing = Vec::new();
+        let mut deletes_ranges = false;
+        let mut last: Option<(FamilyId, Option<usize>)> = None;
+        for (index, operation) in Operations::new(payload).enumerate() {
+            let (id, operation) = operation?;
+            deletes_ranges |= matches!(operation, Operation::DeleteRange { .. });
+            let place = match last {
+                Some((family, place)) if family == id => place,
+                _ => self.place(id, sequence, &mut touched),
+            };
+            last = Some((id, place));
+            if let Some(place) = place {
+                missing.push((index, place, operation));
+            }
         }
         if touched.is_empty() {
             return Ok(());
         }
+        let replaced = if deletes_ranges { Replaced::of(payload) } else { Replaced::default() };
+        let missing = missing.into_iter().filter(|(index, _, _)| !replaced.contains(*index));
         self.applied += 1;
         {
             let families: Vec<_> = touched.iter().map(|id| &self.families[id].family).collect();
             families.iter().for_each(|family| family.note_segment(self.first_segment));
             let mut sides: Vec<_> = families.iter().map(|family| family.write.lock()).collect();
-            insert_all(missing.into_iter(), &mut sides, sequence);
+            insert_all(missing.map(|(_, place, operation)| (place, operation)), &mut sides, sequence);
         }
         for id in touched {
             self.measure(id);
         }
         self.make_room()
+    }
+
+    /// The place of a family among the `touched` ones; `None` if it does not take the commit `sequence`.
+    fn place(&self, id: FamilyId, sequence: SequenceNumber, touched: &mut Vec<FamilyId>) -> Option<usize> {
+        let known = self.families.get(&id).filter(|known| sequence > known.merged_through);
+        known.map(|_| {
+            touched.iter().rposition(|touched| *touched == id).unwrap_or_else(|| {
+                touched.push(id);
+                touched.len() - 1
+            })
+        })
     }
 
     fn measure(&mut self, id: FamilyId) {
@@ -131,7 +184,7 @@ impl<'a> Replayer<'a> {
     /// Merges the largest memtables until the others are within the budget.
     fn make_room(&mut self) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
-        while self.bytes > budget
+        while self.bytes > budget / MEMTABLE_PART
             && let Some((&id, largest)) = self.families.iter().max_by_key(|(_, replayed)| replayed.bytes)
         {
             largest.family.freeze(&mut largest.family.write.lock(), self.views)?;

@@ -4,7 +4,8 @@
 //! which searches touch, lie close together and apart from the entries. The first chunk of a stream is small, later
 //! ones double with what the stream has used, so that the untouched rest is never more than what was used. The
 //! largest size is a huge page, since address translation is a large part of a random read. What is large for the
-//! next chunk gets a chunk of its own.
+//! next chunk gets a chunk of its own. Where many entries are to come, huge pages can be made ready ahead of need by another
+//! thread: most of what they cost is that the kernel clears them.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -15,10 +16,14 @@ use crate::sync::atomic::AtomicU64;
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
+/// Huge pages that are ready at most.
+const MOST_READY: usize = 4;
 
 /// Owner of the memory of one memtable.
 pub(super) struct Arena {
     chunks: Mutex<Vec<Chunk>>,
+    /// Huge pages that nobody uses yet.
+    ready: Mutex<Vec<Chunk>>,
 }
 
 /// Memory that this value owns and gives back when it is dropped.
@@ -34,12 +39,23 @@ unsafe impl Send for Chunk {}
 
 impl Arena {
     pub(super) fn new() -> Self {
-        Self { chunks: Mutex::new(Vec::new()) }
+        Self { chunks: Mutex::new(Vec::new()), ready: Mutex::new(Vec::new()) }
+    }
+
+    /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it cleared.
+    pub(super) fn make_ready(&self, used: usize) {
+        while self.ready.lock().len() < (used / HUGE_PAGE / 8).min(MOST_READY)
+            && let Some(chunk) = Chunk::map_huge_page()
+        {
+            chunk.populate();
+            self.ready.lock().push(chunk);
+        }
     }
 
     /// Memory of `size` bytes, aligned to a cache line, that lives as long as the arena.
     fn add_chunk(&self, size: usize) -> NonNull<u8> {
-        let chunk = Chunk::new(size);
+        let ready = if size == HUGE_PAGE { self.ready.lock().pop() } else { None };
+        let chunk = ready.unwrap_or_else(|| Chunk::new(size));
         let start = chunk.start;
         self.chunks.lock().push(chunk);
         start
@@ -90,10 +106,22 @@ impl Chunk {
         }
     }
 
+    /// Has the kernel back the whole mapping with memory now, if it can.
+    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
+    fn populate(&self) {
+        use rustix::mm::{Advice, madvise};
+        // SAFETY: the mapping is this chunk's. Backing it changes nothing of what is read from it: zeros, until somebody writes.
+        let _ =
+            unsafe { madvise(self.start.as_ptr().cast(), self.layout.size(), Advice::LinuxPopulateWrite) };
+    }
+
     #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
     fn map_huge_page() -> Option<Self> {
         None
     }
+
+    #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
+    fn populate(&self) {}
 }
 
 impl Drop for Chunk {

@@ -93,10 +93,16 @@ impl Memtable {
         self.points.is_empty() && self.deletions.is_empty()
     }
 
-    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB.
+    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, and what was made ready.
     pub(crate) fn bytes(&self) -> usize {
         let counters = &self.counters;
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
+    }
+
+    /// Makes memory ready for what is inserted next, an eighth of what is in use at most. For another thread than the writer's, and for
+    /// a memtable into which much is inserted at once.
+    pub(crate) fn make_ready(&self) {
+        self.arena.make_ready(self.counters.bytes.load(Ordering::Relaxed));
     }
 
     /// Versions and range deletions.

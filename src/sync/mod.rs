@@ -10,19 +10,23 @@ pub(crate) mod epoch;
 pub(crate) mod lock;
 #[cfg(shuttle)]
 mod scheduled;
+mod scoped;
 pub(crate) mod sequencer;
 
 pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock, lock_spinning};
+pub(crate) use scoped::spawn_scoped;
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic;
 #[cfg(not(shuttle))]
-pub(crate) use std::{thread, time::Instant};
+pub(crate) use std::{sync::mpsc, thread, time::Instant};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(shuttle)]
 pub(crate) use scheduled::{Instant, atomic, thread};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::mpsc;
 
 /// Neither checker looks at its count: loom's has no unsized coercion and no `Weak`, shuttle's is this one.
 pub(crate) use std::sync::Arc;
