@@ -170,11 +170,14 @@ fn a_compaction_without_room_changes_nothing_and_can_be_repeated() {
     let db = shrunken().storage(storage.clone()).open("memory").unwrap();
     let family = create(&db, "family");
     for n in 0..2000u32 {
-        family.put(n.to_be_bytes(), [n as u8; 400]).unwrap();
+        family.put(n.wrapping_mul(0x9e37_79b9).to_be_bytes(), [n as u8; 400]).unwrap();
+        if n % 100 == 99 {
+            // So that leaves are split, and a rewrite has something to pack.
+            db.flush().unwrap();
+        }
     }
-    db.flush().unwrap();
-    let full = storage.used_bytes() + (300 << 10);
-    storage.set_capacity_limit(full);
+    db.wait_until_idle().unwrap();
+    storage.set_capacity_limit(storage.used_bytes() + (300 << 10));
     failure(db.compact(), ErrorKind::OutOfSpace);
     assert_eq!(family.iter().unwrap().collect::<Result<Vec<_>, _>>().unwrap().len(), 2000);
     assert_clean(&db);

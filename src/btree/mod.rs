@@ -18,6 +18,7 @@
 mod builder;
 mod check;
 mod cursor;
+mod fill;
 mod inner_level;
 mod key_buffer;
 mod leaf_level;

@@ -3,11 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::codec::ids::FamilyId;
 use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
 use crate::column_family::merge::Pace;
 use crate::column_family::work::Job;
 use crate::db::Shared;
+use crate::db::space::MUCH_FREE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Instant, thread};
@@ -17,6 +19,8 @@ use crate::wal::Log;
 const TICK: Duration = Duration::from_millis(20);
 /// How often it looks at budgets, idle families and what readers let go of.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// Looks around during which a family must have been at rest before it gives free pages back, and again from then on.
+const RESTED: u32 = 10;
 /// How often merged trees are made durable at least.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a merge that met a full disk waits before it is tried again.
@@ -130,7 +134,7 @@ impl Shared {
         let mut synced = Instant::now();
         let mut looked = Instant::now();
         let mut checkpointed = Instant::now();
-        let mut written_before = Vec::new();
+        let mut rests = Vec::new();
         while !self.pipeline.work.is_stopped() {
             self.pipeline.work.tick(TICK);
             // Whatever else failed: a log that is healthy keeps its promise.
@@ -147,7 +151,7 @@ impl Shared {
             }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
-                self.look_around(&mut written_before, &mut checkpointed);
+                self.look_around(&mut rests, &mut checkpointed);
             }
         }
     }
@@ -171,8 +175,8 @@ impl Shared {
         }
     }
 
-    /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints.
-    fn look_around(&self, written_before: &mut Vec<(u32, u64)>, checkpointed: &mut Instant) {
+    /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints, free space.
+    fn look_around(&self, rests: &mut Vec<Rest>, checkpointed: &mut Instant) {
         self.rebalance();
         let reaped = self.reap();
         let families = self.registry.lock().families.clone();
@@ -181,24 +185,36 @@ impl Shared {
             return;
         }
         let mut idle = true;
-        let written: Vec<_> = families
-            .iter()
-            .map(|family| (family.id().0, family.counters.bytes_inserted.load(Ordering::Relaxed)))
-            .collect();
-        for (family, now) in families.iter().zip(&written) {
-            let at_rest = written_before.contains(now);
+        *rests = families.iter().map(|family| Rest::of(family, rests)).collect();
+        for (family, rest) in families.iter().zip(&*rests) {
+            let at_rest = rest.looks > 0;
             idle &= at_rest;
             family.set_resting(at_rest);
             if at_rest && !self.freeze_for_merge(family) {
                 idle = false;
             }
         }
-        *written_before = written;
+        let given_back = self.give_back_at_rest(&families, rests);
         let due = idle && self.pipeline.work.is_idle() || checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
-        if reaped || due && self.has_merges_to_checkpoint() {
+        if reaped || given_back || due && self.has_merges_to_checkpoint() {
             *checkpointed = Instant::now();
             self.pipeline.work.request_checkpoint();
         }
+    }
+
+    /// Families at rest give back what they have free, and so does the log if all are. Returns whether a checkpoint has to follow.
+    fn give_back_at_rest(&self, families: &[Arc<Family>], rests: &[Rest]) -> bool {
+        let rested = |rest: &Rest| rest.looks > 0 && rest.looks.is_multiple_of(RESTED);
+        let at_rest = families.iter().zip(rests).filter(|(_, rest)| rested(rest));
+        let mut given_back = self.give_back_pages(at_rest.map(|(family, _)| family), MUCH_FREE);
+        let log_rested = rests.iter().map(|rest| rest.looks).min().is_some_and(|looks| looks >= RESTED);
+        if log_rested && self.log_keeps_much() {
+            match self.shrink_log() {
+                Ok(shrunk) => given_back |= shrunk,
+                Err(error) => tracing::warn!(%error, "the log keeps what it does not need"),
+            }
+        }
+        given_back
     }
 
     /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
@@ -220,6 +236,22 @@ impl Shared {
         drop(side);
         self.pipeline.work.request_merge(family);
         false
+    }
+}
+
+/// For how long a family has been at rest.
+struct Rest {
+    family: FamilyId,
+    bytes_inserted: u64,
+    /// How often in a row it was found as it had been before.
+    looks: u32,
+}
+
+impl Rest {
+    fn of(family: &Family, before: &[Self]) -> Self {
+        let (id, bytes_inserted) = (family.id(), family.counters.bytes_inserted.load(Ordering::Relaxed));
+        let same = before.iter().find(|rest| rest.family == id && rest.bytes_inserted == bytes_inserted);
+        Self { family: id, bytes_inserted, looks: same.map_or(0, |rest| rest.looks.saturating_add(1)) }
     }
 }
 

@@ -16,13 +16,11 @@ use crate::column_family::catalog::{Catalog, FamilyRecord};
 use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
 use crate::db::Shared;
+use crate::db::space::MUCH_FREE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{CatalogExtent, Superblock};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Instant};
-
-/// Free bytes below which the file keeps them.
-const MUCH_FREE: u64 = 8 << 20;
 
 /// What the last checkpoint wrote; guarded by the lock that lets one run at a time.
 pub(super) struct State {
@@ -164,7 +162,7 @@ impl Shared {
     /// Cuts the file and makes holes in it once much of it is free, or the disk is full: what the next merges take anyhow may stay.
     fn give_back_space(&self) -> Result<()> {
         let space = self.data.space();
-        let free = space.free_pages();
+        let free = space.kept_pages();
         let is_much = free * self.data.page_size() as u64 > MUCH_FREE && free > space.file_pages() / 4;
         if self.pipeline.short_of_space.swap(false, Ordering::Relaxed) || is_much {
             space.shrink()?;

@@ -54,21 +54,27 @@ impl ColumnFamilyDatabase {
         self.shared().checkpoint()
     }
 
-    /// Rewrites all families in packed pages and gives free space back to the file system. Reads and writes go on. Needs room for a
-    /// second copy of the data while it runs. Pages that a snapshot holds are not given back.
+    /// Packs all families and gives free space back to the file system. Reads and writes go on. Pages that a snapshot holds are not given
+    /// back.
+    ///
+    /// A family is rewritten, in new and full pages, if that saves more than a sixteenth of them, which is estimated from a sample of its
+    /// leaves; this needs room for a second copy of it meanwhile. Of other families free pages are given back where they
+    /// are many in a row. Free space in the middle of the file becomes holes, where the file system has such.
     pub fn compact(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().registry.lock().families.clone();
         self.shared().compact(&families)
     }
 
-    /// Rewrites one family in packed pages and gives free space back to the file system; see [`compact`](Self::compact).
+    /// Packs one family and gives free space back to the file system; see [`compact`](Self::compact).
     pub fn compact_column_family(&self, family: &ColumnFamily) -> Result<()> {
         self.pipeline().writable()?;
         self.shared().compact(&[self.own(family)?])
     }
 
-    /// Merges all memtables, drains all deltas and waits until no background work is left.
+    /// Merges all memtables, drains all deltas, waits until no background work is left, and gives free space back to the file system if
+    /// it is more than a quarter of what the trees take, or of the log if it is more than what it needs: background threads do so
+    /// after some seconds of rest.
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().registry.lock().families.clone();
@@ -77,7 +83,7 @@ impl ColumnFamilyDatabase {
             self.pipeline().writable()?;
             self.pipeline().work.pause(Duration::from_millis(5));
         }
-        Ok(())
+        self.shared().give_back_now()
     }
 }
 
@@ -152,12 +158,12 @@ impl Shared {
         let families = self.registry.lock().families.clone();
         for family in families {
             family.release_unread();
-            family.store().trim()?;
+            family.store().give_back(1);
         }
         self.checkpoint()
     }
 
-    fn judge(&self, error: Error) -> Error {
+    pub(super) fn judge(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::WriteFailed => error,
             _ => self.pipeline.fail(error),
@@ -165,30 +171,20 @@ impl Shared {
     }
 
     fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
-        let ended = || self.pipeline.owns_files().is_err();
+        self.make_all_durable(families)?;
+        self.give_back_all(families)?;
+        let mut sparse = Vec::new();
+        for family in families {
+            if !self.is_packed(family)? {
+                sparse.push(Arc::clone(family));
+            }
+        }
         let mut before = u64::MAX;
         for _ in 0..COMPACTION_ROUNDS {
-            for family in families {
-                self.drain_deltas(family)?;
-                if let Err(error) = family.repack(&self.pipeline.merge_context(&ended)) {
-                    // What it took until the disk was full is of use to others.
-                    let _ = family.store().trim();
-                    return Err(self.judge(error));
-                }
+            if sparse.is_empty() {
+                break;
             }
-            // The first checkpoint lets go of the old pages, the next of the segments that they leave empty; the last two bring
-            // the catalog and its spare place to the front.
-            self.checkpoint()?;
-            crate::sync::epoch::collect();
-            for family in families {
-                family.release_unread();
-                family.store().trim()?;
-            }
-            self.reap();
-            for _ in 0..3 {
-                self.checkpoint_afresh()?;
-            }
-            self.shrink()?;
+            self.rewrite(&sparse)?;
             let after = self.data.space().file_pages();
             let free = self.data.space().free_pages();
             // New segments lie behind the old ones the first time: another round moves them to the front.
@@ -197,9 +193,50 @@ impl Shared {
             }
             before = after;
         }
-        self.shrink_log()?;
+        self.give_back_log()
+    }
+
+    /// Merges all that is in the memtables of `families`; what was committed so far, to whichever family, is durable then.
+    fn make_all_durable(&self, families: &[Arc<Family>]) -> Result<()> {
+        families.iter().try_for_each(|family| self.drain_deltas(family))?;
+        if self.has_merges_to_checkpoint() {
+            return self.checkpoint();
+        }
+        self.sync_log().map_err(|error| self.pipeline.fail(error))
+    }
+
+    /// Rewrites `families` in new segments, and gives the old ones back.
+    fn rewrite(&self, families: &[Arc<Family>]) -> Result<()> {
+        let ended = || self.pipeline.owns_files().is_err();
+        for family in families {
+            self.drain(family)?;
+            if let Err(error) = family.repack(&self.pipeline.merge_context(&ended)) {
+                // What it took until the disk was full is of use to others.
+                family.store().give_back(1);
+                return Err(self.judge(error));
+            }
+        }
+        // Lets go of the old pages.
         self.checkpoint()?;
-        self.shrink_log()
+        self.give_back_all(families)
+    }
+
+    /// Gives back all long runs of free pages, also to the disk.
+    fn give_back_all(&self, families: &[Arc<Family>]) -> Result<()> {
+        crate::sync::epoch::collect();
+        let mut any = self.reap();
+        for family in families {
+            family.release_unread();
+            any |= family.store().give_back(1);
+        }
+        if any {
+            // The first lets go of the pages; the last two bring the catalog and its spare place to the front.
+            for _ in 0..3 {
+                self.checkpoint_afresh()?;
+            }
+            self.shrink()?;
+        }
+        Ok(())
     }
 
     /// Merges everything and makes it durable, in the trees: the log that the next open has to read is empty.
@@ -211,9 +248,9 @@ impl Shared {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(()),
             outcome => outcome,
         };
-        unless_full(self.shrink_log())?;
+        unless_full(self.shrink_log().map(drop))?;
         self.checkpoint()?;
-        unless_full(self.shrink_log())
+        unless_full(self.shrink_log().map(drop))
     }
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.
@@ -252,19 +289,6 @@ impl Shared {
     /// The log may be healthy when something else is not: what it holds is made durable in any case.
     fn sync_log(&self) -> Result<()> {
         self.pipeline.log.as_ref().map_or(Ok(()), |log| log.sync().map(drop))
-    }
-
-    fn shrink(&self) -> Result<()> {
-        let _no_checkpoint = self.checkpoint.lock();
-        self.pipeline.owns_files()?;
-        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
-    }
-
-    /// Goes on to a log segment of the smallest size, so that the next checkpoint lets go of a large one, and removes what is
-    /// kept for reuse; so after that checkpoint once more.
-    fn shrink_log(&self) -> Result<()> {
-        self.pipeline.owns_files()?;
-        self.pipeline.log.as_ref().map_or(Ok(()), |log| log.give_back().map_err(|error| self.judge(error)))
     }
 
     /// Ends the threads, waits for what other handles are still at, and gives the files back.

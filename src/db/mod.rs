@@ -17,6 +17,7 @@ mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
 mod recovery;
+mod space;
 mod statistics;
 mod stretch;
 mod verify;

@@ -139,7 +139,7 @@ impl PageAllocator {
         self.freed(0);
     }
 
-    /// Whether a placement is set, and how many pages its segments have.
+    /// How many pages the segments of the placement have; `None` if none is set.
     pub(crate) fn placed_pages(&self, map: &SegmentMap) -> Option<u64> {
         self.placement.as_ref()?;
         let placed = map.segments().iter().filter(|segment| may_place(&self.placement, segment));
@@ -215,17 +215,24 @@ impl PageAllocator {
         runs.into_iter().collect()
     }
 
-    /// Whether no page of `segment` is in any bitmap.
-    pub(crate) fn is_idle(&self, segment: &Segment) -> bool {
-        self.bits.first_taken(u64::from(segment.first_page), segment.end()).is_none()
+    /// The runs of at least `least` pages of `segment` that are in none of `in_use`, `durable`, `pending`. First page and length.
+    pub(crate) fn free_runs(&self, segment: &Segment, least: u64) -> Vec<(u32, u32)> {
+        let (mut at, end) = (u64::from(segment.first_page), segment.end());
+        let mut runs = Vec::new();
+        while let Some(first) = self.bits.first_free(at, end) {
+            at = self.bits.first_taken(first, end).unwrap_or(end);
+            if at - first >= least {
+                runs.push((first as u32, (at - first) as u32));
+            }
+        }
+        runs
     }
 
-    /// A segment was taken away.
-    pub(crate) fn remove_segment(&mut self, segment: &Segment) {
-        assert!(self.is_idle(segment), "{segment:?} was taken away while it was used");
-        if let Some(fresh) = &mut self.placement {
-            fresh.retain(|&first| first != segment.first_page);
-        }
+    /// A segment, or a part of one, is taken away: none of its pages may be used.
+    pub(crate) fn check_unused(&self, segment: &Segment) {
+        assert!(self.placement.is_none(), "{segment:?} was taken away while pages were placed");
+        let taken = self.bits.first_taken(u64::from(segment.first_page), segment.end());
+        assert!(taken.is_none(), "{segment:?} was taken away, but page {taken:?} is used");
     }
 
     /// Pages in use.
@@ -379,12 +386,15 @@ mod tests {
                 prop_assert_eq!(allocator.pages_in_use(), in_use.len() as u64);
                 prop_assert_eq!(allocator.pages_reachable(), tree.values().map(|&pages| u64::from(pages)).sum::<u64>());
                 for segment in map.segments() {
-                    let idle = !(segment.first_page..segment.end() as u32).any(|page| {
-                        in_use.contains(&page)
-                            || durable.contains(&page)
-                            || pending.as_ref().is_some_and(|pending| pending.contains(&page))
+                    let free = (segment.first_page..segment.end() as u32).filter(|page| {
+                        !in_use.contains(page)
+                            && !durable.contains(page)
+                            && !pending.as_ref().is_some_and(|pending| pending.contains(page))
                     });
-                    prop_assert_eq!(allocator.is_idle(segment), idle);
+                    let free: Vec<u32> = free.collect();
+                    let runs: Vec<_> = free.chunk_by(|page, next| page + 1 == *next).collect();
+                    let runs = runs.iter().filter(|run| run.len() >= 3).map(|run| (run[0], run.len() as u32));
+                    prop_assert_eq!(allocator.free_runs(segment, 3), runs.collect::<Vec<_>>());
                 }
             }
         }

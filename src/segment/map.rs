@@ -95,9 +95,38 @@ impl SegmentMap {
         self.segments.insert(index, segment);
     }
 
-    /// Takes out the segments for which `goes` holds.
-    pub(crate) fn extract(&mut self, goes: impl FnMut(&mut Segment) -> bool) -> Vec<Segment> {
-        self.segments.extract_if(.., goes).collect()
+    /// Takes `pages` pages from `first_page` on, which are in one segment, out of it; what lies before and behind them stays.
+    /// Returns what was taken.
+    pub(crate) fn cut(&mut self, first_page: u32, pages: u32) -> Segment {
+        let file_page = self.locate(PageId(first_page), pages);
+        let file_page = file_page.unwrap_or_else(|| panic!("{first_page}+{pages} is in no segment"));
+        let cut = Segment { first_page, pages, file_page };
+        let index = self.index_from(u64::from(first_page));
+        let whole = self.segments[index];
+        let before = Segment { pages: first_page - whole.first_page, ..whole };
+        let behind = Segment {
+            first_page: cut.end() as u32,
+            pages: (whole.end() - cut.end()) as u32,
+            file_page: file_page + u64::from(pages),
+        };
+        let left = [before, behind].into_iter().filter(|segment| segment.pages > 0);
+        self.segments.splice(index..=index, left);
+        cut
+    }
+
+    /// Makes one segment of those that follow each other both in the numbering and in the file.
+    pub(crate) fn join(&mut self) {
+        self.segments.dedup_by(|next, segment| {
+            let follows = segment.end() == u64::from(next.first_page)
+                && segment.file_page + u64::from(segment.pages) == next.file_page;
+            match segment.pages.checked_add(next.pages) {
+                Some(pages) if follows => {
+                    segment.pages = pages;
+                    true
+                }
+                _ => false,
+            }
+        });
     }
 }
 
@@ -140,11 +169,38 @@ mod tests {
             assert_eq!(map.room_for(pages), Some(first));
             map.insert(segment(first, pages, u64::from(first)));
         }
-        assert_eq!(map.extract(|segment| segment.first_page == 8), vec![segment(8, 8, 8)]);
+        assert_eq!(map.cut(8, 8), segment(8, 8, 8));
         assert_eq!(map.room_for(9), Some(32));
         assert_eq!(map.room_for(8), Some(8));
         map.insert(segment(8, 8, 99));
         assert_eq!(map.locate(PageId(9), 1), Some(100));
         assert_eq!(map.room_for(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_is_cut_out_of_a_segment_leaves_both_ends() {
+        let mut map = SegmentMap::restore(vec![segment(0, 8, 50), segment(u32::MAX - 7, 8, 100)]).unwrap();
+        assert_eq!(map.cut(2, 3), segment(2, 3, 52));
+        assert_eq!(map.segments()[..2], [segment(0, 2, 50), segment(5, 3, 55)]);
+        assert_eq!((map.locate(PageId(1), 1), map.locate(PageId(2), 1)), (Some(51), None));
+        assert_eq!(map.locate(PageId(5), 3), Some(55));
+        assert_eq!(map.cut(0, 2), segment(0, 2, 50));
+        assert_eq!(map.cut(7, 1), segment(7, 1, 57));
+        assert_eq!(map.cut(u32::MAX - 1, 2), segment(u32::MAX - 1, 2, 106));
+        assert_eq!(map.segments(), [segment(5, 2, 55), segment(u32::MAX - 7, 6, 100)]);
+    }
+
+    #[test]
+    fn segments_are_joined_that_follow_each_other_in_numbering_and_file() {
+        let parts = [
+            segment(0, 8, 50),
+            segment(8, 8, 58),
+            segment(16, 1, 66),
+            segment(17, 4, 80),
+            segment(22, 4, 84),
+        ];
+        let mut map = SegmentMap::restore(parts.to_vec()).unwrap();
+        map.join();
+        assert_eq!(map.segments(), [segment(0, 17, 50), segment(17, 4, 80), segment(22, 4, 84)]);
     }
 }

@@ -13,6 +13,7 @@
 
 mod allocator;
 mod data_file;
+mod give_back;
 mod map;
 mod page_bits;
 mod page_set;

@@ -24,15 +24,15 @@ const DOUBLED: u64 = 4 << 20;
 /// One family's pages: where they stand, which are free, and the cache in front of them.
 pub(crate) struct PartitionedStorageBackend {
     family: FamilyId,
-    shared: Arc<DataFile>,
+    pub(super) shared: Arc<DataFile>,
     cache: PagedCachedFile,
     allocator: Mutex<Allocator>,
     /// Changed under the allocator's lock only.
     map: Mutex<Arc<SegmentMap>>,
 }
 
-struct Allocator {
-    pages: PageAllocator,
+pub(super) struct Allocator {
+    pub(super) pages: PageAllocator,
     /// The family was dropped and gave its segments back.
     discarded: bool,
 }
@@ -147,7 +147,7 @@ impl PartitionedStorageBackend {
         Ok(self.shared.offset(file_page))
     }
 
-    fn map(&self) -> Arc<SegmentMap> {
+    pub(super) fn map(&self) -> Arc<SegmentMap> {
         Arc::clone(&self.map.lock())
     }
 
@@ -182,7 +182,7 @@ impl PartitionedStorageBackend {
     }
 
     /// The allocator, after it took back the pages of what was dropped unpublished.
-    fn lock_allocator(&self) -> MutexGuard<'_, Allocator> {
+    pub(super) fn lock_allocator(&self) -> MutexGuard<'_, Allocator> {
         let mut allocator = self.allocator.lock();
         let unpublished = self.cache.take_unpublished();
         if !allocator.discarded {
@@ -194,13 +194,16 @@ impl PartitionedStorageBackend {
     /// Adds a segment with room for `pages` pages.
     fn grow(&self, allocator: &mut Allocator, map: &SegmentMap, pages: u32) -> Result<Arc<SegmentMap>> {
         let least = u64::from(pages);
-        let wanted = self.segment_pages(&allocator.pages, map).max(least);
-        let (size, file_page) = match self.shared.space().allocate(wanted) {
-            Ok(file_page) => (wanted, file_page),
-            Err(error) if error.kind() == ErrorKind::OutOfSpace && wanted > least => {
-                (least, self.shared.space().allocate(least).map_err(|error| error.of_family(self.family.0))?)
+        let mut size = self.segment_pages(&allocator.pages, map).max(least);
+        let file_page = loop {
+            match self.shared.space().allocate(size) {
+                Ok(file_page) => break file_page,
+                // Not the least at once: segments of a page each would be many.
+                Err(error) if error.kind() == ErrorKind::OutOfSpace && size > least => {
+                    size = (size / 2).max(least);
+                }
+                Err(error) => return Err(error.of_family(self.family.0)),
             }
-            Err(error) => return Err(error.of_family(self.family.0)),
         };
         let size = u32::try_from(size).expect("a segment has fewer than 2^32 pages");
         let Some(first_page) = map.room_for(size) else {
@@ -229,7 +232,7 @@ impl PartitionedStorageBackend {
         }
     }
 
-    fn set_map(&self, map: SegmentMap) -> Arc<SegmentMap> {
+    pub(super) fn set_map(&self, map: SegmentMap) -> Arc<SegmentMap> {
         let map = Arc::new(map);
         *self.map.lock() = Arc::clone(&map);
         map
@@ -305,24 +308,6 @@ impl PartitionedStorageBackend {
     /// The superblock of the checkpoint is `durable`, or will never be written.
     pub(crate) fn end_checkpoint(&self, durable: bool) {
         self.allocator.lock().pages.end_checkpoint(durable);
-    }
-
-    /// Gives segments without any page in use back to the space map. Returns whether there were any.
-    pub(crate) fn trim(&self) -> Result<bool> {
-        let mut allocator = self.lock_allocator();
-        let mut map = SegmentMap::clone(&self.map());
-        let idle = map.extract(|segment| allocator.pages.is_idle(segment));
-        if idle.is_empty() {
-            return Ok(false);
-        }
-        for segment in &idle {
-            allocator.pages.remove_segment(segment);
-        }
-        self.set_map(map);
-        for segment in &idle {
-            self.shared.space().free(segment.file_page, u64::from(segment.pages));
-        }
-        Ok(true)
     }
 
     /// From now on, pages are allocated only in segments that are new after this call (`true`: a compaction begins), or in all

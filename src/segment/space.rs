@@ -172,6 +172,17 @@ impl SpaceMap {
         self.extents.lock().free.values().map(|free| free.pages).sum()
     }
 
+    /// File pages that are used, or were given back and wait for a checkpoint.
+    pub(crate) fn used_pages(&self) -> u64 {
+        let extents = self.extents.lock();
+        extents.end - extents.free.values().map(|free| free.pages).sum::<u64>()
+    }
+
+    /// Free file pages that the file system has not got back.
+    pub(crate) fn kept_pages(&self) -> u64 {
+        self.extents.lock().free.values().filter(|free| !free.hole).map(|free| free.pages).sum()
+    }
+
     /// File pages that were given back and wait for a checkpoint.
     #[cfg(test)]
     pub(crate) fn waiting_pages(&self) -> u64 {

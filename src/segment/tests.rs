@@ -20,14 +20,21 @@ const BUDGETS: CacheBudgets = CacheBudgets { read_bytes: 64 << 10, write_bytes: 
 struct SmallDisk {
     memory: MemoryStorage,
     room: Arc<Mutex<u64>>,
+    /// Pages given back and not allocated since.
+    holes: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 #[derive(Debug)]
-struct SmallDiskFile(std::sync::Arc<dyn StorageFile>, Arc<Mutex<u64>>);
+struct SmallDiskFile(std::sync::Arc<dyn StorageFile>, SmallDisk);
 
 impl SmallDisk {
     fn new() -> Self {
-        Self { memory: MemoryStorage::new(), room: Arc::new(Mutex::new(u64::MAX)) }
+        Self { memory: MemoryStorage::new(), room: Arc::new(Mutex::new(u64::MAX)), holes: Arc::default() }
+    }
+
+    /// The numbers of the pages that a range of bytes touches.
+    fn pages(offset: u64, len: u64) -> std::ops::Range<u64> {
+        offset / PAGE_SIZE as u64..(offset + len).div_ceil(PAGE_SIZE as u64)
     }
 
     fn pool(&self, mode: FileMode) -> FileHandlePool {
@@ -41,7 +48,7 @@ impl SmallDisk {
 
 impl StorageBackend for SmallDisk {
     fn open(&self, path: &str, mode: FileMode) -> std::io::Result<std::sync::Arc<dyn StorageFile>> {
-        Ok(std::sync::Arc::new(SmallDiskFile(self.memory.open(path, mode)?, Arc::clone(&self.room))))
+        Ok(std::sync::Arc::new(SmallDiskFile(self.memory.open(path, mode)?, self.clone())))
     }
     fn list(&self, directory: &str) -> std::io::Result<Vec<String>> {
         self.memory.list(directory)
@@ -68,7 +75,10 @@ impl StorageFile for SmallDiskFile {
         self.0.read_at(buffer, offset)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        assert!(offset + bytes.len() as u64 <= self.len()?, "a write outside of what was allocated");
+        let len = bytes.len() as u64;
+        let hole = self.1.holes.lock().range(SmallDisk::pages(offset, len)).next().copied();
+        let allocated = offset + len <= self.len()? && hole.is_none();
+        assert!(allocated, "a write of {len} bytes to {offset}, outside of what was allocated");
         self.0.write_at(bytes, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
@@ -81,14 +91,17 @@ impl StorageFile for SmallDiskFile {
         self.0.set_len(len)
     }
     fn allocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
-        if offset + len > *self.1.lock() {
+        if offset + len > *self.1.room.lock() {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
+        self.1.holes.lock().retain(|page| !SmallDisk::pages(offset, len).contains(page));
         self.0.allocate(offset, len)
     }
     fn deallocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
         // Harsher than a real one, so that a mistake shows.
-        self.0.write_at(&vec![0xdd; len as usize], offset)
+        self.0.write_at(&vec![0xdd; len as usize], offset)?;
+        self.1.holes.lock().extend(SmallDisk::pages(offset, len));
+        Ok(())
     }
 }
 
@@ -210,13 +223,14 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
     let old: Vec<_> = (0..500).map(|tag| publish(&store, 1, tag).unwrap()).collect();
     let written: Vec<_> = old.iter().map(|&pointer| run_of(pointer)).collect();
     store.install(&written, &[]).unwrap();
-    // Nine in ten are deleted.
-    let (kept, gone): (Vec<_>, Vec<_>) = old.iter().enumerate().partition(|(tag, _)| tag % 10 == 0);
+    // Three in four are deleted.
+    let (kept, gone): (Vec<_>, Vec<_>) = old.iter().enumerate().partition(|(tag, _)| tag % 4 == 0);
     let gone: Vec<_> = gone.into_iter().map(|(_, &pointer)| run_of(pointer)).collect();
     store.install(&[], &gone).unwrap();
     store.release(&gone);
     checkpoint(&shared, &store);
     let before = shared.pool().permanent().len().unwrap();
+    assert!(store.give_back(1), "what is behind the last page was never used");
 
     store.set_placement(true);
     let moved: Vec<_> =
@@ -226,10 +240,10 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
     store.install(&written, &retired).unwrap();
     store.set_placement(false);
     store.release(&retired);
-    assert!(!store.trim().unwrap(), "the durable superblock still reaches the old pages");
+    assert!(!store.give_back(1), "the durable superblock still reaches the old pages");
     checkpoint(&shared, &store);
-    assert!(store.trim().unwrap());
-    assert_eq!(store.space().pages_total, 50);
+    assert!(store.give_back(1));
+    assert_eq!(store.space().pages_total, 125);
     checkpoint(&shared, &store);
     assert!(shared.space().shrink().unwrap());
     for &(tag, pointer) in &moved {
@@ -245,12 +259,93 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
     store.release(&retired);
     store.set_placement(false);
     checkpoint(&shared, &store);
-    store.trim().unwrap();
+    store.give_back(1);
     checkpoint(&shared, &store);
     shared.space().shrink().unwrap();
     let after = shared.pool().permanent().len().unwrap();
-    assert_eq!(after, EXTENTS_START + 50 * PAGE_SIZE as u64, "was {before}");
+    assert_eq!(after, EXTENTS_START + 125 * PAGE_SIZE as u64, "was {before}");
     again.iter().for_each(|&(tag, pointer)| assert_holds(&store, pointer, tag));
+}
+
+#[test]
+fn long_runs_of_free_pages_are_given_back_and_taken_again() {
+    let disk = SmallDisk::new();
+    let shared = data_file(&disk);
+    let store = family(&shared);
+    let pointers: Vec<_> = (0..400).map(|tag| publish(&store, 1, tag).unwrap()).collect();
+    let all: Vec<_> = pointers.iter().map(|&pointer| run_of(pointer)).collect();
+    store.install(&all, &[]).unwrap();
+    checkpoint(&shared, &store);
+    let total = store.space().pages_total;
+    // Of these runs two are long enough.
+    let gone = [&all[3..6], &all[40..44], &all[100..300]].concat();
+    store.install(&[], &gone).unwrap();
+    assert!(store.give_back(1), "behind the last page, nothing ever stood");
+    let unused = total - store.space().pages_total;
+    assert_eq!(store.space().pages_total, 400);
+    store.release(&gone);
+    assert!(!store.give_back(1), "the durable superblock still reaches the pages");
+    checkpoint(&shared, &store);
+    assert!(!store.give_back(205), "204 are free in long runs");
+    assert!(store.give_back(204));
+    assert!(!store.give_back(1));
+    let space = store.space();
+    assert_eq!((space.pages_total, space.pages_in_use), (400 - 204, 400 - 207));
+    assert!(store.segments().len() <= 3, "{:?}", store.segments());
+    assert!(store.read(pointers[100], &epoch::pin()).is_err());
+    checkpoint(&shared, &store);
+    assert_eq!(shared.space().free_pages(), 204 + unused);
+    shared.space().shrink().unwrap();
+    assert_eq!((shared.space().kept_pages(), shared.space().free_pages()), (0, 204));
+    // Both the places in the file and the numbers serve again.
+    let again: Vec<_> = (0..190).map(|tag| publish(&store, 1, 1000 + tag).unwrap()).collect();
+    assert!(again.iter().all(|pointer| pointer.page.0 < 500), "{again:?}");
+    assert!(shared.space().file_pages() < 400 + 100, "{}", shared.space().file_pages());
+    checkpoint(&shared, &store);
+    for (tag, pointer) in again.iter().enumerate() {
+        assert_holds(&store, *pointer, 1000 + tag as u64);
+    }
+    for (tag, pointer) in pointers.iter().enumerate().filter(|(tag, _)| !gone.contains(&all[*tag])) {
+        assert_holds(&store, *pointer, tag as u64);
+    }
+}
+
+#[test]
+fn segments_stay_few_however_scattered_the_free_pages_are() {
+    let shared = data_file(&SmallDisk::new());
+    let store = family(&shared);
+    let all: Vec<_> = (0..4000).map(|tag| run_of(publish(&store, 1, tag).unwrap())).collect();
+    store.install(&all, &[]).unwrap();
+    let gone: Vec<_> = all.chunks(6).flat_map(|chunk| &chunk[1..]).copied().collect();
+    store.install(&[], &gone).unwrap();
+    store.release(&gone);
+    while store.give_back(1) {}
+    let segments = store.segments().len();
+    assert!((200..=256).contains(&segments), "{segments} segments");
+    // A segment that is free whole goes nevertheless.
+    let rest: Vec<_> = all.chunks(6).map(|chunk| chunk[0]).collect();
+    store.install(&[], &rest).unwrap();
+    store.release(&rest);
+    while store.give_back(1) {}
+    assert_eq!(store.space(), super::partitioned::SegmentSpace::default());
+}
+
+#[test]
+fn on_a_disk_with_little_room_segments_are_no_smaller_than_they_must_be() {
+    let disk = SmallDisk::new();
+    let shared = data_file(&disk);
+    let store = family(&shared);
+    for tag in 0..512 {
+        publish(&store, 1, tag).unwrap();
+    }
+    let before = store.segments().len();
+    *disk.room.lock() = shared.pool().permanent().len().unwrap() + 100 * PAGE_SIZE as u64;
+    let mut pages = 0;
+    while publish(&store, 1, pages).is_ok() {
+        pages += 1;
+    }
+    assert_eq!(pages, 100);
+    assert!(store.segments().len() - before <= 4, "{:?}", store.segments());
 }
 
 #[test]
@@ -314,7 +409,7 @@ mod family_model {
         /// The view that is held longest is let go.
         LetGo,
         Checkpoint,
-        Trim,
+        GiveBack,
         Place(bool),
         Budgets(u64),
         /// The process is killed, and the database opened again.
@@ -328,7 +423,7 @@ mod family_model {
                 .prop_map(|(written, retired, fails)| Step::Merge { written, retired, fails }),
             4 => Just(Step::LetGo),
             2 => Just(Step::Checkpoint),
-            1 => Just(Step::Trim),
+            1 => Just(Step::GiveBack),
             1 => any::<bool>().prop_map(Step::Place),
             1 => (0u64..100_000).prop_map(Step::Budgets),
             1 => Just(Step::Crash),
@@ -375,8 +470,8 @@ mod family_model {
                         }
                     }
                     Step::Checkpoint => durable = (tree.clone(), checkpoint(&shared, &store)),
-                    Step::Trim => {
-                        store.trim().unwrap();
+                    Step::GiveBack => {
+                        store.give_back(1);
                         shared.space().shrink().unwrap();
                     }
                     Step::Place(fresh) => store.set_placement(fresh),

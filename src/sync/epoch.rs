@@ -14,11 +14,24 @@ pub(crate) fn pin() -> Guard {
     crossbeam_epoch::pin()
 }
 
+#[cfg(not(any(loom, shuttle)))]
+std::thread_local! {
+    /// Whether this thread runs what was deferred.
+    static RECLAIMING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Runs `reclaim` after every guard that lives now is gone.
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
-    guard.defer(reclaim);
-    guard.flush();
+    guard.defer(move || {
+        let outer = RECLAIMING.replace(true);
+        reclaim();
+        RECLAIMING.set(outer);
+    });
+    // What is reclaimed may defer more. Were that reclaimed at once, one would stand on the stack of the other.
+    if !RECLAIMING.get() {
+        guard.flush();
+    }
 }
 
 /// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
@@ -77,6 +90,30 @@ mod model {
             for reclaim in due {
                 reclaim();
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_is_reclaimed_may_defer_more_without_end() {
+        static LEFT: AtomicUsize = AtomicUsize::new(if cfg!(miri) { 100 } else { 100_000 });
+        fn defer_next() {
+            // On the stack of whoever reclaims, if one stood on the other.
+            let frame = std::hint::black_box([0u8; 256]);
+            if LEFT.fetch_sub(1, Ordering::Relaxed) > 1 {
+                defer(&pin(), defer_next);
+            }
+            std::hint::black_box(frame);
+        }
+        defer(&pin(), defer_next);
+        while LEFT.load(Ordering::Relaxed) > 0 {
+            collect();
         }
     }
 }

@@ -109,8 +109,8 @@ impl Log {
 
     /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of need, which is made
     /// again when it is needed. Goes on to a segment of the smallest size and syncs it, so that a mark can name it and the
-    /// present one be let go, too.
-    pub(crate) fn give_back(&self) -> Result<()> {
+    /// present one be let go, too. Returns whether there was anything.
+    pub(crate) fn give_back(&self) -> Result<bool> {
         let making = self.stock.making();
         let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
         let smallest = segment_len(self.options.first_segment_bytes, 0);
@@ -133,7 +133,16 @@ impl Log {
         if removed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }
-        Ok(())
+        Ok(removed || is_large)
+    }
+
+    /// Bytes of files in which no record stands that recovery needs: spares, the segment made ahead of need, and the present one as far as it is longer
+    /// than the smallest and not filled.
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        let shelf = self.stock.shelf();
+        let tail = self.tail.lock();
+        let smallest = segment_len(self.options.first_segment_bytes, 0);
+        shelf.reserve_bytes() + (tail.segment.body.len - tail.offset).saturating_sub(smallest)
     }
 
     /// Recovery begins at `segment` or later from now on: those below are recycled or removed.

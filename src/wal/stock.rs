@@ -68,8 +68,13 @@ impl Shelf {
     pub(super) fn bytes_on_disk(&self) -> u64 {
         let retired =
             self.retired.iter().map(|retired| retired.body.as_ref().map_or(retired.used, |body| body.len));
+        retired.sum::<u64>() + self.reserve_bytes()
+    }
+
+    /// Bytes of files that hold no record that recovery needs.
+    pub(super) fn reserve_bytes(&self) -> u64 {
         let spares = self.spares.iter().map(|spare| spare.body.len);
-        retired.chain(spares).chain(self.prepared.iter().map(|segment| segment.body.len)).sum()
+        spares.chain(self.prepared.iter().map(|segment| segment.body.len)).sum()
     }
 
     /// The smallest spare that holds `len` bytes.

@@ -50,6 +50,8 @@ const COMMIT: &str = "src/txn/commit.rs";
 const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
+const GIVE_BACK: &str = "src/segment/give_back.rs";
+const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
@@ -263,6 +265,25 @@ pub const MUTATIONS: &[Mutation] = &[
         "        in_use[word] | durable[word] | pending[word]\n",
         "        let _ = pending;\n        in_use[word] | durable[word]\n",
         "no_page_is_handed_out_that_anything_reaches",
+    ),
+    crashes(
+        "a family goes on using pages that it gave back",
+        GIVE_BACK,
+        "        self.set_map(map);\n",
+        "        let _ = map;\n",
+    ),
+    tests(
+        "pages are given back that a superblock reaches",
+        GIVE_BACK,
+        "        cut.iter().for_each(|segment| allocator.pages.check_unused(segment));\n",
+        "        let reached = map.segments().first().map(|first| map.cut(first.first_page, 1));\n        let cut: Vec<_> = cut.into_iter().chain(reached).collect();\n",
+        "what_views_and_superblocks_reach_stays_as_it_was",
+    ),
+    crashes(
+        "a compaction that finds nothing to rewrite does not sync the log",
+        MAINTAIN,
+        "        self.sync_log().map_err(|error| self.pipeline.fail(error))\n",
+        "        Ok(())\n",
     ),
     tests(
         "extents are free as soon as they are given back",

@@ -1,0 +1,104 @@
+//! Free space goes back: from families to the data file, from the data file and the log to the disk.
+//!
+//! Three occasions: families at rest, which background threads look at; [`wait_until_idle`](crate::ColumnFamilyDatabase::wait_until_idle);
+//! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
+
+use crate::column_family::family::Family;
+use crate::db::Shared;
+use crate::error::Result;
+use crate::sync::Arc;
+
+/// Free bytes below which a file keeps them.
+pub(super) const MUCH_FREE: u64 = 8 << 20;
+/// The log keeps one byte ready for so many bytes of data.
+const DATA_FOR_LOG: u64 = 8;
+/// A family has little to gain from a compaction if it is one page in so many.
+const LITTLE: u64 = 16;
+
+impl Shared {
+    /// Families give back what they have free, if it is more than a quarter of what their trees take and than `most` bytes.
+    /// Returns whether any did.
+    pub(super) fn give_back_pages<'f>(
+        &self,
+        families: impl IntoIterator<Item = &'f Arc<Family>>,
+        most: u64,
+    ) -> bool {
+        let most = most / self.data.page_size() as u64;
+        let mut any = false;
+        for family in families {
+            let store = family.store();
+            any |= store.give_back((store.space().pages_reachable / 4).max(most) + 1);
+        }
+        any
+    }
+
+    /// Does at once what background threads do after some seconds of rest, without regard to how little it is: makes merged
+    /// trees durable if that happens by itself, and gives back what only older ones needed.
+    pub(super) fn give_back_now(&self) -> Result<()> {
+        if self.options.automatic && self.has_merges_to_checkpoint() {
+            self.checkpoint()?;
+        }
+        let families = self.registry.lock().families.clone();
+        families.iter().for_each(|family| family.release_unread());
+        if self.give_back_pages(&families, 0) {
+            self.checkpoint()?;
+            self.shrink()?;
+        }
+        if self.log_keeps_much() {
+            self.give_back_log()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the log has more files in reserve than the data is worth.
+    pub(super) fn log_keeps_much(&self) -> bool {
+        let data = self.data.space().used_pages() * self.data.page_size() as u64;
+        self.pipeline
+            .log
+            .as_ref()
+            .is_some_and(|log| log.reserve_bytes() > (data / DATA_FOR_LOG).max(MUCH_FREE))
+    }
+
+    /// Gives back to the disk what no record of the log stands in that recovery needs.
+    pub(super) fn give_back_log(&self) -> Result<()> {
+        if self.shrink_log()? {
+            // The checkpoint lets go of a large segment, which is then kept for reuse.
+            self.checkpoint()?;
+            self.shrink_log()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the log keeps for reuse and goes on to a small segment. Returns whether anything changed.
+    pub(super) fn shrink_log(&self) -> Result<bool> {
+        self.pipeline.owns_files()?;
+        let Some(log) = &self.pipeline.log else { return Ok(false) };
+        log.give_back().map_err(|error| self.judge(error))
+    }
+
+    /// Cuts the data file and makes holes in it.
+    pub(super) fn shrink(&self) -> Result<()> {
+        let _no_checkpoint = self.checkpoint.lock();
+        self.pipeline.owns_files()?;
+        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
+    }
+
+    /// Whether rewriting `family` would save no more than a sixteenth of its pages: those free in its segments, and those by which its
+    /// leaves would be fewer. Nothing of it is in memtables.
+    pub(super) fn is_packed(&self, family: &Family) -> Result<bool> {
+        // While the lock is held, the pages of a family that is dropped from now on stay.
+        let _no_merge = family.merging.lock();
+        if family.is_dropped() {
+            return Ok(true);
+        }
+        let tree = family.trees.lock().current().tree;
+        let store = family.store();
+        let space = store.space();
+        let (free, little) = (space.pages_total - space.pages_in_use, space.pages_total / LITTLE);
+        if free > little {
+            return Ok(false);
+        }
+        let spare = tree.spare_leaf_pages(store, family.options().page_fill);
+        spare.map(|spare| free + spare <= little).map_err(|error| self.judge(error))
+    }
+}

@@ -1,0 +1,55 @@
+//! What a family gives back to the space map: free segments, and long runs of free pages inside of others.
+//!
+//! The numbers of pages that were given back have no page until a new segment takes them. What is given back is in none of
+//! the allocator's bitmaps, so no tree that anybody reads, and no superblock, reaches it; the space map keeps it until the superblock
+//! that omits it is durable.
+
+use std::cmp::Reverse;
+
+use super::map::SegmentMap;
+use super::partitioned::PartitionedStorageBackend;
+
+/// A run inside a segment is given back if it has this many pages at least, and one in so many of the family's.
+const LEAST_RUN: u64 = 4;
+const LEAST_SHARE: u64 = 1024;
+
+/// Segments are not cut in parts once a family has this many.
+const MOST_SEGMENTS: usize = 256;
+
+impl PartitionedStorageBackend {
+    /// Gives free segments and long runs of free pages back to the space map, if they have `least` pages together. Returns
+    /// whether it did. Does nothing while a compaction says where pages are placed.
+    pub(crate) fn give_back(&self, least: u64) -> bool {
+        let allocator = self.lock_allocator();
+        if allocator.pages.placed_pages(&self.map()).is_some() {
+            return false;
+        }
+        let mut map = SegmentMap::clone(&self.map());
+        map.join();
+        let shortest = LEAST_RUN.max(map.pages() / LEAST_SHARE);
+        let free = map.segments().iter().flat_map(|segment| {
+            let runs = allocator.pages.free_runs(segment, shortest.min(u64::from(segment.pages)));
+            runs.into_iter().map(|(first_page, pages)| (first_page, pages, pages == segment.pages))
+        });
+        let mut runs: Vec<(u32, u32, bool)> = free.collect();
+        // The longest first, for as long as the segments do not get too many.
+        runs.sort_unstable_by_key(|&(_, pages, _)| Reverse(pages));
+        let mut cuts = MOST_SEGMENTS.saturating_sub(map.segments().len());
+        runs.retain(|&(.., is_whole)| {
+            let goes = is_whole || cuts > 0;
+            cuts -= usize::from(goes && !is_whole);
+            goes
+        });
+        let pages: u64 = runs.iter().map(|&(_, pages, _)| u64::from(pages)).sum();
+        if pages < least.max(1) {
+            return false;
+        }
+        let cut: Vec<_> = runs.iter().map(|&(first_page, pages, _)| map.cut(first_page, pages)).collect();
+        cut.iter().for_each(|segment| allocator.pages.check_unused(segment));
+        self.set_map(map);
+        for segment in cut {
+            self.shared.space().free(segment.file_page, u64::from(segment.pages));
+        }
+        true
+    }
+}

@@ -1,0 +1,147 @@
+//! Free space goes back to the disk, and a compaction rewrites only what is worth it.
+
+mod common;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use common::{assert_clean, eventually, shrunken};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+
+/// Held by every test here: what readers of one database hold up is not given back in another of the same process, either.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
+    shrunken().automatic_maintenance(false).storage(storage.clone()).open("memory").unwrap()
+}
+
+fn create(db: &ColumnFamilyDatabase) -> ColumnFamily {
+    db.create_column_family("family", FamilyOptions::default()).unwrap()
+}
+
+fn scattered(n: u32) -> [u8; 8] {
+    u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+}
+
+fn fill(db: &ColumnFamilyDatabase, family: &ColumnFamily, entries: u32, value: usize) {
+    let numbers: Vec<u32> = (0..entries).collect();
+    for numbers in numbers.chunks(500) {
+        let mut batch = WriteBatch::new();
+        for &n in numbers {
+            batch.put(family, scattered(n), vec![n as u8; value]);
+        }
+        db.write(&batch).unwrap();
+    }
+}
+
+fn assert_holds(family: &ColumnFamily, entries: impl Iterator<Item = u32>, value: usize) {
+    let mut count = 0;
+    for n in entries {
+        assert_eq!(family.get(scattered(n)).unwrap().unwrap(), vec![n as u8; value]);
+        count += 1;
+    }
+    assert_eq!(family.len().unwrap(), count);
+}
+
+#[test]
+fn an_idle_database_takes_little_more_than_its_trees() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    // With memory for all of it, so that each round is one merge, which frees pages in long runs.
+    let open = || {
+        let db = ColumnFamilyDatabase::builder().page_size(4096).automatic_maintenance(false);
+        db.storage(storage.clone()).open("memory").unwrap()
+    };
+    let db = open();
+    let family = create(&db);
+    for round in 0..4 {
+        fill(&db, &family, 20_000, 100);
+        for n in (0..20_000).filter(|n| n % 2 == round % 2) {
+            family.delete(scattered(n)).unwrap();
+        }
+        db.flush().unwrap();
+        let before = storage.used_bytes();
+        eventually("free pages are given back", || {
+            db.wait_until_idle().unwrap();
+            let properties = db.family_properties(&family).unwrap();
+            properties.bytes_on_disk < properties.tree_bytes * 3 / 2
+        });
+        let tree = db.family_properties(&family).unwrap().tree_bytes;
+        let data = storage.used_bytes() - db.statistics().log.bytes_on_disk;
+        assert!(data < tree * 3 / 2 + (256 << 10), "{data} bytes for {tree}");
+        assert!(storage.used_bytes() <= before);
+        assert_clean(&db);
+    }
+    drop((family, db));
+    let db = open();
+    assert_clean(&db);
+    assert_holds(&db.column_family("family").unwrap(), (0..20_000).filter(|n| n % 2 == 0), 100);
+}
+
+#[test]
+fn a_database_at_rest_gives_free_space_back_by_itself() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
+    let family = create(&db);
+    fill(&db, &family, 50_000, 500);
+    fill(&db, &family, 50_000, 500);
+    db.flush().unwrap();
+    family.delete_range(scattered(0)..[0xf0; 8]).unwrap();
+    eventually("the space of what was deleted is given back", || storage.used_bytes() < 8 << 20);
+    assert!(family.len().unwrap() > 1000);
+    assert_clean(&db);
+}
+
+#[test]
+fn a_compaction_rewrites_nothing_that_is_packed() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = open(&storage);
+    let family = create(&db);
+    fill(&db, &family, 30_000, 100);
+    db.compact().unwrap();
+    let written = db.statistics().pages_written;
+    eventually("the compaction left nothing to be gained", || {
+        let before = db.statistics().pages_written;
+        db.compact().unwrap();
+        db.statistics().pages_written == before
+    });
+    // Space that was given back is no reason to rewrite anything.
+    assert!(db.statistics().pages_written <= written * 2);
+    family.put("key", "value").unwrap();
+    let before = db.statistics().pages_written;
+    db.compact().unwrap();
+    assert!(db.statistics().pages_written < before + 8, "a commit of one entry made it rewrite the tree");
+    family.delete("key").unwrap();
+    db.compact().unwrap();
+    assert_holds(&family, 0..30_000, 100);
+    assert_clean(&db);
+}
+
+#[test]
+fn a_compaction_rewrites_sparse_leaves_although_no_page_is_free() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = open(&storage);
+    let family = create(&db);
+    fill(&db, &family, 20_000, 100);
+    db.compact().unwrap();
+    // One in eight stays in every leaf.
+    let gone = |n: &u32| scattered(*n)[7] & 7 != 0;
+    for numbers in (0..20_000).filter(gone).collect::<Vec<_>>().chunks(64) {
+        // A few at a time, so that leaves are changed one by one and not packed together.
+        for &n in numbers {
+            family.delete(scattered(n)).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    let tree = || db.family_properties(&family).unwrap().tree_bytes;
+    let before = tree();
+    db.compact().unwrap();
+    assert!(tree() * 3 / 2 < before, "{} bytes, {before} before", tree());
+    assert_holds(&family, (0..20_000).filter(|n| !gone(n)), 100);
+    assert_clean(&db);
+}
