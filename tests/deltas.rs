@@ -59,11 +59,10 @@ impl Written {
         self.db.family_properties(&self.family).unwrap().deltas
     }
 
-    /// Flushes, which has to write another delta.
+    /// Flushes, which has to write a delta.
     fn flush(&self) {
-        let before = self.deltas();
         self.db.flush().unwrap();
-        assert!(self.deltas() > before, "{before} deltas and no more");
+        assert!(self.deltas() > 0, "nothing is left to drain");
     }
 
     fn check(&self) {
@@ -124,7 +123,6 @@ fn deltas_overwrite_and_delete_what_is_behind_them() {
         written.flush();
         written.check();
     }
-    assert!(written.deltas() >= 6);
     written.db.wait_until_idle().unwrap();
     assert_eq!(written.deltas(), 0);
     let properties = written.db.family_properties(&written.family).unwrap();
@@ -210,8 +208,7 @@ fn large_values_are_drained_whole() {
         written.family.put(key(number), large(seed)).unwrap();
         written.model.insert(key(number), large(seed));
     }
-    written.db.flush().unwrap();
-    assert!(written.deltas() >= 1);
+    written.flush();
     written.check();
     written.db.wait_until_idle().unwrap();
     assert_eq!(written.deltas(), 0);
