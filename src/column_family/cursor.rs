@@ -4,6 +4,10 @@
 //! 1. Every source stands on its first key at or above *k*, or is at its end.
 //! 2. The entry is that of the newest source whose key equals *k*.
 //! 3. It is neither a deletion nor covered by a range deletion of a newer source.
+//! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the one with the lowest.
+//!
+//! So while the tree's next keys stay below that of `nearest`, which they do for long where little was written lately, only the
+//! tree's cursor moves.
 
 use std::cmp::Ordering;
 
@@ -124,6 +128,8 @@ pub(crate) struct FamilyCursor {
     at: SequenceNumber,
     forward: bool,
     place: Place,
+    /// Of the recent sources, the one that comes next on the way; `None` if all are at their end.
+    nearest: Option<usize>,
     /// Keeps the tree's pages.
     view: Arc<FamilyView>,
 }
@@ -143,6 +149,7 @@ impl FamilyView {
             at,
             forward: true,
             place: Place::Nowhere,
+            nearest: None,
             view: Arc::clone(self),
         }
     }
@@ -246,15 +253,29 @@ impl FamilyCursor {
     /// To the next entry; from nowhere, to the first.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<bool> {
-        if self.place == Place::Tree && self.recent.is_empty() {
+        if self.place == Place::Tree && (self.forward || self.recent.is_empty()) {
             self.forward = true;
             let moved = self.tree.next();
-            if let Ok(false) = moved {
-                self.place = Place::End;
-            }
-            return self.settled(moved);
+            return self.after_tree(moved, Ordering::Less);
         }
         self.next_of_all()
+    }
+
+    /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.
+    #[inline]
+    fn after_tree(&mut self, moved: Result<bool>, wanted: Ordering) -> Result<bool> {
+        let leads = |nearest: usize| key::compare(self.tree.key(), self.recent[nearest].key()) == wanted;
+        if matches!(moved, Ok(true)) && self.hidden.is_empty() && self.nearest.is_none_or(leads) {
+            return Ok(true);
+        }
+        self.settle_after(moved)
+    }
+
+    #[inline(never)]
+    fn settle_after(&mut self, moved: Result<bool>) -> Result<bool> {
+        let moved =
+            moved.and_then(|_| if self.forward { self.settle_forward() } else { self.settle_backward() });
+        self.settled(moved)
     }
 
     #[inline(never)]
@@ -274,13 +295,10 @@ impl FamilyCursor {
     /// To the entry before; from nowhere, to the last.
     #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
-        if self.place == Place::Tree && self.recent.is_empty() {
+        if self.place == Place::Tree && (!self.forward || self.recent.is_empty()) {
             self.forward = false;
             let moved = self.tree.prev();
-            if let Ok(false) = moved {
-                self.place = Place::Start;
-            }
-            return self.settled(moved);
+            return self.after_tree(moved, Ordering::Greater);
         }
         self.prev_of_all()
     }
@@ -436,20 +454,20 @@ impl FamilyCursor {
     }
 
     /// The source whose key is the most `wanted` of all; the newest of several with the same key.
-    fn choose(&self, wanted: Ordering) -> Option<Place> {
-        let mut best: Option<(Place, &[u8])> = None;
+    fn choose(&mut self, wanted: Ordering) -> Option<Place> {
+        let mut nearest: Option<(usize, &[u8])> = None;
         for (i, source) in self.recent.iter().enumerate() {
             if source.valid() {
                 let candidate = source.key();
-                if best.is_none_or(|(_, key)| key::compare(candidate, key) == wanted) {
-                    best = Some((Place::Recent(i), candidate));
+                if nearest.is_none_or(|(_, key)| key::compare(candidate, key) == wanted) {
+                    nearest = Some((i, candidate));
                 }
             }
         }
-        if self.tree.valid() && best.is_none_or(|(_, key)| key::compare(self.tree.key(), key) == wanted) {
-            return Some(Place::Tree);
-        }
-        best.map(|(place, _)| place)
+        let tree_leads =
+            self.tree.valid() && nearest.is_none_or(|(_, key)| key::compare(self.tree.key(), key) == wanted);
+        self.nearest = nearest.map(|(i, _)| i);
+        if tree_leads { Some(Place::Tree) } else { self.nearest.map(Place::Recent) }
     }
 
     /// Whether the entry of source `i` is a value that no newer memtable's range deletion covers.

@@ -10,6 +10,11 @@ use crate::sync::Arc;
 pub(crate) struct Ranges(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Ranges {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The index of the range that covers `key`.
     pub(crate) fn covering(&self, key: &[u8]) -> Option<usize> {
         let after = self.0.partition_point(|(start, _)| key::compare(start, key).is_le());
