@@ -10,7 +10,8 @@ use crate::operations::operations;
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let way = input.u8();
-    let builder = shrunken().automatic_maintenance(way % 4 == 3).merge_cost(if way & 16 == 0 { 8 } else { 0 });
+    let builder =
+        shrunken().automatic_maintenance(way % 4 == 3).merge_cost(if way & 16 == 0 { 8 } else { 0 });
     let mut world = World::new(Place::memory(), builder);
     for operation in &operations(&mut input) {
         world.apply(operation);

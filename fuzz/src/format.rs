@@ -106,7 +106,7 @@ pub fn segment_path(id: u64) -> String {
     format!("wal/{id:016x}.log")
 }
 
-/// What the catalog says of a family's tree.
+/// What the catalog says of a tree of a family: the one that it has, or a delta in front of it.
 #[derive(Debug, Clone)]
 pub struct FamilyTree {
     pub id: u32,
@@ -131,7 +131,7 @@ impl FamilyTree {
     }
 }
 
-/// The families with a tree that a catalog lists, as far as it makes sense.
+/// The trees of families that a catalog lists, as far as it makes sense.
 pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
     let mut trees = Vec::new();
     let mut rest = bytes.get(4..).unwrap_or_default();
@@ -142,31 +142,26 @@ pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
     };
     for _ in 0..header().unwrap_or(0) {
         match family(bytes.len(), &mut rest) {
-            Some(tree) => trees.extend(tree),
+            Some(of_family) => trees.extend(of_family),
             None => break,
         }
     }
     trees
 }
 
-/// Takes a family off the front; `Some(None)` if its tree is empty. `len` is that of the whole catalog.
-fn family(len: usize, bytes: &mut &[u8]) -> Option<Option<FamilyTree>> {
+/// Takes a family off the front. `len` is that of the whole catalog.
+fn family(len: usize, bytes: &mut &[u8]) -> Option<Vec<FamilyTree>> {
     let id = varint(bytes)?.try_into().ok()?;
     let name = varint(bytes)?.try_into().ok()?;
     *bytes = bytes.get(name..)?;
-    // Page fill, cache share, memtable share, merged through, generation.
-    for _ in 0..5 {
+    // Page fill, cache share, memtable share, merged through.
+    for _ in 0..4 {
         varint(bytes)?;
     }
-    let height = varint(bytes)?;
-    let mut root = None;
-    if height > 0 {
-        let (page, pages) = (varint(bytes)?.try_into().ok()?, varint(bytes)?.try_into().ok()?);
-        let sum_at = len - bytes.len();
-        *bytes = bytes.get(4..)?;
-        varint(bytes)?;
-        *bytes = bytes.get(1..)?;
-        root = Some(((page, pages, u8::try_from(height - 1).ok()?), sum_at));
+    let mut roots = Vec::new();
+    roots.extend(tree(len, bytes)?);
+    for _ in 0..varint(bytes)? {
+        roots.extend(tree(len, bytes)?);
     }
     let mut segments = Vec::new();
     for _ in 0..varint(bytes)? {
@@ -177,5 +172,22 @@ fn family(len: usize, bytes: &mut &[u8]) -> Option<Option<FamilyTree>> {
         varint(bytes)?;
         varint(bytes)?;
     }
-    Some(root.map(|(root, sum_at)| FamilyTree { id, root, sum_at, segments }))
+    let tree = |(root, sum_at)| FamilyTree { id, root, sum_at, segments: segments.clone() };
+    Some(roots.into_iter().map(tree).collect())
+}
+
+/// Takes a tree off the front: its root and where that one's checksum stands; `Some(None)` if it is empty.
+#[allow(clippy::type_complexity, reason = "two parts of what is made of it")]
+fn tree(len: usize, bytes: &mut &[u8]) -> Option<Option<((u32, u32, u8), usize)>> {
+    let _generation = varint(bytes)?;
+    let height = varint(bytes)?;
+    if height == 0 {
+        return Some(None);
+    }
+    let (page, pages) = (varint(bytes)?.try_into().ok()?, varint(bytes)?.try_into().ok()?);
+    let sum_at = len - bytes.len();
+    *bytes = bytes.get(4..)?;
+    varint(bytes)?;
+    *bytes = bytes.get(1..)?;
+    Some(Some(((page, pages, u8::try_from(height - 1).ok()?), sum_at)))
 }

@@ -188,7 +188,7 @@ fn number(n: u32) -> Vec<u8> {
     n.to_be_bytes().to_vec()
 }
 
-/// Small families, a dropped one, large values, keys that make their leaf a run of pages; commits of all kinds in the log.
+/// Small families with deltas, a dropped one, large values, keys that make their leaf a run of pages; commits of all kinds in the log.
 fn mixed(page_size: u32) -> Sample {
     let mut maker = Maker::new(page_size, &["a", "b", "gone"]);
     for family in ["a", "b", "gone"] {
@@ -198,6 +198,10 @@ fn mixed(page_size: u32) -> Sample {
         let large = (family, b"large".to_vec(), vec![7; 20_000]);
         let long = (family, [&b"long"[..], &[b'k'; 6000]].concat(), vec![8; 10]);
         maker.commit(&[large, long], &[], Durability::None);
+        maker.settle();
+        // Among the keys of the tree: that makes a delta.
+        let newer: Vec<_> = (5..300).step_by(30).map(|n| (family, number(n), vec![n as u8; 30])).collect();
+        maker.commit(&newer, &[], Durability::None);
         maker.settle();
     }
     maker.drop_family("gone");
@@ -288,6 +292,9 @@ mod tests {
                 sample.states.len()
             );
             assert!(db.verify().unwrap().is_clean());
+            let deltas =
+                |name: &String| db.family_properties(&db.column_family(name).unwrap()).unwrap().deltas;
+            assert_eq!(last.keys().any(|name| deltas(name) > 0), number % 3 == 0, "sample {number}");
             assert!(pages.len() as u64 >= 2 || last.values().all(|entries| entries.len() < 50));
         }
         assert_eq!(samples()[2].states.len(), 41);
