@@ -37,12 +37,12 @@ impl Workload {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let automatic = random.random_range(0..3) == 0;
-        let setup = Setup {
+        let mut setup = Setup {
             automatic,
             threads: random.random_range(1..3),
             sync_interval: if automatic { 2 } else { 3_600_000 },
             maps: random.random_range(0..4) > 0,
-            deltas: random.random(),
+            deltas: false,
         };
         let count = *[1, 1, 2, 3].get(random.random_range(0..4)).unwrap_or(&1);
         let mixture = Mixture {
@@ -55,7 +55,9 @@ impl Workload {
         let steps = random.random_range(5..most) / count;
         let mut list = || (0..=steps).map(|_| mixture.step(&mut random)).collect();
         let writers = (0..count).map(|_| list()).collect();
-        Self { setup, from_nothing: random.random_range(0..8) == 0, writers }
+        let from_nothing = random.random_range(0..8) == 0;
+        setup.deltas = random.random();
+        Self { setup, from_nothing, writers }
     }
 
     /// Carries it out.

@@ -212,8 +212,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "the first commit that is not merged counts as merged",
         RECOVERY,
-        "if sequence <= *merged_through || replaced.contains(index) {",
-        "if sequence.0 <= merged_through.0 + 1 || replaced.contains(index) {",
+        "sequence > known.merged_through)",
+        "sequence.0 > known.merged_through.0 + 1)",
     ),
     crashes(
         "a segment of the log is let go one too early",
@@ -343,14 +343,14 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "of a batch, only the first operation is replayed",
         RECOVERY,
-        "in operations.into_iter().enumerate() {",
-        "in operations.into_iter().enumerate().take(1) {",
+        "in Operations::new(payload).enumerate() {",
+        "in Operations::new(payload).enumerate().take(1) {",
     ),
     crashes(
         "range deletions are not replayed",
         RECOVERY,
-        "if sequence <= *merged_through || replaced.contains(index) {",
-        "if sequence <= *merged_through\n                || replaced.contains(index)\n                || matches!(operation, Operation::DeleteRange { .. })\n            {",
+        "            if let Some(place) = place {\n",
+        "            if let Some(place) = place.filter(|_| !matches!(operation, Operation::DeleteRange { .. })) {\n",
     ),
     crashes(
         "sequence numbers are used again after a recovery",
