@@ -276,7 +276,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "pages are given back that a superblock reaches",
         GIVE_BACK,
         "        cut.iter().for_each(|segment| allocator.pages.check_unused(segment));\n",
-        "        let reached = map.segments().first().map(|first| map.cut(first.first_page, 1));\n        let cut: Vec<_> = cut.into_iter().chain(reached).collect();\n",
+        "        let first = map.segments().first().map(|first| first.first_page);\n        let reached = first.map(|first| map.cut(first, 1));\n        let cut: Vec<_> = cut.into_iter().chain(reached).collect();\n",
         "what_views_and_superblocks_reach_stays_as_it_was",
     ),
     crashes(
