@@ -102,3 +102,27 @@ impl Shared {
         spare.map(|spare| free + spare <= little).map_err(|error| self.judge(error))
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+
+    #[test]
+    fn a_compaction_of_one_family_makes_durable_what_was_committed_to_others() {
+        let builder = ColumnFamilyDatabase::builder()
+            .automatic_maintenance(false)
+            .sync_interval(Duration::from_secs(3600))
+            .storage(MemoryStorage::new());
+        let db = builder.open("memory").unwrap();
+        let compacted = db.create_column_family("compacted", FamilyOptions::default()).unwrap();
+        let other = db.create_column_family("other", FamilyOptions::default()).unwrap();
+        compacted.put("key", "value").unwrap();
+        db.compact().unwrap();
+        other.put("key", "value").unwrap();
+        assert_eq!(db.statistics().log.commits_not_durable, 1);
+        db.compact_column_family(&compacted).unwrap();
+        assert_eq!(db.statistics().log.commits_not_durable, 0);
+    }
+}

@@ -279,11 +279,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "        let first = map.segments().first().map(|first| first.first_page);\n        let reached = first.map(|first| map.cut(first, 1));\n        let cut: Vec<_> = cut.into_iter().chain(reached).collect();\n",
         "what_views_and_superblocks_reach_stays_as_it_was",
     ),
-    crashes(
+    tests(
         "a compaction that finds nothing to rewrite does not sync the log",
         MAINTAIN,
         "        self.sync_log().map_err(|error| self.pipeline.fail(error))\n",
         "        Ok(())\n",
+        "a_compaction_of_one_family_makes_durable",
     ),
     tests(
         "extents are free as soon as they are given back",
