@@ -310,7 +310,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "a checkpoint does not hold the trees that it writes",
         CHECKPOINT,
         "            held.push(version);\n",
-        "            held.push(Arc::new(TreeVersion { tree: version.tree }));\n            drop(version);\n",
+        "            held.push(Arc::new(TreeVersion { tree: version.tree, deltas: version.deltas.clone() }));\n            drop(version);\n",
         "a_checkpoint_writes_the_trees_that_it_names",
     ),
     // Replay.
