@@ -107,7 +107,24 @@ impl Shared {
 mod tests {
     use std::time::Duration;
 
+    use crate::btree::MergeOp;
+    use crate::column_family::delta::Change;
+    use crate::column_family::trees::TreeVersion;
     use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+
+    #[test]
+    fn a_change_that_is_given_up_leaves_no_pages() {
+        let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        let store = family.family().store();
+        let before = store.space().pages_in_use;
+        let version = TreeVersion::default();
+        let mut change = Change::of(&version, store, 100, &|| false);
+        change.push_delta(1, [(&b"key"[..], MergeOp::Put(b"value"))].into_iter()).unwrap();
+        assert!(store.space().pages_in_use > before);
+        drop(change);
+        assert_eq!(store.space().pages_in_use, before);
+    }
 
     #[test]
     fn a_compaction_of_one_family_makes_durable_what_was_committed_to_others() {

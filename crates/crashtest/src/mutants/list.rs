@@ -396,11 +396,12 @@ pub const MUTATIONS: &[Mutation] = &[
         "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head < lowest.head\n",
         "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head <= lowest.head\n",
     ),
-    crashes(
+    tests(
         "what a change that failed has written stays",
         DELTA,
         "            self.store.abandon(&self.written);\n",
         "",
+        "a_change_that_is_given_up_leaves_no_pages",
     ),
     // The end.
     tests(
