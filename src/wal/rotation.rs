@@ -71,8 +71,8 @@ impl Log {
     }
 
     /// Makes ready what appends will need soon, if they do: the next segment, so that going on to it is only a swap, and
-    /// memory for stores into the mapping; lets go of memory behind them. For a background thread; appends that need the next segment meanwhile wait
-    /// for it.
+    /// memory for stores into the mapping; lets go of memory behind them. For a background thread; appends that need the next
+    /// segment meanwhile wait for it.
     pub(crate) fn prepare(&self) -> Result<()> {
         let making = self.stock.making();
         self.wants_prepare.store(false, Ordering::Relaxed);
