@@ -34,7 +34,7 @@ const WRITE_SHARE_OF_MEMORY: u64 = 8;
 
 /// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times what is merged on, a delta is
 /// cheaper if keys are random.
-pub(crate) const MERGE_COST: u32 = 8;
+const MERGE_COST: u32 = 8;
 
 /// Checked settings of an open database.
 #[derive(Debug, Clone)]

@@ -26,12 +26,14 @@ use crate::btree::Tree;
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::options::FamilyOptions;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
 const FORMAT: u32 = 2;
 const FORMAT_WITHOUT_DELTAS: u32 = 1;
+/// More deltas than any family comes to: each takes memory when a family is read.
+const MOST_DELTAS: u64 = 256;
 
 fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
     varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
@@ -75,6 +77,12 @@ impl Catalog {
 
     /// Decodes what [`encode`](Self::encode) made. Never allocates more than a small multiple of `bytes`.
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
+        let format = bytes.first_chunk().map_or(0, |format| u32::from_le_bytes(*format));
+        if format > FORMAT {
+            let message =
+                format!("the catalog has format {format}; this version knows {FORMAT} and older ones");
+            return Err(Error::new(ErrorKind::NewerFormat, message).in_file("data"));
+        }
         let bytes = &mut bytes;
         Self::decode_all(bytes)
             .ok_or_else(|| Error::corruption("the catalog does not make sense").in_file("data"))
@@ -135,6 +143,9 @@ impl FamilyRecord {
         let tree = decode_tree(bytes)?;
         let count = if format == FORMAT { varint::take(bytes)? } else { 0 };
         let mut deltas = Vec::new();
+        if count > MOST_DELTAS {
+            return None;
+        }
         for _ in 0..count {
             deltas.push(decode_tree(bytes).filter(|delta| delta.root.is_some())?);
         }
@@ -248,6 +259,13 @@ mod tests {
         assert_eq!(catalog.families[0].tree, Tree { generation: 3, ..Tree::default() });
         assert_eq!(catalog.families[0].merged_through, SequenceNumber(7));
         assert!(catalog.families[0].deltas.is_empty());
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let mut bytes = example().encode();
+        bytes[0] += 1;
+        assert_eq!(Catalog::decode(&bytes).unwrap_err().kind(), ErrorKind::NewerFormat);
     }
 
     #[test]

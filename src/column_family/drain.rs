@@ -21,6 +21,8 @@ use std::ops::Range;
 const USUAL_DELTAS: usize = 24;
 /// Deltas at which draining goes on however little they hold.
 const MAX_DELTAS: usize = 32;
+/// Memtables merged at a time by which deltas hold too much when no merge adds to them any more.
+const MOST_EXCESS: f64 = 8.0;
 /// Bytes of keys and values that one step drains at most, but for one entry.
 const MOST_BYTES: usize = 4 << 20;
 
@@ -43,10 +45,11 @@ impl TreeVersion {
     /// How far the deltas hold more than they are to hold while the family is written to, in memtables merged at a time; 0 if they do
     /// not.
     pub(crate) fn excess(&self) -> f64 {
-        let entries: u64 = self.deltas.iter().map(|delta| delta.tree.entries).sum();
-        let largest = self.deltas.iter().map(|delta| delta.tree.entries).max().unwrap_or(0).max(1) as f64;
+        // What a file says of its entries may be more than can be added up in integers.
+        let entries = || self.deltas.iter().map(|delta| delta.tree.entries as f64);
+        let largest = entries().fold(1.0, f64::max);
         // On average half of each is drained.
-        let by_entries = entries as f64 / largest - USUAL_DELTAS as f64 / 2.0;
+        let by_entries = entries().sum::<f64>() / largest - USUAL_DELTAS as f64 / 2.0;
         let by_number = self.deltas.len() as f64 - MAX_DELTAS as f64;
         by_entries.max(by_number).max(0.0)
     }
@@ -57,6 +60,13 @@ impl Family {
     pub(crate) fn is_to_drain(&self) -> bool {
         let version = Arc::clone(self.trees.lock().current());
         version.excess() > 0.0 || self.is_resting() && !version.deltas.is_empty()
+    }
+
+    /// Drains until there may be another delta. That takes no time unless draining is far behind, as it falls with many writers.
+    pub(super) fn make_room_for_delta(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
+        let is_full = || self.trees.lock().current().excess() >= MOST_EXCESS;
+        while is_full() && self.drain_step(context)? != Drained::Nothing {}
+        Ok(())
     }
 
     /// Whether there are deltas.

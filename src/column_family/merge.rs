@@ -43,6 +43,7 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
+        self.make_room_for_delta(context)?;
         let _one_at_a_time = self.merging.lock();
         let stop = || self.is_dropped() || (context.should_stop)();
         let view = context.views.load_full();
@@ -57,9 +58,8 @@ impl Family {
         }
         let version = &view.tree;
         let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
-        let rests = self.is_resting() && version.deltas.is_empty();
-        let as_delta = !rests
-            && (!version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?);
+        let as_delta =
+            !version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?;
         if as_delta && pace == Pace::WhenWorthIt && tables.len() < WORTH_A_DELTA {
             return Ok(false);
         }

@@ -81,7 +81,7 @@ impl FamilyView {
             let guard = crate::sync::epoch::pin();
             let counted = hidden.covering(key).is_none() && tree.contains(store, key, &guard)?;
             match has_value {
-                true if !counted => count += 1,
+                true if !counted => count = count.saturating_add(1),
                 false if counted => count = count.saturating_sub(1),
                 _ => {}
             }

@@ -193,6 +193,10 @@ impl Shared {
             if at_rest && !self.freeze_for_merge(family) {
                 idle = false;
             }
+            // Deltas may be there since the database was opened, or by hand.
+            if family.is_to_drain() {
+                self.pipeline.work.request_merge(family);
+            }
         }
         let given_back = self.give_back_at_rest(&families, rests);
         let due = idle && self.pipeline.work.is_idle() || checkpointed.elapsed() >= CHECKPOINT_INTERVAL;

@@ -273,7 +273,7 @@ fn open_existing(
     }
     // Nothing else uses the budget for writing yet.
     let budget = (!options.read_only).then_some(options.write_buffer_bytes);
-    let mut replayer = Replayer::new(&views, superblock.log.first_segment, budget);
+    let mut replayer = Replayer::new(&views, superblock.log.first_segment, budget, options.merge_cost);
     let report = replayer.apply_all(
         |apply| wal::replay(&**backend, &superblock.database_id, superblock.log, apply),
         |report| if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) },

@@ -14,7 +14,6 @@ use crate::column_family::merge::{MergeContext, Pace};
 use crate::column_family::view::View;
 use crate::db::stretch::hand_over;
 use crate::error::{Error, Result};
-use crate::options::MERGE_COST;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, spawn_scoped, thread};
@@ -60,6 +59,8 @@ pub(super) struct Replayer<'a> {
     first_segment: u64,
     /// Bytes for all that writing takes; `None` if nothing on disk may change, so that nothing is merged.
     budget: Option<u64>,
+    /// As merges of the open database have it.
+    merge_cost: u32,
     /// Nobody reads yet: merges need not wait for anything to become visible.
     all_is_visible: Sequencer,
     pub(super) applied: u64,
@@ -73,7 +74,12 @@ struct Replayed {
 }
 
 impl<'a> Replayer<'a> {
-    pub(super) fn new(views: &'a ArcCell<View>, first_segment: u64, budget: Option<u64>) -> Self {
+    pub(super) fn new(
+        views: &'a ArcCell<View>,
+        first_segment: u64,
+        budget: Option<u64>,
+        merge_cost: u32,
+    ) -> Self {
         let families = views
             .load_full()
             .families()
@@ -88,6 +94,7 @@ impl<'a> Replayer<'a> {
             bytes: 0,
             first_segment,
             budget,
+            merge_cost,
             all_is_visible: Sequencer::new(u64::MAX),
             applied: 0,
         }
@@ -192,7 +199,7 @@ impl<'a> Replayer<'a> {
                 views: self.views,
                 visible: &self.all_is_visible,
                 should_stop: &|| false,
-                merge_cost: MERGE_COST,
+                merge_cost: self.merge_cost,
             };
             largest.family.merge(&context, Pace::Now)?;
             self.measure(id);

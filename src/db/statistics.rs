@@ -136,7 +136,11 @@ impl ColumnFamilyDatabase {
         Ok(FamilyProperties {
             entries_in_tree: tree.entries,
             deltas: view.tree.deltas.len() as u64,
-            entries_in_deltas: view.tree.deltas.iter().map(|delta| delta.tree.entries).sum(),
+            entries_in_deltas: view
+                .tree
+                .deltas
+                .iter()
+                .fold(0, |sum: u64, delta| sum.saturating_add(delta.tree.entries)),
             entries_in_memtables: view.memtables().map(|table| table.entries()).sum(),
             memtable_bytes: memtable_bytes(&view),
             memtables_frozen: view.frozen.len() as u64,
