@@ -116,10 +116,77 @@ impl Recent {
     }
 }
 
+/// A recent source and where it stands.
+struct Source {
+    recent: Recent,
+    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end, the most that there is on the way.
+    head: u64,
+}
+
+impl Source {
+    fn new(recent: Recent) -> Self {
+        Self { recent, head: u64::MAX }
+    }
+
+    /// The source was moved upward.
+    fn went_up(&mut self, moved: Result<bool>) -> Result<()> {
+        self.head = if moved? { key::head8(self.recent.key()) } else { u64::MAX };
+        Ok(())
+    }
+
+    /// The source was moved downward.
+    fn went_down(&mut self, moved: Result<bool>) -> Result<()> {
+        self.head = if moved? { key::head8(self.recent.key()) } else { 0 };
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8]) -> Result<()> {
+        let moved = self.recent.seek(key);
+        self.went_up(moved)
+    }
+
+    fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        let moved = self.recent.seek_for_prev(key);
+        self.went_down(moved)
+    }
+
+    fn first(&mut self) -> Result<()> {
+        let moved = self.recent.first();
+        self.went_up(moved)
+    }
+
+    fn last(&mut self) -> Result<()> {
+        let moved = self.recent.last();
+        self.went_down(moved)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let moved = self.recent.next();
+        self.went_up(moved)
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        let moved = self.recent.prev();
+        self.went_down(moved)
+    }
+
+    /// How the key that the source stands on compares with `other`, whose head is `head`.
+    #[inline]
+    fn compare(&self, head: u64, other: &[u8]) -> Ordering {
+        self.head.cmp(&head).then_with(|| key::compare(self.recent.key(), other))
+    }
+
+    /// Whether the source stands on `key`, whose head is `head`.
+    #[inline]
+    fn stands_on(&self, head: u64, key: &[u8]) -> bool {
+        self.head == head && self.recent.valid() && self.recent.key() == key
+    }
+}
+
 /// Walks a family at one moment, both ways; turns around anywhere. Owns what it needs.
 pub(crate) struct FamilyCursor {
     /// Newest first; memtables that hold anything, then deltas.
-    recent: Vec<Recent>,
+    recent: Vec<Source>,
     tree: TreeCursor,
     /// Where the memtables delete everything that the tree holds.
     hidden: Ranges,
@@ -139,7 +206,7 @@ impl FamilyView {
         let store = self.family.store();
         let memtables = self.memtables().map(|table| Recent::Memtable(Arc::clone(table), table.cursor(at)));
         let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
-        let recent = memtables.chain(self.tree.deltas.iter().map(delta)).collect();
+        let recent = memtables.chain(self.tree.deltas.iter().map(delta)).map(Source::new).collect();
         let hidden = hidden_ranges(self.memtables(), at);
         FamilyCursor {
             recent,
@@ -166,7 +233,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         match self.place {
-            Place::Recent(i) => self.recent[i].key(),
+            Place::Recent(i) => self.recent[i].recent.key(),
             Place::Tree => self.tree.key(),
             _ => &[],
         }
@@ -176,7 +243,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
         match self.place {
-            Place::Recent(i) => self.recent[i].value(),
+            Place::Recent(i) => self.recent[i].recent.value(),
             Place::Tree => self.tree.value(),
             _ => Ok(&[]),
         }
@@ -189,7 +256,7 @@ impl FamilyCursor {
             return Ok(Value::copy(value));
         }
         let tree = match self.place {
-            Place::Recent(i) => match &self.recent[i] {
+            Place::Recent(i) => match &self.recent[i].recent {
                 Recent::Memtable(table, cursor) => {
                     let held = held_value(table, cursor.key(), self.at);
                     return Ok(held.unwrap_or_else(|| Value::copy(value)));
@@ -218,14 +285,14 @@ impl FamilyCursor {
 
     /// To the first entry.
     pub(crate) fn first(&mut self) -> Result<bool> {
-        let started = self.start(true, Recent::first);
+        let started = self.start(true, Source::first);
         let moved = started.and_then(|()| self.tree.first()).and_then(|_| self.settle_forward());
         self.settled(moved)
     }
 
     /// To the last entry.
     pub(crate) fn last(&mut self) -> Result<bool> {
-        let started = self.start(false, Recent::last);
+        let started = self.start(false, Source::last);
         let moved = started.and_then(|()| self.tree.last()).and_then(|_| self.settle_backward());
         self.settled(moved)
     }
@@ -239,7 +306,7 @@ impl FamilyCursor {
         moved
     }
 
-    fn start(&mut self, forward: bool, position: impl Fn(&mut Recent) -> Result<bool>) -> Result<()> {
+    fn start(&mut self, forward: bool, position: impl Fn(&mut Source) -> Result<()>) -> Result<()> {
         // An error on the way leaves the cursor nowhere, not on a stale entry.
         self.place = Place::Nowhere;
         self.forward = forward;
@@ -264,7 +331,10 @@ impl FamilyCursor {
     /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.
     #[inline]
     fn after_tree(&mut self, moved: Result<bool>, wanted: Ordering) -> Result<bool> {
-        let leads = |nearest: usize| key::compare(self.tree.key(), self.recent[nearest].key()) == wanted;
+        let leads = |nearest: usize| {
+            let key = self.tree.key();
+            self.recent[nearest].compare(key::head8(key), key) == wanted.reverse()
+        };
         if matches!(moved, Ok(true)) && self.hidden.is_empty() && self.nearest.is_none_or(leads) {
             return Ok(true);
         }
@@ -351,47 +421,37 @@ impl FamilyCursor {
 
     /// Moves every source that stands on the present key to its next one, the present source last.
     fn step_over_forward(&mut self) -> Result<()> {
-        for i in 0..self.recent.len() {
-            if self.place != Place::Recent(i) && self.stands_on_key(i) {
-                self.recent[i].next()?;
-            }
-        }
-        match self.place {
-            Place::Recent(i) => {
-                if self.tree.valid() && self.tree.key() == self.recent[i].key() {
-                    self.tree.next()?;
-                }
-                self.recent[i].next()?;
-            }
-            _ => {
-                self.tree.next()?;
-            }
-        }
-        Ok(())
+        self.step_over(Source::next, TreeCursor::next)
     }
 
     fn step_over_backward(&mut self) -> Result<()> {
-        for i in 0..self.recent.len() {
-            if self.place != Place::Recent(i) && self.stands_on_key(i) {
-                self.recent[i].prev()?;
-            }
-        }
-        match self.place {
-            Place::Recent(i) => {
-                if self.tree.valid() && self.tree.key() == self.recent[i].key() {
-                    self.tree.prev()?;
-                }
-                self.recent[i].prev()?;
-            }
-            _ => {
-                self.tree.prev()?;
-            }
-        }
-        Ok(())
+        self.step_over(Source::prev, TreeCursor::prev)
     }
 
-    fn stands_on_key(&self, i: usize) -> bool {
-        self.recent[i].valid() && self.recent[i].key() == self.key()
+    fn step_over(
+        &mut self,
+        step: impl Fn(&mut Source) -> Result<()>,
+        step_tree: impl Fn(&mut TreeCursor) -> Result<bool>,
+    ) -> Result<()> {
+        let Place::Recent(present) = self.place else {
+            // No other source stands on the tree's key.
+            return step_tree(&mut self.tree).map(|_| ());
+        };
+        // Newer ones do not stand on it, or the entry would be theirs.
+        let (_, rest) = self.recent.split_at_mut(present);
+        let Some((present, older)) = rest.split_first_mut() else {
+            unreachable!("the cursor stands on source {present}, which is not there")
+        };
+        let key = present.recent.key();
+        for source in older {
+            if source.stands_on(present.head, key) {
+                step(source)?;
+            }
+        }
+        if self.tree.valid() && self.tree.key() == key {
+            step_tree(&mut self.tree)?;
+        }
+        step(present)
     }
 
     /// Finds the entry to stand on: the lowest key of all sources, of the newest source that has it.
@@ -455,25 +515,33 @@ impl FamilyCursor {
 
     /// The source whose key is the most `wanted` of all; the newest of several with the same key.
     fn choose(&mut self, wanted: Ordering) -> Option<Place> {
-        let mut nearest: Option<(usize, &[u8])> = None;
+        let mut nearest: Option<(usize, &Source)> = None;
         for (i, source) in self.recent.iter().enumerate() {
-            if source.valid() {
-                let candidate = source.key();
-                if nearest.is_none_or(|(_, key)| key::compare(candidate, key) == wanted) {
-                    nearest = Some((i, candidate));
-                }
+            // Where the heads are the same one of them may be at its end.
+            let is_nearer = |(_, nearest): (usize, &Source)| {
+                let heads = source.head.cmp(&nearest.head);
+                heads == wanted
+                    || heads.is_eq()
+                        && source.recent.valid()
+                        && key::compare(source.recent.key(), nearest.recent.key()) == wanted
+            };
+            if nearest.map_or_else(|| source.recent.valid(), is_nearer) {
+                nearest = Some((i, source));
             }
         }
-        let tree_leads =
-            self.tree.valid() && nearest.is_none_or(|(_, key)| key::compare(self.tree.key(), key) == wanted);
+        let leads = |(_, nearest): (usize, &Source)| {
+            let key = self.tree.key();
+            nearest.compare(key::head8(key), key) == wanted.reverse()
+        };
+        let tree_leads = self.tree.valid() && nearest.is_none_or(leads);
         self.nearest = nearest.map(|(i, _)| i);
         if tree_leads { Some(Place::Tree) } else { self.nearest.map(Place::Recent) }
     }
 
     /// Whether the entry of source `i` is a value that no newer memtable's range deletion covers.
     fn shows(&self, i: usize) -> bool {
-        let source = &self.recent[i];
-        let covers = |newer: &Recent| match newer {
+        let source = &self.recent[i].recent;
+        let covers = |newer: &Source| match &newer.recent {
             Recent::Memtable(table, _) => {
                 table.has_range_deletions() && table.covering(source.key(), self.at).is_some()
             }

@@ -182,7 +182,7 @@ impl Family {
         if side.writer.table().is_empty() {
             return Ok(false);
         }
-        let writer = Memtable::create(self.memtable_bytes());
+        let writer = side.writer.successor(self.memtable_bytes());
         let active = Arc::clone(writer.table());
         let first_segment = self.active_segment();
         // Counted first: a merge may take it as soon as the view shows it.

@@ -28,9 +28,18 @@ struct State {
 pub(crate) struct Work {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether the clock was called and has not come yet.
-    clock_called: AtomicBool,
-    clock: Condvar,
+    /// For the thread that keeps the clock.
+    pub(crate) clock: Bell,
+    /// For the thread that keeps the log.
+    pub(crate) log: Bell,
+}
+
+/// Wakes a thread that otherwise sleeps until its next tick.
+#[derive(Default)]
+pub(crate) struct Bell {
+    /// Whether the thread was called and has not come yet.
+    rung: AtomicBool,
+    ringing: Condvar,
 }
 
 impl Work {
@@ -95,29 +104,30 @@ impl Work {
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
-        self.clock.notify_all();
+        self.clock.ringing.notify_all();
+        self.log.ringing.notify_all();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
-    /// Ends the clock's [`tick`](Self::tick) early. May be called again and again.
+    /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again.
     #[inline]
-    pub(crate) fn call_clock(&self) {
-        if !self.clock_called.load(Ordering::Relaxed) && !self.clock_called.swap(true, Ordering::AcqRel) {
+    pub(crate) fn ring(&self, bell: &Bell) {
+        if !bell.rung.load(Ordering::Relaxed) && !bell.rung.swap(true, Ordering::AcqRel) {
             drop(self.state.lock());
-            self.clock.notify_all();
+            bell.ringing.notify_all();
         }
     }
 
-    /// Waits for `tick`, or until the clock is called.
-    pub(crate) fn tick(&self, tick: Duration) {
+    /// Waits for `tick`, or until the bell rings.
+    pub(crate) fn sleep(&self, bell: &Bell, tick: Duration) {
         let state = self.state.lock();
-        if !state.stopped && !self.clock_called.load(Ordering::Acquire) {
-            drop(self.clock.wait_for(state, tick));
+        if !state.stopped && !bell.rung.load(Ordering::Acquire) {
+            drop(bell.ringing.wait_for(state, tick));
         }
-        self.clock_called.store(false, Ordering::Release);
+        bell.rung.store(false, Ordering::Release);
     }
 
     /// Waits until work may have changed, or for `timeout`.

@@ -1,4 +1,4 @@
-//! The background threads: some that merge and make checkpoints, and one that keeps the clock.
+//! The background threads: some that merge and make checkpoints, one that keeps the clock, and one that keeps the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -46,6 +46,9 @@ impl Shared {
         };
         for number in 0..self.options.background_threads {
             spawn(format!("peristyle-work-{number}"), Self::work)?;
+        }
+        if self.pipeline.log.is_some() {
+            spawn("peristyle-log".into(), Self::keep_log)?;
         }
         spawn("peristyle-clock".into(), Self::keep_clock)
     }
@@ -130,18 +133,42 @@ impl Shared {
         self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
-    fn keep_clock(self: &Arc<Self>) {
+    /// What of keeping the log may wait for the disk: a sync once in a while, and the next segment.
+    fn keep_log(self: &Arc<Self>) {
+        let Some(log) = &self.pipeline.log else { return };
         let mut synced = Instant::now();
+        while !self.pipeline.work.is_stopped() {
+            let until_sync = self.options.sync_interval.saturating_sub(synced.elapsed());
+            self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.max(TICK));
+            // Whatever else failed: a log that is healthy keeps its promise.
+            if synced.elapsed() >= self.options.sync_interval {
+                synced = Instant::now();
+                self.keep_log_synced(log);
+            }
+            if self.pipeline.latch.check().is_ok()
+                && let Err(error) = log.prepare_next()
+                && error.kind() != ErrorKind::OutOfSpace
+            {
+                self.pipeline.fail(error);
+            }
+        }
+    }
+
+    fn keep_log_synced(&self, log: &Log) {
+        if log.durable() < log.last_assigned()
+            && let Err(error) = log.sync()
+        {
+            self.pipeline.fail(error);
+        }
+    }
+
+    /// Waits for no disk, so that what is due in milliseconds is.
+    fn keep_clock(self: &Arc<Self>) {
         let mut looked = Instant::now();
         let mut checkpointed = Instant::now();
         let mut rests = Vec::new();
         while !self.pipeline.work.is_stopped() {
-            self.pipeline.work.tick(TICK);
-            // Whatever else failed: a log that is healthy keeps its promise.
-            if synced.elapsed() >= self.options.sync_interval {
-                synced = Instant::now();
-                self.keep_log_synced();
-            }
+            self.pipeline.work.sleep(&self.pipeline.work.clock, TICK);
             if self.pipeline.latch.check().is_err() {
                 continue;
             }
@@ -156,22 +183,14 @@ impl Shared {
         }
     }
 
-    fn keep_log_synced(&self) {
-        if let Some(log) = &self.pipeline.log
-            && log.durable() < log.last_assigned()
-            && let Err(error) = log.sync()
-        {
-            self.pipeline.fail(error);
-        }
-    }
-
     fn prepare_log(&self) {
-        if let Some(log) = &self.pipeline.log
-            && log.wants_prepare()
-            && let Err(error) = log.prepare()
-            && error.kind() != ErrorKind::OutOfSpace
-        {
-            self.pipeline.fail(error);
+        if let Some(log) = &self.pipeline.log {
+            if log.wants_prepare() {
+                log.prepare_memory();
+            }
+            if log.wants_next() {
+                self.pipeline.work.ring(&self.pipeline.work.log);
+            }
         }
     }
 
@@ -221,13 +240,15 @@ impl Shared {
         given_back
     }
 
-    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
+    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing; then the memory is
+    /// given back, too.
     fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
         let Some(mut side) = family.write.try_lock() else { return false };
         if family.is_dropped() {
             return true;
         }
         if side.writer.table().is_empty() {
+            side.writer.table().forget_spares();
             let nothing_waits = family.stall.waiting() == 0 && !family.has_deltas();
             if !nothing_waits {
                 self.pipeline.work.request_merge(family);

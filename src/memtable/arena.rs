@@ -2,70 +2,138 @@
 //!
 //! An [`Arena`] owns chunks. A [`Bump`] is one stream of allocations from it; a memtable has two, so that nodes,
 //! which searches touch, lie close together and apart from the entries. The first chunk of a stream is small, later
-//! ones double with what the stream has used, so that the untouched rest is never more than what was used. The
-//! largest size is a huge page, since address translation is a large part of a random read. What is large for the
-//! next chunk gets a chunk of its own. Where many entries are to come, huge pages can be made ready ahead of need by another
-//! thread: most of what they cost is that the kernel clears them.
+//! ones double with what the stream has used, up to a mapping of the kernel's, which takes real memory only where it was
+//! touched and gives all of it back at the end. So the rest that was taken and is not used is never more than what is used.
+//! Mappings have the size of a huge page, and are one once as much was used, since address translation is a large part of a random read. What
+//! is large for the next chunk gets a chunk of its own.
+//!
+//! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as many as
+//! a merge leaves, for the arenas that follow; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::codec::prefetch::LINE;
-use crate::sync::Mutex;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
+/// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
+const SMALLEST_MAPPING: usize = 64 << 10;
 /// Huge pages that are ready at most.
 const MOST_READY: usize = 4;
+
+/// Memtables that a merge may leave behind at once. Together with those in use there are never more than there were at the busiest time.
+const MOST_MERGED: usize = 4;
 
 /// Owner of the memory of one memtable.
 pub(super) struct Arena {
     chunks: Mutex<Vec<Chunk>>,
-    /// Huge pages that nobody uses yet.
-    ready: Mutex<Vec<Chunk>>,
+    spares: Arc<Spares>,
+}
+
+/// Mappings that no arena uses, shared by the arenas that follow one another.
+struct Spares {
+    chunks: Mutex<Vec<Chunk>>,
+    /// How many are kept at most.
+    most: AtomicUsize,
 }
 
 /// Memory that this value owns and gives back when it is dropped.
 struct Chunk {
     start: NonNull<u8>,
     layout: Layout,
-    /// Made by `mmap`, not by the allocator.
-    mapped: bool,
+    backing: Backing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backing {
+    /// Made by the allocator.
+    Allocator,
+    /// A mapping that takes memory page by page, as it is touched.
+    Pages,
+    /// A mapping that takes all of its memory at once, if the kernel has a huge page.
+    HugePage,
 }
 
 // SAFETY: a chunk is an owned piece of memory, nothing in it belongs to the thread that made it.
 unsafe impl Send for Chunk {}
 
 impl Arena {
-    pub(super) fn new() -> Self {
-        Self { chunks: Mutex::new(Vec::new()), ready: Mutex::new(Vec::new()) }
+    /// An arena that is expected to come to `capacity` bytes.
+    pub(super) fn new(capacity: usize) -> Self {
+        let spares = Spares { chunks: Mutex::new(Vec::new()), most: AtomicUsize::new(0) };
+        Self { chunks: Mutex::new(Vec::new()), spares: Arc::new(spares) }.with_capacity(capacity)
+    }
+
+    /// The arena that follows this one, and gets what this one and those before it leave.
+    pub(super) fn successor(&self, capacity: usize) -> Self {
+        Self { chunks: Mutex::new(Vec::new()), spares: Arc::clone(&self.spares) }.with_capacity(capacity)
+    }
+
+    fn with_capacity(self, capacity: usize) -> Self {
+        // Two streams, each of which ends in the middle of a mapping.
+        let mappings = capacity.div_ceil(HUGE_PAGE) + 1;
+        self.spares.most.store(mappings * MOST_MERGED, Ordering::Relaxed);
+        self
     }
 
     /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it cleared.
     pub(super) fn make_ready(&self, used: usize) {
-        while self.ready.lock().len() < (used / HUGE_PAGE / 8).min(MOST_READY)
-            && let Some(chunk) = Chunk::map_huge_page()
+        while self.spares.chunks.lock().len() < (used / HUGE_PAGE / 8).min(MOST_READY)
+            && let Some(chunk) = Chunk::map(HUGE_PAGE, Backing::HugePage)
         {
             chunk.populate();
-            self.ready.lock().push(chunk);
+            self.spares.chunks.lock().push(chunk);
         }
     }
 
+    /// Gives what is kept for later to the system.
+    pub(super) fn forget_spares(&self) {
+        let spares = std::mem::take(&mut *self.spares.chunks.lock());
+        drop(spares);
+    }
+
     /// Memory of `size` bytes, aligned to a cache line, that lives as long as the arena.
-    fn add_chunk(&self, size: usize) -> NonNull<u8> {
-        let ready = if size == HUGE_PAGE { self.ready.lock().pop() } else { None };
-        let chunk = ready.unwrap_or_else(|| Chunk::new(size));
+    fn add_chunk(&self, size: usize, backing: Backing) -> NonNull<u8> {
+        let spare = if size == HUGE_PAGE { self.spares.take(backing) } else { None };
+        let chunk = spare.unwrap_or_else(|| Chunk::new(size, backing));
         let start = chunk.start;
         self.chunks.lock().push(chunk);
         start
     }
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for chunk in self.chunks.lock().drain(..) {
+            if chunk.backing != Backing::Allocator && chunk.layout.size() == HUGE_PAGE {
+                self.spares.keep(chunk);
+            }
+        }
+    }
+}
+
+impl Spares {
+    fn take(&self, backing: Backing) -> Option<Chunk> {
+        let mut chunks = self.chunks.lock();
+        let at = chunks.iter().position(|chunk| chunk.backing == backing)?;
+        Some(chunks.swap_remove(at))
+    }
+
+    fn keep(&self, chunk: Chunk) {
+        let mut chunks = self.chunks.lock();
+        if chunks.len() < self.most.load(Ordering::Relaxed) {
+            chunks.push(chunk);
+        }
+    }
+}
+
 impl Chunk {
-    fn new(size: usize) -> Self {
-        if size == HUGE_PAGE
-            && let Some(chunk) = Self::map_huge_page()
+    fn new(size: usize, backing: Backing) -> Self {
+        if backing != Backing::Allocator
+            && let Some(chunk) = Self::map(size, backing)
         {
             return chunk;
         }
@@ -75,34 +143,41 @@ impl Chunk {
         // SAFETY: the layout is not empty, as asserted.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout, mapped: false }
+        Self { start, layout, backing: Backing::Allocator }
     }
 
-    /// A huge page's worth of memory at a huge page's boundary, so that the kernel can back it with one.
+    /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel can back it with one.
     #[cfg(all(target_os = "linux", not(miri), not(loom)))]
-    fn map_huge_page() -> Option<Self> {
+    fn map(size: usize, backing: Backing) -> Option<Self> {
         use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+        let (align, advice) = match backing {
+            Backing::HugePage => (HUGE_PAGE, Advice::LinuxHugepage),
+            _ => (SMALLEST_CHUNK, Advice::LinuxNoHugepage),
+        };
+        let layout = Layout::from_size_align(size, align).ok()?.pad_to_align();
+        // A mapping begins at a page's boundary anyhow, and is made longer to find a larger one in it.
+        let spare = if align > SMALLEST_CHUNK { align } else { 0 };
+        let (size, whole_size) = (layout.size(), layout.size().checked_add(spare)?);
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice touches no memory that is in use.
         let whole =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), 2 * HUGE_PAGE, protection, MapFlags::PRIVATE) }
+            unsafe { mmap_anonymous(std::ptr::null_mut(), whole_size, protection, MapFlags::PRIVATE) }
                 .ok()?;
         let whole = whole.cast::<u8>();
-        let before = whole.align_offset(HUGE_PAGE);
-        let after = HUGE_PAGE - before;
-        // SAFETY: all pieces lie inside of the mapping of two huge pages made above, which nobody else knows. What is
-        // unmapped is not used again. The advice changes nothing but how the kernel backs the rest.
+        let before = if spare > 0 { whole.align_offset(align) } else { 0 };
+        let after = spare - before;
+        // SAFETY: all pieces lie inside of the mapping made above, which nobody else knows. What is unmapped is not used again.
+        // The advice changes nothing but how the kernel backs the rest.
         unsafe {
             let start = whole.add(before);
             if before > 0 {
                 let _ = munmap(whole.cast(), before);
             }
             if after > 0 {
-                let _ = munmap(start.add(HUGE_PAGE).cast(), after);
+                let _ = munmap(start.add(size).cast(), after);
             }
-            let _ = madvise(start.cast(), HUGE_PAGE, Advice::LinuxHugepage);
-            let layout = Layout::from_size_align_unchecked(HUGE_PAGE, HUGE_PAGE);
-            NonNull::new(start).map(|start| Self { start, layout, mapped: true })
+            let _ = madvise(start.cast(), size, advice);
+            NonNull::new(start).map(|start| Self { start, layout, backing })
         }
     }
 
@@ -116,7 +191,7 @@ impl Chunk {
     }
 
     #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
-    fn map_huge_page() -> Option<Self> {
+    fn map(_size: usize, _backing: Backing) -> Option<Self> {
         None
     }
 
@@ -127,13 +202,13 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         #[cfg(all(target_os = "linux", not(miri), not(loom)))]
-        if self.mapped {
-            // SAFETY: the mapping was made by `map_huge_page` with this start and size, and nobody uses it any more:
+        if self.backing != Backing::Allocator {
+            // SAFETY: the mapping was made by `map` with this start and size, and nobody uses it any more:
             // whoever has a pointer into an arena keeps the arena.
             let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.layout.size()) };
             return;
         }
-        debug_assert!(!self.mapped, "a chunk of {} bytes was mapped where nothing is", self.layout.size());
+        debug_assert_eq!(self.backing, Backing::Allocator, "nothing else is made here");
         // SAFETY: the memory came from `alloc` with this layout, and nobody uses it any more, as above.
         unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
@@ -180,13 +255,18 @@ impl Bump {
 
     #[cold]
     fn allocate_from_new_chunk(&mut self, arena: &Arena, size: usize) -> NonNull<u8> {
-        let chunk = (1 << self.used.max(1).ilog2()).clamp(SMALLEST_CHUNK, HUGE_PAGE);
+        let (chunk, backing) = match self.used {
+            ..SMALLEST_MAPPING => ((1 << self.used.max(1).ilog2()).max(SMALLEST_CHUNK), Backing::Allocator),
+            SMALLEST_MAPPING..HUGE_PAGE => (HUGE_PAGE, Backing::Pages),
+            HUGE_PAGE.. => (HUGE_PAGE, Backing::HugePage),
+        };
         if size > chunk / 4 {
             self.used += size;
-            return arena.add_chunk(size);
+            let backing = if size < SMALLEST_MAPPING { Backing::Allocator } else { Backing::Pages };
+            return arena.add_chunk(size, backing);
         }
         self.used += self.left + size;
-        let start = arena.add_chunk(chunk);
+        let start = arena.add_chunk(chunk, backing);
         // SAFETY: the new chunk is longer than `size`.
         self.next = unsafe { start.add(size) };
         self.left = chunk - size;
@@ -215,10 +295,12 @@ pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    #[cfg(all(target_os = "linux", not(miri)))]
+    use std::collections::BTreeSet;
 
     #[test]
     fn pieces_are_aligned_and_do_not_overlap() {
-        let (arena, mut bump) = (Arena::new(), Bump::new());
+        let (arena, mut bump) = (Arena::new(0), Bump::new());
         let mut pieces = Vec::new();
         let sizes = [1usize, 8, 24, 256, 3000, 5000, 70_000, 0];
         let rounds = if cfg!(miri) { 4 } else { 400 };
@@ -240,18 +322,51 @@ mod tests {
     }
 
     #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn what_an_arena_leaves_is_used_by_the_one_that_follows() {
+        const USED: usize = 40 << 20;
+        let fill = |arena: &Arena| -> BTreeSet<usize> {
+            let mut bump = Bump::new();
+            while bump.used() < USED {
+                bump.allocate(arena, 1000, 8);
+            }
+            let chunks = arena.chunks.lock();
+            let mapped = chunks.iter().filter(|chunk| chunk.backing != Backing::Allocator);
+            mapped.map(|chunk| chunk.start.addr().get()).collect()
+        };
+        let first = Arena::new(USED);
+        let second = first.successor(USED);
+        let left = fill(&first);
+        drop(first);
+        assert_eq!(fill(&second), left);
+        let third = second.successor(2 << 20);
+        drop(second);
+        assert!(third.spares.chunks.lock().len() <= 2 * MOST_MERGED, "the last arena is a small one");
+        assert!(!third.spares.chunks.lock().is_empty());
+        third.forget_spares();
+        assert_eq!(third.spares.chunks.lock().len(), 0);
+    }
+
+    #[test]
     fn a_stream_that_hands_out_nothing_holds_nothing() {
-        let arena = Arena::new();
+        let arena = Arena::new(0);
         let bump = Bump::new();
         assert_eq!((bump.used(), arena.chunks.lock().len()), (0, 0));
     }
 
     #[test]
     fn chunks_hold_little_more_than_was_used() {
-        let (arena, mut bump) = (Arena::new(), Bump::new());
+        let (arena, mut bump) = (Arena::new(0), Bump::new());
         for _ in 0..if cfg!(miri) { 100 } else { 50_000 } {
             bump.allocate(&arena, 200, 8);
-            let held: usize = arena.chunks.lock().iter().map(|chunk| chunk.layout.size()).sum();
+            // What of a mapping of single pages is not used takes no memory.
+            let held: usize = arena
+                .chunks
+                .lock()
+                .iter()
+                .filter(|chunk| chunk.backing != Backing::Pages)
+                .map(|chunk| chunk.layout.size())
+                .sum();
             assert!(held <= 2 * bump.used() + SMALLEST_CHUNK, "{held} bytes held for {}", bump.used());
         }
     }

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_entry_holds_what_was_written_and_its_chain_is_walked_to_the_moment() {
-        let (arena, mut bump) = (Arena::new(), Bump::new());
+        let (arena, mut bump) = (Arena::new(0), Bump::new());
         let mut chain = None;
         for sequence in [3u64, 5, 5, 9] {
             let value = vec![sequence as u8; sequence as usize];
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn empty_and_longest_keys_and_empty_values_are_held() {
-        let (arena, mut bump) = (Arena::new(), Bump::new());
+        let (arena, mut bump) = (Arena::new(0), Bump::new());
         for (key, value) in [(vec![], vec![]), (vec![7; MAX_KEY_LEN], vec![]), (vec![], vec![8; 100_000])] {
             let entry =
                 EntryRef::write(&arena, &mut bump, None, SequenceNumber(1), EntryKind::Delete, &key, &value);

@@ -73,6 +73,10 @@ impl<'m> Found<'m> {
 impl Memtable {
     /// An empty memtable that is expected to reach `capacity_hint` bytes. Takes memory as it fills.
     pub(crate) fn create(capacity_hint: usize) -> MemtableWriter {
+        Self::create_in(Arena::new(capacity_hint), capacity_hint)
+    }
+
+    fn create_in(arena: Arena, capacity_hint: usize) -> MemtableWriter {
         let table = Self {
             points: Tree::new(),
             deletions: RangeDeletions::new(),
@@ -82,7 +86,7 @@ impl Memtable {
                 entries: AtomicU64::new(0),
                 last_sequence: AtomicU64::new(0),
             }),
-            arena: Arena::new(),
+            arena,
         };
         MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new() }
     }
@@ -93,7 +97,7 @@ impl Memtable {
         self.points.is_empty() && self.deletions.is_empty()
     }
 
-    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, and what was made ready.
+    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, and what is kept for memtables to come.
     pub(crate) fn bytes(&self) -> usize {
         let counters = &self.counters;
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
@@ -103,6 +107,11 @@ impl Memtable {
     /// a memtable into which much is inserted at once.
     pub(crate) fn make_ready(&self) {
         self.arena.make_ready(self.counters.bytes.load(Ordering::Relaxed));
+    }
+
+    /// Gives memory to the system that is kept for memtables to come.
+    pub(crate) fn forget_spares(&self) {
+        self.arena.forget_spares();
     }
 
     /// Versions and range deletions.
@@ -198,6 +207,11 @@ impl MemtableWriter {
     #[inline]
     pub(crate) fn table(&self) -> &Arc<Memtable> {
         &self.table
+    }
+
+    /// The writer of an empty memtable that follows this one, and gets memory that it and those before it leave.
+    pub(crate) fn successor(&self, capacity_hint: usize) -> Self {
+        Memtable::create_in(self.table.arena.successor(capacity_hint), capacity_hint)
     }
 
     /// Gives `key` the value from `sequence` on.

@@ -204,7 +204,7 @@ impl Pipeline {
         let fill = account(family, &side, payload.len());
         drop(side);
         if log.wants_prepare() {
-            self.work.call_clock();
+            self.work.ring(&self.work.clock);
         }
         if !in_turn {
             self.publish(sequence)?;
@@ -283,7 +283,7 @@ impl Pipeline {
             }
             let appended = log.append(write.payload, durability == Durability::Sync);
             if log.wants_prepare() {
-                self.work.call_clock();
+                self.work.ring(&self.work.clock);
             }
             appended
         };

@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use super::group_sync::{Failed, GroupSync};
 use super::record::{RecordHeader, record_len};
-use super::segment::{self, HEADER_LEN, Segment};
+use super::segment::{self, HEADER_LEN, MAPPED_RECORD, Segment};
 use super::stock::{Refusal, Stock};
 use super::{LogOptions, LogStats};
 use crate::codec::checksum::crc32;
@@ -30,8 +30,10 @@ pub(crate) struct Log {
     failure: Mutex<Option<Error>>,
     /// Id of the tail's segment, at some moment.
     pub(super) current: AtomicU64,
-    /// There is something to [`prepare`](Self::prepare).
+    /// There is something to do for [`prepare_memory`](Self::prepare_memory).
     pub(super) wants_prepare: AtomicBool,
+    /// There is something to do for [`prepare_next`](Self::prepare_next).
+    pub(super) wants_next: AtomicBool,
     /// The newest place up to which everything is known to be durable.
     durable_place: Mutex<Place>,
     /// The first segment that the last mark named: nothing from it on is let go.
@@ -51,7 +53,7 @@ pub(super) struct Tail {
     pub(super) unsynced: Vec<Arc<Segment>>,
     /// Whether the next segment was asked for.
     pub(super) next_asked: bool,
-    /// Whether short records come, which are stored into the mapping.
+    /// Whether records come that are stored into the mapping.
     pub(super) is_stored_into: bool,
     /// `offset` at which `wants_prepare` is set.
     pub(super) prepare_at: u64,
@@ -70,6 +72,15 @@ impl Tail {
         self.segment = segment;
         self.next_asked = false;
         self.plan();
+    }
+
+    /// Records are stored into the mapping from now on.
+    #[inline]
+    fn expect_stores(&mut self) {
+        if !self.is_stored_into {
+            self.is_stored_into = true;
+            self.plan();
+        }
     }
 
     /// Offset at which the next segment is to be made.
@@ -137,6 +148,7 @@ impl Log {
             failure: Mutex::new(None),
             current: AtomicU64::new(current),
             wants_prepare: AtomicBool::new(false),
+            wants_next: AtomicBool::new(false),
             durable_place: Mutex::new(Place { segment: current, offset: HEADER_LEN }),
             marked: AtomicU64::new(u64::MAX),
             syncs: AtomicU64::new(0),
@@ -157,7 +169,7 @@ impl Log {
             self.stock.expect_short_syncs();
         }
         let payload_checksum = crc32(&[payload]);
-        let (segment, offset, sequence) = self.reserve(record_len(payload_len))?;
+        let (segment, offset, sequence) = self.reserve(record_len(payload_len), !sync_soon)?;
         let mut pending = Pending { log: self, is_open: true };
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
         let header = header.encode(segment.id, offset);
@@ -187,10 +199,7 @@ impl Log {
         let mut tail = self.tail_with_room(record_len)?;
         let sequence = self.assign_next(&mut tail)?;
         pending.is_open = true;
-        if !tail.is_stored_into {
-            tail.is_stored_into = true;
-            tail.plan();
-        }
+        tail.expect_stores();
         let offset = self.take_place(&mut tail, record_len);
         let segment = &tail.segment;
         let id = segment.id;
@@ -222,11 +231,14 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Assigns a number and a place of `record_len` bytes.
+    /// Assigns a number and a place of `record_len` bytes. `mapped`: it may be stored into the mapping.
     #[inline]
-    fn reserve(&self, record_len: u64) -> Result<(Arc<Segment>, u64, u64)> {
+    fn reserve(&self, record_len: u64, mapped: bool) -> Result<(Arc<Segment>, u64, u64)> {
         let mut tail = self.tail_with_room(record_len)?;
         let sequence = self.assign_next(&mut tail)?;
+        if mapped && record_len <= MAPPED_RECORD {
+            tail.expect_stores();
+        }
         let offset = self.take_place(&mut tail, record_len);
         Ok((Arc::clone(&tail.segment), offset, sequence))
     }
@@ -277,10 +289,15 @@ impl Log {
         Ok(next)
     }
 
-    /// Whether [`prepare`](Self::prepare) has something to do.
+    /// Whether [`prepare_memory`](Self::prepare_memory) has something to do.
     #[inline]
     pub(crate) fn wants_prepare(&self) -> bool {
         self.wants_prepare.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`prepare_next`](Self::prepare_next) has something to do.
+    pub(crate) fn wants_next(&self) -> bool {
+        self.wants_next.load(Ordering::Relaxed)
     }
 
     /// Returns when everything up to `sequence`, which was assigned before, is durable.

@@ -70,33 +70,44 @@ impl Log {
         segment_len(len.saturating_mul(GROWTH).min(self.options.max_segment_bytes), record_len)
     }
 
-    /// Makes ready what appends will need soon, if they do: the next segment, so that going on to it is only a swap, and
-    /// memory for stores into the mapping; lets go of memory behind them. For a background thread; appends that need the next
-    /// segment meanwhile wait for it.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        let making = self.stock.making();
+    /// Makes memory ready for the stores that come next, lets go of memory behind them, and says when the next segment is wanted.
+    /// Never waits for the disk. For one background thread.
+    pub(crate) fn prepare_memory(&self) {
         self.wants_prepare.store(false, Ordering::Relaxed);
-        let (len, is_stored_into) = {
-            let mut tail = self.tail.lock();
-            if tail.failed {
-                drop(tail);
-                return Err(self.failure());
-            }
-            let is_stored_into = tail.is_stored_into;
-            if is_stored_into {
-                let (segment, offset) = (Arc::clone(&tail.segment), tail.offset);
-                drop(tail);
-                segment.make_ready(offset + READY_AHEAD);
-                segment.let_go(offset.saturating_sub(READY_AHEAD));
-                tail = self.tail.lock();
-            }
-            let len = tail.segment.body.len;
-            let wants_next = !tail.next_asked && tail.offset >= tail.next_at();
-            tail.next_asked |= wants_next;
-            tail.plan();
-            (wants_next.then(|| self.next_len(len, 0)), is_stored_into)
-        };
-        let Some(len) = len else { return Ok(()) };
+        let mut tail = self.tail.lock();
+        if tail.is_stored_into {
+            let (segment, offset) = (Arc::clone(&tail.segment), tail.offset);
+            drop(tail);
+            segment.make_ready(offset, offset + READY_AHEAD);
+            segment.let_go(offset.saturating_sub(READY_AHEAD));
+            tail = self.tail.lock();
+        }
+        if !tail.next_asked && tail.offset >= tail.next_at() {
+            tail.next_asked = true;
+            self.wants_next.store(true, Ordering::Relaxed);
+        }
+        tail.plan();
+    }
+
+    /// Makes the next segment if it is wanted, so that going on to it is only a swap. For a background thread that may wait for
+    /// the disk; appends that need the segment meanwhile wait for it.
+    pub(crate) fn prepare_next(&self) -> Result<()> {
+        if !self.wants_next.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let making = self.stock.making();
+        let tail = self.tail.lock();
+        if tail.failed {
+            drop(tail);
+            return Err(self.failure());
+        }
+        let (len, is_stored_into) = (self.next_len(tail.segment.body.len, 0), tail.is_stored_into);
+        // Whoever had to make the segment himself has gone on to it, and the one after that is not wanted yet.
+        let is_wanted = tail.next_asked;
+        drop(tail);
+        if !is_wanted {
+            return Ok(());
+        }
         let made = self.stock.prepare(&making, len, if is_stored_into { READY_AHEAD } else { 0 });
         let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
@@ -105,6 +116,13 @@ impl Log {
             self.sync_segment(&segment).map_err(|Failed| self.failure())?;
         }
         Ok(())
+    }
+
+    /// Both, as the two threads do in their time.
+    #[cfg(test)]
+    pub(super) fn prepare(&self) -> Result<()> {
+        self.prepare_memory();
+        self.prepare_next()
     }
 
     /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of need, which is made

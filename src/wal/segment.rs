@@ -188,7 +188,7 @@ pub(super) struct Segment {
 const SMALL_RECORD: usize = 512;
 /// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for the
 /// one system call.
-const MAPPED_RECORD: u64 = 64 << 10;
+pub(super) const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
     pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {
@@ -209,9 +209,9 @@ impl Segment {
         if self.body.mapping.is_none() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
     }
 
-    /// Makes memory ready for stores up to `end`. For one thread at a time.
-    pub(super) fn make_ready(&self, end: u64) {
-        let ready = self.ready();
+    /// Makes memory ready for stores from `start` to `end`. For one thread at a time.
+    pub(super) fn make_ready(&self, start: u64, end: u64) {
+        let ready = self.ready().max(start);
         let end = end.min(self.body.len);
         if let Some(mapping) = &self.body.mapping
             && ready < end
@@ -221,7 +221,7 @@ impl Segment {
         }
     }
 
-    /// Lets go of the memory behind the records up to `end`: the log may keep them for long. For one thread at a time.
+    /// Lets go of the memory behind the records up to `end`: the log may keep them for long. Who still stores there gets it back.
     pub(super) fn let_go(&self, end: u64) {
         let gone = self.gone.load(Ordering::Relaxed);
         if let Some(mapping) = &self.body.mapping

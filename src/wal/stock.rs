@@ -147,7 +147,7 @@ impl Stock {
         let recycled = self.shelf().recycled;
         let filled = self.fills.load(Ordering::Relaxed);
         let segment = self.make(len)?;
-        segment.make_ready(ready);
+        segment.make_ready(0, ready);
         let mut shelf = self.shelf();
         shelf.prepared = Some(Arc::clone(&segment));
         Ok((filled && shelf.recycled == recycled).then_some(segment))

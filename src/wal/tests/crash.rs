@@ -133,3 +133,35 @@ fn power_lost_again_and_again_while_starting_loses_nothing() {
         }
     }
 }
+
+#[test]
+fn power_lost_while_a_start_removes_orphans_loses_nothing() {
+    let (seeds, mut tried) = (if cfg!(miri) { 3 } else { 100 }, 0);
+    for seed in 0..seeds {
+        let mut random = Random::new(seed);
+        let disk = Disk::new();
+        let (_, log) = fresh(disk.clone(), small());
+        for i in 0..60 {
+            log.append(&payload(i, 100), false).unwrap();
+        }
+        drop(log);
+        let disk = disk.after_power_loss(&mut random);
+        let (records, report) = replay_all(&disk);
+        let orphans = segment::list(&disk).unwrap().into_iter().filter(|&id| id > report.end.segment).count();
+        if orphans < 2 {
+            continue;
+        }
+        tried += 1;
+        for changes in 0..16 {
+            let again = disk.after_kill();
+            again.power_for(changes);
+            let storage: Arc<dyn StorageBackend> = Arc::new(again.clone());
+            let started =
+                make_durable(&again, &report).and_then(|()| Log::start(storage, small(), report.end));
+            drop(started);
+            let (found, _) = replay_all(&again.after_power_loss(&mut random));
+            assert_eq!(found, records, "seed {seed}, power for {changes} changes");
+        }
+    }
+    assert!(tried > seeds / 4, "there were orphans for {tried} of {seeds} seeds");
+}
