@@ -240,15 +240,13 @@ impl Shared {
         given_back
     }
 
-    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing; then the memory is
-    /// given back, too.
+    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
     fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
         let Some(mut side) = family.write.try_lock() else { return false };
         if family.is_dropped() {
             return true;
         }
         if side.writer.table().is_empty() {
-            side.writer.table().forget_spares();
             let nothing_waits = family.stall.waiting() == 0 && !family.has_deltas();
             if !nothing_waits {
                 self.pipeline.work.request_merge(family);

@@ -8,7 +8,7 @@
 //! is large for the next chunk gets a chunk of its own.
 //!
 //! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as many as
-//! a merge leaves, for the arenas that follow; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
+//! a merge leaves, for the arenas that follow, as long as one of these has a mapping; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -38,6 +38,8 @@ struct Spares {
     chunks: Mutex<Vec<Chunk>>,
     /// How many are kept at most.
     most: AtomicUsize,
+    /// Mappings of the same size that the arenas use.
+    used: AtomicUsize,
 }
 
 /// Memory that this value owns and gives back when it is dropped.
@@ -63,7 +65,8 @@ unsafe impl Send for Chunk {}
 impl Arena {
     /// An arena that is expected to come to `capacity` bytes.
     pub(super) fn new(capacity: usize) -> Self {
-        let spares = Spares { chunks: Mutex::new(Vec::new()), most: AtomicUsize::new(0) };
+        let spares =
+            Spares { chunks: Mutex::new(Vec::new()), most: AtomicUsize::new(0), used: AtomicUsize::new(0) };
         Self { chunks: Mutex::new(Vec::new()), spares: Arc::new(spares) }.with_capacity(capacity)
     }
 
@@ -89,17 +92,14 @@ impl Arena {
         }
     }
 
-    /// Gives what is kept for later to the system.
-    pub(super) fn forget_spares(&self) {
-        let spares = std::mem::take(&mut *self.spares.chunks.lock());
-        drop(spares);
-    }
-
     /// Memory of `size` bytes, aligned to a cache line, that lives as long as the arena.
     fn add_chunk(&self, size: usize, backing: Backing) -> NonNull<u8> {
         let spare = if size == HUGE_PAGE { self.spares.take(backing) } else { None };
         let chunk = spare.unwrap_or_else(|| Chunk::new(size, backing));
         let start = chunk.start;
+        if chunk.may_be_spare() {
+            self.spares.used.fetch_add(1, Ordering::Relaxed);
+        }
         self.chunks.lock().push(chunk);
         start
     }
@@ -107,11 +107,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        for chunk in self.chunks.lock().drain(..) {
-            if chunk.backing != Backing::Allocator && chunk.layout.size() == HUGE_PAGE {
-                self.spares.keep(chunk);
-            }
-        }
+        let chunks = std::mem::take(&mut *self.chunks.lock());
+        let spares: Vec<Chunk> = chunks.into_iter().filter(Chunk::may_be_spare).collect();
+        self.spares.keep(spares);
     }
 }
 
@@ -122,15 +120,26 @@ impl Spares {
         Some(chunks.swap_remove(at))
     }
 
-    fn keep(&self, chunk: Chunk) {
+    /// Keeps some of what was `used`, or nothing at all if no other arena uses any.
+    fn keep(&self, used: Vec<Chunk>) {
+        let others = self.used.fetch_sub(used.len(), Ordering::Relaxed) - used.len();
         let mut chunks = self.chunks.lock();
-        if chunks.len() < self.most.load(Ordering::Relaxed) {
-            chunks.push(chunk);
-        }
+        let most = if others == 0 { 0 } else { self.most.load(Ordering::Relaxed) };
+        chunks.extend(used);
+        let kept = most.min(chunks.len());
+        let surplus = chunks.split_off(kept);
+        drop(chunks);
+        // Not under the lock: giving memory back takes long.
+        drop(surplus);
     }
 }
 
 impl Chunk {
+    /// Whether it serves any arena that wants a mapping.
+    fn may_be_spare(&self) -> bool {
+        self.backing != Backing::Allocator && self.layout.size() == HUGE_PAGE
+    }
+
     fn new(size: usize, backing: Backing) -> Self {
         if backing != Backing::Allocator
             && let Some(chunk) = Self::map(size, backing)
@@ -323,28 +332,31 @@ mod tests {
 
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
-    fn what_an_arena_leaves_is_used_by_the_one_that_follows() {
+    fn what_an_arena_leaves_is_used_by_those_that_follow() {
         const USED: usize = 40 << 20;
-        let fill = |arena: &Arena| -> BTreeSet<usize> {
+        let fill = |arena: &Arena, len: usize| -> BTreeSet<usize> {
             let mut bump = Bump::new();
-            while bump.used() < USED {
+            while bump.used() < len {
                 bump.allocate(arena, 1000, 8);
             }
             let chunks = arena.chunks.lock();
-            let mapped = chunks.iter().filter(|chunk| chunk.backing != Backing::Allocator);
+            let mapped = chunks.iter().filter(|chunk| chunk.may_be_spare());
             mapped.map(|chunk| chunk.start.addr().get()).collect()
         };
+        let spares = |arena: &Arena| arena.spares.chunks.lock().len();
         let first = Arena::new(USED);
         let second = first.successor(USED);
-        let left = fill(&first);
+        let left = fill(&first, USED);
+        fill(&second, 1 << 20);
         drop(first);
-        assert_eq!(fill(&second), left);
-        let third = second.successor(2 << 20);
+        assert_eq!(spares(&second), left.len());
+        let third = second.successor(USED);
+        assert!(fill(&third, USED).is_superset(&left));
+        let fourth = third.successor(2 << 20);
+        drop(third);
+        assert!((1..=2 * MOST_MERGED).contains(&spares(&fourth)), "the last arena is a small one");
         drop(second);
-        assert!(third.spares.chunks.lock().len() <= 2 * MOST_MERGED, "the last arena is a small one");
-        assert!(!third.spares.chunks.lock().is_empty());
-        third.forget_spares();
-        assert_eq!(third.spares.chunks.lock().len(), 0);
+        assert_eq!(spares(&fourth), 0, "nobody uses a mapping any more");
     }
 
     #[test]

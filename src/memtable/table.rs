@@ -109,11 +109,6 @@ impl Memtable {
         self.arena.make_ready(self.counters.bytes.load(Ordering::Relaxed));
     }
 
-    /// Gives memory to the system that is kept for memtables to come.
-    pub(crate) fn forget_spares(&self) {
-        self.arena.forget_spares();
-    }
-
     /// Versions and range deletions.
     pub(crate) fn entries(&self) -> u64 {
         self.counters.entries.load(Ordering::Relaxed)
