@@ -162,7 +162,7 @@ impl Shared {
         }
     }
 
-    /// Waits for no disk, so that what is due in milliseconds is.
+    /// While anybody writes, it waits for no sync and for no segment of the log, so that what is due in milliseconds is done.
     fn keep_clock(self: &Arc<Self>) {
         let mut looked = Instant::now();
         let mut checkpointed = Instant::now();

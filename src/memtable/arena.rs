@@ -3,7 +3,8 @@
 //! An [`Arena`] owns chunks. A [`Bump`] is one stream of allocations from it; a memtable has two, so that nodes,
 //! which searches touch, lie close together and apart from the entries. The first chunk of a stream is small, later
 //! ones double with what the stream has used, up to a mapping of the kernel's, which takes real memory only where it was
-//! touched and gives all of it back at the end. So the rest that was taken and is not used is never more than what is used.
+//! touched and gives all of it back at the end. So the rest that was taken and is not used is never more than what is used,
+//! but in a mapping that another arena used before.
 //! Mappings have the size of a huge page, and are one once as much was used, since address translation is a large part of a random read. What
 //! is large for the next chunk gets a chunk of its own.
 //!
@@ -21,6 +22,8 @@ const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 /// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
 const SMALLEST_MAPPING: usize = 64 << 10;
+/// Whether there are mappings here.
+const MAPS: bool = cfg!(all(target_os = "linux", not(miri), not(loom)));
 /// Huge pages that are ready at most.
 const MOST_READY: usize = 4;
 
@@ -122,10 +125,11 @@ impl Spares {
 
     /// Keeps some of what was `used`, or nothing at all if no other arena uses any.
     fn keep(&self, used: Vec<Chunk>) {
-        let others = self.used.fetch_sub(used.len(), Ordering::Relaxed) - used.len();
         let mut chunks = self.chunks.lock();
+        let others = self.used.fetch_sub(used.len(), Ordering::Relaxed) - used.len();
         let most = if others == 0 { 0 } else { self.most.load(Ordering::Relaxed) };
-        chunks.extend(used);
+        // What was used last is what will be wanted next.
+        chunks.splice(..0, used);
         let kept = most.min(chunks.len());
         let surplus = chunks.split_off(kept);
         drop(chunks);
@@ -265,9 +269,9 @@ impl Bump {
     #[cold]
     fn allocate_from_new_chunk(&mut self, arena: &Arena, size: usize) -> NonNull<u8> {
         let (chunk, backing) = match self.used {
-            ..SMALLEST_MAPPING => ((1 << self.used.max(1).ilog2()).max(SMALLEST_CHUNK), Backing::Allocator),
-            SMALLEST_MAPPING..HUGE_PAGE => (HUGE_PAGE, Backing::Pages),
-            HUGE_PAGE.. => (HUGE_PAGE, Backing::HugePage),
+            SMALLEST_MAPPING..HUGE_PAGE if MAPS => (HUGE_PAGE, Backing::Pages),
+            HUGE_PAGE.. if MAPS => (HUGE_PAGE, Backing::HugePage),
+            used => ((1 << used.max(1).ilog2()).clamp(SMALLEST_CHUNK, HUGE_PAGE), Backing::Allocator),
         };
         if size > chunk / 4 {
             self.used += size;

@@ -71,7 +71,7 @@ impl Log {
     }
 
     /// Makes memory ready for the stores that come next, lets go of memory behind them, and says when the next segment is wanted.
-    /// Never waits for the disk. For one background thread.
+    /// Waits for no sync and for no segment. For one background thread.
     pub(crate) fn prepare_memory(&self) {
         self.wants_prepare.store(false, Ordering::Relaxed);
         let mut tail = self.tail.lock();
@@ -81,6 +81,9 @@ impl Log {
             segment.make_ready(offset, offset + READY_AHEAD);
             segment.let_go(offset.saturating_sub(READY_AHEAD));
             tail = self.tail.lock();
+            if !Arc::ptr_eq(&tail.segment, &segment) {
+                segment.let_go_from(offset);
+            }
         }
         if !tail.next_asked && tail.offset >= tail.next_at() {
             tail.next_asked = true;

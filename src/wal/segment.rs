@@ -178,7 +178,7 @@ pub(super) struct Segment {
     pub(super) body: Arc<SegmentFile>,
     /// Bytes known to be durable; not zero only when all segments before are durable as well.
     durable: AtomicU64,
-    /// Bytes of the mapping whose memory was made ready.
+    /// Offset up to which memory of the mapping was made ready, but for what was behind the records by then.
     ready: AtomicU64,
     /// Bytes of the mapping whose memory was let go.
     gone: AtomicU64,
@@ -229,6 +229,13 @@ impl Segment {
         {
             mapping.let_go(gone, end - gone);
             self.gone.store(end, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of all memory from `start` on: the segment was left while some was made ready.
+    pub(super) fn let_go_from(&self, start: u64) {
+        if let Some(mapping) = &self.body.mapping {
+            mapping.let_go(start, self.body.len.saturating_sub(start));
         }
     }
 
