@@ -218,7 +218,7 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Threads that merge (default: the number of processors, at most 4). One more thread keeps the log and the clock.
+    /// Threads that merge (default: the number of processors, at most 4). Two more keep the log and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.options.background_threads = count;
         self

@@ -119,7 +119,8 @@ impl Recent {
 /// A recent source and where it stands.
 struct Source {
     recent: Recent,
-    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end, the most that there is on the way.
+    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end: the highest
+    /// number on the way up, 0 on the way down.
     head: u64,
 }
 

@@ -56,6 +56,7 @@ impl Workload {
         let mut list = || (0..=steps).map(|_| mixture.step(&mut random)).collect();
         let writers = (0..count).map(|_| list()).collect();
         let from_nothing = random.random_range(0..8) == 0;
+        // Drawn last: the steps of a seed do not depend on it.
         setup.deltas = random.random();
         Self { setup, from_nothing, writers }
     }
