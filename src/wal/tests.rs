@@ -4,6 +4,7 @@ mod concurrent;
 mod crash;
 mod damage;
 mod failure;
+mod memory;
 mod model;
 
 use super::testing::Disk;
