@@ -75,8 +75,10 @@ fn an_idle_database_takes_little_more_than_its_trees() {
             properties.bytes_on_disk < properties.tree_bytes * 3 / 2
         });
         let tree = db.family_properties(&family).unwrap().tree_bytes;
-        let data = storage.used_bytes() - db.statistics().log.bytes_on_disk;
-        assert!(data < tree * 3 / 2 + (256 << 10), "{data} bytes for {tree}");
+        // Removed files of the log go a moment later.
+        eventually("the disk holds little more than the tree", || {
+            storage.used_bytes() - db.statistics().log.bytes_on_disk < tree * 3 / 2 + (256 << 10)
+        });
         assert!(storage.used_bytes() <= before);
         assert_clean(&db);
     }

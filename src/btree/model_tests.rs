@@ -35,6 +35,7 @@ enum Action {
         value: Bytes,
     },
     Repack,
+    MoveToFront,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -49,6 +50,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..3000u32, 1..4u32, 1..800u32, value())
             .prop_map(|(first, step, count, value)| Action::Load { first, step, count, value }),
         1 => Just(Action::Repack),
+        3 => Just(Action::MoveToFront),
     ]
 }
 
@@ -66,6 +68,9 @@ fn run(page_size: usize, fill: u8, actions: &[Action], probes: &[Bytes]) {
             }
             Action::Repack => {
                 harness.repack();
+            }
+            Action::MoveToFront => {
+                harness.move_to_front();
             }
         }
         harness.verify();

@@ -351,6 +351,11 @@ impl<'a> Node<'a> {
         Child::decode(&self.children()[i])
     }
 
+    /// Where the child record `i` of an inner node begins.
+    pub(super) fn child_at(&self, i: usize) -> usize {
+        self.shape.children_at as usize + CHILD_LEN * i
+    }
+
     /// The child records of an inner node; of a leaf, none.
     #[inline]
     pub(super) fn children(&self) -> &'a [[u8; CHILD_LEN]] {

@@ -53,7 +53,7 @@ pub(crate) struct MergeOutcome {
     pub(crate) stats: MergeStats,
 }
 
-const REACHED_TWICE: &str = "a tree reaches a page twice";
+pub(super) const REACHED_TWICE: &str = "a tree reaches a page twice";
 
 pub(super) struct Output<'s> {
     pub(super) store: &'s Arc<PartitionedStorageBackend>,
@@ -61,8 +61,8 @@ pub(super) struct Output<'s> {
     pub(super) written: Vec<(PageId, u32)>,
     pub(super) retired: Vec<(PageId, u32)>,
     pub(super) stats: MergeStats,
-    /// Pages that the family has: more than these cannot be retired.
-    page_limit: u64,
+    /// Pages that the family had at the beginning: more than these the old tree cannot reach.
+    pub(super) page_limit: u64,
 }
 
 impl<'s> Output<'s> {

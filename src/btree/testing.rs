@@ -7,9 +7,10 @@ use super::check::{CheckOptions, CheckReport};
 use super::cursor::TreeCursor;
 use super::merge::{MergeOp, RangeDeletion, merge};
 use super::output::{MergeOutcome, MergeStats};
+use super::relocate::relocate;
 use super::repack::repack;
 use super::tree::{FoundValue, Tree, load_run};
-use crate::codec::ids::FamilyId;
+use crate::codec::ids::{FamilyId, PageId};
 use crate::error::Result;
 use crate::page::{CacheBudgets, HEADER_LEN};
 use crate::segment::{DataFile, PageSet, PartitionedStorageBackend, Segment, SpaceMap};
@@ -118,6 +119,15 @@ impl Harness {
     pub(super) fn repack(&mut self) -> MergeStats {
         let outcome = repack(&self.tree, &self.store, &self.options(), &|| false).unwrap();
         self.install(outcome)
+    }
+
+    /// Moves pages at the end to the front. Returns the first page of the end, of which the tree reaches nothing any more but what found
+    /// no room; `None` if there is not enough free before.
+    pub(super) fn move_to_front(&mut self) -> Option<(PageId, MergeStats)> {
+        let first = self.store.place_before_end(1)?;
+        let outcome = relocate(&self.tree, &self.store, first, &self.options(), &|| false).unwrap();
+        self.store.place_anywhere();
+        Some((first, self.install(outcome)))
     }
 
     /// The new tree replaces the old one, whose pages are released.

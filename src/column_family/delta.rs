@@ -95,6 +95,13 @@ impl<'s> Change<'s> {
         Ok(())
     }
 
+    /// Moves what the tree behind all deltas has at page `first` or behind it to where pages are allocated now.
+    pub(crate) fn relocate_tree(&mut self, first: PageId) -> Result<()> {
+        let outcome = btree::relocate(&self.tree, self.store, first, &self.options, self.should_stop)?;
+        self.tree = self.note(outcome);
+        Ok(())
+    }
+
     /// Takes what `deletions` cover out of all deltas; of one that holds nothing else, nothing is left.
     pub(crate) fn delete_from_deltas(&mut self, deletions: &[RangeDeletion<'_>]) -> Result<()> {
         for i in 0..self.deltas.len() {

@@ -38,6 +38,10 @@ pub(crate) struct Family {
     dropped: AtomicBool,
     /// Nothing was written lately: what deltas hold may go into the tree.
     resting: AtomicBool,
+    /// Somebody waits for what is frozen to be merged.
+    hurried: AtomicBool,
+    /// What is free is scattered, and a background thread is to move pages.
+    scattered: AtomicBool,
     /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
     active_segment: AtomicU64,
     memtable_bytes: AtomicUsize,
@@ -96,6 +100,8 @@ impl Family {
             stall: Stall::default(),
             dropped: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+            scattered: AtomicBool::new(false),
             active_segment: AtomicU64::new(u64::MAX),
             memtable_bytes: AtomicUsize::new(memtable_bytes),
             counters: Counters::default(),
@@ -147,6 +153,26 @@ impl Family {
 
     pub(crate) fn set_resting(&self, resting: bool) {
         self.resting.store(resting, Ordering::Relaxed);
+    }
+
+    /// Asks for what is frozen to be merged when the family's next job runs, however little it is.
+    pub(crate) fn set_hurried(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for, once.
+    pub(crate) fn take_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Relaxed) && self.hurried.swap(false, Ordering::Relaxed)
+    }
+
+    /// Asks for pages to be moved to the front when the family's next job runs.
+    pub(crate) fn set_scattered(&self) {
+        self.scattered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for, once.
+    pub(crate) fn take_scattered(&self) -> bool {
+        self.scattered.load(Ordering::Relaxed) && self.scattered.swap(false, Ordering::Relaxed)
     }
 
     /// Bytes at which the active memtable is frozen.

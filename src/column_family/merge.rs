@@ -26,17 +26,18 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) merge_cost: u32,
 }
 
-/// What a merge does that would write a delta of few memtables.
+/// What a merge of few memtables does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// It goes on.
     Now,
-    /// It waits until most of the memtables are frozen that there can be: fewer and larger deltas are cheaper to drain.
+    /// It waits until most of the memtables are frozen that there can be: what is merged in one pass rewrites the same leaves once, and
+    /// fewer and larger deltas are cheaper to drain.
     WhenWorthIt,
 }
 
-/// Frozen memtables for which a delta is worth its while.
-const WORTH_A_DELTA: usize = MAX_FROZEN - 1;
+/// Frozen memtables for which a merge is worth its while.
+const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
 
 impl Family {
     /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped.
@@ -58,11 +59,11 @@ impl Family {
         }
         let version = &view.tree;
         let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
-        let as_delta =
-            !version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?;
-        if as_delta && pace == Pace::WhenWorthIt && tables.len() < WORTH_A_DELTA {
+        if pace == Pace::WhenWorthIt && tables.len() < WORTH_A_MERGE {
             return Ok(false);
         }
+        let as_delta =
+            !version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?;
         let started = Instant::now();
         let through = newest.table.last_sequence();
         context.visible.wait_for(through.0).map_err(|_| {
@@ -139,26 +140,53 @@ impl Family {
 
     /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family is dropped.
     pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
+        let place = |_: &TreeVersion| {
+            self.store().place_afresh();
+            Some(())
+        };
+        self.rewrite(context, place, |change, ()| change.repack_tree()).map(drop)
+    }
+
+    /// Moves the tree's pages at the end of the family into free pages before them, if that makes `least` pages free there. Returns
+    /// whether it did; it does not if there are deltas, or the family is dropped.
+    pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>, least: u64) -> Result<bool> {
+        let place = |version: &TreeVersion| {
+            if version.deltas.is_empty() { self.store().place_before_end(least) } else { None }
+        };
+        match self.rewrite(context, place, |change, first| change.relocate_tree(first)) {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(false),
+            rewritten => rewritten,
+        }
+    }
+
+    /// Writes the same tree anew, by `rewrite`, which gets what `place` said of where its pages are to stand, if that said anything.
+    fn rewrite<P>(
+        self: &Arc<Self>,
+        context: &MergeContext<'_>,
+        place: impl FnOnce(&TreeVersion) -> Option<P>,
+        rewrite: impl FnOnce(&mut Change<'_>, P) -> Result<()>,
+    ) -> Result<bool> {
         let _one_at_a_time = self.merging.lock();
         // While the lock is held, the pages of a family that is dropped from now on stay.
         if self.is_dropped() {
-            return Ok(());
+            return Ok(false);
         }
         let version = Arc::clone(self.trees.lock().current());
         if version.tree.root.is_none() {
-            return Ok(());
+            return Ok(false);
         }
-        self.store().set_placement(true);
+        let Some(place) = place(&version) else { return Ok(false) };
         let stop = || self.is_dropped() || (context.should_stop)();
         let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
-        let repacked = change.repack_tree();
-        self.store().set_placement(false);
-        match repacked {
-            Err(_) if self.is_dropped() => return Ok(()),
-            repacked => repacked?,
+        let rewritten = rewrite(&mut change, place);
+        self.store().place_anywhere();
+        match rewritten {
+            Err(_) if self.is_dropped() => return Ok(false),
+            rewritten => rewritten?,
         }
         self.count(&change.stats);
-        self.install(change, None, &[], context.views)
+        self.install(change, None, &[], context.views)?;
+        Ok(true)
     }
 
     pub(super) fn count(&self, stats: &MergeStats) {

@@ -72,8 +72,11 @@ impl Shared {
     fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         let context = self.pipeline.merge_context(&stop);
-        let pace = if family.is_resting() { Pace::Now } else { Pace::WhenWorthIt };
+        let pace = if family.take_hurried() || family.is_resting() { Pace::Now } else { Pace::WhenWorthIt };
         let merged = family.merge(&context, pace).and_then(|_| {
+            if family.take_scattered() && self.move_to_front(family, &context, MUCH_FREE)? {
+                self.pipeline.work.request_checkpoint();
+            }
             Ok(family.is_to_drain()
                 && family.drain_step(&context)? != Drained::Nothing
                 && family.is_to_drain())
@@ -133,13 +136,16 @@ impl Shared {
         self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
-    /// What of keeping the log may wait for the disk: a sync once in a while, and the next segment.
+    /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room of those removed.
     fn keep_log(self: &Arc<Self>) {
         let Some(log) = &self.pipeline.log else { return };
         let mut synced = Instant::now();
         while !self.pipeline.work.is_stopped() {
             let until_sync = self.options.sync_interval.saturating_sub(synced.elapsed());
-            self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.max(TICK));
+            // One at a time, so that neither a sync nor a segment waits for long.
+            if !log.free_one() {
+                self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.max(TICK));
+            }
             // Whatever else failed: a log that is healthy keeps its promise.
             if synced.elapsed() >= self.options.sync_interval {
                 synced = Instant::now();
@@ -230,6 +236,13 @@ impl Shared {
         let rested = |rest: &Rest| rest.looks > 0 && rest.looks.is_multiple_of(RESTED);
         let at_rest = families.iter().zip(rests).filter(|(_, rest)| rested(rest));
         let mut given_back = self.give_back_pages(at_rest.map(|(family, _)| family), MUCH_FREE);
+        // Once since anything was written. What that frees goes back when the family is looked at the next time.
+        for (family, _) in families.iter().zip(rests).filter(|(_, rest)| rest.looks == RESTED) {
+            if self.has_much_free(family) {
+                family.set_scattered();
+                self.pipeline.work.request_merge(family);
+            }
+        }
         let log_rested = rests.iter().map(|rest| rest.looks).min().is_some_and(|looks| looks >= RESTED);
         if log_rested && self.log_keeps_much() {
             match self.shrink_log() {

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::txn::handle::ColumnFamily;
+use crate::wal::Log;
 
 /// Rounds of moving trees to the front of the file that a compaction makes at most.
 const COMPACTION_ROUNDS: usize = 3;
@@ -74,10 +75,12 @@ impl ColumnFamilyDatabase {
 
     /// Merges all memtables, drains all deltas, waits until no background work is left, and gives free space back to the file system if
     /// it is more than a quarter of what the trees take, or of the log if it is more than what it needs: background threads do so
-    /// after some seconds of rest.
+    /// after some seconds of rest. Where what is free is scattered over a family's pages, its last pages are moved to the front first, which
+    /// writes about as many bytes as it frees. The room of removed log files follows a moment later.
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().registry.lock().families.clone();
+        self.shared().hurry(&families)?;
         families.iter().try_for_each(|family| self.shared().drain_deltas(family))?;
         while !self.pipeline().work.is_idle() {
             self.pipeline().writable()?;
@@ -90,7 +93,24 @@ impl ColumnFamilyDatabase {
 impl Shared {
     fn drain_all(&self) -> Result<()> {
         let families = self.registry.lock().families.clone();
+        self.hurry(&families)?;
         families.iter().try_for_each(|family| self.drain(family))
+    }
+
+    /// Has background threads merge what is in the memtables of `families` but the first, which the caller begins with.
+    fn hurry(&self, families: &[Arc<Family>]) -> Result<()> {
+        for family in families.iter().skip(1).rev() {
+            let mut side = family.write.lock();
+            if !side.writer.table().is_empty() && !family.is_dropped() {
+                family.freeze(&mut side, &self.pipeline.views)?;
+            }
+            drop(side);
+            if family.stall.waiting() > 0 {
+                family.set_hurried();
+                self.pipeline.work.request_merge(family);
+            }
+        }
+        Ok(())
     }
 
     /// Merges all that is in `family`'s memtables now. Waits for merges that are under way.
@@ -160,7 +180,9 @@ impl Shared {
             family.release_unread();
             family.store().give_back(1);
         }
-        self.checkpoint()
+        self.checkpoint()?;
+        while self.pipeline.log.as_ref().is_some_and(Log::free_one) {}
+        Ok(())
     }
 
     pub(super) fn judge(&self, error: Error) -> Error {

@@ -4,6 +4,7 @@
 //! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
 
 use crate::column_family::family::Family;
+use crate::column_family::merge::MergeContext;
 use crate::db::Shared;
 use crate::error::Result;
 use crate::sync::Arc;
@@ -23,13 +24,38 @@ impl Shared {
         families: impl IntoIterator<Item = &'f Arc<Family>>,
         most: u64,
     ) -> bool {
-        let most = most / self.data.page_size() as u64;
         let mut any = false;
         for family in families {
-            let store = family.store();
-            any |= store.give_back((store.space().pages_reachable / 4).max(most) + 1);
+            any |= family.store().give_back(self.much_free(family, most));
         }
         any
+    }
+
+    /// Free pages from which on `family` gives them back, if they are more than `most` bytes.
+    fn much_free(&self, family: &Family, most: u64) -> u64 {
+        (family.store().space().pages_reachable / 4).max(most / self.data.page_size() as u64) + 1
+    }
+
+    /// Whether `family` has as many free pages as it gives back, or would if they were not scattered over its segments.
+    pub(super) fn has_much_free(&self, family: &Family) -> bool {
+        let space = family.store().space();
+        space.pages_total - space.pages_in_use >= self.much_free(family, MUCH_FREE)
+    }
+
+    /// Where `family` has much free, moves pages at its end to the front, so that what is free lies together after the next checkpoint.
+    /// Returns whether it did.
+    pub(super) fn move_to_front(
+        &self,
+        family: &Arc<Family>,
+        context: &MergeContext<'_>,
+        most: u64,
+    ) -> Result<bool> {
+        let space = family.store().space();
+        let much = self.much_free(family, most);
+        if space.pages_total - space.pages_in_use < much {
+            return Ok(false);
+        }
+        family.move_to_front(context, much)
     }
 
     /// Does at once what background threads do after some seconds of rest, without regard to how little it is: makes merged
@@ -40,7 +66,19 @@ impl Shared {
         }
         let families = self.registry.lock().families.clone();
         families.iter().for_each(|family| family.release_unread());
-        if self.give_back_pages(&families, 0) {
+        let mut any = self.give_back_pages(&families, 0);
+        let ended = || self.pipeline.owns_files().is_err();
+        let context = self.pipeline.merge_context(&ended);
+        let mut moved = false;
+        for family in &families {
+            moved |= self.move_to_front(family, &context, 0).map_err(|error| self.judge(error))?;
+        }
+        if moved {
+            self.checkpoint()?;
+            families.iter().for_each(|family| family.release_unread());
+            any |= self.give_back_pages(&families, 0);
+        }
+        if any {
             self.checkpoint()?;
             self.shrink()?;
         }

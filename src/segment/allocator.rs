@@ -12,6 +12,34 @@ use super::page_set::PageSet;
 use crate::codec::ids::PageId;
 use crate::error::{Error, Result};
 
+/// Where pages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Placement {
+    Anywhere,
+    /// Segments that were added since, known by their first page.
+    Fresh(Vec<u32>),
+    /// The pages before this one.
+    Before(u64),
+}
+
+impl Placement {
+    /// The end of those pages of `segment` that may be handed out; its first page if none may.
+    fn end_in(&self, segment: &Segment) -> u64 {
+        let first = u64::from(segment.first_page);
+        match self {
+            Self::Anywhere => segment.end(),
+            Self::Fresh(fresh) => {
+                if fresh.contains(&segment.first_page) {
+                    segment.end()
+                } else {
+                    first
+                }
+            }
+            Self::Before(end) => segment.end().min(*end).max(first),
+        }
+    }
+}
+
 /// The bitmaps of one family's pages.
 pub(crate) struct PageAllocator {
     bits: PageBits,
@@ -23,8 +51,7 @@ pub(crate) struct PageAllocator {
     run_from: u64,
     /// No run of this length or longer is free.
     no_run_of: u64,
-    /// Where set, pages come from these segments alone (known by their first page): compaction.
-    placement: Option<Vec<u32>>,
+    placement: Placement,
 }
 
 impl PageAllocator {
@@ -37,7 +64,7 @@ impl PageAllocator {
             lowest: 0,
             run_from: 0,
             no_run_of: u64::MAX,
-            placement: None,
+            placement: Placement::Anywhere,
         }
     }
 
@@ -77,9 +104,9 @@ impl PageAllocator {
 
     fn find_page(&mut self, map: &SegmentMap) -> Option<u64> {
         let segments = &map.segments()[map.index_from(self.lowest)..];
-        let placed = segments.iter().filter(|segment| may_place(&self.placement, segment));
-        let found = placed.into_iter().find_map(|segment| {
-            self.bits.first_free(self.lowest.max(u64::from(segment.first_page)), segment.end())
+        let found = segments.iter().find_map(|segment| {
+            let from = self.lowest.max(u64::from(segment.first_page));
+            self.bits.first_free(from, self.placement.end_in(segment))
         });
         self.lowest = found.map_or(u64::MAX, |page| page + 1);
         found
@@ -100,10 +127,7 @@ impl PageAllocator {
 
     fn find_run_from(&self, map: &SegmentMap, from: u64, pages: u64) -> Option<u64> {
         for segment in &map.segments()[map.index_from(from)..] {
-            if !may_place(&self.placement, segment) {
-                continue;
-            }
-            let end = segment.end();
+            let end = self.placement.end_in(segment);
             let mut at = from.max(u64::from(segment.first_page));
             while let Some(first) = self.bits.first_free(at, end) {
                 if first + pages > end {
@@ -120,7 +144,7 @@ impl PageAllocator {
 
     /// A segment was added; its pages are free.
     pub(crate) fn add_segment(&mut self, segment: &Segment) {
-        if let Some(fresh) = &mut self.placement {
+        if let Placement::Fresh(fresh) = &mut self.placement {
             fresh.push(segment.first_page);
         }
         self.freed(u64::from(segment.first_page));
@@ -133,17 +157,47 @@ impl PageAllocator {
         self.no_run_of = u64::MAX;
     }
 
-    /// From now on, pages come only from segments that are added after this (`true`), or from all of them (`false`).
-    pub(crate) fn set_placement(&mut self, fresh: bool) {
-        self.placement = fresh.then(Vec::new);
+    pub(crate) fn set_placement(&mut self, placement: Placement) {
+        self.placement = placement;
         self.freed(0);
     }
 
-    /// How many pages the segments of the placement have; `None` if none is set.
-    pub(crate) fn placed_pages(&self, map: &SegmentMap) -> Option<u64> {
-        self.placement.as_ref()?;
-        let placed = map.segments().iter().filter(|segment| may_place(&self.placement, segment));
-        Some(placed.map(|segment| u64::from(segment.pages)).sum())
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// How many pages the placement allows for, taken ones included.
+    pub(crate) fn placed_pages(&self, map: &SegmentMap) -> u64 {
+        let placed = |segment: &Segment| self.placement.end_in(segment) - u64::from(segment.first_page);
+        map.segments().iter().map(placed).sum()
+    }
+
+    /// The lowest page from which on everything that the tree reaches fits into the free pages before it, where `spare` pages are left over,
+    /// and how many pages that is. Somewhat higher, since pages are looked at a few at a time.
+    pub(crate) fn movable_from(&self, map: &SegmentMap, spare: u64) -> (u64, u64) {
+        const STEP: u64 = 16;
+        let count_free = |segment: &Segment, first, end| {
+            let part = Segment { first_page: first as u32, pages: (end - first) as u32, ..*segment };
+            self.free_runs(&part, 1).iter().map(|&(_, pages)| u64::from(pages)).sum::<u64>()
+        };
+        let whole = |segment: &Segment| count_free(segment, u64::from(segment.first_page), segment.end());
+        let mut free_before: u64 = map.segments().iter().map(whole).sum();
+        let mut moving = 0;
+        let mut from = map.segments().last().map_or(0, Segment::end);
+        for segment in map.segments().iter().rev() {
+            let mut end = segment.end();
+            while end > u64::from(segment.first_page) {
+                let first = end.saturating_sub(STEP).max(u64::from(segment.first_page));
+                free_before -= count_free(segment, first, end);
+                let reachable = self.bits.count(Bit::Reachable, first, end - first);
+                if moving + reachable + spare > free_before {
+                    return (from, moving);
+                }
+                moving += reachable;
+                (from, end) = (first, first);
+            }
+        }
+        (from, moving)
     }
 
     /// A new tree replaced the old one: it reaches `written` and no longer `retired`. An error, and nothing changed, if
@@ -230,7 +284,7 @@ impl PageAllocator {
 
     /// A segment, or a part of one, is taken away: none of its pages may be used.
     pub(crate) fn check_unused(&self, segment: &Segment) {
-        assert!(self.placement.is_none(), "{segment:?} was taken away while pages were placed");
+        assert_eq!(self.placement, Placement::Anywhere, "{segment:?} was taken away while pages were placed");
         let taken = self.bits.first_taken(u64::from(segment.first_page), segment.end());
         assert!(taken.is_none(), "{segment:?} was taken away, but page {taken:?} is used");
     }
@@ -244,10 +298,6 @@ impl PageAllocator {
     pub(crate) fn pages_reachable(&self) -> u64 {
         self.reachable
     }
-}
-
-fn may_place(placement: &Option<Vec<u32>>, segment: &Segment) -> bool {
-    placement.as_ref().is_none_or(|fresh| fresh.contains(&segment.first_page))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -276,6 +326,7 @@ mod tests {
         EndCheckpoint(bool),
         Grow(u32),
         Place(bool),
+        PlaceBefore(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -288,6 +339,7 @@ mod tests {
             2 => any::<bool>().prop_map(Step::EndCheckpoint),
             1 => (8u32..80).prop_map(Step::Grow),
             1 => any::<bool>().prop_map(Step::Place),
+            1 => (0..200u64).prop_map(Step::PlaceBefore),
         ]
     }
 
@@ -304,6 +356,7 @@ mod tests {
             let mut building: Vec<(PageId, u32)> = Vec::new();
             let mut retired: Vec<Vec<(PageId, u32)>> = Vec::new();
             let mut fresh: Option<Vec<Segment>> = None;
+            let mut end = u64::MAX;
             for step in steps {
                 match step {
                     Step::Allocate(pages) => {
@@ -315,7 +368,7 @@ mod tests {
                         let segments = fresh.as_deref().unwrap_or(map.segments());
                         let fits = |first: u32| {
                             let inside = segments.iter().any(|segment| {
-                                segment.first_page <= first && u64::from(first + pages) <= segment.end()
+                                segment.first_page <= first && u64::from(first + pages) <= segment.end().min(end)
                             });
                             inside && !(first..first + pages).any(taken)
                         };
@@ -379,10 +432,27 @@ mod tests {
                         }
                     }
                     Step::Place(only_fresh) => {
-                        allocator.set_placement(only_fresh);
-                        fresh = only_fresh.then(Vec::new);
+                        let placement = if only_fresh { Placement::Fresh(Vec::new()) } else { Placement::Anywhere };
+                        allocator.set_placement(placement);
+                        (fresh, end) = (only_fresh.then(Vec::new), u64::MAX);
+                    }
+                    Step::PlaceBefore(first) => {
+                        allocator.set_placement(Placement::Before(first));
+                        (fresh, end) = (None, first);
                     }
                 }
+                let is_taken = |page: u32| {
+                    in_use.contains(&page)
+                        || durable.contains(&page)
+                        || pending.as_ref().is_some_and(|pending| pending.contains(&page))
+                };
+                let (from, moving) = allocator.movable_from(&map, 2);
+                let all = map.segments().iter().flat_map(|segment| segment.first_page..segment.end() as u32);
+                let (before, behind): (Vec<u32>, Vec<u32>) = all.partition(|&page| u64::from(page) < from);
+                let reached = tree.iter().flat_map(|(&first, &pages)| first..first + pages);
+                prop_assert_eq!(moving, reached.filter(|page| behind.contains(page)).count() as u64);
+                let room = before.iter().filter(|&&page| !is_taken(page)).count() as u64;
+                prop_assert!(moving == 0 || moving + 2 <= room, "{} pages to {}", moving, room);
                 prop_assert_eq!(allocator.pages_in_use(), in_use.len() as u64);
                 prop_assert_eq!(allocator.pages_reachable(), tree.values().map(|&pages| u64::from(pages)).sum::<u64>());
                 for segment in map.segments() {

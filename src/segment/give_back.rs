@@ -6,12 +6,13 @@
 
 use std::cmp::Reverse;
 
+use super::allocator::Placement;
 use super::map::SegmentMap;
 use super::partitioned::PartitionedStorageBackend;
 
 /// A run inside a segment is given back if it has this many pages at least, and one in so many of the family's.
 const LEAST_RUN: u64 = 4;
-const LEAST_SHARE: u64 = 1024;
+const LEAST_SHARE: u64 = MOST_SEGMENTS as u64;
 
 /// Segments are not cut in parts once a family has this many.
 const MOST_SEGMENTS: usize = 256;
@@ -21,7 +22,7 @@ impl PartitionedStorageBackend {
     /// whether it did. Does nothing while a compaction says where pages are placed.
     pub(crate) fn give_back(&self, least: u64) -> bool {
         let allocator = self.lock_allocator();
-        if allocator.pages.placed_pages(&self.map()).is_some() {
+        if *allocator.pages.placement() != Placement::Anywhere {
             return false;
         }
         let mut map = SegmentMap::clone(&self.map());

@@ -3,7 +3,7 @@
 //! Locks: `allocator` > `map`; the space map's is taken under the allocator's. Readers take `map` alone, on a miss, and for a
 //! look-up only.
 
-use super::allocator::PageAllocator;
+use super::allocator::{PageAllocator, Placement};
 use super::data_file::DataFile;
 use super::map::{Segment, SegmentMap};
 use super::page_set::PageSet;
@@ -162,6 +162,11 @@ impl PartitionedStorageBackend {
         let mut map = self.map();
         let page = match allocator.pages.allocate(&map, pages) {
             Some(page) => page,
+            None if matches!(allocator.pages.placement(), Placement::Before(_)) => {
+                let error =
+                    Error::new(ErrorKind::OutOfSpace, "no pages are free before those that are moved");
+                return Err(error.of_family(self.family.0));
+            }
             None => {
                 map = self.grow(&mut allocator, &map, pages)?;
                 let page = allocator.pages.allocate(&map, pages);
@@ -223,12 +228,11 @@ impl PartitionedStorageBackend {
     fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
         let page_size = self.page_size() as u64;
         let (first, largest) = (FIRST_SEGMENT / page_size, LARGEST_SEGMENT / page_size);
-        match pages.placed_pages(map) {
-            Some(placed) if placed < pages.pages_reachable() => {
-                (pages.pages_reachable() - placed).clamp(first, largest)
+        match pages.placement() {
+            Placement::Fresh(_) => {
+                pages.pages_reachable().saturating_sub(pages.placed_pages(map)).clamp(first, largest)
             }
-            Some(_) => first,
-            None => map.pages().min(DOUBLED / page_size).max(map.pages() / 4).clamp(first, largest),
+            _ => map.pages().min(DOUBLED / page_size).max(map.pages() / 4).clamp(first, largest),
         }
     }
 
@@ -310,10 +314,36 @@ impl PartitionedStorageBackend {
         self.allocator.lock().pages.end_checkpoint(durable);
     }
 
-    /// From now on, pages are allocated only in segments that are new after this call (`true`: a compaction begins), or in all
-    /// of them (`false`).
-    pub(crate) fn set_placement(&self, fresh: bool) {
-        self.allocator.lock().pages.set_placement(fresh);
+    // ---- compaction ----
+
+    /// From now on, pages are allocated only in segments that are new after this call.
+    pub(crate) fn place_afresh(&self) {
+        self.allocator.lock().pages.set_placement(Placement::Fresh(Vec::new()));
+    }
+
+    /// If the free pages of the front can take what the tree reaches in `least` or more pages at the end, then from now on pages
+    /// are allocated only there; where there is no room, none are. Returns the first page of the end.
+    pub(crate) fn place_before_end(&self, least: u64) -> Option<PageId> {
+        let mut allocator = self.lock_allocator();
+        let map = self.map();
+        // With the leaves most inner nodes have to be written again.
+        let inner_nodes = allocator.pages.pages_reachable() / 16 + 4;
+        let (first, moving) = allocator.pages.movable_from(&map, inner_nodes);
+        let behind = map
+            .segments()
+            .iter()
+            .map(|segment| segment.end() - first.clamp(u64::from(segment.first_page), segment.end()));
+        if moving == 0 || behind.sum::<u64>() < least {
+            return None;
+        }
+        allocator.pages.set_placement(Placement::Before(first));
+        // There is a page behind it.
+        Some(PageId(first as u32))
+    }
+
+    /// Ends what [`place_afresh`](Self::place_afresh) or [`place_before_end`](Self::place_before_end) began.
+    pub(crate) fn place_anywhere(&self) {
+        self.allocator.lock().pages.set_placement(Placement::Anywhere);
     }
 
     // ---- watching ----

@@ -232,13 +232,13 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
     let before = shared.pool().permanent().len().unwrap();
     assert!(store.give_back(1), "what is behind the last page was never used");
 
-    store.set_placement(true);
+    store.place_afresh();
     let moved: Vec<_> =
         kept.iter().map(|&(tag, _)| (tag as u64, publish(&store, 1, tag as u64).unwrap())).collect();
     let retired: Vec<_> = kept.iter().map(|&(_, &pointer)| run_of(pointer)).collect();
     let written: Vec<_> = moved.iter().map(|&(_, pointer)| run_of(pointer)).collect();
     store.install(&written, &retired).unwrap();
-    store.set_placement(false);
+    store.place_anywhere();
     store.release(&retired);
     assert!(!store.give_back(1), "the durable superblock still reaches the old pages");
     checkpoint(&shared, &store);
@@ -251,13 +251,13 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
         assert_holds(&store, pointer, tag);
     }
     // The pages stand behind the old ones; a second round brings them to the front, and the tail goes.
-    store.set_placement(true);
+    store.place_afresh();
     let again: Vec<_> = moved.iter().map(|&(tag, _)| (tag, publish(&store, 1, tag).unwrap())).collect();
     let retired = written;
     let written: Vec<_> = again.iter().map(|&(_, pointer)| run_of(pointer)).collect();
     store.install(&written, &retired).unwrap();
     store.release(&retired);
-    store.set_placement(false);
+    store.place_anywhere();
     checkpoint(&shared, &store);
     store.give_back(1);
     checkpoint(&shared, &store);
@@ -316,14 +316,14 @@ fn segments_stay_few_however_scattered_the_free_pages_are() {
     let store = family(&shared);
     let all: Vec<_> = (0..4000).map(|tag| run_of(publish(&store, 1, tag).unwrap())).collect();
     store.install(&all, &[]).unwrap();
-    let gone: Vec<_> = all.chunks(6).flat_map(|chunk| &chunk[1..]).copied().collect();
+    let gone: Vec<_> = all.chunks(17).flat_map(|chunk| &chunk[1..]).copied().collect();
     store.install(&[], &gone).unwrap();
     store.release(&gone);
     while store.give_back(1) {}
     let segments = store.segments().len();
     assert!((200..=256).contains(&segments), "{segments} segments");
     // A segment that is free whole goes nevertheless.
-    let rest: Vec<_> = all.chunks(6).map(|chunk| chunk[0]).collect();
+    let rest: Vec<_> = all.chunks(17).map(|chunk| chunk[0]).collect();
     store.install(&[], &rest).unwrap();
     store.release(&rest);
     while store.give_back(1) {}
@@ -474,7 +474,8 @@ mod family_model {
                         store.give_back(1);
                         shared.space().shrink().unwrap();
                     }
-                    Step::Place(fresh) => store.set_placement(fresh),
+                    Step::Place(true) => store.place_afresh(),
+                    Step::Place(false) => store.place_anywhere(),
                     Step::Budgets(bytes) => {
                         store.set_budgets(CacheBudgets { read_bytes: bytes, write_bytes: bytes / 2 });
                     }

@@ -94,6 +94,8 @@ pub(super) struct Stock {
     fills: AtomicBool,
     making: Mutex<()>,
     shelf: Mutex<Shelf>,
+    /// Removed files: the disk gets their room back when they are dropped, which may take long.
+    removed: Mutex<Vec<Arc<SegmentFile>>>,
 }
 
 impl Stock {
@@ -112,6 +114,7 @@ impl Stock {
             fills: AtomicBool::new(false),
             making: Mutex::new(()),
             shelf: Mutex::new(Shelf { retired, prepared: None, spares: Vec::new(), newest_id, recycled: 0 }),
+            removed: Mutex::default(),
         }
     }
 
@@ -222,36 +225,45 @@ impl Stock {
     /// Removes what is kept for later: spares, and the segment that was made ahead. Says whether there was anything.
     pub(super) fn clear(&self, _making: &MutexGuard<'_, ()>) -> Result<bool, Refusal> {
         let mut shelf = self.shelf();
-        let ahead = shelf.prepared.take().map(|segment| segment.id);
-        let ids: Vec<u64> = shelf.spares.drain(..).map(|spare| spare.id).chain(ahead).collect();
+        let ahead = shelf.prepared.take().map(|segment| (segment.id, Arc::clone(&segment.body)));
+        let kept: Vec<_> = shelf.spares.drain(..).map(|spare| (spare.id, spare.body)).chain(ahead).collect();
         drop(shelf);
-        for &id in &ids {
-            self.remove(id)?;
+        let any = !kept.is_empty();
+        for (id, body) in kept {
+            self.remove(id, Some(body))?;
         }
-        Ok(!ids.is_empty())
+        Ok(any)
     }
 
     /// Keeps the file for reuse if that is allowed, else removes it. Says whether it was removed.
     pub(super) fn let_go(&self, retired: Retired) -> Result<bool, Refusal> {
-        if let Some(body) = retired.body
+        if let Some(body) = &retired.body
             && body.len == self.max_segment_bytes
         {
             let mut shelf = self.shelf();
             if shelf.spares.len() < self.max_spares {
-                shelf.spares.push(Spare { id: retired.id, body });
+                shelf.spares.push(Spare { id: retired.id, body: Arc::clone(body) });
                 return Ok(false);
             }
         }
-        self.remove(retired.id).map(|()| true)
+        self.remove(retired.id, retired.body).map(|()| true)
     }
 
-    fn remove(&self, id: u64) -> Result<(), Refusal> {
+    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one).
+    fn remove(&self, id: u64, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
         match self.backend.remove(&path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(refusal("removing a segment of the log", id)(error))
+                return Err(refusal("removing a segment of the log", id)(error));
             }
-            _ => Ok(()),
+            _ => self.removed.lock().extend(body),
         }
+        Ok(())
+    }
+
+    /// Gives the room of a removed file back to the disk. Says whether there was any.
+    pub(super) fn free_one(&self) -> bool {
+        let body = self.removed.lock().pop();
+        body.is_some()
     }
 
     pub(super) fn sync_directory(&self) -> Result<(), Refusal> {
