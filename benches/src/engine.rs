@@ -133,49 +133,71 @@ pub trait Reader {
 
 /// Changes to one family, laid out so that filling it costs every engine the same.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct Batch<'v> {
+    /// Keys, each with its value if that is not borrowed.
     bytes: Vec<u8>,
-    lengths: Vec<(usize, Option<usize>)>,
+    /// For each change the length of the key, and the value.
+    changes: Vec<(usize, Option<Value<'v>>)>,
 }
 
-impl Batch {
+#[derive(Debug, Clone, Copy)]
+enum Value<'v> {
+    /// Behind its key, of this length.
+    Copied(usize),
+    Borrowed(&'v [u8]),
+}
+
+impl<'v> Batch<'v> {
     /// Appends an entry.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.lengths.push((key.len(), Some(value.len())));
+        self.changes.push((key.len(), Some(Value::Copied(value.len()))));
+    }
+
+    /// Appends an entry whose value stays where it is.
+    pub fn push_borrowed(&mut self, key: &[u8], value: &'v [u8]) {
+        self.bytes.extend_from_slice(key);
+        self.changes.push((key.len(), Some(Value::Borrowed(value))));
     }
 
     /// Appends the removal of an entry.
     pub fn remove(&mut self, key: &[u8]) {
         self.bytes.extend_from_slice(key);
-        self.lengths.push((key.len(), None));
+        self.changes.push((key.len(), None));
     }
 
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.lengths.clear();
+        self.changes.clear();
     }
 
     /// Number of changes.
     pub fn len(&self) -> usize {
-        self.lengths.len()
+        self.changes.len()
     }
 
     /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+        self.changes.is_empty()
     }
 
     /// The changes as pairs of key and value, or key and `None` for a removal, in the order in which they were pushed.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.bytes.as_slice();
-        self.lengths.iter().map(move |&(key_len, value_len)| {
+        self.changes.iter().map(move |&(key_len, value)| {
             let (key, after_key) = rest.split_at(key_len);
-            let (value, after_value) = after_key.split_at(value_len.unwrap_or(0));
-            rest = after_value;
-            (key, value_len.map(|_| value))
+            rest = after_key;
+            let value = value.map(|value| match value {
+                Value::Borrowed(value) => value,
+                Value::Copied(len) => {
+                    let (value, after_value) = rest.split_at(len);
+                    rest = after_value;
+                    value
+                }
+            });
+            (key, value)
         })
     }
 }
@@ -189,8 +211,9 @@ mod tests {
         let mut batch = Batch::default();
         let changes: [(&[u8], Option<&[u8]>); 4] =
             [(b"a", Some(b"one")), (b"", Some(b"")), (b"gone", None), (b"long key", Some(b"2"))];
-        for (key, value) in changes {
+        for (number, (key, value)) in changes.into_iter().enumerate() {
             match value {
+                Some(value) if number % 3 == 0 => batch.push_borrowed(key, value),
                 Some(value) => batch.push(key, value),
                 None => batch.remove(key),
             }

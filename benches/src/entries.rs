@@ -34,9 +34,10 @@ impl Default for Values {
 }
 
 impl Values {
-    /// A mebibyte of bytes, always the same.
+    /// 256 KiB, always the same: more than any compression looks back for, little enough to stay in a processor's cache, where an
+    /// application has what it is about to write.
     pub fn new() -> Self {
-        let mut pool = vec![0; 1 << 20];
+        let mut pool = vec![0; 256 << 10];
         fastrand::Rng::with_seed(1).fill(&mut pool);
         Self { pool }
     }

@@ -133,7 +133,10 @@ impl WritePhase {
             } else {
                 batch.clear();
                 for position in next..end {
-                    batch.push(self.keys.key(family, position).as_ref(), value(values, family, position));
+                    batch.push_borrowed(
+                        self.keys.key(family, position).as_ref(),
+                        value(values, family, position),
+                    );
                 }
                 writer.write(family, &batch)?;
             }
