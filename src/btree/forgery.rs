@@ -8,7 +8,9 @@ use super::node::Node;
 use super::records::CHILD_LEN;
 use super::testing::{Bytes, Harness, get};
 use super::tree::Tree;
-use super::{CheckOptions, MergeOptions, MergeOutcome, TreeCursor, merge, relocate, repack};
+use super::{
+    CheckOptions, MergeOptions, MergeOutcome, TreeCursor, merge, pages_with_pointers, relocate, repack,
+};
 use crate::codec::ids::PageId;
 use crate::error::{ErrorKind, Result};
 use crate::page::{PageKind, PagePointer};
@@ -101,6 +103,7 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
     };
     abandon(repack(tree, store, &options, &|| false));
+    let _ = pages_with_pointers(tree, store);
     let middle_page = harness.live.iter().nth(harness.live.len() / 2).map_or(0, |&page| page);
     for first in [0, middle_page] {
         abandon(relocate(tree, store, PageId(first), &options, &|| false));

@@ -58,6 +58,6 @@ pub(crate) use check::CheckOptions;
 pub(crate) use cursor::TreeCursor;
 pub(crate) use merge::{MergeOp, RangeDeletion, merge};
 pub(crate) use output::{MergeOutcome, MergeStats};
-pub(crate) use relocate::relocate;
+pub(crate) use relocate::{pages_with_pointers, relocate};
 pub(crate) use repack::repack;
 pub(crate) use tree::{FoundValue, Tree, load_run};

@@ -29,6 +29,31 @@ pub(crate) fn relocate(
     relocator.out.conclude(tree, new)
 }
 
+/// Pages of nodes that hold pointers, inner ones and leaves with value runs: for so many there has to be room beside what is moved, since
+/// all may have to be written anew. Reads the inner nodes; where no values stand in runs, not those right above leaves.
+pub(crate) fn pages_with_pointers(tree: &Tree, store: &Arc<PartitionedStorageBackend>) -> Result<u64> {
+    let limit = store.space().pages_total;
+    let Some((root, level)) = tree.top(store)? else { return Ok(0) };
+    let mut nodes = vec![(root, tree.owns_values, level)];
+    let mut pages = 0;
+    while let Some((pointer, owns_values, level)) = nodes.pop() {
+        if level == 0 && !owns_values {
+            continue;
+        }
+        pages += u64::from(pointer.pages);
+        if pages > limit {
+            return Err(locate(store, pointer, Fault(REACHED_TWICE)));
+        }
+        if level > 1 || level == 1 && owns_values {
+            let page = store.pin(pointer)?;
+            let node = Node::open(&page, level).map_err(|fault| locate(store, pointer, fault))?;
+            let children = (0..node.count()).map(|i| node.child(i));
+            nodes.extend(children.map(|child| (child.pointer, child.owns_values, level - 1)));
+        }
+    }
+    Ok(pages)
+}
+
 struct Relocator<'s> {
     out: Output<'s>,
     store: &'s Arc<PartitionedStorageBackend>,
@@ -130,6 +155,7 @@ impl Relocator<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::testing::Harness;
+    use super::pages_with_pointers;
     use crate::page::{HEADER_LEN, PageKind};
 
     fn key(n: u32) -> [u8; 8] {
@@ -156,6 +182,9 @@ mod tests {
     fn pages_at_the_end_move_to_free_pages_before() {
         let mut harness = scattered();
         let entries = harness.tree.entries;
+        let report = harness.verify();
+        let with_pointers = pages_with_pointers(&harness.tree, &harness.store).unwrap();
+        assert!((report.inner_nodes..report.inner_nodes + report.value_runs).contains(&with_pointers));
         let (used, last) = (harness.live.len(), *harness.live.last().unwrap());
         let (first, stats) = harness.move_to_front().unwrap();
         assert!(

@@ -7,7 +7,7 @@ use super::check::{CheckOptions, CheckReport};
 use super::cursor::TreeCursor;
 use super::merge::{MergeOp, RangeDeletion, merge};
 use super::output::{MergeOutcome, MergeStats};
-use super::relocate::relocate;
+use super::relocate::{pages_with_pointers, relocate};
 use super::repack::repack;
 use super::tree::{FoundValue, Tree, load_run};
 use crate::codec::ids::{FamilyId, PageId};
@@ -124,7 +124,8 @@ impl Harness {
     /// Moves pages at the end to the front. Returns the first page of the end, of which the tree reaches nothing any more but what found
     /// no room; `None` if there is not enough free before.
     pub(super) fn move_to_front(&mut self) -> Option<(PageId, MergeStats)> {
-        let first = self.store.place_before_end(1)?;
+        let inner = pages_with_pointers(&self.tree, &self.store).unwrap();
+        let first = self.store.place_before_end(1, inner)?;
         let outcome = relocate(&self.tree, &self.store, first, &self.options(), &|| false).unwrap();
         self.store.place_anywhere();
         Some((first, self.install(outcome)))

@@ -1,6 +1,6 @@
 //! The merge: a family's frozen memtables become part of its tree, or a delta in front of it.
 
-use crate::btree::{MergeOp, MergeStats, RangeDeletion};
+use crate::btree::{self, MergeOp, MergeStats, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::delta::Change;
@@ -142,7 +142,7 @@ impl Family {
     pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let place = |_: &TreeVersion| {
             self.store().place_afresh();
-            Some(())
+            Ok(Some(()))
         };
         self.rewrite(context, place, |change, ()| change.repack_tree()).map(drop)
     }
@@ -151,7 +151,12 @@ impl Family {
     /// whether it did; it does not if there are deltas, or the family is dropped.
     pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>, least: u64) -> Result<bool> {
         let place = |version: &TreeVersion| {
-            if version.deltas.is_empty() { self.store().place_before_end(least) } else { None }
+            if !version.deltas.is_empty() {
+                return Ok(None);
+            }
+            // Beside what is moved, what points to it is written anew.
+            let pointing = btree::pages_with_pointers(&version.tree, self.store())?;
+            Ok(self.store().place_before_end(least, pointing))
         };
         match self.rewrite(context, place, |change, first| change.relocate_tree(first)) {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(false),
@@ -163,7 +168,7 @@ impl Family {
     fn rewrite<P>(
         self: &Arc<Self>,
         context: &MergeContext<'_>,
-        place: impl FnOnce(&TreeVersion) -> Option<P>,
+        place: impl FnOnce(&TreeVersion) -> Result<Option<P>>,
         rewrite: impl FnOnce(&mut Change<'_>, P) -> Result<()>,
     ) -> Result<bool> {
         let _one_at_a_time = self.merging.lock();
@@ -175,7 +180,7 @@ impl Family {
         if version.tree.root.is_none() {
             return Ok(false);
         }
-        let Some(place) = place(&version) else { return Ok(false) };
+        let Some(place) = place(&version)? else { return Ok(false) };
         let stop = || self.is_dropped() || (context.should_stop)();
         let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
         let rewritten = rewrite(&mut change, place);

@@ -38,6 +38,7 @@ impl ColumnFamilyDatabase {
     /// Merges all memtables of all families and makes everything durable, whatever durability it was written with.
     pub fn flush(&self) -> Result<()> {
         self.pipeline().writable()?;
+        let _waiting = self.shared().data.pool().expect_sync();
         self.shared().drain_all()?;
         self.shared().checkpoint()
     }
@@ -80,6 +81,7 @@ impl ColumnFamilyDatabase {
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().registry.lock().families.clone();
+        let _waiting = self.shared().data.pool().expect_sync();
         self.shared().hurry(&families)?;
         families.iter().try_for_each(|family| self.shared().drain_deltas(family))?;
         while !self.pipeline().work.is_idle() {
@@ -264,6 +266,7 @@ impl Shared {
     /// Merges everything and makes it durable, in the trees: the log that the next open has to read is empty.
     fn finish(&self) -> Result<()> {
         self.pipeline.latch.check()?;
+        let _waiting = self.data.pool().expect_sync();
         self.drain_all()?;
         // Without room for another segment the present one stays, and is read.
         let unless_full = |outcome: Result<()>| match outcome {

@@ -107,7 +107,9 @@ impl PagedCachedFile {
                     let error = Error::io("writing pages", error).in_file(self.pool.path());
                     error.at_offset(offset).of_family(self.family.0).on_page(run[0].page.0)
                 })?;
-                count(&self.counters.bytes_written, parts.iter().map(|part| part.len()).sum());
+                let len = parts.iter().map(|part| part.len()).sum();
+                self.pool.wrote(&file, offset, len as u64);
+                count(&self.counters.bytes_written, len);
             }
         }
         let mut written_runs = Vec::new();

@@ -321,14 +321,12 @@ impl PartitionedStorageBackend {
         self.allocator.lock().pages.set_placement(Placement::Fresh(Vec::new()));
     }
 
-    /// If the free pages of the front can take what the tree reaches in `least` or more pages at the end, then from now on pages
-    /// are allocated only there; where there is no room, none are. Returns the first page of the end.
-    pub(crate) fn place_before_end(&self, least: u64) -> Option<PageId> {
+    /// If the free pages of the front can take what the tree reaches in `least` or more pages at the end, and `spare` pages besides, then from
+    /// now on pages are allocated only there; where there is no room, none are. Returns the first page of the end.
+    pub(crate) fn place_before_end(&self, least: u64, spare: u64) -> Option<PageId> {
         let mut allocator = self.lock_allocator();
         let map = self.map();
-        // With the leaves most inner nodes have to be written again.
-        let inner_nodes = allocator.pages.pages_reachable() / 16 + 4;
-        let (first, moving) = allocator.pages.movable_from(&map, inner_nodes);
+        let (first, moving) = allocator.pages.movable_from(&map, spare);
         let behind = map
             .segments()
             .iter()

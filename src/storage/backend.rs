@@ -68,6 +68,11 @@ pub trait StorageFile: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Has the disk begin with what was written there, and waits for nothing: a sync that is to come soon then finds less left to do.
+    fn begin_writing(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Makes everything written through any descriptor of the file durable, with the length needed to read it.
     /// An error is final: what was written may be lost whatever a later call says.
     fn sync(&self) -> io::Result<()>;

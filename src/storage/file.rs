@@ -141,9 +141,6 @@ impl Drop for FileLock {
     }
 }
 
-/// Bytes of a write that the disk is to begin with at once, so that the sync to come finds little left to do.
-const LONG_WRITE: usize = 256 << 10;
-
 #[derive(Debug)]
 struct RealFile {
     file: File,
@@ -159,12 +156,13 @@ impl StorageFile for RealFile {
     }
 
     fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        positioned::write_parts(&self.file, parts, offset)?;
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len >= LONG_WRITE {
-            begin_writing(&self.file, offset, len);
-        }
-        Ok(())
+        positioned::write_parts(&self.file, parts, offset)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn begin_writing(&self, offset: u64, len: u64) {
+        // Pages that are said not to be needed are written out. Those that are not clean yet stay in memory.
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -231,16 +229,6 @@ fn overwrites_in_place(file: &File) -> io::Result<bool> {
 fn overwrites_in_place(_file: &File) -> io::Result<bool> {
     Ok(false)
 }
-
-/// Has the system begin to write what was changed in the range, and waits for nothing. A failure is met by the next sync.
-#[cfg(target_os = "linux")]
-fn begin_writing(file: &File, offset: u64, len: usize) {
-    // Pages that are said not to be needed are written out. Those that are not clean yet stay in memory.
-    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len as u64), rustix::fs::Advice::DontNeed);
-}
-
-#[cfg(not(target_os = "linux"))]
-fn begin_writing(_file: &File, _offset: u64, _len: usize) {}
 
 impl RealFile {
     /// Writes zeros from `start` to `end`: the allocation of file systems that know no other. Only bytes beyond the

@@ -37,7 +37,21 @@ pub(crate) struct FileHandlePool {
     /// Threads that wait for a change of the table or for the end of some I/O.
     waiters: AtomicUsize,
     changed: Condvar,
+    /// Who waits for a sync that is to come.
+    expecting: AtomicUsize,
 }
+
+/// While it lives, the disk begins with long writes at once.
+pub(crate) struct SyncExpected<'p>(&'p FileHandlePool);
+
+impl Drop for SyncExpected<'_> {
+    fn drop(&mut self) {
+        self.0.expecting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a write with which the disk may as well begin.
+const LONG_WRITE: u64 = 256 << 10;
 
 struct Table {
     entries: LruCache<FamilyId, Entry, BuildHasherDefault<FamilyHasher>>,
@@ -104,7 +118,22 @@ impl FileHandlePool {
             }),
             waiters: AtomicUsize::new(0),
             changed: Condvar::new(),
+            expecting: AtomicUsize::new(0),
         })
+    }
+
+    /// Somebody waits for what is being written to be synced, and for nothing else: the disk is to begin with it. Otherwise that is left to the sync
+    /// or to the system, since it would hold up syncs of the log.
+    pub(crate) fn expect_sync(&self) -> SyncExpected<'_> {
+        self.expecting.fetch_add(1, Ordering::Relaxed);
+        SyncExpected(self)
+    }
+
+    /// `len` bytes were written at `offset` through a handle.
+    pub(crate) fn wrote(&self, file: &FileHandle<'_>, offset: u64, len: u64) {
+        if len >= LONG_WRITE && self.expecting.load(Ordering::Relaxed) > 0 {
+            file.begin_writing(offset, len);
+        }
     }
 
     /// The family's descriptor, which stays open for as long as the handle lives.
