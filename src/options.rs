@@ -225,7 +225,7 @@ impl DatabaseBuilder {
     }
 
     /// Whether merges and checkpoints also start by themselves when memtables are idle or time has passed (default: yes).
-    /// Without it they run only when memory or log are full, or by hand.
+    /// Without it they run only when memory or log are full, or when a call asks for them.
     pub fn automatic_maintenance(mut self, yes: bool) -> Self {
         self.options.automatic = yes;
         self

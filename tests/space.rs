@@ -89,6 +89,69 @@ fn an_idle_database_takes_little_more_than_its_trees() {
 }
 
 #[test]
+fn scattered_pages_are_moved_together_and_snapshots_keep_theirs() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let open = || {
+        let db = ColumnFamilyDatabase::builder().page_size(4096).automatic_maintenance(false);
+        db.storage(storage.clone()).open("memory").unwrap()
+    };
+    let db = open();
+    let family = create(&db);
+    // Values in leaves and in runs, then holes of single pages all over.
+    fill(&db, &family, 20_000, 100);
+    (0..200).for_each(|n| family.put(scattered(n), vec![n as u8; 6000]).unwrap());
+    db.flush().unwrap();
+    let size =
+        |db: &ColumnFamilyDatabase| db.family_properties(&db.column_family("family").unwrap()).unwrap();
+    let is_packed = |db: &ColumnFamilyDatabase| size(db).bytes_on_disk < size(db).tree_bytes * 5 / 4;
+    for round in 0..3u32 {
+        for n in (200..20_000).filter(|n| n % 64 > round * 10 + 20) {
+            family.delete(scattered(n)).unwrap();
+        }
+        db.flush().unwrap();
+        let snapshot = db.snapshot().unwrap();
+        let entries = snapshot.column_family(&family).unwrap().len().unwrap();
+        fill(&db, &family, 20_000, 100);
+        (0..200).for_each(|n| family.put(scattered(n), vec![n as u8; 6000]).unwrap());
+        family.delete_range([0x20].as_slice()..[0x40].as_slice()).unwrap();
+        db.wait_until_idle().unwrap();
+        assert_clean(&db);
+        assert_eq!(
+            snapshot.column_family(&family).unwrap().iter().filter_map(Result::ok).count() as u64,
+            entries
+        );
+        for n in (0..200).map(scattered).filter(|key| !(0x20..0x40).contains(&key[0])) {
+            assert_eq!(family.get(n).unwrap().unwrap().len(), 6000);
+        }
+        drop(snapshot);
+        eventually("the pages lie together", || {
+            db.wait_until_idle().unwrap();
+            is_packed(&db)
+        });
+        assert_clean(&db);
+    }
+    let entries = family.len().unwrap();
+    drop((family, db));
+    let db = open();
+    assert_clean(&db);
+    assert_eq!(db.column_family("family").unwrap().len().unwrap(), entries);
+}
+
+#[test]
+fn a_closed_database_keeps_no_room_of_the_log_although_a_handle_lives() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
+    let family = create(&db);
+    fill(&db, &family, 50_000, 500);
+    db.close().unwrap();
+    let used = storage.used_bytes();
+    assert!(used < 35 << 20, "{used} bytes are used");
+    drop(family);
+}
+
+#[test]
 fn a_database_at_rest_gives_free_space_back_by_itself() {
     let _alone = alone();
     let storage = MemoryStorage::new();

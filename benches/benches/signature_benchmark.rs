@@ -77,7 +77,7 @@ fn main() -> Result<()> {
             sizes = vec![tokens];
         }
         cases.extend(sizes.into_iter().map(|tokens| {
-            let (signatures, reads) = if quick { (100, 20_000) } else { (3000, 1_000_000) };
+            let (signatures, reads) = if quick { (100, 20_000) } else { (10_000, 1_000_000) };
             signature_case(Signature { tokens, signatures, reads })
         }));
         if comparison.wants(COMMIT_BLOCK, COMMIT_BLOCK) {

@@ -108,6 +108,14 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     for first in [0, middle_page] {
         abandon(relocate(tree, store, PageId(first), &options, &|| false));
     }
+    if let Some(first) = store.place_before_end(0, u64::MAX) {
+        // Room for some of it.
+        match relocate(tree, store, first, &options, &|| false) {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {}
+            outcome => abandon(outcome),
+        }
+        store.place_anywhere();
+    }
     let ops: BTreeMap<_, _> = keys.iter().map(|key| (key.clone(), Some(vec![1; 500]))).collect();
     let broken = Harness { store: Arc::clone(store), tree: *tree, ..Harness::new(store.page_size()) };
     abandon(broken.try_merge(&[], &ops, &|| false));

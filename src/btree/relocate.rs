@@ -15,7 +15,7 @@ use crate::sync::Arc;
 /// Writes anew, wherever the store allocates pages now, what stands at `first` or behind it, and the inner nodes above that. Leaves
 /// and values that find no room stay. Reads all inner nodes, the leaves that own value runs, and what it moves.
 ///
-/// Fails as [`merge`](super::merge::merge) does, and with [`ErrorKind::OutOfSpace`] if there is no room for an inner node.
+/// Fails as [`merge`](super::merge::merge) does, and with [`ErrorKind::OutOfSpace`] if there is no room for a node whose pointers change.
 pub(crate) fn relocate(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
@@ -24,7 +24,7 @@ pub(crate) fn relocate(
     should_stop: &dyn Fn() -> bool,
 ) -> Result<MergeOutcome> {
     let out = Output::new(store, options.generation);
-    let mut relocator = Relocator { out, store, first, visited: 0, should_stop };
+    let mut relocator = Relocator { out, store, first, visited: 0, no_room_for: u32::MAX, should_stop };
     let new = relocator.run(tree);
     relocator.out.conclude(tree, new)
 }
@@ -58,8 +58,10 @@ struct Relocator<'s> {
     out: Output<'s>,
     store: &'s Arc<PartitionedStorageBackend>,
     first: PageId,
-    /// Pages of the nodes seen so far.
+    /// Pages of the nodes and runs seen so far.
     visited: u64,
+    /// Length of the shortest run of values for which there was no room.
+    no_room_for: u32,
     should_stop: &'s dyn Fn() -> bool,
 }
 
@@ -74,6 +76,15 @@ impl Relocator<'_> {
         Ok(moved.map(|root| Tree { root: Some(root), generation: self.out.generation, ..*tree }))
     }
 
+    /// Pointers on disk that name a node or a run many times over cannot make the walk longer than the family has pages.
+    fn see(&mut self, pointer: PagePointer) -> Result<()> {
+        self.visited += u64::from(pointer.pages);
+        if self.visited > self.out.page_limit {
+            return Err(locate(self.store, pointer, Fault(REACHED_TWICE)));
+        }
+        Ok(())
+    }
+
     fn is_moving(&self, page: PageId) -> bool {
         page >= self.first
     }
@@ -81,12 +92,12 @@ impl Relocator<'_> {
     /// Where the node stands now, if it was written anew.
     fn visit(&mut self, child: Child, level: u8) -> Result<Option<PagePointer>> {
         let pointer = child.pointer;
-        self.visited += u64::from(pointer.pages);
-        if self.visited > self.out.page_limit {
-            return Err(locate(self.store, pointer, Fault(REACHED_TWICE)));
-        }
+        self.see(pointer)?;
         if level == 0 && !child.owns_values && !self.is_moving(pointer.page) {
             return Ok(None);
+        }
+        if level == 0 && (self.should_stop)() {
+            return Err(Error::new(ErrorKind::Closed, "moving pages was stopped before its end"));
         }
         let page = self.store.pin(pointer)?;
         let node = Node::open(&page, level).map_err(|fault| locate(self.store, pointer, fault))?;
@@ -123,9 +134,6 @@ impl Relocator<'_> {
                 patches.push((node.child_at(i), Child { pointer, ..child }.encode().to_vec()));
             }
         }
-        if level == 1 && (self.should_stop)() {
-            return Err(Error::new(ErrorKind::Closed, "moving pages was stopped before its end"));
-        }
         Ok(patches)
     }
 
@@ -134,7 +142,8 @@ impl Relocator<'_> {
         for i in 0..node.count() {
             let entry = node.entry(i).map_err(|fault| locate(self.store, pointer, fault))?;
             let LeafValue::Run(value) = entry.value else { continue };
-            if !self.is_moving(value.run.page) {
+            self.see(value.run)?;
+            if !self.is_moving(value.run.page) || value.run.pages >= self.no_room_for {
                 continue;
             }
             let run = load_run(self.store, value.run, value.len)?;
@@ -144,7 +153,7 @@ impl Relocator<'_> {
                     patches.push((node.offset(i + 1) - encoded.len(), encoded));
                     self.out.retire_checked(value.run)?;
                 }
-                Err(error) if error.kind() == ErrorKind::OutOfSpace => {}
+                Err(error) if error.kind() == ErrorKind::OutOfSpace => self.no_room_for = value.run.pages,
                 Err(error) => return Err(error),
             }
         }

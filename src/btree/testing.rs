@@ -125,7 +125,7 @@ impl Harness {
     /// no room; `None` if there is not enough free before.
     pub(super) fn move_to_front(&mut self) -> Option<(PageId, MergeStats)> {
         let inner = pages_with_pointers(&self.tree, &self.store).unwrap();
-        let first = self.store.place_before_end(1, inner)?;
+        let first = self.store.place_before_end(inner, u64::MAX)?;
         let outcome = relocate(&self.tree, &self.store, first, &self.options(), &|| false).unwrap();
         self.store.place_anywhere();
         Some((first, self.install(outcome)))

@@ -42,6 +42,8 @@ pub(crate) struct Family {
     hurried: AtomicBool,
     /// What is free is scattered, and a background thread is to move pages.
     scattered: AtomicBool,
+    /// Generation of the tree of which pages were moved last, with little effect.
+    pub(super) moved: AtomicU64,
     /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
     active_segment: AtomicU64,
     memtable_bytes: AtomicUsize,
@@ -55,6 +57,8 @@ pub(crate) struct Counters {
     pub(crate) freezes: AtomicU64,
     pub(crate) merges: AtomicU64,
     pub(crate) drains: AtomicU64,
+    /// Compactions, and moves of pages.
+    pub(crate) rewrites: AtomicU64,
     pub(crate) entries_merged: AtomicU64,
     pub(crate) entries_rewritten: AtomicU64,
     pub(crate) pages_written: AtomicU64,
@@ -102,6 +106,7 @@ impl Family {
             resting: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             scattered: AtomicBool::new(false),
+            moved: AtomicU64::new(u64::MAX),
             active_segment: AtomicU64::new(u64::MAX),
             memtable_bytes: AtomicUsize::new(memtable_bytes),
             counters: Counters::default(),
@@ -155,7 +160,7 @@ impl Family {
         self.resting.store(resting, Ordering::Relaxed);
     }
 
-    /// Asks for what is frozen to be merged when the family's next job runs, however little it is.
+    /// Asks for what is frozen to be merged when the family's next job runs, however little it is; if that job fails, not by the one after it.
     pub(crate) fn set_hurried(&self) {
         self.hurried.store(true, Ordering::Relaxed);
     }

@@ -11,6 +11,7 @@ use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
 use crate::sync::arc_cell::ArcCell;
+use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Instant};
 
@@ -35,6 +36,19 @@ pub(crate) enum Pace {
     /// fewer and larger deltas are cheaper to drain.
     WhenWorthIt,
 }
+
+/// What a move of pages to the front did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Nothing,
+    /// There may be more to move.
+    Some,
+    /// Nothing, or little, is left to move.
+    AllThatFits,
+}
+
+/// Bytes of pages that are moved at once: merges of the family wait meanwhile.
+const MOST_MOVED: u64 = 32 << 20;
 
 /// Frozen memtables for which a merge is worth its while.
 const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
@@ -147,20 +161,33 @@ impl Family {
         self.rewrite(context, place, |change, ()| change.repack_tree()).map(drop)
     }
 
-    /// Moves the tree's pages at the end of the family into free pages before them, if that makes `least` pages free there. Returns
-    /// whether it did; it does not if there are deltas, or the family is dropped.
-    pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>, least: u64) -> Result<bool> {
+    /// Moves some of the tree's pages at the end of the family into free pages before them, if there are any. Does nothing if there are deltas, if that was tried with the same tree and gained little, or if the family is dropped.
+    pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Moved> {
+        let most = MOST_MOVED / self.store().page_size() as u64;
         let place = |version: &TreeVersion| {
-            if !version.deltas.is_empty() {
+            if !version.deltas.is_empty() || self.moved.load(Ordering::Relaxed) == version.tree.generation {
                 return Ok(None);
             }
             // Beside what is moved, what points to it is written anew.
             let pointing = btree::pages_with_pointers(&version.tree, self.store())?;
-            Ok(self.store().place_before_end(least, pointing))
+            Ok(self.store().place_before_end(pointing, most).map(|first| (first, version.tree.generation)))
         };
-        match self.rewrite(context, place, |change, first| change.relocate_tree(first)) {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(false),
-            rewritten => rewritten,
+        let mut more = false;
+        let rewritten = self.rewrite(context, place, |change, (first, generation)| {
+            self.moved.store(generation, Ordering::Relaxed);
+            change.relocate_tree(first)?;
+            more = change.stats.pages_retired >= most / 2;
+            if !more {
+                self.moved.store(change.tree.generation, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        match rewritten {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(Moved::Nothing),
+            Ok(true) if more => Ok(Moved::Some),
+            Ok(true) => Ok(Moved::AllThatFits),
+            Ok(false) => Ok(Moved::Nothing),
+            Err(error) => Err(error),
         }
     }
 
@@ -191,6 +218,7 @@ impl Family {
         }
         self.count(&change.stats);
         self.install(change, None, &[], context.views)?;
+        Counters::add(&self.counters.rewrites, 1);
         Ok(true)
     }
 

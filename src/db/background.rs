@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::codec::ids::FamilyId;
 use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
-use crate::column_family::merge::Pace;
+use crate::column_family::merge::{MergeContext, Moved, Pace};
 use crate::column_family::work::Job;
 use crate::db::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Instant, thread};
 use crate::wal::Log;
 
@@ -74,8 +74,8 @@ impl Shared {
         let context = self.pipeline.merge_context(&stop);
         let pace = if family.take_hurried() || family.is_resting() { Pace::Now } else { Pace::WhenWorthIt };
         let merged = family.merge(&context, pace).and_then(|_| {
-            if family.take_scattered() && self.move_to_front(family, &context, MUCH_FREE)? {
-                self.pipeline.work.request_checkpoint();
+            if family.take_scattered() && family.is_resting() {
+                self.move_in_background(family, &context)?;
             }
             Ok(family.is_to_drain()
                 && family.drain_step(&context)? != Drained::Nothing
@@ -102,6 +102,24 @@ impl Shared {
                 self.pipeline.fail(error);
             }
         }
+    }
+
+    /// Moves some pages of `family` to the front, and asks to be called again if there may be more.
+    fn move_in_background(&self, family: &Arc<Family>, context: &MergeContext<'_>) -> Result<()> {
+        match family.move_to_front(context) {
+            Ok(Moved::Nothing) => {}
+            Ok(Moved::AllThatFits) => self.pipeline.work.request_checkpoint(),
+            Ok(Moved::Some) => {
+                family.set_scattered();
+                self.pipeline.work.request_merge(family);
+            }
+            // Nobody needs this page now: who reads it is told.
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                tracing::warn!(%error, family = family.id().0, "pages stay scattered");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// A checkpoint, after merging what keeps the oldest log segments.
@@ -215,6 +233,10 @@ impl Shared {
             let at_rest = rest.looks > 0;
             idle &= at_rest;
             family.set_resting(at_rest);
+            if rest.waits >= RESTED && family.stall.waiting() > 0 {
+                family.set_hurried();
+                self.pipeline.work.request_merge(family);
+            }
             if at_rest && !self.freeze_for_merge(family) {
                 idle = false;
             }
@@ -236,9 +258,9 @@ impl Shared {
         let rested = |rest: &Rest| rest.looks > 0 && rest.looks.is_multiple_of(RESTED);
         let at_rest = families.iter().zip(rests).filter(|(_, rest)| rested(rest));
         let mut given_back = self.give_back_pages(at_rest.map(|(family, _)| family), MUCH_FREE);
-        // Once since anything was written. What that frees goes back when the family is looked at the next time.
-        for (family, _) in families.iter().zip(rests).filter(|(_, rest)| rest.looks == RESTED) {
-            if self.has_much_free(family) {
+        // What a move frees goes back when the family is looked at the next time.
+        for (family, _) in families.iter().zip(rests).filter(|(_, rest)| rested(rest)) {
+            if self.has_much_free(family, MUCH_FREE) {
                 family.set_scattered();
                 self.pipeline.work.request_merge(family);
             }
@@ -281,13 +303,21 @@ struct Rest {
     bytes_inserted: u64,
     /// How often in a row it was found as it had been before.
     looks: u32,
+    freezes: u64,
+    /// How often in a row nothing had been frozen since.
+    waits: u32,
 }
 
 impl Rest {
     fn of(family: &Family, before: &[Self]) -> Self {
-        let (id, bytes_inserted) = (family.id(), family.counters.bytes_inserted.load(Ordering::Relaxed));
-        let same = before.iter().find(|rest| rest.family == id && rest.bytes_inserted == bytes_inserted);
-        Self { family: id, bytes_inserted, looks: same.map_or(0, |rest| rest.looks.saturating_add(1)) }
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (id, bytes_inserted) = (family.id(), count(&family.counters.bytes_inserted));
+        let freezes = count(&family.counters.freezes);
+        let before = before.iter().find(|rest| rest.family == id);
+        let looks = before.filter(|rest| rest.bytes_inserted == bytes_inserted).map(|rest| rest.looks);
+        let waits = before.filter(|rest| rest.freezes == freezes).map(|rest| rest.waits);
+        let next = |times: Option<u32>| times.map_or(0, |times| times.saturating_add(1));
+        Self { family: id, bytes_inserted, looks: next(looks), freezes, waits: next(waits) }
     }
 }
 

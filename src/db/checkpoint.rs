@@ -175,7 +175,8 @@ impl Shared {
     fn merges(families: &[Arc<Family>]) -> u64 {
         let of = |family: &Arc<Family>| {
             let counters = &family.counters;
-            counters.merges.load(Ordering::Relaxed) + counters.drains.load(Ordering::Relaxed)
+            let all = [&counters.merges, &counters.drains, &counters.rewrites];
+            all.map(|count| count.load(Ordering::Relaxed)).iter().sum::<u64>()
         };
         families.iter().map(of).sum()
     }

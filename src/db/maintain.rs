@@ -182,9 +182,15 @@ impl Shared {
             family.release_unread();
             family.store().give_back(1);
         }
+        self.free_removed_log();
         self.checkpoint()?;
-        while self.pipeline.log.as_ref().is_some_and(Log::free_one) {}
+        self.free_removed_log();
         Ok(())
+    }
+
+    /// Gives the room of all removed segments of the log back to the disk.
+    fn free_removed_log(&self) {
+        while self.pipeline.log.as_ref().is_some_and(Log::free_one) {}
     }
 
     pub(super) fn judge(&self, error: Error) -> Error {
@@ -324,6 +330,8 @@ impl Shared {
             // A thread that panicked has closed the latch already.
             let _ = thread.join();
         }
+        // Handles may keep the database's memory for long.
+        self.free_removed_log();
         let families = {
             let registry = self.registry.lock();
             registry.families.iter().chain(&registry.dying).cloned().collect::<Vec<_>>()

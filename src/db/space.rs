@@ -4,9 +4,9 @@
 //! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
 
 use crate::column_family::family::Family;
-use crate::column_family::merge::MergeContext;
+use crate::column_family::merge::{MergeContext, Moved};
 use crate::db::Shared;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
 /// Free bytes below which a file keeps them.
@@ -37,25 +37,24 @@ impl Shared {
     }
 
     /// Whether `family` has as many free pages as it gives back, or would if they were not scattered over its segments.
-    pub(super) fn has_much_free(&self, family: &Family) -> bool {
+    pub(super) fn has_much_free(&self, family: &Family, most: u64) -> bool {
         let space = family.store().space();
-        space.pages_total - space.pages_in_use >= self.much_free(family, MUCH_FREE)
+        space.pages_total - space.pages_in_use >= self.much_free(family, most)
     }
 
-    /// Where `family` has much free, moves pages at its end to the front, so that what is free lies together after the next checkpoint.
-    /// Returns whether it did.
-    pub(super) fn move_to_front(
-        &self,
-        family: &Arc<Family>,
-        context: &MergeContext<'_>,
-        most: u64,
-    ) -> Result<bool> {
-        let space = family.store().space();
-        let much = self.much_free(family, most);
-        if space.pages_total - space.pages_in_use < much {
-            return Ok(false);
+    /// Moves as many pages of `family` to the front as fit. Returns whether there were any.
+    fn move_all(&self, family: &Arc<Family>, context: &MergeContext<'_>) -> Result<bool> {
+        let mut any = false;
+        loop {
+            // A damaged page that nobody asked for is no reason to end all writing.
+            let judge =
+                |error: Error| if error.kind() == ErrorKind::Corruption { error } else { self.judge(error) };
+            match family.move_to_front(context).map_err(judge)? {
+                Moved::Nothing => return Ok(any),
+                Moved::AllThatFits => return Ok(true),
+                Moved::Some => any = true,
+            }
         }
-        family.move_to_front(context, much)
     }
 
     /// Does at once what background threads do after some seconds of rest, without regard to how little it is: makes merged
@@ -70,8 +69,8 @@ impl Shared {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         let mut moved = false;
-        for family in &families {
-            moved |= self.move_to_front(family, &context, 0).map_err(|error| self.judge(error))?;
+        for family in families.iter().filter(|family| self.has_much_free(family, 0)) {
+            moved |= self.move_all(family, &context)?;
         }
         if moved {
             self.checkpoint()?;

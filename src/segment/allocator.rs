@@ -172,25 +172,21 @@ impl PageAllocator {
         map.segments().iter().map(placed).sum()
     }
 
-    /// The lowest page from which on everything that the tree reaches fits into the free pages before it, where `spare` pages are left over,
-    /// and how many pages that is. Somewhat higher, since pages are looked at a few at a time.
-    pub(crate) fn movable_from(&self, map: &SegmentMap, spare: u64) -> (u64, u64) {
-        const STEP: u64 = 16;
-        let count_free = |segment: &Segment, first, end| {
-            let part = Segment { first_page: first as u32, pages: (end - first) as u32, ..*segment };
-            self.free_runs(&part, 1).iter().map(|&(_, pages)| u64::from(pages)).sum::<u64>()
-        };
-        let whole = |segment: &Segment| count_free(segment, u64::from(segment.first_page), segment.end());
+    /// The lowest page from which on everything that the tree reaches, `most` pages or fewer, fits into the free pages before it, where
+    /// `spare` pages are left over; and how many pages that is. Somewhat higher, since pages are looked at a few at a time.
+    pub(crate) fn movable_from(&self, map: &SegmentMap, spare: u64, most: u64) -> (u64, u64) {
+        let step = (map.pages() / 1024).clamp(1, 64);
+        let whole = |segment: &Segment| self.bits.count_free(u64::from(segment.first_page), segment.end());
         let mut free_before: u64 = map.segments().iter().map(whole).sum();
         let mut moving = 0;
         let mut from = map.segments().last().map_or(0, Segment::end);
         for segment in map.segments().iter().rev() {
             let mut end = segment.end();
             while end > u64::from(segment.first_page) {
-                let first = end.saturating_sub(STEP).max(u64::from(segment.first_page));
-                free_before -= count_free(segment, first, end);
+                let first = end.saturating_sub(step).max(u64::from(segment.first_page));
+                free_before -= self.bits.count_free(first, end);
                 let reachable = self.bits.count(Bit::Reachable, first, end - first);
-                if moving + reachable + spare > free_before {
+                if moving + reachable + spare > free_before || moving + reachable > most {
                     return (from, moving);
                 }
                 moving += reachable;
@@ -446,13 +442,13 @@ mod tests {
                         || durable.contains(&page)
                         || pending.as_ref().is_some_and(|pending| pending.contains(&page))
                 };
-                let (from, moving) = allocator.movable_from(&map, 2);
+                let (from, moving) = allocator.movable_from(&map, 2, 40);
                 let all = map.segments().iter().flat_map(|segment| segment.first_page..segment.end() as u32);
                 let (before, behind): (Vec<u32>, Vec<u32>) = all.partition(|&page| u64::from(page) < from);
                 let reached = tree.iter().flat_map(|(&first, &pages)| first..first + pages);
                 prop_assert_eq!(moving, reached.filter(|page| behind.contains(page)).count() as u64);
                 let room = before.iter().filter(|&&page| !is_taken(page)).count() as u64;
-                prop_assert!(moving == 0 || moving + 2 <= room, "{} pages to {}", moving, room);
+                prop_assert!(moving == 0 || moving <= 40 && moving + 2 <= room, "{} pages to {}", moving, room);
                 prop_assert_eq!(allocator.pages_in_use(), in_use.len() as u64);
                 prop_assert_eq!(allocator.pages_reachable(), tree.values().map(|&pages| u64::from(pages)).sum::<u64>());
                 for segment in map.segments() {

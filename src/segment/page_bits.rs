@@ -147,6 +147,13 @@ impl PageBits {
         in_use[word] | durable[word] | pending[word]
     }
 
+    /// How many pages of `first..end` are in none of `in_use`, `durable`, `pending`.
+    pub(super) fn count_free(&self, first: u64, end: u64) -> u64 {
+        words(first, end)
+            .map(|(block, word, mask)| u64::from((!self.taken(block, word) & mask).count_ones()))
+            .sum()
+    }
+
     /// The first page of `first..end` that is in none of `in_use`, `durable`, `pending`.
     pub(super) fn first_free(&self, first: u64, end: u64) -> Option<u64> {
         self.first_of(first, end, |taken| !taken)

@@ -314,24 +314,19 @@ impl PartitionedStorageBackend {
         self.allocator.lock().pages.end_checkpoint(durable);
     }
 
-    // ---- compaction ----
+    // ---- where pages are placed: compactions and moves ----
 
     /// From now on, pages are allocated only in segments that are new after this call.
     pub(crate) fn place_afresh(&self) {
         self.allocator.lock().pages.set_placement(Placement::Fresh(Vec::new()));
     }
 
-    /// If the free pages of the front can take what the tree reaches in `least` or more pages at the end, and `spare` pages besides, then from
+    /// If pages that the tree reaches at the end, `most` or fewer, fit into free pages of the front, with `spare` pages besides, then from
     /// now on pages are allocated only there; where there is no room, none are. Returns the first page of the end.
-    pub(crate) fn place_before_end(&self, least: u64, spare: u64) -> Option<PageId> {
+    pub(crate) fn place_before_end(&self, spare: u64, most: u64) -> Option<PageId> {
         let mut allocator = self.lock_allocator();
-        let map = self.map();
-        let (first, moving) = allocator.pages.movable_from(&map, spare);
-        let behind = map
-            .segments()
-            .iter()
-            .map(|segment| segment.end() - first.clamp(u64::from(segment.first_page), segment.end()));
-        if moving == 0 || behind.sum::<u64>() < least {
+        let (first, moving) = allocator.pages.movable_from(&self.map(), spare, most);
+        if moving == 0 {
             return None;
         }
         allocator.pages.set_placement(Placement::Before(first));

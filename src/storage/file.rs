@@ -2,8 +2,6 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-#[cfg(target_os = "linux")]
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,8 +159,11 @@ impl StorageFile for RealFile {
 
     #[cfg(target_os = "linux")]
     fn begin_writing(&self, offset: u64, len: u64) {
-        // Pages that are said not to be needed are written out. Those that are not clean yet stay in memory.
-        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+        use std::os::fd::AsRawFd;
+        // Offsets that the system cannot take leave everything to the sync, as do failures: it meets them, too.
+        let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+        // SAFETY: the call takes a descriptor, which is open, and numbers.
+        unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -16,6 +16,9 @@ use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
+/// Removed files whose room may wait to be given back.
+const MOST_REMOVED: usize = 16;
+
 /// Why no segment could be made or let go.
 pub(super) enum Refusal {
     /// There is no room. Nothing was changed.
@@ -198,7 +201,14 @@ impl Stock {
                 self.shelf().recycled += 1;
                 spare.body
             }
-            None => Arc::new(self.create(id, len)?),
+            None => Arc::new(match self.create(id, len) {
+                // Removed files may still take the room.
+                Err(Refusal::Full(_)) if self.free_one() => {
+                    while self.free_one() {}
+                    self.create(id, len)?
+                }
+                created => created?,
+            }),
         };
         self.sync_directory()?;
         Ok(Arc::new(Segment::new(id, body)))
@@ -249,13 +259,16 @@ impl Stock {
         self.remove(retired.id, retired.body).map(|()| true)
     }
 
-    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one).
+    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one); here, if many wait for that.
     fn remove(&self, id: u64, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
         match self.backend.remove(&path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(refusal("removing a segment of the log", id)(error));
             }
             _ => self.removed.lock().extend(body),
+        }
+        if self.removed.lock().len() > MOST_REMOVED {
+            self.free_one();
         }
         Ok(())
     }

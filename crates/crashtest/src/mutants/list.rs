@@ -50,6 +50,8 @@ const COMMIT: &str = "src/txn/commit.rs";
 const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
+const RELOCATE: &str = "src/btree/relocate.rs";
+const ALLOCATOR: &str = "src/segment/allocator.rs";
 const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
@@ -286,6 +288,25 @@ pub const MUTATIONS: &[Mutation] = &[
         "        self.sync_log().map_err(|error| self.pipeline.fail(error))\n",
         "        Ok(())\n",
         "a_compaction_of_one_family_makes_durable",
+    ),
+    crashes(
+        "what was moved to the front keeps its old place",
+        RELOCATE,
+        "                self.out.retire_checked(pointer)?;\n",
+        "",
+    ),
+    crashes(
+        "a node above one that was moved points to the old place",
+        RELOCATE,
+        "                patches.push((node.child_at(i), Child { pointer, ..child }.encode().to_vec()));\n",
+        "                patches.push((node.child_at(i), Child { pointer: if level > 1 { pointer } else { child.pointer }, ..child }.encode().to_vec()));\n",
+    ),
+    tests(
+        "moved pages may go behind the line",
+        ALLOCATOR,
+        "            Self::Before(end) => segment.end().min(*end).max(first),\n",
+        "            Self::Before(_) => segment.end(),\n",
+        "no_page_is_handed_out_that_anything_reaches",
     ),
     tests(
         "extents are free as soon as they are given back",
