@@ -260,7 +260,7 @@ impl Shared {
         let mut given_back = self.give_back_pages(at_rest.map(|(family, _)| family), MUCH_FREE);
         // What a move frees goes back when the family is looked at the next time.
         for (family, _) in families.iter().zip(rests).filter(|(_, rest)| rested(rest)) {
-            if self.has_much_free(family, MUCH_FREE) {
+            if self.is_scattered(family, MUCH_FREE) {
                 family.set_scattered();
                 self.pipeline.work.request_merge(family);
             }

@@ -36,10 +36,12 @@ impl Shared {
         (family.store().space().pages_reachable / 4).max(most / self.data.page_size() as u64) + 1
     }
 
-    /// Whether `family` has as many free pages as it gives back, or would if they were not scattered over its segments.
-    pub(super) fn has_much_free(&self, family: &Family, most: u64) -> bool {
+    /// Whether `family` has so many free pages left that it is worth moving pages to give them back: more than a third of what its tree
+    /// takes, and than `most` bytes.
+    pub(super) fn is_scattered(&self, family: &Family, most: u64) -> bool {
         let space = family.store().space();
-        space.pages_total - space.pages_in_use >= self.much_free(family, most)
+        let free = space.pages_total - space.pages_in_use;
+        free > (space.pages_reachable / 3).max(most / self.data.page_size() as u64)
     }
 
     /// Moves as many pages of `family` to the front as fit. Returns whether there were any.
@@ -69,7 +71,7 @@ impl Shared {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         let mut moved = false;
-        for family in families.iter().filter(|family| self.has_much_free(family, 0)) {
+        for family in families.iter().filter(|family| self.is_scattered(family, 0)) {
             moved |= self.move_all(family, &context)?;
         }
         if moved {

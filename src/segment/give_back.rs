@@ -10,9 +10,12 @@ use super::allocator::Placement;
 use super::map::SegmentMap;
 use super::partitioned::PartitionedStorageBackend;
 
-/// A run inside a segment is given back if it has this many pages at least, and one in so many of the family's.
+/// A run inside a segment is given back if it has this many pages at least.
 const LEAST_RUN: u64 = 4;
-const LEAST_SHARE: u64 = MOST_SEGMENTS as u64;
+/// And one in so many of the family's, or `LONG_RUN` if that is less; in any case one in `LEAST_SHARE`.
+const SHARE: u64 = MOST_SEGMENTS as u64;
+const LONG_RUN: u64 = 64;
+const LEAST_SHARE: u64 = 1024;
 
 /// Segments are not cut in parts once a family has this many.
 const MOST_SEGMENTS: usize = 256;
@@ -27,7 +30,8 @@ impl PartitionedStorageBackend {
         }
         let mut map = SegmentMap::clone(&self.map());
         map.join();
-        let shortest = LEAST_RUN.max(map.pages() / LEAST_SHARE);
+        let pages = map.pages();
+        let shortest = LEAST_RUN.max(LONG_RUN.min(pages / SHARE)).max(pages / LEAST_SHARE);
         let free = map.segments().iter().flat_map(|segment| {
             let runs = allocator.pages.free_runs(segment, shortest.min(u64::from(segment.pages)));
             runs.into_iter().map(|(first_page, pages)| (first_page, pages, pages == segment.pages))
