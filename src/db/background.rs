@@ -158,10 +158,13 @@ impl Shared {
     fn keep_log(self: &Arc<Self>) {
         let Some(log) = &self.pipeline.log else { return };
         let mut synced = Instant::now();
+        let mut seen = log.last_assigned();
         while !self.pipeline.work.is_stopped() {
             let until_sync = self.options.sync_interval.saturating_sub(synced.elapsed());
-            // One at a time, so that neither a sync nor a segment waits for long.
-            if !log.free_one() {
+            // One at a time, so that neither a sync nor a segment waits for long; and while nobody writes, who would wait for the disk.
+            let newest = log.last_assigned();
+            let nobody_writes = std::mem::replace(&mut seen, newest) == newest;
+            if !(nobody_writes && log.free_one()) {
                 self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.max(TICK));
             }
             // Whatever else failed: a log that is healthy keeps its promise.
