@@ -51,15 +51,18 @@ fn assert_holds(family: &ColumnFamily, entries: impl Iterator<Item = u32>, value
     assert_eq!(family.len().unwrap(), count);
 }
 
+/// A database of small pages, in which nothing happens by itself.
+fn open_by_hand(storage: &MemoryStorage) -> ColumnFamilyDatabase {
+    let builder = ColumnFamilyDatabase::builder().page_size(4096).automatic_maintenance(false);
+    builder.storage(storage.clone()).open("memory").unwrap()
+}
+
 #[test]
 fn an_idle_database_takes_little_more_than_its_trees() {
     let _alone = alone();
     let storage = MemoryStorage::new();
     // With memory for all of it, so that each round is one merge, which frees pages in long runs.
-    let open = || {
-        let db = ColumnFamilyDatabase::builder().page_size(4096).automatic_maintenance(false);
-        db.storage(storage.clone()).open("memory").unwrap()
-    };
+    let open = || open_by_hand(&storage);
     let db = open();
     let family = create(&db);
     for round in 0..4 {
@@ -92,10 +95,7 @@ fn an_idle_database_takes_little_more_than_its_trees() {
 fn scattered_pages_are_moved_together_and_snapshots_keep_theirs() {
     let _alone = alone();
     let storage = MemoryStorage::new();
-    let open = || {
-        let db = ColumnFamilyDatabase::builder().page_size(4096).automatic_maintenance(false);
-        db.storage(storage.clone()).open("memory").unwrap()
-    };
+    let open = || open_by_hand(&storage);
     let db = open();
     let family = create(&db);
     // Values in leaves and in runs, then holes of single pages all over.

@@ -17,7 +17,7 @@ use crate::wal::Log;
 
 /// How often the clock looks at the log.
 const TICK: Duration = Duration::from_millis(20);
-/// How often it looks at budgets, idle families and what readers let go of.
+/// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at budgets, idle families and what readers let go of.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Looks around during which a family must have been at rest before it gives free pages back, and again from then on.
 const RESTED: u32 = 10;
@@ -165,7 +165,7 @@ impl Shared {
             let newest = log.last_assigned();
             let nobody_writes = std::mem::replace(&mut seen, newest) == newest;
             if !(nobody_writes && log.free_one()) {
-                self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.max(TICK));
+                self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.clamp(TICK, LOOK_AROUND));
             }
             // Whatever else failed: a log that is healthy keeps its promise.
             if synced.elapsed() >= self.options.sync_interval {
@@ -306,6 +306,7 @@ struct Rest {
     bytes_inserted: u64,
     /// How often in a row it was found as it had been before.
     looks: u32,
+    /// Memtables that it had frozen so far.
     freezes: u64,
     /// How often in a row nothing had been frozen since.
     waits: u32,
