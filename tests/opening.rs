@@ -531,6 +531,30 @@ fn a_closed_database_replays_nothing() {
 }
 
 #[test]
+fn a_merged_database_dropped_without_closing_replays_nothing() {
+    let storage = MemoryStorage::new();
+    let open = || ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
+    let db = open();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    for n in 0..6000u32 {
+        family.put(n.to_be_bytes(), [n as u8; 1000]).unwrap();
+    }
+    db.flush().unwrap();
+    drop((family, db));
+    let db = open();
+    let report = db.recovery_report();
+    assert_eq!((report.records, report.records_applied, report.torn_tail), (0, 0, None));
+    let family = db.column_family("family").unwrap();
+    assert_eq!(family.len().unwrap(), 6000);
+    // What is not merged stays in the log, and is there all the same.
+    family.put("one more", vec![1; 2 << 20]).unwrap();
+    drop((family, db));
+    let db = open();
+    assert_eq!(db.recovery_report().records_applied, 1);
+    assert_eq!(db.column_family("family").unwrap().len().unwrap(), 6001);
+}
+
+#[test]
 fn after_closing_every_handle_says_so_and_what_is_held_is_read_on() {
     let storage = MemoryStorage::new();
     let db = shrunken().storage(storage.clone()).open("memory").unwrap();

@@ -14,6 +14,8 @@ use crate::wal::Log;
 
 /// Rounds of moving trees to the front of the file that a compaction makes at most.
 const COMPACTION_ROUNDS: usize = 3;
+/// Bytes of a log that the next open reads in about a millisecond.
+const MUCH_TO_READ: u64 = 1 << 20;
 
 impl ColumnFamilyDatabase {
     fn own(&self, family: &ColumnFamily) -> Result<Arc<Family>> {
@@ -300,12 +302,17 @@ impl Shared {
         closing.insert(outcome).clone()
     }
 
-    /// The last handle went without `close`: what is in the log stays there, what is not is made durable.
+    /// The last handle went without `close`: what is in the log stays there, what is not is made durable. A long log of which nothing
+    /// is needed any more is cut, as it is by `close`.
     pub(super) fn abandon(&self) {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let saved = if self.pipeline.latch.check().is_ok() && self.pipeline.unlogged.load(Ordering::Acquire) {
+        let saved = if self.pipeline.latch.check().is_err() {
+            Ok(())
+        } else if self.would_be_read_for_nothing() {
+            self.finish()
+        } else if self.pipeline.unlogged.load(Ordering::Acquire) {
             self.drain_all().and_then(|()| self.checkpoint())
         } else {
             Ok(())
@@ -315,6 +322,18 @@ impl Shared {
             tracing::error!(%error, "the database was dropped without being closed, and could not be made durable");
         }
         self.stop();
+    }
+
+    /// Whether the next open would read much of the log, though all of it is merged.
+    fn would_be_read_for_nothing(&self) -> bool {
+        let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
+        let is_long = |log: &Log| log.bytes_since(first) > MUCH_TO_READ;
+        let is_merged = |family: &Arc<Family>| {
+            family.stall.waiting() == 0
+                && family.write.try_lock().is_some_and(|side| side.writer.table().is_empty())
+        };
+        self.pipeline.log.as_ref().is_some_and(is_long)
+            && self.registry.lock().families.iter().all(is_merged)
     }
 
     /// The log may be healthy when something else is not: what it holds is made durable in any case.
