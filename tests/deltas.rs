@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use common::{assert_clean, shrunken};
 use peristyle::{
@@ -90,6 +90,20 @@ fn check(snapshot: &FamilySnapshot, model: &Model) {
         assert_eq!((cursor.key(), cursor.value().unwrap()), (&key[..], &value[..]));
     }
     assert!(!cursor.prev().unwrap());
+    let mut expected = model.iter();
+    let mut scan = |key: &[u8], value: &[u8]| {
+        assert_eq!(expected.next(), Some((&key.to_vec(), &value.to_vec())));
+        ControlFlow::Continue(())
+    };
+    assert!(!snapshot.cursor().scan(&mut scan).unwrap());
+    assert_eq!(expected.next(), None);
+    let mut expected = model.iter().rev();
+    let mut scan = |key: &[u8], value: &[u8]| {
+        assert_eq!(expected.next(), Some((&key.to_vec(), &value.to_vec())));
+        ControlFlow::Continue(())
+    };
+    assert!(!snapshot.cursor().scan_back(&mut scan).unwrap());
+    assert_eq!(expected.next(), None);
     for key in model.keys().step_by(7) {
         let mut cursor = snapshot.cursor();
         assert!(cursor.seek(key).unwrap());

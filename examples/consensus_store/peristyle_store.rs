@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, FamilyOptions, WriteBatch};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, FamilyOptions, WriteBatch};
 
 use crate::model::{Block, BlockId, BlockStore, LastUse, Result, Token, TokenId, TokenStore};
 
@@ -61,22 +61,20 @@ fn decode(value: &[u8]) -> Result<(&BlockId, u64)> {
     Ok((block, u64::from_be_bytes(time.try_into()?)))
 }
 
-/// Shows what `cursor` stands on and what `step` takes it to, until `visit` breaks off.
-fn walk(
-    mut cursor: Cursor,
-    mut on_entry: bool,
-    step: impl Fn(&mut Cursor) -> peristyle::Result<bool>,
-    mut visit: impl FnMut(Token<'_>) -> ControlFlow<()>,
-) -> Result<()> {
-    while on_entry {
-        let id = TokenId::try_from(cursor.key())?;
-        let (block, time) = decode(cursor.value()?)?;
-        if visit(Token { id: &id, block, time }).is_break() {
-            break;
+/// Shows an entry to `visit`; breaks also if it is no token, and says so in `outcome`.
+fn show(
+    (key, value): (&[u8], &[u8]),
+    visit: &mut impl FnMut(Token<'_>) -> ControlFlow<()>,
+    outcome: &mut Result<()>,
+) -> ControlFlow<()> {
+    let token = || -> Result<_> { Ok((TokenId::try_from(key)?, decode(value)?)) };
+    match token() {
+        Ok((id, (block, time))) => visit(Token { id: &id, block, time }),
+        Err(error) => {
+            *outcome = Err(error);
+            ControlFlow::Break(())
         }
-        on_entry = step(&mut cursor)?;
     }
-    Ok(())
 }
 
 impl TokenStore for PeristyleStore {
@@ -95,22 +93,38 @@ impl TokenStore for PeristyleStore {
         Ok(is_news)
     }
 
-    fn range_after(&self, token: &TokenId, visit: impl FnMut(Token<'_>) -> ControlFlow<()>) -> Result<()> {
+    fn range_after(
+        &self,
+        token: &TokenId,
+        mut visit: impl FnMut(Token<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         let mut cursor = self.tokens.cursor()?;
         let mut on_entry = cursor.seek(token)?;
         if on_entry && cursor.key() == token {
             on_entry = cursor.next()?;
         }
-        walk(cursor, on_entry, Cursor::next, visit)
+        let mut outcome = Ok(());
+        if on_entry {
+            cursor.scan(|key, value| show((key, value), &mut visit, &mut outcome))?;
+        }
+        outcome
     }
 
-    fn range_before(&self, token: &TokenId, visit: impl FnMut(Token<'_>) -> ControlFlow<()>) -> Result<()> {
+    fn range_before(
+        &self,
+        token: &TokenId,
+        mut visit: impl FnMut(Token<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         let mut cursor = self.tokens.cursor()?;
         let mut on_entry = cursor.seek_for_prev(token)?;
         if on_entry && cursor.key() == token {
             on_entry = cursor.prev()?;
         }
-        walk(cursor, on_entry, Cursor::prev, visit)
+        let mut outcome = Ok(());
+        if on_entry {
+            cursor.scan_back(|key, value| show((key, value), &mut visit, &mut outcome))?;
+        }
+        outcome
     }
 }
 

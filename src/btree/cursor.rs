@@ -5,14 +5,15 @@
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::key_buffer::KeyBuffer;
-use super::node::{Fault, LeafValue, Node, Shape};
+use super::node::{Fault, LeafValue, Node, Shape, usual_entry};
 use super::output::locate;
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};
+use crate::codec::key;
 use crate::error::{Error, Result};
 use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -176,6 +177,64 @@ impl TreeCursor {
         }
     }
 
+    /// Shows the entries of the leaf after the one that the cursor stands on to `visit`, until it breaks, as long as the first
+    /// eight bytes of their keys are below `limit`. The cursor then stands on the entry that was shown last. May stop
+    /// anywhere before the end of the leaf.
+    #[inline]
+    pub(crate) fn visit_next(
+        &mut self,
+        limit: u64,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.visit_leaf(Way::Forward, |index| index + 1, |head| head < limit, visit)
+    }
+
+    /// As [`visit_next`](Self::visit_next), with the entries before and heads above `limit`.
+    #[inline]
+    pub(crate) fn visit_prev(
+        &mut self,
+        limit: u64,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.visit_leaf(Way::Backward, |index| index.wrapping_sub(1), |head| head > limit, visit)
+    }
+
+    #[inline(always)]
+    fn visit_leaf(
+        &mut self,
+        way: Way,
+        after: impl Fn(usize) -> usize,
+        is_within: impl Fn(u64) -> bool,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let Some(leaf) = &mut self.leaf else { return Ok(ControlFlow::Continue(())) };
+        if !self.valid || self.unusual.is_some() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        // If `visit` panics, the cursor stands nowhere.
+        self.valid = false;
+        let (page, offsets) = (&leaf.page[..], leaf.shape.narrow_offsets(&leaf.page));
+        let mut ahead = leaf.ahead;
+        let mut index = self.index;
+        let mut flow = ControlFlow::Continue(());
+        while flow.is_continue()
+            && let Some(&bounds) = offsets.get(after(index)..).and_then(<[_]>::first_chunk)
+            && let Some((rest, value)) = usual_entry(page, bounds)
+        {
+            self.key.set_rest(leaf.prefix_len, rest);
+            if !is_within(key::head8(self.key.get())) {
+                break;
+            }
+            ahead.fetch_some();
+            index = after(index);
+            flow = visit(self.key.get(), value);
+        }
+        leaf.ahead = ahead;
+        // The key of an entry that was not shown may have been put together.
+        self.go(index, way)?;
+        Ok(flow)
+    }
+
     /// Whether the value of the entry stands in a run of its own.
     pub(crate) fn value_is_large(&self) -> bool {
         matches!(self.unusual, Some(Unusual::Run(_)))
@@ -241,13 +300,16 @@ impl TreeCursor {
     #[inline(always)]
     fn stand_at_usual(&mut self, index: usize) -> bool {
         let Some(leaf) = &mut self.leaf else { return false };
-        let Some((rest, value)) = leaf.shape.usual_entry(&leaf.page, index) else { return false };
+        let offsets = leaf.shape.narrow_offsets(&leaf.page);
+        let Some(&bounds) = offsets.get(index..).and_then(<[_]>::first_chunk) else { return false };
+        let Some((rest, value)) = usual_entry(&leaf.page, bounds) else { return false };
         if self.unusual.is_some() {
             return false;
         }
         leaf.ahead.fetch_some();
         self.key.set_rest(leaf.prefix_len, rest);
-        self.value = value;
+        let end = usize::from(u16::from_le_bytes(bounds[1]));
+        self.value = end - value.len()..end;
         self.index = index;
         self.valid = true;
         true

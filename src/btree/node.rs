@@ -128,29 +128,31 @@ impl Shape {
         self.count as usize
     }
 
-    /// Rest of the key and place of the value of entry `i` of the leaf whose shape this is, if the entry is like most: in a leaf of
-    /// one page, its key shorter than 128 bytes, its value shorter than 4 KiB and inline. [`Node::entry`] knows the others,
-    /// and what is wrong with them.
-    #[inline(always)]
-    pub(super) fn usual_entry<'a>(&self, bytes: &'a [u8], i: usize) -> Option<(&'a [u8], Range<usize>)> {
-        if self.wide || i >= self.count() {
-            return None;
+    /// The offsets array of the node of one page whose shape this is; of a run, none of it.
+    #[inline]
+    pub(super) fn narrow_offsets<'a>(&self, bytes: &'a [u8]) -> &'a [[u8; 2]] {
+        if self.wide {
+            return &[];
         }
-        let at = self.offsets_at as usize + 2 * i;
-        let [start, start_high, end, end_high] = *bytes.get(at..)?.first_chunk()?;
-        let start = usize::from(u16::from_le_bytes([start, start_high]));
-        let end = usize::from(u16::from_le_bytes([end, end_high]));
-        let (rest_len, tag, entry) = match bytes.get(start..end)? {
-            [rest_len @ ..0x80, tag @ ..0x80, entry @ ..] => (*rest_len, usize::from(*tag), entry),
-            [rest_len @ ..0x80, low, high @ ..0x80, entry @ ..] => {
-                (*rest_len, usize::from(*low & 0x7f) | usize::from(*high) << 7, entry)
-            }
-            _ => return None,
-        };
-        let (rest, value) = entry.split_at_checked(usize::from(rest_len))?;
-        // Of an inline value the lowest bits of the tag are zero.
-        (tag == value.len() << 2).then_some((rest, end - value.len()..end))
+        bytes[self.offsets_at as usize..self.children_at as usize].as_chunks().0
     }
+}
+
+/// Rest of the key and value of an entry of a leaf of one page, if it is like most: its key shorter than 128 bytes, its value
+/// shorter than 4 KiB and inline. [`Node::entry`] knows the others, and what is wrong with them.
+#[inline(always)]
+pub(super) fn usual_entry(bytes: &[u8], bounds: [[u8; 2]; 2]) -> Option<(&[u8], &[u8])> {
+    let [start, end] = bounds.map(|bound| usize::from(u16::from_le_bytes(bound)));
+    let (rest_len, tag, entry) = match bytes.get(start..end)? {
+        [rest_len @ ..0x80, tag @ ..0x80, entry @ ..] => (*rest_len, usize::from(*tag), entry),
+        [rest_len @ ..0x80, low, high @ ..0x80, entry @ ..] => {
+            (*rest_len, usize::from(*low & 0x7f) | usize::from(*high) << 7, entry)
+        }
+        _ => return None,
+    };
+    let (rest, value) = entry.split_at_checked(usize::from(rest_len))?;
+    // Of an inline value the lowest bits of the tag are zero.
+    (tag == value.len() << 2).then_some((rest, value))
 }
 
 /// A view of the bytes of a node.
@@ -254,7 +256,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub(super) fn narrow_offsets(&self) -> &'a [[u8; 2]] {
         debug_assert!(!self.shape.wide);
-        self.bytes[self.shape.offsets_at as usize..self.shape.children_at as usize].as_chunks().0
+        self.shape.narrow_offsets(self.bytes)
     }
 
     /// Offset of entry `i`, or for `i == count` the end of the last one.

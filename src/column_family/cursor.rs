@@ -10,6 +10,7 @@
 //! tree's cursor moves.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
@@ -327,6 +328,67 @@ impl FamilyCursor {
             return self.after_tree(moved, Ordering::Less);
         }
         self.next_of_all()
+    }
+
+    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`, until it breaks.
+    /// The cursor then stands on the entry at which it did.
+    #[inline]
+    pub(crate) fn scan(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<bool> {
+        let mut stands = self.valid() || self.next()?;
+        while stands {
+            if visit(self.key(), self.value()?).is_break() {
+                return Ok(true);
+            }
+            if self.is_alone(true) {
+                let below = self.nearest.map_or(u64::MAX, |nearest| self.recent[nearest].head);
+                if self.visit_tree(|tree| tree.visit_next(below, visit))?.is_break() {
+                    return Ok(true);
+                }
+            }
+            stands = self.next()?;
+        }
+        Ok(false)
+    }
+
+    /// As [`scan`](Self::scan), with the last entry and those before.
+    #[inline]
+    pub(crate) fn scan_back(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        let mut stands = self.valid() || self.prev()?;
+        while stands {
+            if visit(self.key(), self.value()?).is_break() {
+                return Ok(true);
+            }
+            if self.is_alone(false) {
+                let above = self.nearest.map_or(0, |nearest| self.recent[nearest].head);
+                if self.visit_tree(|tree| tree.visit_prev(above, visit))?.is_break() {
+                    return Ok(true);
+                }
+            }
+            stands = self.prev()?;
+        }
+        Ok(false)
+    }
+
+    /// Whether on this way the tree's cursor alone moves, until it comes to the key of `nearest`.
+    #[inline]
+    fn is_alone(&self, forward: bool) -> bool {
+        let goes_on = self.forward == forward || self.recent.is_empty();
+        self.place == Place::Tree && goes_on && self.hidden.is_empty()
+    }
+
+    /// Stands nowhere if `visit` fails or panics.
+    #[inline]
+    fn visit_tree(
+        &mut self,
+        visit: impl FnOnce(&mut TreeCursor) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        self.place = Place::Nowhere;
+        let flow = visit(&mut self.tree)?;
+        self.place = Place::Tree;
+        Ok(flow)
     }
 
     /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.

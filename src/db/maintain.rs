@@ -332,8 +332,7 @@ impl Shared {
             family.stall.waiting() == 0
                 && family.write.try_lock().is_some_and(|side| side.writer.table().is_empty())
         };
-        self.pipeline.log.as_ref().is_some_and(is_long)
-            && self.registry.lock().families.iter().all(is_merged)
+        self.pipeline.log.as_ref().is_some_and(is_long) && self.registry.lock().families.iter().all(is_merged)
     }
 
     /// The log may be healthy when something else is not: what it holds is made durable in any case.

@@ -37,9 +37,12 @@ impl Ahead {
     /// Asks for the next part.
     #[inline]
     pub(crate) fn fetch_some(&mut self) {
-        for _ in 0..LINES.min(self.lines) {
+        if self.lines < LINES {
+            return;
+        }
+        self.lines -= LINES;
+        for _ in 0..LINES {
             prefetch::line(self.next);
-            self.lines -= 1;
             self.next =
                 if self.forward { self.next.wrapping_add(LINE) } else { self.next.wrapping_sub(LINE) };
         }

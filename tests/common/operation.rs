@@ -72,6 +72,9 @@ pub(crate) enum Step {
     Last,
     Seek(Key),
     SeekForPrev(Key),
+    /// Until so many entries were shown.
+    Scan(u8),
+    ScanBack(u8),
 }
 
 /// How a database ends before it is opened again.

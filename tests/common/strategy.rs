@@ -90,6 +90,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Last),
         2 => key().prop_map(Step::Seek),
         2 => key().prop_map(Step::SeekForPrev),
+        2 => (1..100u8).prop_map(Step::Scan),
+        2 => (1..100u8).prop_map(Step::ScanBack),
     ]
 }
 

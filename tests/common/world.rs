@@ -1,7 +1,7 @@
 //! A database and a model of it, to which operations are applied side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -577,6 +577,32 @@ impl HeldCursor {
                 };
                 (self.cursor.prev(), stand)
             }
+            Step::Scan(most) => {
+                let start = match self.stand {
+                    Stand::Nowhere | Stand::Before => 0,
+                    Stand::On(index) => index,
+                    Stand::After => self.entries.len(),
+                };
+                let end = self.entries.len().min(start + usize::from(*most));
+                let mut expected = self.entries[start..end].iter();
+                let mut left = *most;
+                let moved = self.cursor.scan(|key, value| show(&mut expected, key, value, &mut left));
+                assert_eq!(expected.len(), 0, "{step:?} should have shown more");
+                (moved, if left == 0 { Stand::On(end - 1) } else { Stand::After })
+            }
+            Step::ScanBack(most) => {
+                let end = match self.stand {
+                    Stand::Nowhere | Stand::After => self.entries.len(),
+                    Stand::On(index) => index + 1,
+                    Stand::Before => 0,
+                };
+                let start = end.saturating_sub(usize::from(*most));
+                let mut expected = self.entries[start..end].iter().rev();
+                let mut left = *most;
+                let moved = self.cursor.scan_back(|key, value| show(&mut expected, key, value, &mut left));
+                assert_eq!(expected.len(), 0, "{step:?} should have shown more");
+                (moved, if left == 0 { Stand::On(start) } else { Stand::Before })
+            }
         };
         self.stand = stand;
         let valid = matches!(stand, Stand::On(_));
@@ -590,4 +616,18 @@ impl HeldCursor {
         assert_bytes(self.cursor.value().unwrap(), value, "value under the cursor");
         assert_bytes(&self.cursor.owned_value().unwrap(), value, "value under the cursor");
     }
+}
+
+/// A scan shows an entry: the next one that is expected. Breaks at the last of `left` entries.
+fn show<'e>(
+    expected: &mut impl Iterator<Item = &'e (Vec<u8>, Arc<[u8]>)>,
+    key: &[u8],
+    value: &[u8],
+    left: &mut u8,
+) -> ControlFlow<()> {
+    let (expected_key, expected_value) = expected.next().expect("a scan goes on beyond the last entry");
+    assert_bytes(key, expected_key, "key that a scan shows");
+    assert_bytes(value, expected_value, "value that a scan shows");
+    *left -= 1;
+    if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

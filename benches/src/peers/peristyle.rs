@@ -3,6 +3,7 @@
 //! Every family is a column family of one database. Unsynced is `Durability::Buffered` (the log
 //! record is handed to the operating system), sync is `Durability::Sync`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Result;
@@ -110,16 +111,13 @@ impl Reader for PeristyleReader<'_> {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()> {
         let mut cursor = self.family.cursor()?;
-        let mut found = match direction {
-            Direction::Forward => cursor.seek(from)?,
-            Direction::Backward => cursor.seek_for_prev(from)?,
+        let mut visit = |key: &[u8], value: &[u8]| {
+            if visit(key, value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        while found && visit(cursor.key(), cursor.value()?) {
-            found = match direction {
-                Direction::Forward => cursor.next()?,
-                Direction::Backward => cursor.prev()?,
-            };
-        }
+        match direction {
+            Direction::Forward => cursor.seek(from)? && cursor.scan(&mut visit)?,
+            Direction::Backward => cursor.seek_for_prev(from)? && cursor.scan_back(&mut visit)?,
+        };
         Ok(())
     }
 }
