@@ -6,7 +6,9 @@ use anyhow::{Result, ensure};
 use clap::{Args, value_parser};
 use peristyle_benches::comparison::{Benchmark, Case, Part};
 use peristyle_benches::engine::{Durability, Setup};
-use peristyle_benches::workload::large::{KEY_BYTES, LOAD_BATCH, Large, OVERWRITE_BATCH, VALUE_BYTES};
+use peristyle_benches::workload::large::{
+    KEY_BYTES, LOAD_BATCH, Large, OVERWRITE_BATCH, PATIENCE, VALUE_BYTES,
+};
 
 /// The one workload.
 const ALL: &str = "large";
@@ -77,7 +79,9 @@ fn case(large: Large) -> Case<Large> {
             "overwrite",
             threads,
             format!(
-                "Entries overwritten at random in batches of {OVERWRITE_BATCH} by {threads} threads for {seconds} s."
+                "As many entries as there are overwritten at random in batches of {OVERWRITE_BATCH} by {threads} threads, for {} s \
+                 at most; bytes written until quiet, for each byte of keys and values.",
+                f64::from(PATIENCE) * seconds
             ),
         ),
         part(

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 const SIGNATURES: &str = "signature";
 const COMMIT_BLOCK: &str = "commit_block";
 
-/// Names of the sizes, the number of tokens, and whether they have to be asked for by name.
+/// Names of the sizes, the number of tokens, and whether they have to be asked for by name. Those are read with limited memory.
 const SIZES: [(&str, u64, bool); 3] = [
     ("signature-1m", 1_000_000, false),
     ("signature-10m", 10_000_000, false),
@@ -52,6 +52,8 @@ struct Options {
 /// What this benchmark has an engine do.
 #[derive(Serialize, Deserialize)]
 enum Work {
+    /// Only the filling.
+    Fill(Signature),
     Signature(Signature),
     CommitBlock(CommitBlock),
 }
@@ -59,7 +61,15 @@ enum Work {
 impl Task for Work {
     fn run(&self, place: &Place) -> Result<Vec<Measured>> {
         match self {
-            Self::Signature(signature) => signature.run(place),
+            Self::Fill(signature) => signature.fill(place).map(|()| Vec::new()),
+            Self::Signature(signature) => {
+                if signature.cache_bytes.is_some() {
+                    let status = place.in_another_process(&Self::Fill(signature.clone()))?;
+                    ensure!(status.success(), "the process that fills the database ended with {status}");
+                    place.forget_cached_pages()?;
+                }
+                signature.run(place)
+            }
             Self::CommitBlock(commit_block) => commit_block.run(place),
         }
     }
@@ -72,13 +82,24 @@ fn main() -> Result<()> {
         let wanted = SIZES.iter().filter(|(name, _, by_name)| {
             comparison.wants_by_name(name) || (!by_name && comparison.wants(name, SIGNATURES))
         });
-        let mut sizes: Vec<u64> = wanted.map(|(_, tokens, _)| *tokens).collect();
-        if let Some(tokens) = options.tokens.or(quick.then_some(50_000)).filter(|_| !sizes.is_empty()) {
-            sizes = vec![tokens];
+        let mut sizes: Vec<(u64, bool)> = wanted.map(|&(_, tokens, limited)| (tokens, limited)).collect();
+        if let Some(tokens) = options.tokens.or(quick.then_some(50_000)) {
+            sizes.iter_mut().for_each(|size| size.0 = tokens);
+            sizes.dedup();
         }
-        cases.extend(sizes.into_iter().map(|tokens| {
-            let (signatures, reads) = if quick { (100, 20_000) } else { (10_000, 1_000_000) };
-            signature_case(Signature { tokens, signatures, reads })
+        cases.extend(sizes.into_iter().map(|(tokens, limited)| {
+            let (signatures, reads) = match (quick, limited) {
+                (true, _) => (100, 20_000),
+                (false, true) => (2_000, 100_000),
+                (false, false) => (10_000, 1_000_000),
+            };
+            let data_bytes = tokens * (KEY_BYTES + VALUE_BYTES) as u64;
+            signature_case(Signature {
+                tokens,
+                signatures,
+                reads,
+                cache_bytes: limited.then_some(data_bytes / 4),
+            })
         }));
         if comparison.wants(COMMIT_BLOCK, COMMIT_BLOCK) {
             let tokens = options.tokens.unwrap_or(if quick { 50_000 } else { 1_000_000 });
@@ -99,12 +120,22 @@ fn disk_bytes(tokens: u64) -> u64 {
 
 fn signature_case(signature: Signature) -> Case<Work> {
     let tokens = signature.tokens;
+    let limits = signature.cache_bytes.zip(signature.memory_bytes()).map(|(cache, memory)| {
+        format!(
+            " {} MiB of cache for engines that have one; all memory, the page cache included, is limited to {} MiB. Filled by \
+             another process without these limits.",
+            cache >> 20,
+            memory >> 20
+        )
+    });
+    let limited = if limits.is_some() { "-limited" } else { "" };
+    let limits = limits.unwrap_or_default();
     let part = Part {
-        workload: format!("{SIGNATURES}/{tokens}"),
+        workload: format!("{SIGNATURES}{limited}/{tokens}"),
         description: format!(
             "{tokens} tokens ({KEY_BYTES} B random key, {VALUE_BYTES} B value), one thread. A signature is one point read, then \
              {NEIGHBOURS} entries forward and {NEIGHBOURS} backward from the same key; until matches: until {MATCHES} are found \
-             on each side, one of {MATCH_IN} being one. {} of each, then {} point reads. Read once from end to end before.",
+             on each side, one of {MATCH_IN} being one. {} of each, then {} point reads. Read once from end to end before.{limits}",
             signature.signatures, signature.reads
         ),
         threads: 1,

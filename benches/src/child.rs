@@ -5,6 +5,7 @@
 //! benchmark starts itself again for each run, with the hidden command `run-one`.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,6 +60,11 @@ impl Place {
     pub fn step(&self, step: &str) {
         // Who waits may do without it.
         let _ = std::fs::write(&self.step, step);
+    }
+
+    /// Makes the system forget what it holds of the database's files.
+    pub fn forget_cached_pages(&self) -> Result<()> {
+        forget_cached_pages(&self.directory)
     }
 
     /// Does another task with the same database in a further process.
@@ -172,4 +178,20 @@ fn wait(child: &mut Child, limit: Duration, mut look: impl FnMut()) -> Result<()
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].join(" | ")
+}
+
+fn forget_cached_pages(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.metadata()?.is_dir() {
+            forget_cached_pages(&entry.path())?;
+            continue;
+        }
+        let file = File::open(entry.path())?;
+        file.sync_all()?;
+        // SAFETY: the descriptor is open as long as `file` is; the call gives advice and touches no memory of this process.
+        let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        ensure!(outcome == 0, "the system does not forget {}: error {outcome}", entry.path().display());
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod entries;
 pub mod machine;
 pub mod measure;
+pub mod memory_limit;
 pub mod peers;
 pub mod report;
 pub mod threads;

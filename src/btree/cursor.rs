@@ -7,8 +7,8 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
 
-use super::key_buffer::KeyBuffer;
-use super::node::{Fault, LeafValue, Node, Shape, usual_entry};
+use super::key_buffer::{KeyBuffer, put_together};
+use super::node::{Fault, LeafValue, Node, Shape, USUAL_REST, usual_entry};
 use super::output::locate;
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
@@ -214,6 +214,8 @@ impl TreeCursor {
         // If `visit` panics, the cursor stands nowhere.
         self.valid = false;
         let (page, offsets) = (&leaf.page[..], leaf.shape.narrow_offsets(&leaf.page));
+        let prefix_len = leaf.prefix_len;
+        let room = self.key.room(prefix_len + USUAL_REST);
         let mut ahead = leaf.ahead;
         let mut index = self.index;
         let mut flow = ControlFlow::Continue(());
@@ -221,13 +223,13 @@ impl TreeCursor {
             && let Some(&bounds) = offsets.get(after(index)..).and_then(<[_]>::first_chunk)
             && let Some((rest, value)) = usual_entry(page, bounds)
         {
-            self.key.set_rest(leaf.prefix_len, rest);
-            if !is_within(key::head8(self.key.get())) {
+            let key = put_together(room, prefix_len, rest);
+            if !is_within(key::head8(key)) {
                 break;
             }
             ahead.fetch_some();
             index = after(index);
-            flow = visit(self.key.get(), value);
+            flow = visit(key, value);
         }
         leaf.ahead = ahead;
         // The key of an entry that was not shown may have been put together.

@@ -21,13 +21,31 @@ impl KeyBuffer {
         if self.bytes.len() < self.len {
             self.grow();
         }
-        copy(&mut self.bytes[prefix_len..self.len], rest);
+        put_together(&mut self.bytes, prefix_len, rest);
+    }
+
+    /// The bytes behind the key, at least `len` of them; what they were so far stays. Which of them are the key is for
+    /// [`set_rest`](Self::set_rest) to say.
+    #[inline]
+    pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.bytes.len() < len {
+            self.bytes.resize(len.next_power_of_two(), 0);
+        }
+        &mut self.bytes
     }
 
     #[cold]
     fn grow(&mut self) {
-        self.bytes.resize(self.len.next_power_of_two(), 0);
+        self.room(self.len);
     }
+}
+
+/// The key whose first `prefix_len` bytes stand in `room` and whose other bytes are `rest`, put together there.
+#[inline(always)]
+pub(super) fn put_together<'r>(room: &'r mut [u8], prefix_len: usize, rest: &[u8]) -> &'r [u8] {
+    let key = &mut room[..prefix_len + rest.len()];
+    copy(&mut key[prefix_len..], rest);
+    key
 }
 
 /// Copies as many bytes as both have. A call of `memcpy` takes longer than to copy what most keys are.

@@ -138,6 +138,9 @@ impl Shape {
     }
 }
 
+/// Bytes of its key after the prefix that a usual entry has at most.
+pub(super) const USUAL_REST: usize = 0x7f;
+
 /// Rest of the key and value of an entry of a leaf of one page, if it is like most: its key shorter than 128 bytes, its value
 /// shorter than 4 KiB and inline. [`Node::entry`] knows the others, and what is wrong with them.
 #[inline(always)]

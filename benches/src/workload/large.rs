@@ -36,6 +36,10 @@ pub struct Large {
     pub seconds: f64,
 }
 
+/// The phase of overwriting in batches ends when as many entries were written as there are, so that what was written to the disk for
+/// them is comparable; or after so many times the seconds of the other phases.
+pub const PATIENCE: u32 = 6;
+
 /// What a phase on threads came to.
 struct Phase {
     operations: u64,
@@ -96,6 +100,8 @@ impl Large {
     fn overwrite(&self, engine: &dyn Engine, values: &Values) -> Result<Measured> {
         let meter = Meter::start()?;
         let phase = self.on_threads("entries", self.threads, OVERWRITE_BATCH, |thread, timer| {
+            timer.length *= PATIENCE;
+            timer.most = self.entries / self.threads as u64;
             let mut random = fastrand::Rng::with_seed(thread as u64);
             let mut writer = engine.writer(Durability::Unsynced)?;
             let mut batch = Batch::default();
@@ -189,7 +195,8 @@ impl Large {
         let (outcome, progress) = watched(what, &counts, || {
             on_threads(threads, |thread| {
                 let length = Duration::from_secs_f64(self.seconds);
-                let mut timer = Timer { length, each, count: &counts[thread], latencies: histogram()? };
+                let (count, latencies) = (&counts[thread], histogram()?);
+                let mut timer = Timer { length, most: u64::MAX, each, count, latencies };
                 work(thread, &mut timer)?;
                 Ok(timer.latencies)
             })
@@ -216,9 +223,11 @@ impl Phase {
     }
 }
 
-/// Repeats an operation for a time, and times each.
+/// Repeats an operation for a time, or a number of times, and times each.
 struct Timer<'c> {
     length: Duration,
+    /// Operations at which it ends before.
+    most: u64,
     each: u64,
     count: &'c Count,
     latencies: Histogram<u64>,
@@ -229,7 +238,7 @@ impl Timer<'_> {
         let start = Instant::now();
         let mut clock = start;
         let mut number = 0;
-        while clock - start < self.length {
+        while clock - start < self.length && number * self.each < self.most {
             operate(number)?;
             number += 1;
             self.count.set(number * self.each);

@@ -1,9 +1,6 @@
 //! Opening a database again: after its process was killed, and after it was closed.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -63,7 +60,7 @@ impl Task for Recovery {
         );
         let size_before = disk_bytes(place.directory())?;
         if self.end == End::Closed {
-            forget_cached_pages(place.directory())?;
+            place.forget_cached_pages()?;
         }
         place.step("opening");
         self.open(place, size_before).map(|measured| vec![measured])
@@ -132,21 +129,4 @@ fn check(engine: &dyn Engine, position: u64) -> Result<()> {
         ensure!(right, "entry {position} is lost or has another value");
         Ok(())
     })
-}
-
-/// Makes the system forget what it holds of the files below a directory.
-fn forget_cached_pages(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.metadata()?.is_dir() {
-            forget_cached_pages(&entry.path())?;
-            continue;
-        }
-        let file = File::open(entry.path())?;
-        file.sync_all()?;
-        // SAFETY: the descriptor is open as long as `file` is; the call gives advice and touches no memory of this process.
-        let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        ensure!(outcome == 0, "the system does not forget {}: error {outcome}", entry.path().display());
-    }
-    Ok(())
 }

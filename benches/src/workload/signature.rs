@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::load::Load;
 use crate::child::{Place, Task};
-use crate::engine::{Direction, Durability, Reader, Setup};
+use crate::engine::{Direction, Durability, Engine, Reader, Setup};
 use crate::entries::{Values, mix, random_key};
 use crate::measure::{Figure, Fingerprint, Latencies, Measured, Meter, histogram};
+use crate::memory_limit::MemoryLimit;
 use crate::usage::disk_bytes;
 
 /// Size of a token's key, in bytes.
@@ -79,17 +80,18 @@ pub struct Signature {
     pub signatures: u64,
     /// Point reads.
     pub reads: u64,
+    /// Bytes of cache for engines that have one, if memory is limited; see [`memory_bytes`](Self::memory_bytes).
+    pub cache_bytes: Option<u64>,
 }
 
 impl Task for Signature {
     fn run(&self, place: &Place) -> Result<Vec<Measured>> {
-        let engine = place.open(&Setup::new(1))?;
-        let values = Values::new();
+        let _limit = self.memory_bytes().map(MemoryLimit::enter).transpose()?;
+        let engine = place.open(&self.setup())?;
         let meter = Meter::start()?;
-        place.step("filling");
-        let tokens = tokens(0, self.tokens);
-        let (load_seconds, quiet_seconds) = tokens.write::<KEY_BYTES>(engine.as_ref(), &values, |_| ())?;
-        tokens.check(engine.as_ref())?;
+        let loaded = if self.cache_bytes.is_none() { Some(self.load(engine.as_ref(), place)?) } else { None };
+        place.step("reading once from end to end");
+        tokens(0, self.tokens).check(engine.as_ref())?;
 
         let mut fingerprint = Fingerprint::default();
         let mut latencies = histogram()?;
@@ -108,8 +110,10 @@ impl Task for Signature {
             figures.push(Figure::lower("point_read", nanoseconds, "ns"));
             Ok(())
         })?;
-        figures.push(Figure::higher("load", self.tokens as f64 / load_seconds, "entries/s").aside());
-        figures.push(Figure::lower("time_until_quiet_after_load", quiet_seconds, "s").aside());
+        if let Some((load_seconds, quiet_seconds)) = loaded {
+            figures.push(Figure::higher("load", self.tokens as f64 / load_seconds, "entries/s").aside());
+            figures.push(Figure::lower("time_until_quiet_after_load", quiet_seconds, "s").aside());
+        }
         figures.extend(meter.figures()?);
         figures.push(Figure::lower("size_on_disk", disk_bytes(place.directory())? as f64, "B").aside());
         Ok(vec![Measured {
@@ -123,6 +127,31 @@ impl Task for Signature {
 }
 
 impl Signature {
+    /// What all memory of an engine is limited to, the page cache of its files included: a quarter more than the cache, and 64 MiB.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.cache_bytes.map(|cache_bytes| cache_bytes / 4 * 5 + (64 << 20))
+    }
+
+    fn setup(&self) -> Setup {
+        let setup = Setup::new(1);
+        match self.cache_bytes {
+            None => setup,
+            Some(cache_bytes) => Setup { cache_bytes, write_buffer_bytes: cache_bytes / 4, ..setup },
+        }
+    }
+
+    /// Fills a database for another process, which reads it with limited memory.
+    pub fn fill(&self, place: &Place) -> Result<()> {
+        let engine = place.open(&Setup::new(1))?;
+        self.load(engine.as_ref(), place).map(drop)
+    }
+
+    /// Writes the tokens; returns the seconds until they were acknowledged, and from then on until the engine was quiet.
+    fn load(&self, engine: &dyn Engine, place: &Place) -> Result<(f64, f64)> {
+        place.step("filling");
+        tokens(0, self.tokens).write::<KEY_BYTES>(engine, &Values::new(), |_| ())
+    }
+
     /// Reads signatures of random tokens; returns the time of one in microseconds.
     fn signatures(
         &self,
