@@ -3,8 +3,6 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{assert_clean, eventually, failure, shrunken};
 use peristyle::{
@@ -381,29 +379,4 @@ fn properties_tell_what_a_family_holds() {
     let (other, _) = memory();
     failure(other.compact_column_family(&family), ErrorKind::InvalidArgument);
     failure(other.flush_column_family(&family), ErrorKind::InvalidArgument);
-}
-
-#[test]
-fn a_cursor_whose_scan_panicked_stands_nowhere_and_is_of_use() {
-    let db = shrunken().storage(MemoryStorage::new()).open("memory").unwrap();
-    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
-    for n in 0..100u32 {
-        family.put(n.to_be_bytes(), n.to_le_bytes()).unwrap();
-    }
-    db.flush().unwrap();
-    for back in [false, true] {
-        let mut cursor = family.cursor().unwrap();
-        let mut shown = 0;
-        let mut visit = |_: &[u8], _: &[u8]| {
-            shown += 1;
-            assert!(shown < 5, "as the test wants");
-            ControlFlow::Continue(())
-        };
-        let scan = || if back { cursor.scan_back(&mut visit) } else { cursor.scan(&mut visit) };
-        assert!(catch_unwind(AssertUnwindSafe(scan)).is_err());
-        assert!(!cursor.is_valid());
-        assert_eq!((cursor.key(), cursor.value().unwrap()), (&b""[..], &b""[..]));
-        assert!(cursor.next().unwrap());
-        assert_eq!(cursor.key(), 0u32.to_be_bytes());
-    }
 }

@@ -17,7 +17,8 @@ use crate::codec::key;
 use crate::error::{Error, Result};
 use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
-use crate::sync::{Arc, epoch};
+use crate::sync::Arc;
+use crate::sync::epoch::{self, Guard};
 
 /// A position in a tree: at an entry, or nowhere. The tree's pages must not be released while it lives.
 pub(crate) struct TreeCursor {
@@ -35,6 +36,24 @@ pub(crate) struct TreeCursor {
     value: Range<usize>,
     /// What the entry is if its value does not stand in the leaf.
     unusual: Option<Unusual>,
+    asked: Asked,
+}
+
+/// Leaves that the disk was asked for on the way from leaf to leaf since the cursor was placed.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// How many the last time.
+    leaves: usize,
+    /// How many of them are still to be entered.
+    left: usize,
+}
+
+impl Asked {
+    /// Few for a short walk, twice as many each time, until they are as many as the disk reads in about the time of one.
+    fn next(self) -> Self {
+        let leaves = (self.leaves * 2).clamp(4, 32);
+        Self { leaves, left: leaves }
+    }
 }
 
 enum Unusual {
@@ -110,6 +129,7 @@ impl TreeCursor {
             key: KeyBuffer::default(),
             value: 0..0,
             unusual: None,
+            asked: Asked::default(),
         }
     }
 
@@ -371,6 +391,7 @@ impl TreeCursor {
         self.valid = false;
         self.leaf = None;
         self.path.clear();
+        self.asked = Asked::default();
         match self.tree.top(&self.store)? {
             Some((root, level)) => self.descend_from(root, level, way, choose).map(|()| true),
             None => Ok(false),
@@ -425,10 +446,11 @@ impl TreeCursor {
                 let guard = epoch::pin();
                 let page = self.store.read(step.pointer, &guard)?;
                 let node = Node::open(&page, level).map_err(|fault| self.locate(step.pointer, fault))?;
-                if level == 1
-                    && let Some(next) = way.next(index, node.count())
-                {
-                    ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
+                if level == 1 {
+                    if let Some(next) = way.next(index, node.count()) {
+                        ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
+                    }
+                    self.asked = self.read_ahead(&node, index, way, &guard);
                 }
                 node.child(index).pointer
             };
@@ -448,6 +470,23 @@ impl TreeCursor {
             return self.stand_at_edge(way);
         }
         Ok(false)
+    }
+
+    /// Leaf `index` below `node` is about to be entered: has the disk read it, and some that come after it, if it is not in memory and
+    /// was not asked for.
+    fn read_ahead(&self, node: &Node<'_>, index: usize, way: Way, guard: &Guard) -> Asked {
+        let is_in_memory = |pointer: &PagePointer| !self.store.ahead(*pointer, true, guard).is_nothing();
+        if self.asked.left > 0 {
+            return Asked { left: self.asked.left - 1, ..self.asked };
+        }
+        if is_in_memory(&node.child(index).pointer) {
+            return self.asked;
+        }
+        let asked = self.asked.next();
+        let leaves = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
+        let pointers = leaves.take(asked.leaves).map(|index| node.child(index).pointer);
+        self.store.read_ahead(pointers.filter(|pointer| !is_in_memory(pointer)));
+        Asked { left: asked.left - 1, ..asked }
     }
 
     /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk ends: inner

@@ -10,6 +10,8 @@
 //! cache's; the free list's. None is shared with another family, and none is held across a call into the epoch module,
 //! which runs what any module deferred.
 
+use std::ops::Range;
+
 use crossbeam_utils::CachePadded;
 
 use super::ahead::Ahead;
@@ -131,6 +133,15 @@ impl PagedCachedFile {
             // SAFETY: the entry was loaded under the guard.
             Some(frame) if pointer.pages == 1 => Ahead::page(unsafe { self.frames.bytes(frame) }, forward),
             _ => Ahead::nothing(),
+        }
+    }
+
+    /// Has the disk begin to read a range of the file, and waits for nothing.
+    pub(crate) fn begin_reading(&self, range: &Range<u64>) {
+        if !range.is_empty()
+            && let Ok(file) = self.pool.get(self.family)
+        {
+            file.begin_reading(range.start, range.end - range.start);
         }
     }
 

@@ -131,6 +131,26 @@ impl PartitionedStorageBackend {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
 
+    /// Has the disk begin to read the pages that `pointers` name, neighbours in one piece, and waits for nothing. Of what is wrong with them hears
+    /// who reads them.
+    pub(crate) fn read_ahead(&self, pointers: impl Iterator<Item = PagePointer>) {
+        let page_size = self.shared.page_size() as u64;
+        let mut piece = 0..0;
+        for pointer in pointers {
+            let Ok(start) = self.locate(pointer) else { break };
+            let end = start + u64::from(pointer.pages) * page_size;
+            if start == piece.end {
+                piece.end = end;
+            } else if end == piece.start {
+                piece.start = start;
+            } else {
+                self.cache.begin_reading(&piece);
+                piece = start..end;
+            }
+        }
+        self.cache.begin_reading(&piece);
+    }
+
     /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no
     /// pointer makes anyone read, or allocate, more than the file holds.
     fn locate(&self, pointer: PagePointer) -> Result<u64> {

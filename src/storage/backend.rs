@@ -73,6 +73,11 @@ pub trait StorageFile: Debug + Send + Sync {
         let _ = (offset, len);
     }
 
+    /// Has the disk begin to read what stands there into the memory of the system, and waits for nothing: it will be read soon.
+    fn begin_reading(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Makes everything written through any descriptor of the file durable, with the length needed to read it.
     /// An error is final: what was written may be lost whatever a later call says.
     fn sync(&self) -> io::Result<()>;

@@ -166,6 +166,12 @@ impl StorageFile for RealFile {
         unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
+    #[cfg(target_os = "linux")]
+    fn begin_reading(&self, offset: u64, len: u64) {
+        // What cannot be read is met by who reads it.
+        let _ = rustix::fs::fadvise(&self.file, offset, len.try_into().ok(), rustix::fs::Advice::WillNeed);
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }

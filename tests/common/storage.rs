@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-#[cfg(not(shuttle))]
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+#[cfg(not(shuttle))]
+use std::sync::{Mutex, RwLock};
 
 use peristyle::{FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
 #[cfg(shuttle)]
-use shuttle::sync::RwLock;
+use shuttle::sync::{Mutex, RwLock};
 
 /// The error number of a failed disk.
 const EIO: i32 = 5;
@@ -55,6 +55,8 @@ struct Shared {
     writes: Plan,
     syncs: Plan,
     reads: Plan,
+    /// Offsets and lengths of what was said to be read soon.
+    announced: Mutex<Vec<(u64, u64)>>,
 }
 
 /// A directory in memory; clones share it.
@@ -71,7 +73,8 @@ impl TestStorage {
 
     pub(crate) fn over(memory: MemoryStorage) -> Self {
         let plan = || Plan { left: AtomicI64::new(-1), ..Plan::default() };
-        let shared = Shared { changing: RwLock::new(()), writes: plan(), syncs: plan(), reads: plan() };
+        let (changing, announced) = (RwLock::new(()), Mutex::default());
+        let shared = Shared { changing, writes: plan(), syncs: plan(), reads: plan(), announced };
         Self { memory, shared: Arc::new(shared) }
     }
 
@@ -98,6 +101,11 @@ impl TestStorage {
     /// Number of calls so far.
     pub(crate) fn calls(&self, strike: Strike) -> i64 {
         self.plan(strike).calls.load(Ordering::SeqCst)
+    }
+
+    /// Offset and length of all that was said to be read soon since this was asked for.
+    pub(crate) fn take_announced(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut *self.shared.announced.lock().unwrap())
     }
 
     /// Nothing fails any more.
@@ -183,6 +191,10 @@ impl StorageFile for TestFile {
             return Err(error);
         }
         self.file.write_at(bytes, offset)
+    }
+
+    fn begin_reading(&self, offset: u64, len: u64) {
+        self.shared.announced.lock().unwrap().push((offset, len));
     }
 
     fn sync(&self) -> io::Result<()> {
