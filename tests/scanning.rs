@@ -11,7 +11,7 @@ use common::storage::TestStorage;
 use peristyle::{Cursor, FamilyOptions, MemoryStorage};
 
 const PAGE: u64 = 4096;
-const ENTRIES: u32 = 4000;
+const ENTRIES: u32 = 40_000;
 
 /// All entries on the way, counted.
 fn scan(cursor: &mut Cursor, back: bool, most: u32) -> u32 {
@@ -43,7 +43,7 @@ fn a_scan_has_the_disk_read_leaves_ahead_each_once_and_only_what_is_not_in_memor
         let db = open();
         let family = db.column_family("family").unwrap();
         let pages = db.family_properties(&family).unwrap().pages;
-        assert!(pages > 100, "{pages} pages are few");
+        assert!(pages > 1000, "{pages} pages are few");
         storage.take_announced();
 
         // Who looks around in one leaf reads no other.
@@ -64,8 +64,9 @@ fn a_scan_has_the_disk_read_leaves_ahead_each_once_and_only_what_is_not_in_memor
         let (count, distinct) =
             (numbers.clone().count() as u64, numbers.collect::<BTreeSet<_>>().len() as u64);
         assert_eq!(count, distinct, "a page was announced twice");
-        assert!(count > pages / 2 && count <= pages, "{count} of {pages} pages were announced");
-        assert!(announced.len() as u64 <= count / 3, "{count} pages in {} pieces", announced.len());
+        // All but those met so far, the inner nodes and the first leaf below each.
+        assert!(count > pages / 10 * 9 && count <= pages, "{count} of {pages} pages were announced");
+        assert!(announced.len() as u64 <= count / 6, "{count} pages in {} pieces", announced.len());
 
         // Now all is in memory.
         assert_eq!(scan(&mut family.cursor().unwrap(), back, u32::MAX), ENTRIES);

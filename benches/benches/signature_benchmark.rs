@@ -98,7 +98,7 @@ fn main() -> Result<()> {
                 tokens,
                 signatures,
                 reads,
-                cache_bytes: limited.then_some(data_bytes / 4),
+                cache_bytes: limited.then_some((data_bytes / 4).max(1 << 20)),
             })
         }));
         if comparison.wants(COMMIT_BLOCK, COMMIT_BLOCK) {

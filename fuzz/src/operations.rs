@@ -242,13 +242,15 @@ fn write(input: &mut Input<'_>) -> Write {
 }
 
 fn step(input: &mut Input<'_>) -> Step {
-    match input.below(18) {
+    match input.below(20) {
         0..=5 => Step::Next,
         6..=11 => Step::Prev,
         12 => Step::First,
         13 => Step::Last,
         14..=15 => Step::Seek(key(input)),
-        _ => Step::SeekForPrev(key(input)),
+        16..=17 => Step::SeekForPrev(key(input)),
+        18 => Step::Scan(1 + input.below(99) as u8),
+        _ => Step::ScanBack(1 + input.below(99) as u8),
     }
 }
 

@@ -39,21 +39,14 @@ pub(crate) struct TreeCursor {
     asked: Asked,
 }
 
-/// Leaves that the disk was asked for on the way from leaf to leaf since the cursor was placed.
+/// Leaves that the disk was asked for on one way from leaf to leaf.
 #[derive(Clone, Copy, Default)]
 struct Asked {
-    /// How many the last time.
+    way: Option<Way>,
+    /// How many were to be asked for the last time.
     leaves: usize,
     /// How many of them are still to be entered.
     left: usize,
-}
-
-impl Asked {
-    /// Few for a short walk, twice as many each time, until they are as many as the disk reads in about the time of one.
-    fn next(self) -> Self {
-        let leaves = (self.leaves * 2).clamp(4, 32);
-        Self { leaves, left: leaves }
-    }
 }
 
 enum Unusual {
@@ -203,22 +196,25 @@ impl TreeCursor {
     #[inline]
     pub(crate) fn visit_next(
         &mut self,
-        limit: u64,
+        limit: Option<u64>,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        self.visit_leaf(Way::Forward, |index| index + 1, |head| head < limit, visit)
+        let is_within = |head| limit.is_none_or(|limit| head < limit);
+        self.visit_leaf(Way::Forward, |index| index + 1, is_within, visit)
     }
 
     /// As [`visit_next`](Self::visit_next), with the entries before and heads above `limit`.
     #[inline]
     pub(crate) fn visit_prev(
         &mut self,
-        limit: u64,
+        limit: Option<u64>,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        self.visit_leaf(Way::Backward, |index| index.wrapping_sub(1), |head| head > limit, visit)
+        let is_within = |head| limit.is_none_or(|limit| head > limit);
+        self.visit_leaf(Way::Backward, |index| index.wrapping_sub(1), is_within, visit)
     }
 
+    /// `after` gives the index of the entry that comes next on the way, or one that the leaf does not have.
     #[inline(always)]
     fn visit_leaf(
         &mut self,
@@ -228,7 +224,8 @@ impl TreeCursor {
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let Some(leaf) = &mut self.leaf else { return Ok(ControlFlow::Continue(())) };
-        if !self.valid || self.unusual.is_some() {
+        // Where the present key is at the limit, no later one is below it.
+        if !self.valid || self.unusual.is_some() || !is_within(key::head8(self.key.get())) {
             return Ok(ControlFlow::Continue(()));
         }
         // If `visit` panics, the cursor stands nowhere.
@@ -238,11 +235,13 @@ impl TreeCursor {
         let room = self.key.room(prefix_len + USUAL_REST);
         let mut ahead = leaf.ahead;
         let mut index = self.index;
+        let mut is_key_kept = true;
         let mut flow = ControlFlow::Continue(());
         while flow.is_continue()
             && let Some(&bounds) = offsets.get(after(index)..).and_then(<[_]>::first_chunk)
             && let Some((rest, value)) = usual_entry(page, bounds)
         {
+            is_key_kept = false;
             let key = put_together(room, prefix_len, rest);
             if !is_within(key::head8(key)) {
                 break;
@@ -252,8 +251,11 @@ impl TreeCursor {
             flow = visit(key, value);
         }
         leaf.ahead = ahead;
-        // The key of an entry that was not shown may have been put together.
-        self.go(index, way)?;
+        if is_key_kept {
+            self.valid = true;
+        } else {
+            self.go(index, way)?;
+        }
         Ok(flow)
     }
 
@@ -473,20 +475,25 @@ impl TreeCursor {
     }
 
     /// Leaf `index` below `node` is about to be entered: has the disk read it, and some that come after it, if it is not in memory and
-    /// was not asked for.
+    /// was not asked for. They are few for a short walk, and twice as many each time, until they are as many as the disk reads in
+    /// about the time of one.
     fn read_ahead(&self, node: &Node<'_>, index: usize, way: Way, guard: &Guard) -> Asked {
-        let is_in_memory = |pointer: &PagePointer| !self.store.ahead(*pointer, true, guard).is_nothing();
-        if self.asked.left > 0 {
-            return Asked { left: self.asked.left - 1, ..self.asked };
+        let asked = if self.asked.way == Some(way) { self.asked } else { Asked::default() };
+        if asked.left > 0 {
+            return Asked { left: asked.left - 1, ..asked };
         }
-        if is_in_memory(&node.child(index).pointer) {
-            return self.asked;
+        if !self.store.is_absent_page(node.child(index).pointer, guard) {
+            return asked;
         }
-        let asked = self.asked.next();
-        let leaves = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
-        let pointers = leaves.take(asked.leaves).map(|index| node.child(index).pointer);
-        self.store.read_ahead(pointers.filter(|pointer| !is_in_memory(pointer)));
-        Asked { left: asked.left - 1, ..asked }
+        let leaves = (asked.leaves * 2).clamp(4, 32);
+        let pointers = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
+        let mut count = 0;
+        let pointers = pointers.take(leaves).map(|index| {
+            count += 1;
+            node.child(index).pointer
+        });
+        self.store.read_ahead(pointers, guard);
+        Asked { way: Some(way), leaves, left: count - 1 }
     }
 
     /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk ends: inner

@@ -2,6 +2,7 @@
 //! tests of this folder and for fuzzing.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use super::merge::RangeDeletion;
 use super::node::Node;
@@ -12,6 +13,7 @@ use super::{
     CheckOptions, MergeOptions, MergeOutcome, TreeCursor, merge, pages_with_pointers, relocate, repack,
 };
 use crate::codec::ids::PageId;
+use crate::codec::key;
 use crate::error::{ErrorKind, Result};
 use crate::page::{PageKind, PagePointer};
 use crate::sync::Arc;
@@ -90,6 +92,24 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
         let _ = cursor.seek_for_prev(key);
         let _ = walk(&mut cursor, TreeCursor::prev);
         let _ = walk(&mut cursor, TreeCursor::next);
+    }
+    for (key, limit) in
+        keys.iter().zip([None, Some(0), Some(u64::MAX), Some(key::head8(middle))].into_iter().cycle())
+    {
+        let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
+        let mut left = WALK;
+        let mut visit = |_: &[u8], _: &[u8]| {
+            left = left.saturating_sub(1);
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut scan = || -> Result<()> {
+            cursor.seek(key)?;
+            while cursor.visit_next(limit, &mut visit)?.is_continue() && cursor.next()? {}
+            cursor.seek_for_prev(key)?;
+            while cursor.visit_prev(limit, &mut visit)?.is_continue() && cursor.prev()? {}
+            Ok(())
+        };
+        let _ = scan();
     }
     let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
     let _ = cursor.first();

@@ -24,7 +24,7 @@ impl KeyBuffer {
         put_together(&mut self.bytes, prefix_len, rest);
     }
 
-    /// The bytes behind the key, at least `len` of them; what they were so far stays. Which of them are the key is for
+    /// The bytes that the key is put together in, at least `len` of them, unchanged. Which of them are the key is for
     /// [`set_rest`](Self::set_rest) to say.
     #[inline]
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {

@@ -141,7 +141,7 @@ impl Shape {
 /// Bytes of its key after the prefix that a usual entry has at most.
 pub(super) const USUAL_REST: usize = 0x7f;
 
-/// Rest of the key and value of an entry of a leaf of one page, if it is like most: its key shorter than 128 bytes, its value
+/// Rest of the key and value of an entry of a leaf of one page, if it is like most: the rest of at most [`USUAL_REST`] bytes, the value
 /// shorter than 4 KiB and inline. [`Node::entry`] knows the others, and what is wrong with them.
 #[inline(always)]
 pub(super) fn usual_entry(bytes: &[u8], bounds: [[u8; 2]; 2]) -> Option<(&[u8], &[u8])> {

@@ -336,11 +336,11 @@ impl FamilyCursor {
     pub(crate) fn scan(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<bool> {
         let mut stands = self.valid() || self.next()?;
         while stands {
-            if visit(self.key(), self.value()?).is_break() {
+            if self.show(visit)?.is_break() {
                 return Ok(true);
             }
             if self.is_alone(true) {
-                let below = self.nearest.map_or(u64::MAX, |nearest| self.recent[nearest].head);
+                let below = self.nearest.map(|nearest| self.recent[nearest].head);
                 if self.visit_tree(|tree| tree.visit_next(below, visit))?.is_break() {
                     return Ok(true);
                 }
@@ -358,11 +358,11 @@ impl FamilyCursor {
     ) -> Result<bool> {
         let mut stands = self.valid() || self.prev()?;
         while stands {
-            if visit(self.key(), self.value()?).is_break() {
+            if self.show(visit)?.is_break() {
                 return Ok(true);
             }
             if self.is_alone(false) {
-                let above = self.nearest.map_or(0, |nearest| self.recent[nearest].head);
+                let above = self.nearest.map(|nearest| self.recent[nearest].head);
                 if self.visit_tree(|tree| tree.visit_prev(above, visit))?.is_break() {
                     return Ok(true);
                 }
@@ -370,6 +370,20 @@ impl FamilyCursor {
             stands = self.prev()?;
         }
         Ok(false)
+    }
+
+    /// Shows the entry that the cursor stands on. Stands nowhere if `visit` panics.
+    #[inline]
+    fn show(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+        let place = std::mem::replace(&mut self.place, Place::Nowhere);
+        let shown = match place {
+            Place::Recent(i) => {
+                self.recent[i].recent.value().map(|value| visit(self.recent[i].recent.key(), value))
+            }
+            _ => self.tree.value().map(|value| visit(self.tree.key(), value)),
+        };
+        self.place = place;
+        shown
     }
 
     /// Whether on this way the tree's cursor alone moves, until it comes to the key of `nearest`.

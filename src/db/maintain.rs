@@ -308,15 +308,19 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let saved = if self.pipeline.latch.check().is_err() {
-            Ok(())
-        } else if self.would_be_read_for_nothing() {
-            self.finish()
-        } else if self.pipeline.unlogged.load(Ordering::Acquire) {
+        let is_healthy = self.pipeline.latch.check().is_ok();
+        let saved = if is_healthy && self.pipeline.unlogged.load(Ordering::Acquire) {
             self.drain_all().and_then(|()| self.checkpoint())
         } else {
             Ok(())
         };
+        if is_healthy
+            && saved.is_ok()
+            && self.would_be_read_for_nothing()
+            && let Err(error) = self.finish()
+        {
+            tracing::warn!(%error, "the log stays as long as it is");
+        }
         let synced = self.sync_log();
         if let Err(error) = saved.and(synced) {
             tracing::error!(%error, "the database was dropped without being closed, and could not be made durable");
@@ -329,8 +333,8 @@ impl Shared {
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
         let is_long = |log: &Log| log.bytes_since(first) > MUCH_TO_READ;
         let is_merged = |family: &Arc<Family>| {
-            family.stall.waiting() == 0
-                && family.write.try_lock().is_some_and(|side| side.writer.table().is_empty())
+            let side = family.write.try_lock();
+            side.is_some_and(|side| side.writer.table().is_empty() && family.stall.waiting() == 0)
         };
         self.pipeline.log.as_ref().is_some_and(is_long) && self.registry.lock().families.iter().all(is_merged)
     }

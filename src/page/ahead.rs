@@ -27,11 +27,6 @@ impl Ahead {
         Self { next: std::ptr::null(), lines: 0, forward: true }
     }
 
-    /// Whether there is no page, or all of it was asked for.
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.lines == 0
-    }
-
     /// A page that will be read from its front on, or, but for its front, from its back.
     pub(super) fn page(bytes: &[u8], forward: bool) -> Self {
         let lines = bytes.len() / LINE;

@@ -136,7 +136,12 @@ impl PagedCachedFile {
         }
     }
 
-    /// Has the disk begin to read a range of the file, and waits for nothing.
+    /// Whether `pointer` names one page that is not in memory. What is longer is worth a read of its own.
+    pub(crate) fn is_absent_page(&self, pointer: PagePointer, guard: &Guard) -> bool {
+        pointer.pages == 1 && self.table.peek(pointer.page, guard).is_none()
+    }
+
+    /// Has the disk begin to read a range of the file, and does not wait for it.
     pub(crate) fn begin_reading(&self, range: &Range<u64>) {
         if !range.is_empty()
             && let Ok(file) = self.pool.get(self.family)

@@ -131,14 +131,14 @@ impl PartitionedStorageBackend {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
 
-    /// Has the disk begin to read the pages that `pointers` name, neighbours in one piece, and waits for nothing. Of what is wrong with them hears
-    /// who reads them.
-    pub(crate) fn read_ahead(&self, pointers: impl Iterator<Item = PagePointer>) {
+    /// Has the disk begin to read those of the pages that `pointers` name that are not in memory, neighbours in one piece, and does not wait
+    /// for them. Of what is wrong with them hears who reads them.
+    pub(crate) fn read_ahead(&self, pointers: impl Iterator<Item = PagePointer>, guard: &Guard) {
         let page_size = self.shared.page_size() as u64;
         let mut piece = 0..0;
-        for pointer in pointers {
+        for pointer in pointers.filter(|pointer| self.is_absent_page(*pointer, guard)) {
             let Ok(start) = self.locate(pointer) else { break };
-            let end = start + u64::from(pointer.pages) * page_size;
+            let end = start + page_size;
             if start == piece.end {
                 piece.end = end;
             } else if end == piece.start {
@@ -149,6 +149,11 @@ impl PartitionedStorageBackend {
             }
         }
         self.cache.begin_reading(&piece);
+    }
+
+    /// Whether `pointer` names one page that is not in memory.
+    pub(crate) fn is_absent_page(&self, pointer: PagePointer, guard: &Guard) -> bool {
+        self.cache.is_absent_page(pointer, guard)
     }
 
     /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no

@@ -73,7 +73,7 @@ pub trait StorageFile: Debug + Send + Sync {
         let _ = (offset, len);
     }
 
-    /// Has the disk begin to read what stands there into the memory of the system, and waits for nothing: it will be read soon.
+    /// Has the disk begin to read what stands there into the memory of the system, and does not wait for it: it will be read soon.
     fn begin_reading(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }

@@ -168,8 +168,14 @@ impl StorageFile for RealFile {
 
     #[cfg(target_os = "linux")]
     fn begin_reading(&self, offset: u64, len: u64) {
-        // What cannot be read is met by who reads it.
-        let _ = rustix::fs::fadvise(&self.file, offset, len.try_into().ok(), rustix::fs::Advice::WillNeed);
+        // The system may cut off what is longer than a device reads ahead.
+        const MOST: u64 = 128 << 10;
+
+        for start in (offset..offset.saturating_add(len)).step_by(MOST as usize) {
+            let part = MOST.min(offset + len - start).try_into().ok();
+            // What cannot be read is met by who reads it.
+            let _ = rustix::fs::fadvise(&self.file, start, part, rustix::fs::Advice::WillNeed);
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

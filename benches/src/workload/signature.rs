@@ -136,7 +136,9 @@ impl Signature {
         let setup = Setup::new(1);
         match self.cache_bytes {
             None => setup,
-            Some(cache_bytes) => Setup { cache_bytes, write_buffer_bytes: cache_bytes / 4, ..setup },
+            Some(cache_bytes) => {
+                Setup { cache_bytes, write_buffer_bytes: (cache_bytes / 4).max(1 << 20), ..setup }
+            }
         }
     }
 
