@@ -18,10 +18,10 @@ use crate::codec::key;
 use crate::column_family::delta::Delta;
 use crate::column_family::hidden::{Ranges, hidden_ranges};
 use crate::column_family::read::held_value;
+use crate::column_family::recent::{Recent, Source};
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::{Error, Result};
-use crate::memtable::{Found, Memtable, MemtableCursor};
 use crate::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,155 +34,6 @@ enum Place {
     End,
     Recent(usize),
     Tree,
-}
-
-/// A memtable or a delta: what stands in front of the tree.
-enum Recent {
-    Memtable(Arc<Memtable>, MemtableCursor),
-    Delta(Box<TreeCursor>),
-}
-
-impl Recent {
-    fn valid(&self) -> bool {
-        match self {
-            Self::Memtable(_, cursor) => cursor.valid(),
-            Self::Delta(cursor) => cursor.valid(),
-        }
-    }
-
-    fn key(&self) -> &[u8] {
-        match self {
-            Self::Memtable(_, cursor) => cursor.key(),
-            Self::Delta(cursor) => cursor.key(),
-        }
-    }
-
-    fn is_deletion(&self) -> bool {
-        match self {
-            Self::Memtable(_, cursor) => matches!(cursor.found(), Found::Deleted),
-            Self::Delta(cursor) => cursor.is_deletion(),
-        }
-    }
-
-    fn value(&self) -> Result<&[u8]> {
-        match self {
-            Self::Memtable(_, cursor) => match cursor.found() {
-                Found::Put(bytes) => Ok(bytes),
-                Found::Deleted => unreachable!("the cursor stands on a deletion"),
-            },
-            Self::Delta(cursor) => cursor.value(),
-        }
-    }
-
-    fn seek(&mut self, key: &[u8]) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.seek(key)),
-            Self::Delta(cursor) => cursor.seek(key),
-        }
-    }
-
-    fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.seek_for_prev(key)),
-            Self::Delta(cursor) => cursor.seek_for_prev(key),
-        }
-    }
-
-    fn first(&mut self) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.first()),
-            Self::Delta(cursor) => cursor.first(),
-        }
-    }
-
-    fn last(&mut self) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.last()),
-            Self::Delta(cursor) => cursor.last(),
-        }
-    }
-
-    fn next(&mut self) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.next()),
-            Self::Delta(cursor) => cursor.next(),
-        }
-    }
-
-    fn prev(&mut self) -> Result<bool> {
-        match self {
-            Self::Memtable(_, cursor) => Ok(cursor.prev()),
-            Self::Delta(cursor) => cursor.prev(),
-        }
-    }
-}
-
-/// A recent source and where it stands.
-struct Source {
-    recent: Recent,
-    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end: the highest
-    /// number on the way up, 0 on the way down.
-    head: u64,
-}
-
-impl Source {
-    fn new(recent: Recent) -> Self {
-        Self { recent, head: u64::MAX }
-    }
-
-    /// The source was moved upward.
-    fn went_up(&mut self, moved: Result<bool>) -> Result<()> {
-        self.head = if moved? { key::head8(self.recent.key()) } else { u64::MAX };
-        Ok(())
-    }
-
-    /// The source was moved downward.
-    fn went_down(&mut self, moved: Result<bool>) -> Result<()> {
-        self.head = if moved? { key::head8(self.recent.key()) } else { 0 };
-        Ok(())
-    }
-
-    fn seek(&mut self, key: &[u8]) -> Result<()> {
-        let moved = self.recent.seek(key);
-        self.went_up(moved)
-    }
-
-    fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
-        let moved = self.recent.seek_for_prev(key);
-        self.went_down(moved)
-    }
-
-    fn first(&mut self) -> Result<()> {
-        let moved = self.recent.first();
-        self.went_up(moved)
-    }
-
-    fn last(&mut self) -> Result<()> {
-        let moved = self.recent.last();
-        self.went_down(moved)
-    }
-
-    fn next(&mut self) -> Result<()> {
-        let moved = self.recent.next();
-        self.went_up(moved)
-    }
-
-    fn prev(&mut self) -> Result<()> {
-        let moved = self.recent.prev();
-        self.went_down(moved)
-    }
-
-    /// How the key that the source stands on compares with `other`, whose head is `head`.
-    #[inline]
-    fn compare(&self, head: u64, other: &[u8]) -> Ordering {
-        self.head.cmp(&head).then_with(|| key::compare(self.recent.key(), other))
-    }
-
-    /// Whether the source stands on `key`, whose head is `head`.
-    #[inline]
-    fn stands_on(&self, head: u64, key: &[u8]) -> bool {
-        self.head == head && self.recent.valid() && self.recent.key() == key
-    }
 }
 
 /// Walks a family at one moment, both ways; turns around anywhere. Owns what it needs.

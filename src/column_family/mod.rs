@@ -18,6 +18,7 @@ pub(crate) mod hidden;
 pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;
+mod recent;
 pub(crate) mod stall;
 pub(crate) mod trees;
 #[cfg(all(test, loom))]

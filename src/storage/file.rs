@@ -171,8 +171,9 @@ impl StorageFile for RealFile {
         // The system may cut off what is longer than a device reads ahead.
         const MOST: u64 = 128 << 10;
 
-        for start in (offset..offset.saturating_add(len)).step_by(MOST as usize) {
-            let part = MOST.min(offset + len - start).try_into().ok();
+        let end = offset.saturating_add(len);
+        for start in (offset..end).step_by(MOST as usize) {
+            let part = MOST.min(end - start).try_into().ok();
             // What cannot be read is met by who reads it.
             let _ = rustix::fs::fadvise(&self.file, start, part, rustix::fs::Advice::WillNeed);
         }

@@ -1,0 +1,158 @@
+//! What stands in front of a family's tree, as its cursor walks it.
+
+use std::cmp::Ordering;
+
+use crate::btree::TreeCursor;
+use crate::codec::key;
+use crate::error::Result;
+use crate::memtable::{Found, Memtable, MemtableCursor};
+use crate::sync::Arc;
+
+/// A memtable or a delta: what stands in front of the tree.
+pub(super) enum Recent {
+    Memtable(Arc<Memtable>, MemtableCursor),
+    Delta(Box<TreeCursor>),
+}
+
+impl Recent {
+    pub(super) fn valid(&self) -> bool {
+        match self {
+            Self::Memtable(_, cursor) => cursor.valid(),
+            Self::Delta(cursor) => cursor.valid(),
+        }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        match self {
+            Self::Memtable(_, cursor) => cursor.key(),
+            Self::Delta(cursor) => cursor.key(),
+        }
+    }
+
+    pub(super) fn is_deletion(&self) -> bool {
+        match self {
+            Self::Memtable(_, cursor) => matches!(cursor.found(), Found::Deleted),
+            Self::Delta(cursor) => cursor.is_deletion(),
+        }
+    }
+
+    pub(super) fn value(&self) -> Result<&[u8]> {
+        match self {
+            Self::Memtable(_, cursor) => match cursor.found() {
+                Found::Put(bytes) => Ok(bytes),
+                Found::Deleted => unreachable!("the cursor stands on a deletion"),
+            },
+            Self::Delta(cursor) => cursor.value(),
+        }
+    }
+
+    pub(super) fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.seek(key)),
+            Self::Delta(cursor) => cursor.seek(key),
+        }
+    }
+
+    pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.seek_for_prev(key)),
+            Self::Delta(cursor) => cursor.seek_for_prev(key),
+        }
+    }
+
+    pub(super) fn first(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.first()),
+            Self::Delta(cursor) => cursor.first(),
+        }
+    }
+
+    pub(super) fn last(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.last()),
+            Self::Delta(cursor) => cursor.last(),
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.next()),
+            Self::Delta(cursor) => cursor.next(),
+        }
+    }
+
+    pub(super) fn prev(&mut self) -> Result<bool> {
+        match self {
+            Self::Memtable(_, cursor) => Ok(cursor.prev()),
+            Self::Delta(cursor) => cursor.prev(),
+        }
+    }
+}
+
+/// A recent source and where it stands.
+pub(super) struct Source {
+    pub(super) recent: Recent,
+    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end: the highest
+    /// number on the way up, 0 on the way down.
+    pub(super) head: u64,
+}
+
+impl Source {
+    pub(super) fn new(recent: Recent) -> Self {
+        Self { recent, head: u64::MAX }
+    }
+
+    /// The source was moved upward.
+    fn went_up(&mut self, moved: Result<bool>) -> Result<()> {
+        self.head = if moved? { key::head8(self.recent.key()) } else { u64::MAX };
+        Ok(())
+    }
+
+    /// The source was moved downward.
+    fn went_down(&mut self, moved: Result<bool>) -> Result<()> {
+        self.head = if moved? { key::head8(self.recent.key()) } else { 0 };
+        Ok(())
+    }
+
+    pub(super) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        let moved = self.recent.seek(key);
+        self.went_up(moved)
+    }
+
+    pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        let moved = self.recent.seek_for_prev(key);
+        self.went_down(moved)
+    }
+
+    pub(super) fn first(&mut self) -> Result<()> {
+        let moved = self.recent.first();
+        self.went_up(moved)
+    }
+
+    pub(super) fn last(&mut self) -> Result<()> {
+        let moved = self.recent.last();
+        self.went_down(moved)
+    }
+
+    pub(super) fn next(&mut self) -> Result<()> {
+        let moved = self.recent.next();
+        self.went_up(moved)
+    }
+
+    pub(super) fn prev(&mut self) -> Result<()> {
+        let moved = self.recent.prev();
+        self.went_down(moved)
+    }
+
+    /// How the key that the source stands on compares with `other`, whose head is `head`.
+    #[inline]
+    pub(super) fn compare(&self, head: u64, other: &[u8]) -> Ordering {
+        self.head.cmp(&head).then_with(|| key::compare(self.recent.key(), other))
+    }
+
+    /// Whether the source stands on `key`, whose head is `head`.
+    #[inline]
+    pub(super) fn stands_on(&self, head: u64, key: &[u8]) -> bool {
+        self.head == head && self.recent.valid() && self.recent.key() == key
+    }
+}
