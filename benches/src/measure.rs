@@ -1,11 +1,13 @@
 //! What one run of one engine measured: named figures, latency percentiles, and progress over time.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Durability;
-use crate::usage::Usage;
+use crate::usage::{Disk, Usage};
 
 /// Percentiles of latencies that are reported.
 pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
@@ -118,27 +120,34 @@ impl Measured {
     }
 }
 
-/// What a phase consumed: reads the process's totals when it starts and when it ends.
-pub struct Meter(Usage);
+/// What a phase consumed: reads the totals when it starts and when it ends.
+pub struct Meter {
+    disk: Disk,
+    written_before: u64,
+    before: Usage,
+}
 
 impl Meter {
-    /// Starts a phase.
-    pub fn start() -> Result<Self> {
+    /// Starts a phase in which an engine works in `directory`. What was written before is on the disk then.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let disk = Disk::under(directory)?;
+        let written_before = disk.written_bytes()?;
         Usage::forget_peak_memory();
-        Ok(Self(Usage::now()?))
+        Ok(Self { disk, written_before, before: Usage::now()? })
     }
 
-    /// Bytes written to the disk since the start.
+    /// Bytes written to the disk since the start, what still waited in memory included; what was changed or
+    /// removed again before it got there is not.
     pub fn written_bytes(&self) -> Result<u64> {
-        Ok(Usage::now()?.written_bytes - self.0.written_bytes)
+        Ok(self.disk.written_bytes()?.saturating_sub(self.written_before))
     }
 
     /// CPU time, bytes written and the peak of the memory since the start.
     pub fn figures(&self) -> Result<[Figure; 3]> {
         let now = Usage::now()?;
         Ok([
-            Figure::lower("cpu_time", now.cpu_seconds - self.0.cpu_seconds, "s").aside(),
-            Figure::lower("bytes_written", (now.written_bytes - self.0.written_bytes) as f64, "B").aside(),
+            Figure::lower("cpu_time", now.cpu_seconds - self.before.cpu_seconds, "s").aside(),
+            Figure::lower("bytes_written", self.written_bytes()? as f64, "B").aside(),
             Figure::lower("peak_memory", now.peak_memory_bytes as f64, "B").aside(),
         ])
     }

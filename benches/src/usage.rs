@@ -1,7 +1,9 @@
-//! What this process has consumed so far.
+//! What this process has consumed so far, and what was written to the disk.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,9 +12,6 @@ use anyhow::{Context, Result};
 pub struct Usage {
     /// User and system time of all threads, in seconds.
     pub cpu_seconds: f64,
-    /// Bytes that the process caused to be written to the disk; a page of the page cache that is
-    /// changed twice before it is written counts once.
-    pub written_bytes: u64,
     /// The most memory that was resident at any time since the peak was last forgotten, mapped files included, in bytes.
     pub peak_memory_bytes: u64,
 }
@@ -22,7 +21,6 @@ impl Usage {
     pub fn now() -> Result<Self> {
         Ok(Self {
             cpu_seconds: cpu_seconds()?,
-            written_bytes: field("/proc/self/io", "write_bytes:").unwrap_or(0),
             peak_memory_bytes: field("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024,
         })
     }
@@ -51,9 +49,44 @@ pub(crate) fn field(path: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
+/// The disk under a directory, as the system counts what is written to it.
+///
+/// What the system says of a process (`write_bytes`) is no measure of that: where the page cache has large folios, a page of 8 KiB
+/// that is changed within one counts as all of it (half a megabyte was seen), although the disk gets the page alone. So
+/// it is the disk that is asked, and what others write to it meanwhile counts, too.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    directory: PathBuf,
+    /// The system's counters of the block device.
+    counters: PathBuf,
+}
+
+impl Disk {
+    /// The disk that `directory`, or the one that is to hold it, lies on.
+    pub fn under(directory: &Path) -> Result<Self> {
+        let existing = directory.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
+        let device = fs::metadata(existing)?.dev();
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let counters = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
+        Ok(Self { directory: existing.into(), counters })
+    }
+
+    /// Has everything written that waits in memory, and gives the bytes written so far; 0 if the disk is none that counts.
+    pub fn written_bytes(&self) -> Result<u64> {
+        let directory = File::open(&self.directory)?;
+        // SAFETY: the descriptor is open until the end of this function.
+        if unsafe { libc::syncfs(directory.as_raw_fd()) } != 0 {
+            return Err(std::io::Error::last_os_error()).context("what waits in memory was not written");
+        }
+        let Ok(counters) = fs::read_to_string(&self.counters) else { return Ok(0) };
+        // The seventh: sectors of 512 bytes, whatever the disk's own are.
+        let sectors: Option<u64> = counters.split_whitespace().nth(6).and_then(|count| count.parse().ok());
+        Ok(sectors.context("the disk's counters are not as expected")? * 512)
+    }
+}
+
 /// Space that the files under a directory take on the disk, in bytes; holes do not count.
 pub fn disk_bytes(directory: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
     let mut total = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

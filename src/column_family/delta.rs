@@ -11,12 +11,25 @@ use crate::error::Result;
 use crate::memtable::Filter;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
+use std::ops::Range;
+
+/// Where a delta stands between its memtables and the tree: see `join.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Written by a merge.
+    Fresh,
+    /// Goes into the one that is filled, a range of keys after the other.
+    Leaving,
+    Filling,
+    Filled,
+}
 
 /// One tree in front of older ones.
 #[derive(Clone)]
 pub(crate) struct Delta {
     /// Holds deletions as entries.
     pub(crate) tree: Tree,
+    pub(crate) stage: Stage,
     /// Of its keys; a delta that was there when the database was opened has none.
     filter: Option<Arc<Filter>>,
 }
@@ -24,7 +37,12 @@ pub(crate) struct Delta {
 impl Delta {
     /// A delta as the catalog knows it.
     pub(crate) fn restore(tree: Tree) -> Self {
-        Self { tree, filter: None }
+        Self { tree, stage: Stage::Fresh, filter: None }
+    }
+
+    /// A delta for at most `count` keys.
+    fn empty(stage: Stage, count: u64) -> Self {
+        Self { tree: Tree::default(), stage, filter: Some(Arc::new(Filter::of_keys(count))) }
     }
 
     /// Whether the delta may say anything of `key`.
@@ -102,15 +120,23 @@ impl<'s> Change<'s> {
         Ok(())
     }
 
-    /// Takes what `deletions` cover out of all deltas; of one that holds nothing else, nothing is left.
-    pub(crate) fn delete_from_deltas(&mut self, deletions: &[RangeDeletion<'_>]) -> Result<()> {
-        for i in 0..self.deltas.len() {
+    /// Takes what `deletions` cover out of the deltas at `range`; of one that holds nothing else, nothing is left.
+    pub(crate) fn delete_from_deltas(
+        &mut self,
+        range: Range<usize>,
+        deletions: &[RangeDeletion<'_>],
+    ) -> Result<()> {
+        for i in range {
             let tree = self.deltas[i].tree;
             let ops = std::iter::empty();
             let outcome = btree::merge(&tree, self.store, deletions, ops, &self.options, self.should_stop)?;
             self.deltas[i].tree = self.note(outcome);
         }
         self.deltas.retain(|delta| delta.tree.root.is_some());
+        if self.deltas.iter().all(|delta| delta.stage != Stage::Leaving) {
+            let filling = self.deltas.iter_mut().find(|delta| delta.stage == Stage::Filling);
+            filling.into_iter().for_each(|delta| delta.stage = Stage::Filled);
+        }
         Ok(())
     }
 
@@ -120,15 +146,43 @@ impl<'s> Change<'s> {
         count: u64,
         ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
     ) -> Result<()> {
-        let filter = Filter::of_keys(count);
-        let ops = ops.inspect(|(key, _)| filter.add(filter.spot(key)));
-        let options = MergeOptions { keep_deletions: true, ..self.options };
-        let outcome =
-            btree::merge(&Tree::default(), self.store, &[], ops.map(Ok), &options, self.should_stop)?;
-        let tree = self.note(outcome);
-        if tree.root.is_some() {
-            self.deltas.insert(0, Delta { tree, filter: Some(Arc::new(filter)) });
+        self.deltas.insert(0, Delta::empty(Stage::Fresh, count));
+        self.merge_into_delta(0, ops)?;
+        if self.deltas[0].tree.root.is_none() {
+            self.deltas.remove(0);
         }
+        Ok(())
+    }
+
+    /// The delta that is filled from those at `leaving` stands behind them; there is an empty one if it was not begun yet.
+    pub(crate) fn filling_behind(&mut self, leaving: Range<usize>) -> usize {
+        let at = leaving.end;
+        if self.deltas.get(at).is_none_or(|delta| delta.stage != Stage::Filling) {
+            // What a file says of its entries may be more than there can be.
+            let most = self.store.space().pages_reachable.saturating_mul(self.store.page_size() as u64);
+            let entries = |count: u64, delta: &Delta| count.saturating_add(delta.tree.entries);
+            let count = self.deltas[leaving.clone()].iter().fold(0, entries).min(most);
+            self.deltas[leaving].iter_mut().for_each(|delta| delta.stage = Stage::Leaving);
+            self.deltas.insert(at, Delta::empty(Stage::Filling, count));
+        }
+        at
+    }
+
+    /// Applies `ops` to the delta at `at`, and keeps deletions as entries.
+    pub(crate) fn merge_into_delta<'m>(
+        &mut self,
+        at: usize,
+        ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
+    ) -> Result<()> {
+        let Delta { tree, filter, .. } = self.deltas[at].clone();
+        let ops = ops.inspect(|(key, _)| {
+            if let Some(filter) = &filter {
+                filter.add(filter.spot(key));
+            }
+        });
+        let options = MergeOptions { keep_deletions: true, ..self.options };
+        let outcome = btree::merge(&tree, self.store, &[], ops.map(Ok), &options, self.should_stop)?;
+        self.deltas[at].tree = self.note(outcome);
         Ok(())
     }
 

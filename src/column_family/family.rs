@@ -56,6 +56,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_inserted: AtomicU64,
     pub(crate) freezes: AtomicU64,
     pub(crate) merges: AtomicU64,
+    pub(crate) joins: AtomicU64,
     pub(crate) drains: AtomicU64,
     /// Compactions, and moves of pages.
     pub(crate) rewrites: AtomicU64,

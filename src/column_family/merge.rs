@@ -124,7 +124,7 @@ impl Family {
     ) -> Result<()> {
         if !deletions.is_empty() {
             change.merge_into_tree(deletions, std::iter::empty())?;
-            change.delete_from_deltas(deletions)?;
+            change.delete_from_deltas(0..change.deltas.len(), deletions)?;
         }
         change.push_delta(tables.iter().map(|table| table.entries()).sum(), ops)
     }

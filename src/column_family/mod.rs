@@ -7,14 +7,16 @@
 //! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
 //! 5. A tree version's pages stay until nobody but the family holds that version or an older one.
 //!
-//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`] and [`drain`].
+//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`], [`join`] and [`drain`].
 
 pub(crate) mod catalog;
 pub(crate) mod cursor;
 pub(crate) mod delta;
 pub(crate) mod drain;
 pub(crate) mod family;
+mod gather;
 pub(crate) mod hidden;
+pub(crate) mod join;
 pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;

@@ -9,7 +9,7 @@ use crate::sync::{Condvar, Mutex, thread};
 
 /// The longest that one commit is slowed before it is let on.
 const MAX_DELAY: Duration = Duration::from_millis(10);
-/// Memtables merged at a time by which deltas may hold too much before writers are slowed to half of what draining can do.
+/// Merges by which deltas may hold too much before writers are slowed to half of what joining and draining can do.
 const MAX_EXCESS: f64 = 4.0;
 /// Delays shorter than this are saved up: few longer pauses hold up fewer commits than many short ones, of which each takes a
 /// tenth of a millisecond at least.
@@ -21,6 +21,8 @@ pub(crate) struct Stall {
     waiting: AtomicUsize,
     /// What a merge lately needed for a byte of memtable, in picoseconds.
     picoseconds_per_byte: AtomicU64,
+    /// What joining lately needed for a byte, in picoseconds.
+    joining_picoseconds_per_byte: AtomicU64,
     /// What draining lately needed for a byte, in picoseconds.
     draining_picoseconds_per_byte: AtomicU64,
     /// How far draining is behind: thousandths of what slows writers as much as a full memtable does.
@@ -69,6 +71,11 @@ impl Stall {
         self.waiting.fetch_sub(count, Ordering::AcqRel);
         self.state.lock().obstacle = None;
         self.changed.notify_all();
+    }
+
+    /// Entries of `bytes` were joined within `took`.
+    pub(crate) fn joined(&self, bytes: usize, took: Duration) {
+        average(&self.joining_picoseconds_per_byte, bytes, took);
     }
 
     /// Entries of `bytes` were drained within `took`.
@@ -141,6 +148,7 @@ impl Stall {
     fn slow_down_by(&self, bytes: usize, fill: f64, behind: f64) {
         let fill = if self.waiting() < MAX_FROZEN { 0.0 } else { fill };
         let per_byte = self.picoseconds_per_byte.load(Ordering::Relaxed)
+            + self.joining_picoseconds_per_byte.load(Ordering::Relaxed)
             + self.draining_picoseconds_per_byte.load(Ordering::Relaxed);
         let full = per_byte as f64 * bytes as f64 / 1000.0;
         let delay = (2.0 * full * (fill * fill).max(behind).min(1.0)) as u64;

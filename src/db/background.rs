@@ -68,7 +68,7 @@ impl Shared {
         }
     }
 
-    /// Merges what is frozen, or drains some of what deltas hold, and asks to be called again if there is more to do.
+    /// Merges what is frozen, or joins and drains some of what deltas hold, and asks to be called again if there is more to do.
     fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         let context = self.pipeline.merge_context(&stop);
@@ -77,9 +77,11 @@ impl Shared {
             if family.take_scattered() && family.is_resting() {
                 self.move_in_background(family, &context)?;
             }
-            Ok(family.is_to_drain()
-                && family.drain_step(&context)? != Drained::Nothing
-                && family.is_to_drain())
+            // Two steps, so that few deltas wait to be joined while others are drained: readers ask each of them.
+            let join = || Ok(family.is_to_join() && family.join_step(&context)?);
+            let joined = join()? | join()?;
+            let drained = family.is_to_drain() && family.drain_step(&context)? != Drained::Nothing;
+            Ok((joined || drained) && (family.is_to_join() || family.is_to_drain()))
         });
         match merged {
             Ok(more) => {

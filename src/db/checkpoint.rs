@@ -175,7 +175,7 @@ impl Shared {
     fn merges(families: &[Arc<Family>]) -> u64 {
         let of = |family: &Arc<Family>| {
             let counters = &family.counters;
-            let all = [&counters.merges, &counters.drains, &counters.rewrites];
+            let all = [&counters.merges, &counters.joins, &counters.drains, &counters.rewrites];
             all.map(|count| count.load(Ordering::Relaxed)).iter().sum::<u64>()
         };
         families.iter().map(of).sum()

@@ -12,6 +12,8 @@ mod ended_tests;
 mod families;
 #[cfg(all(test, not(loom)))]
 mod independence_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod join_tests;
 mod maintain;
 mod open;
 #[cfg(all(test, not(loom)))]

@@ -64,7 +64,7 @@ impl Task for CommitBlock {
         load.write::<KEY_BYTES>(engine.as_ref(), &values, |_| ())?;
         load.check(engine.as_ref())?;
 
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let mut blocks = 0;
         let mut phase = |step, writing| {
             place.step(step);

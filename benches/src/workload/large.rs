@@ -64,13 +64,13 @@ impl Task for Large {
         place.step("load");
         measured.push(self.load(engine.as_ref(), place, &values, &load)?);
         place.step("overwrite at random");
-        measured.push(self.overwrite(engine.as_ref(), &values)?);
+        measured.push(self.overwrite(engine.as_ref(), place, &values)?);
         place.step("tail");
-        measured.push(self.tail(engine.as_ref(), &values)?);
+        measured.push(self.tail(engine.as_ref(), place, &values)?);
         place.step("read at random");
-        measured.push(self.read(engine.as_ref())?);
+        measured.push(self.read(engine.as_ref(), place)?);
         place.step("scan");
-        measured.push(self.scan(engine.as_ref(), &load)?);
+        measured.push(self.scan(engine.as_ref(), place, &load)?);
         for measured in &mut measured {
             measured.version = engine.version();
         }
@@ -80,7 +80,7 @@ impl Task for Large {
 
 impl Large {
     fn load(&self, engine: &dyn Engine, place: &Place, values: &Values, load: &Load) -> Result<Measured> {
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let counts = counts(1);
         let (seconds, progress) = watched("entries", &counts, || {
             load.write::<KEY_BYTES>(engine, values, |count| counts[0].set(count))
@@ -97,8 +97,8 @@ impl Large {
     }
 
     /// Batches of entries at random, by all threads.
-    fn overwrite(&self, engine: &dyn Engine, values: &Values) -> Result<Measured> {
-        let meter = Meter::start()?;
+    fn overwrite(&self, engine: &dyn Engine, place: &Place, values: &Values) -> Result<Measured> {
+        let meter = Meter::start(place.directory())?;
         let phase = self.on_threads("entries", self.threads, OVERWRITE_BATCH, |thread, timer| {
             timer.length *= PATIENCE;
             timer.most = self.entries / self.threads as u64;
@@ -127,8 +127,8 @@ impl Large {
     }
 
     /// Entries one by one at random, by one thread, as fast as it goes: how long may one of them take?
-    fn tail(&self, engine: &dyn Engine, values: &Values) -> Result<Measured> {
-        let meter = Meter::start()?;
+    fn tail(&self, engine: &dyn Engine, place: &Place, values: &Values) -> Result<Measured> {
+        let meter = Meter::start(place.directory())?;
         let phase = self.on_threads("entries", 1, 1, |_, timer| {
             let mut writer = engine.writer(Durability::Unsynced)?;
             let mut value = [0; VALUE_BYTES];
@@ -151,8 +151,8 @@ impl Large {
         Ok(phase.measured("commit", figures))
     }
 
-    fn read(&self, engine: &dyn Engine) -> Result<Measured> {
-        let meter = Meter::start()?;
+    fn read(&self, engine: &dyn Engine, place: &Place) -> Result<Measured> {
+        let meter = Meter::start(place.directory())?;
         let phase = self.on_threads("reads", self.threads, 1, |thread, timer| {
             let mut random = fastrand::Rng::with_seed(!(thread as u64));
             engine.read(0, &mut |reader| {
@@ -172,8 +172,8 @@ impl Large {
         Ok(phase.measured("read", figures))
     }
 
-    fn scan(&self, engine: &dyn Engine, load: &Load) -> Result<Measured> {
-        let meter = Meter::start()?;
+    fn scan(&self, engine: &dyn Engine, place: &Place, load: &Load) -> Result<Measured> {
+        let meter = Meter::start(place.directory())?;
         let start = Instant::now();
         load.check(engine)?;
         let seconds = start.elapsed().as_secs_f64();

@@ -97,7 +97,7 @@ impl Task for Mixed {
                     values: &values,
                     insertions: &insertions,
                 };
-                measured.push(phase.run()?);
+                measured.push(phase.run(place)?);
                 entries = insertions.inserted();
             }
         }
@@ -118,9 +118,9 @@ struct Phase<'r> {
 }
 
 impl Phase<'_> {
-    fn run(&self) -> Result<Measured> {
+    fn run(&self, place: &Place) -> Result<Measured> {
         let counts = counts(self.threads);
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let (outcome, progress) = watched("operations", &counts, || {
             on_threads(self.threads, |thread| self.work(thread, &counts[thread]))
         })?;

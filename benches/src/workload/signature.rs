@@ -88,7 +88,7 @@ impl Task for Signature {
     fn run(&self, place: &Place) -> Result<Vec<Measured>> {
         let _limit = self.memory_bytes().map(MemoryLimit::enter).transpose()?;
         let engine = place.open(&self.setup())?;
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let loaded = if self.cache_bytes.is_none() { Some(self.load(engine.as_ref(), place)?) } else { None };
         place.step("reading once from end to end");
         tokens(0, self.tokens).check(engine.as_ref())?;

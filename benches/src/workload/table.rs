@@ -54,7 +54,7 @@ struct Open<'t> {
 impl Task for Table {
     fn run(&self, place: &Place) -> Result<Vec<Measured>> {
         let mut engine = place.open(&Setup::new(1))?;
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let mut open = Open {
             table: self,
             place,

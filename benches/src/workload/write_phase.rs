@@ -51,7 +51,7 @@ impl Task for WritePhase {
     fn run(&self, place: &Place) -> Result<Vec<Measured>> {
         let engine = place.open(&self.setup)?;
         let values = Values::new();
-        let meter = Meter::start()?;
+        let meter = Meter::start(place.directory())?;
         let written = self.write(engine.as_ref(), &values)?;
         engine.flush_until_quiet().context("flushing failed")?;
         let seconds = (written.end - written.start).as_secs_f64();

@@ -57,6 +57,8 @@ const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
+const GATHER: &str = "src/column_family/gather.rs";
+const JOIN: &str = "src/column_family/join.rs";
 const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const LOG: &str = "src/wal/log.rs";
@@ -397,7 +399,7 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "ranges deleted in memtables stay in deltas",
         MERGE,
-        "            change.delete_from_deltas(deletions)?;\n",
+        "            change.delete_from_deltas(0..change.deltas.len(), deletions)?;\n",
         "",
     ),
     crashes(
@@ -414,9 +416,23 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "the oldest delta speaks for a key that is drained",
-        DRAIN,
+        GATHER,
         "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head < lowest.head\n",
         "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head <= lowest.head\n",
+    ),
+    tests(
+        "more is taken out of deltas than was joined",
+        JOIN,
+        "end: range.end.as_deref() }",
+        "end: None }",
+        "join_tests",
+    ),
+    tests(
+        "deltas are joined in front of newer ones",
+        DELTA,
+        "        let at = leaving.end;",
+        "        let at = leaving.start;",
+        "join_tests",
     ),
     tests(
         "what a change that failed has written stays",

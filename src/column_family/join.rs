@@ -1,0 +1,72 @@
+//! Joining: deltas that memtables were written as become one larger delta, a range of keys at a time.
+//!
+//! Readers ask every delta, and how much of the tree draining rewrites falls with what the deltas hold: few large ones are better than
+//! many small ones, for one more byte written for each. The deltas of a family are, the newest first: fresh ones; those that are leaving;
+//! the one that is filled from them; and those that were filled before. A step takes the next keys of those that are leaving and puts
+//! them behind everything that it filled so far, in one change for readers. So the order in which they count never changes.
+//!
+//! Source: the tiers of G. Wu et al., "LSM-trie", USENIX ATC 2015, and of what is called universal compaction elsewhere; one tier here.
+
+use crate::btree::RangeDeletion;
+use crate::column_family::delta::{Change, Stage};
+use crate::column_family::family::{Counters, Family};
+use crate::column_family::gather::{MOST_BYTES, Stretch};
+use crate::column_family::merge::MergeContext;
+use crate::column_family::trees::TreeVersion;
+use crate::error::Result;
+use crate::sync::{Arc, Instant};
+use std::ops::Range;
+
+/// Fresh deltas that become one.
+pub(crate) const JOINED: usize = 6;
+
+impl TreeVersion {
+    /// Where the deltas are that are to be joined: those that are leaving, or as many of the oldest fresh ones as become one.
+    fn to_join(&self) -> Option<Range<usize>> {
+        let count = |stage| self.deltas.iter().filter(|delta| delta.stage == stage).count();
+        let (fresh, leaving) = (count(Stage::Fresh), count(Stage::Leaving));
+        match leaving {
+            0 if fresh < JOINED => None,
+            0 => Some(fresh - JOINED..fresh),
+            _ => Some(fresh..fresh + leaving),
+        }
+    }
+}
+
+impl Family {
+    /// Whether deltas are to be joined now. Not while the family rests: then all go into the tree.
+    pub(crate) fn is_to_join(&self) -> bool {
+        !self.is_resting() && self.trees.lock().current().to_join().is_some()
+    }
+
+    /// Joins one range of keys of deltas. `false` if there are none to join, or the family was dropped.
+    ///
+    /// Waits for a merge that is under way. On an error nothing has changed.
+    pub(crate) fn join_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
+        let _one_at_a_time = self.merging.lock();
+        let stop = || self.is_dropped() || (context.should_stop)();
+        let version = Arc::clone(self.trees.lock().current());
+        let Some(leaving) = version.to_join() else { return Ok(false) };
+        if self.is_dropped() {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let limit = self.memtable_bytes().min(MOST_BYTES);
+        let range = Stretch::gather(&version.deltas[leaving.clone()], self.store(), &[], limit)?;
+        let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
+        let filling = change.filling_behind(leaving.clone());
+        let joined = change.merge_into_delta(filling, range.ops()).and_then(|()| {
+            let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };
+            change.delete_from_deltas(leaving, &[deletion])
+        });
+        match joined {
+            Err(_) if self.is_dropped() => return Ok(false),
+            joined => joined?,
+        }
+        self.count(&change.stats);
+        self.install(change, None, &[], context.views)?;
+        Counters::add(&self.counters.joins, 1);
+        self.stall.joined(range.bytes, started.elapsed());
+        Ok(true)
+    }
+}
