@@ -122,8 +122,8 @@ impl Measured {
 
 /// What a phase consumed: reads the totals when it starts and when it ends.
 pub struct Meter {
-    disk: Disk,
-    written_before: u64,
+    /// And what was written to it before.
+    disk: Option<(Disk, u64)>,
     before: Usage,
 }
 
@@ -131,27 +131,32 @@ impl Meter {
     /// Starts a phase in which an engine works in `directory`. What was written before is on the disk then.
     pub fn start(directory: &Path) -> Result<Self> {
         let disk = Disk::under(directory)?;
-        let written_before = disk.written_bytes()?;
+        let written = disk.as_ref().map(Disk::written_bytes).transpose()?;
+        Ok(Self { disk: disk.zip(written), ..Self::start_without_disk()? })
+    }
+
+    /// Starts a phase that finds what waits in memory as it is: what is written to the disk is not counted.
+    pub fn start_without_disk() -> Result<Self> {
         Usage::forget_peak_memory();
-        Ok(Self { disk, written_before, before: Usage::now()? })
+        Ok(Self { disk: None, before: Usage::now()? })
     }
 
-    /// Bytes written to the disk since the start, what still waited in memory included; what was changed or
-    /// removed again before it got there is not.
-    pub fn written_bytes(&self) -> Result<u64> {
-        Ok(self.disk.written_bytes()?.saturating_sub(self.written_before))
-    }
-
-    /// CPU time, bytes written and the peak of the memory since the start.
-    pub fn figures(&self) -> Result<[Figure; 3]> {
+    /// CPU time, the peak of the memory, and bytes written to the disk since the start, where the system counts them: what still
+    /// waited in memory is written now and counts, what was changed or removed before it got to the disk does not.
+    pub fn figures(&self) -> Result<Vec<Figure>> {
         let now = Usage::now()?;
-        Ok([
-            Figure::lower("cpu_time", now.cpu_seconds - self.before.cpu_seconds, "s").aside(),
-            Figure::lower("bytes_written", self.written_bytes()? as f64, "B").aside(),
-            Figure::lower("peak_memory", now.peak_memory_bytes as f64, "B").aside(),
-        ])
+        let mut figures = vec![Figure::lower("cpu_time", now.cpu_seconds - self.before.cpu_seconds, "s")];
+        if let Some((disk, before)) = &self.disk {
+            let written = disk.written_bytes()?.saturating_sub(*before);
+            figures.push(Figure::lower(BYTES_WRITTEN, written as f64, "B"));
+        }
+        figures.push(Figure::lower("peak_memory", now.peak_memory_bytes as f64, "B"));
+        Ok(figures.into_iter().map(Figure::aside).collect())
     }
 }
+
+/// The figure that says how many bytes were written to the disk.
+pub const BYTES_WRITTEN: &str = "bytes_written";
 
 /// A histogram for nanoseconds up to ten minutes, to two digits.
 pub fn histogram() -> Result<Histogram<u64>> {

@@ -62,23 +62,22 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk that `directory`, or the one that is to hold it, lies on.
-    pub fn under(directory: &Path) -> Result<Self> {
-        let existing = directory.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
-        let device = fs::metadata(existing)?.dev();
+    /// The disk that `directory` lies on; `None` if the system does not count what is written to it, as to a file system in memory.
+    pub fn under(directory: &Path) -> Result<Option<Self>> {
+        let device = fs::metadata(directory)?.dev();
         let (major, minor) = (libc::major(device), libc::minor(device));
         let counters = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
-        Ok(Self { directory: existing.into(), counters })
+        Ok(counters.exists().then(|| Self { directory: directory.into(), counters }))
     }
 
-    /// Has everything written that waits in memory, and gives the bytes written so far; 0 if the disk is none that counts.
+    /// Has everything written that waits in memory, and gives the bytes written so far.
     pub fn written_bytes(&self) -> Result<u64> {
         let directory = File::open(&self.directory)?;
         // SAFETY: the descriptor is open until the end of this function.
         if unsafe { libc::syncfs(directory.as_raw_fd()) } != 0 {
             return Err(std::io::Error::last_os_error()).context("what waits in memory was not written");
         }
-        let Ok(counters) = fs::read_to_string(&self.counters) else { return Ok(0) };
+        let counters = fs::read_to_string(&self.counters)?;
         // The seventh: sectors of 512 bytes, whatever the disk's own are.
         let sectors: Option<u64> = counters.split_whitespace().nth(6).and_then(|count| count.parse().ok());
         Ok(sectors.context("the disk's counters are not as expected")? * 512)

@@ -1,8 +1,8 @@
 //! Deltas: small trees of recent entries and deletions in front of a family's tree.
 //!
 //! Where a merge would rewrite much of the tree for little, it writes what the memtables hold as a tree of its own instead,
-//! the newest delta. Later the deltas are drained into the tree, a range of keys at a time: see `drain.rs`. Whatever a delta
-//! says of a key counts more than what older deltas and the tree say.
+//! the newest delta. Later several deltas become one (`join.rs`), and all are drained into the tree, both a range of keys at a
+//! time (`drain.rs`). Whatever a delta says of a key counts more than what older deltas and the tree say.
 
 use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree};
 use crate::codec::ids::PageId;
@@ -30,19 +30,21 @@ pub(crate) struct Delta {
     /// Holds deletions as entries.
     pub(crate) tree: Tree,
     pub(crate) stage: Stage,
+    /// Entries of the largest merge that it was made of; 0 if it was there when the database was opened.
+    pub(crate) merge: u64,
     /// Of its keys; a delta that was there when the database was opened has none.
     filter: Option<Arc<Filter>>,
 }
 
 impl Delta {
-    /// A delta as the catalog knows it.
+    /// A delta as the catalog knows it. It is drained, but not joined any more.
     pub(crate) fn restore(tree: Tree) -> Self {
-        Self { tree, stage: Stage::Fresh, filter: None }
+        Self { tree, stage: Stage::Filled, merge: 0, filter: None }
     }
 
-    /// A delta for at most `count` keys.
-    fn empty(stage: Stage, count: u64) -> Self {
-        Self { tree: Tree::default(), stage, filter: Some(Arc::new(Filter::of_keys(count))) }
+    /// A delta for at most `keys` keys.
+    fn empty(stage: Stage, merge: u64, keys: u64) -> Self {
+        Self { tree: Tree::default(), stage, merge, filter: Some(Arc::new(Filter::of_keys(keys))) }
     }
 
     /// Whether the delta may say anything of `key`.
@@ -146,8 +148,9 @@ impl<'s> Change<'s> {
         count: u64,
         ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
     ) -> Result<()> {
-        self.deltas.insert(0, Delta::empty(Stage::Fresh, count));
+        self.deltas.insert(0, Delta::empty(Stage::Fresh, 0, count));
         self.merge_into_delta(0, ops)?;
+        self.deltas[0].merge = self.deltas[0].tree.entries;
         if self.deltas[0].tree.root.is_none() {
             self.deltas.remove(0);
         }
@@ -158,12 +161,11 @@ impl<'s> Change<'s> {
     pub(crate) fn filling_behind(&mut self, leaving: Range<usize>) -> usize {
         let at = leaving.end;
         if self.deltas.get(at).is_none_or(|delta| delta.stage != Stage::Filling) {
-            // What a file says of its entries may be more than there can be.
-            let most = self.store.space().pages_reachable.saturating_mul(self.store.page_size() as u64);
-            let entries = |count: u64, delta: &Delta| count.saturating_add(delta.tree.entries);
-            let count = self.deltas[leaving.clone()].iter().fold(0, entries).min(most);
-            self.deltas[leaving].iter_mut().for_each(|delta| delta.stage = Stage::Leaving);
-            self.deltas.insert(at, Delta::empty(Stage::Filling, count));
+            let leaving = &mut self.deltas[leaving];
+            leaving.iter_mut().for_each(|delta| delta.stage = Stage::Leaving);
+            let keys = leaving.iter().map(|delta| delta.tree.entries).sum();
+            let merge = leaving.iter().map(|delta| delta.merge).fold(0, u64::max);
+            self.deltas.insert(at, Delta::empty(Stage::Filling, merge, keys));
         }
         at
     }

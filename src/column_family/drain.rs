@@ -7,7 +7,6 @@
 //! s / (2 d) bytes of it.
 
 use crate::btree::RangeDeletion;
-use crate::column_family::delta::{Change, Delta, Stage};
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
 use crate::column_family::join::JOINED;
@@ -20,10 +19,12 @@ use crate::sync::{Arc, Instant};
 /// memory, and what they hold takes space twice.
 const HELD: [f64; 2] = [12.0, 36.0];
 /// Part of the tree's entries that deltas may hold otherwise.
-const HELD_OF_TREE: f64 = 1.0 / 3.0;
+const HELD_OF_TREE: f64 = 0.25;
 /// Deltas at which draining goes on however little they hold.
 const MAX_DELTAS: usize = 32;
-/// Memtables merged at a time by which deltas hold too much when no merge adds to them any more.
+/// Of these, deltas that may wait to be joined.
+const MAX_FRESH: usize = 2 * JOINED;
+/// Merges by which deltas hold too much, or deltas by which they are too many, when no merge adds to them any more.
 const MOST_EXCESS: f64 = 8.0;
 
 /// Where the next step begins.
@@ -42,19 +43,18 @@ pub(crate) enum Drained {
 }
 
 impl TreeVersion {
-    /// How far the deltas hold more than they are to hold while the family is written to, in merges; 0 if they do not.
+    /// How far the deltas hold more than they are to hold while the family is written to, in merges, or are too many; 0 if neither.
     pub(crate) fn excess(&self) -> f64 {
         // What a file says of its entries may be more than can be added up in integers.
-        let entries = |delta: &Delta| delta.tree.entries as f64;
-        let merged = |delta: &Delta| match delta.stage {
-            Stage::Fresh | Stage::Leaving => entries(delta),
-            Stage::Filling | Stage::Filled => entries(delta) / JOINED as f64,
+        let entries = || self.deltas.iter().map(|delta| delta.tree.entries as f64);
+        let merge = match self.deltas.iter().map(|delta| delta.merge).max() {
+            None | Some(0) => entries().fold(1.0, f64::max),
+            Some(largest) => largest as f64,
         };
-        let held: f64 = self.deltas.iter().map(entries).sum();
-        let merge = self.deltas.iter().map(merged).fold(1.0, f64::max);
         let of_tree = self.tree.entries as f64 * HELD_OF_TREE / merge;
-        let by_entries = held / merge - of_tree.clamp(HELD[0], HELD[1]);
-        let by_number = self.deltas.len() as f64 - MAX_DELTAS as f64;
+        let by_entries = entries().sum::<f64>() / merge - of_tree.clamp(HELD[0], HELD[1]);
+        let by_number =
+            (self.deltas.len() as f64 - MAX_DELTAS as f64).max(self.fresh() as f64 - MAX_FRESH as f64);
         by_entries.max(by_number).max(0.0)
     }
 }
@@ -69,7 +69,7 @@ impl Family {
     /// Joins and drains until there may be another delta. That takes no time unless draining is far behind, as it falls with many writers.
     pub(super) fn make_room_for_delta(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let is_full = || self.trees.lock().current().excess() >= MOST_EXCESS;
-        while is_full() && (self.join_step(context)? || self.drain_step(context)? != Drained::Nothing) {}
+        while is_full() && (self.join_step(context)? | (self.drain_step(context)? != Drained::Nothing)) {}
         Ok(())
     }
 
@@ -83,7 +83,6 @@ impl Family {
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn drain_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {
         let mut position = self.merging.lock();
-        let stop = || self.is_dropped() || (context.should_stop)();
         let version = Arc::clone(self.trees.lock().current());
         if version.deltas.is_empty() || self.is_dropped() {
             return Ok(Drained::Nothing);
@@ -98,17 +97,14 @@ impl Family {
         if range.is_empty() {
             return Err(out_of_order(self.store()));
         }
-        let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
-        let drained = change.merge_into_tree(&[], range.ops()).and_then(|()| {
+        let drained = self.change(context, &version, |change| {
+            change.merge_into_tree(&[], range.ops())?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
             change.delete_from_deltas(0..version.deltas.len(), &[deletion])
-        });
-        match drained {
-            Err(_) if self.is_dropped() => return Ok(Drained::Nothing),
-            drained => drained?,
+        })?;
+        if drained.is_none() {
+            return Ok(Drained::Nothing);
         }
-        self.count(&change.stats);
-        self.install(change, None, &[], context.views)?;
         Counters::add(&self.counters.drains, 1);
         self.stall.drained(range.bytes, started.elapsed());
         let came_round = range.end.is_none();

@@ -8,9 +8,9 @@
 //! Source: the tiers of G. Wu et al., "LSM-trie", USENIX ATC 2015, and of what is called universal compaction elsewhere; one tier here.
 
 use crate::btree::RangeDeletion;
-use crate::column_family::delta::{Change, Stage};
+use crate::column_family::delta::Stage;
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::gather::{MOST_BYTES, Stretch};
+use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
 use crate::column_family::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
@@ -18,13 +18,18 @@ use crate::sync::{Arc, Instant};
 use std::ops::Range;
 
 /// Fresh deltas that become one.
-pub(crate) const JOINED: usize = 6;
+pub(super) const JOINED: usize = 6;
 
 impl TreeVersion {
+    /// Deltas that wait to be joined.
+    pub(super) fn fresh(&self) -> usize {
+        self.deltas.iter().filter(|delta| delta.stage == Stage::Fresh).count()
+    }
+
     /// Where the deltas are that are to be joined: those that are leaving, or as many of the oldest fresh ones as become one.
     fn to_join(&self) -> Option<Range<usize>> {
-        let count = |stage| self.deltas.iter().filter(|delta| delta.stage == stage).count();
-        let (fresh, leaving) = (count(Stage::Fresh), count(Stage::Leaving));
+        let fresh = self.fresh();
+        let leaving = self.deltas.iter().filter(|delta| delta.stage == Stage::Leaving).count();
         match leaving {
             0 if fresh < JOINED => None,
             0 => Some(fresh - JOINED..fresh),
@@ -44,7 +49,6 @@ impl Family {
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn join_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
         let _one_at_a_time = self.merging.lock();
-        let stop = || self.is_dropped() || (context.should_stop)();
         let version = Arc::clone(self.trees.lock().current());
         let Some(leaving) = version.to_join() else { return Ok(false) };
         if self.is_dropped() {
@@ -53,18 +57,18 @@ impl Family {
         let started = Instant::now();
         let limit = self.memtable_bytes().min(MOST_BYTES);
         let range = Stretch::gather(&version.deltas[leaving.clone()], self.store(), &[], limit)?;
-        let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
-        let filling = change.filling_behind(leaving.clone());
-        let joined = change.merge_into_delta(filling, range.ops()).and_then(|()| {
+        if range.is_empty() {
+            return Err(out_of_order(self.store()));
+        }
+        let joined = self.change(context, &version, |change| {
+            let filling = change.filling_behind(leaving.clone());
+            change.merge_into_delta(filling, range.ops())?;
             let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };
             change.delete_from_deltas(leaving, &[deletion])
-        });
-        match joined {
-            Err(_) if self.is_dropped() => return Ok(false),
-            joined => joined?,
+        })?;
+        if joined.is_none() {
+            return Ok(false);
         }
-        self.count(&change.stats);
-        self.install(change, None, &[], context.views)?;
         Counters::add(&self.counters.joins, 1);
         self.stall.joined(range.bytes, started.elapsed());
         Ok(true)

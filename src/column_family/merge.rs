@@ -208,28 +208,42 @@ impl Family {
             return Ok(false);
         }
         let Some(place) = place(&version)? else { return Ok(false) };
-        let stop = || self.is_dropped() || (context.should_stop)();
-        let mut change = Change::of(&version, self.store(), self.options().page_fill, &stop);
-        let rewritten = rewrite(&mut change, place);
+        let rewritten = self.change(context, &version, |change| rewrite(change, place));
         self.store().place_anywhere();
-        match rewritten {
-            Err(_) if self.is_dropped() => return Ok(false),
-            rewritten => rewritten?,
+        if rewritten?.is_none() {
+            return Ok(false);
         }
-        self.count(&change.stats);
-        self.install(change, None, &[], context.views)?;
         Counters::add(&self.counters.rewrites, 1);
         Ok(true)
     }
 
-    pub(super) fn count(&self, stats: &MergeStats) {
+    /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the same commits afterwards. `None` if the family was
+    /// dropped meanwhile. The caller holds the lock of merges. On an error nothing has changed.
+    pub(super) fn change<R>(
+        &self,
+        context: &MergeContext<'_>,
+        version: &TreeVersion,
+        apply: impl FnOnce(&mut Change<'_>) -> Result<R>,
+    ) -> Result<Option<R>> {
+        let stop = || self.is_dropped() || (context.should_stop)();
+        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let applied = match apply(&mut change) {
+            Err(_) if self.is_dropped() => return Ok(None),
+            applied => applied?,
+        };
+        self.count(&change.stats);
+        self.install(change, None, &[], context.views)?;
+        Ok(Some(applied))
+    }
+
+    fn count(&self, stats: &MergeStats) {
         Counters::add(&self.counters.entries_rewritten, stats.entries_rewritten);
         Counters::add(&self.counters.pages_written, stats.pages_written);
     }
 
     /// Makes new trees the current ones and takes the memtables that are in them out of the view, in one step for readers. Without
     /// `through`, the trees hold no commits that the old ones did not hold.
-    pub(super) fn install(
+    fn install(
         &self,
         change: Change<'_>,
         through: Option<SequenceNumber>,

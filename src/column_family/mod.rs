@@ -16,7 +16,7 @@ pub(crate) mod drain;
 pub(crate) mod family;
 mod gather;
 pub(crate) mod hidden;
-pub(crate) mod join;
+mod join;
 pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;

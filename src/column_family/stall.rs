@@ -83,7 +83,7 @@ impl Stall {
         average(&self.draining_picoseconds_per_byte, bytes, took);
     }
 
-    /// Deltas hold `excess` times as much too much as memtables that are merged at a time.
+    /// Deltas hold too much by `excess` merges, or are too many by as many deltas.
     pub(crate) fn set_excess(&self, excess: f64) {
         self.behind.store((excess / MAX_EXCESS * 1000.0) as u64, Ordering::Relaxed);
     }

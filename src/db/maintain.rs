@@ -145,7 +145,7 @@ impl Shared {
             merge()?;
         }
         merge()?;
-        if family.is_to_join() || family.is_to_drain() {
+        if family.is_to_drain() {
             self.pipeline.work.request_merge(family);
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::load::Load;
 use crate::child::{Place, Task};
 use crate::engine::{Batch, Durability, Engine, Setup};
 use crate::entries::{Values, has_tag, mix, random_key};
-use crate::measure::{Figure, Latencies, Measured, Meter, Progress, histogram};
+use crate::measure::{BYTES_WRITTEN, Figure, Latencies, Measured, Meter, Progress, histogram};
 use crate::threads::{Count, counts, on_threads, watched};
 use crate::usage::disk_bytes;
 
@@ -86,12 +86,11 @@ impl Large {
             load.write::<KEY_BYTES>(engine, values, |count| counts[0].set(count))
         })?;
         let (seconds, quiet_seconds) = seconds?;
-        let mut figures = vec![
-            Figure::higher("throughput", self.entries as f64 / seconds, "entries/s"),
-            bytes_per_byte(&meter, self.entries)?,
-            Figure::lower("time_until_quiet", quiet_seconds, "s").aside(),
-        ];
-        figures.extend(meter.figures()?);
+        let consumed = meter.figures()?;
+        let mut figures = vec![Figure::higher("throughput", self.entries as f64 / seconds, "entries/s")];
+        figures.extend(bytes_per_byte(&consumed, self.entries));
+        figures.push(Figure::lower("time_until_quiet", quiet_seconds, "s").aside());
+        figures.extend(consumed);
         figures.push(Figure::lower("size_on_disk", disk_bytes(place.directory())? as f64, "B").aside());
         Ok(Measured { figures, progress: Some(progress), ..Measured::default() })
     }
@@ -117,12 +116,12 @@ impl Large {
             })
         })?;
         let quiet_seconds = settle(engine)?;
-        let mut figures = vec![
-            Figure::higher("throughput", phase.operations as f64 / phase.seconds, "entries/s"),
-            bytes_per_byte(&meter, phase.operations)?,
-            Figure::lower("time_until_quiet", quiet_seconds, "s").aside(),
-        ];
-        figures.extend(meter.figures()?);
+        let consumed = meter.figures()?;
+        let throughput = phase.operations as f64 / phase.seconds;
+        let mut figures = vec![Figure::higher("throughput", throughput, "entries/s")];
+        figures.extend(bytes_per_byte(&consumed, phase.operations));
+        figures.push(Figure::lower("time_until_quiet", quiet_seconds, "s").aside());
+        figures.extend(consumed);
         Ok(phase.measured("commit", figures))
     }
 
@@ -257,7 +256,8 @@ fn settle(engine: &dyn Engine) -> Result<f64> {
 }
 
 /// Bytes written to the disk for each byte of keys and values.
-fn bytes_per_byte(meter: &Meter, entries: u64) -> Result<Figure> {
+fn bytes_per_byte(consumed: &[Figure], entries: u64) -> Option<Figure> {
+    let written = consumed.iter().find(|figure| figure.metric == BYTES_WRITTEN)?.value;
     let user_bytes = entries * (KEY_BYTES + VALUE_BYTES) as u64;
-    Ok(Figure::lower("bytes_written_per_byte", meter.written_bytes()? as f64 / user_bytes as f64, "B/B"))
+    Some(Figure::lower("bytes_written_per_byte", written / user_bytes as f64, "B/B"))
 }

@@ -98,7 +98,7 @@ impl Recovery {
     }
 
     fn open(&self, place: &Place, size_before: u64) -> Result<Measured> {
-        let meter = Meter::start(place.directory())?;
+        let meter = Meter::start_without_disk()?;
         let start = Instant::now();
         let engine = place.open(&self.setup)?;
         let open_milliseconds = start.elapsed().as_secs_f64() * 1e3;
