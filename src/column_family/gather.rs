@@ -40,8 +40,13 @@ impl Stretch {
         start: &[u8],
         limit: usize,
     ) -> Result<Self> {
-        let mut stretch =
-            Self { start: start.to_vec(), end: None, buffer: Vec::new(), entries: Vec::new(), bytes: 0 };
+        let mut stretch = Self {
+            start: start.to_vec(),
+            end: None,
+            buffer: Vec::with_capacity(limit),
+            entries: Vec::new(),
+            bytes: 0,
+        };
         let mut sources = Vec::with_capacity(deltas.len());
         for delta in deltas {
             let mut cursor = TreeCursor::new(delta.tree, Arc::clone(store));
