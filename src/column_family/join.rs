@@ -5,7 +5,8 @@
 //! the one that is filled from them; and those that were filled before. A step takes the next keys of those that are leaving and puts
 //! them behind everything that it filled so far, in one change for readers. So the order in which they count never changes.
 //!
-//! Source: the tiers of G. Wu et al., "LSM-trie", USENIX ATC 2015, and of what is called universal compaction elsewhere; one tier here.
+//! Source: the stepped merge of H. V. Jagadish et al., "Incremental Organization for Data Recording and Warehousing", VLDB 1997; with one
+//! step.
 
 use crate::btree::RangeDeletion;
 use crate::column_family::delta::Stage;
