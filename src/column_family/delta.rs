@@ -6,6 +6,7 @@
 
 use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree};
 use crate::codec::ids::PageId;
+use crate::column_family::join::JOINED;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::memtable::Filter;
@@ -30,7 +31,7 @@ pub(crate) struct Delta {
     /// Holds deletions as entries.
     pub(crate) tree: Tree,
     pub(crate) stage: Stage,
-    /// Entries of the largest merge that it was made of; 0 if it was there when the database was opened.
+    /// Entries of the largest merge that it was made of; a guess if it was there when the database was opened.
     pub(crate) merge: u64,
     /// Of its keys; a delta that was there when the database was opened has none.
     filter: Option<Arc<Filter>>,
@@ -39,7 +40,7 @@ pub(crate) struct Delta {
 impl Delta {
     /// A delta as the catalog knows it. It is drained, but not joined any more.
     pub(crate) fn restore(tree: Tree) -> Self {
-        Self { tree, stage: Stage::Filled, merge: 0, filter: None }
+        Self { tree, stage: Stage::Filled, merge: tree.entries / JOINED as u64, filter: None }
     }
 
     /// A delta for at most `keys` keys.

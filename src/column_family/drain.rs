@@ -47,10 +47,7 @@ impl TreeVersion {
     pub(crate) fn excess(&self) -> f64 {
         // What a file says of its entries may be more than can be added up in integers.
         let entries = || self.deltas.iter().map(|delta| delta.tree.entries as f64);
-        let merge = match self.deltas.iter().map(|delta| delta.merge).max() {
-            None | Some(0) => entries().fold(1.0, f64::max),
-            Some(largest) => largest as f64,
-        };
+        let merge = self.deltas.iter().map(|delta| delta.merge).fold(1, u64::max) as f64;
         let of_tree = self.tree.entries as f64 * HELD_OF_TREE / merge;
         let by_entries = entries().sum::<f64>() / merge - of_tree.clamp(HELD[0], HELD[1]);
         let by_number =
