@@ -56,18 +56,33 @@ impl PagedCachedFile {
         self.frames.set_keep(self.most_frames().saturating_sub(runs));
     }
 
+    /// Whether, but for what was last evicted to make room, the read cache holds what it may.
+    pub(super) fn is_full(&self) -> bool {
+        let frames = self.read_frames();
+        let reserve = Self::reserve(frames);
+        self.read_bytes_held() + Self::batch(reserve) * self.page_size >= (frames - reserve) * self.page_size
+    }
+
+    /// Frames that are evicted at once, so that not every miss looks for one.
+    fn batch(reserve: usize) -> usize {
+        (reserve / 4).max(1)
+    }
+
+    fn read_bytes_held(&self) -> usize {
+        self.table.clean() * self.page_size + self.runs.bytes()
+    }
+
     /// Evicts, if the read cache is all but full, a batch. Frames and runs may each use what the other leaves; under
     /// pressure from both, each gets half.
     pub(super) fn make_room(&self, guard: &Guard) {
         let frames = self.read_frames();
         let reserve = Self::reserve(frames);
         let limit = (frames - reserve) * self.page_size;
-        let held = || self.table.clean() * self.page_size + self.runs.bytes();
-        if held() <= limit {
+        if self.read_bytes_held() <= limit {
             return;
         }
         let mut clock = self.clock.lock();
-        let mut over = held().saturating_sub(limit);
+        let mut over = self.read_bytes_held().saturating_sub(limit);
         if over == 0 {
             return;
         }
@@ -78,8 +93,8 @@ impl PagedCachedFile {
         }
         let mut evicted = Vec::new();
         if over > 0 {
-            let batch = (reserve / 4).max(1);
-            evicted = clock.sweep(&self.table, &self.frames, over.div_ceil(self.page_size).max(batch));
+            let wanted = over.div_ceil(self.page_size).max(Self::batch(reserve));
+            evicted = clock.sweep(&self.table, &self.frames, wanted);
             over = over.saturating_sub(evicted.len() * self.page_size);
         }
         if over > 0 {

@@ -1,7 +1,8 @@
 //! One family's pages of the data file, as they stand in memory.
 //!
 //! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if nothing is there,
-//! [`PagedCachedFile::load`] reads, verifies, and puts the page into the table. The way of a write: a
+//! [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, unless the cache is full and the page was not missed
+//! shortly before (`admission`). The way of a write: a
 //! [`NewPage`](super::NewPage) is built in place, [`publish`](PagedCachedFile::publish) seals it and enters it as dirty, and
 //! [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file; that is in `writing`. What has to
 //! leave when memory gets short is in `budgets`.
@@ -14,6 +15,7 @@ use std::ops::Range;
 
 use crossbeam_utils::CachePadded;
 
+use super::admission::Admission;
 use super::ahead::Ahead;
 use super::budgets::CacheBudgets;
 use super::clock::Clock;
@@ -21,10 +23,10 @@ use super::frames::{Frame, FrameStore, OwnedFrame};
 use super::header::{self, PagePointer};
 use super::held::{PageRef, PinnedPage, RunBuffer};
 use super::run_cache::RunCache;
-use super::stats::{CacheStats, Counters, StripedCounter, count};
+use super::stats::{CacheStats, Counters, StripedCounter};
 use super::table::{FrameTable, Inserted};
 use super::write_buffer::{DirtyMemory, DirtyPage, WriteBuffer};
-use crate::codec::ids::FamilyId;
+use crate::codec::ids::{FamilyId, PageId};
 use crate::codec::prefetch;
 use crate::error::{Error, Result};
 use crate::storage::FileHandlePool;
@@ -41,6 +43,7 @@ pub(crate) struct PagedCachedFile {
     pub(super) pool: Arc<FileHandlePool>,
     pub(super) table: FrameTable,
     pub(super) frames: Arc<FrameStore>,
+    admission: Admission,
     pub(super) clock: CachePadded<Mutex<Clock>>,
     pub(super) runs: RunCache,
     pub(super) buffer: CachePadded<Mutex<WriteBuffer>>,
@@ -51,6 +54,8 @@ pub(crate) struct PagedCachedFile {
     pub(super) read_budget: AtomicU64,
     pub(super) write_budget: AtomicU64,
     pub(super) hits: StripedCounter,
+    misses: StripedCounter,
+    bytes_read: StripedCounter,
     pub(super) counters: CachePadded<Counters>,
 }
 
@@ -78,6 +83,7 @@ impl PagedCachedFile {
             pool,
             table: FrameTable::new(),
             frames: FrameStore::new(page_size, 0),
+            admission: Admission::new(),
             clock: CachePadded::new(Mutex::new(Clock::default())),
             runs: RunCache::new(),
             buffer: CachePadded::new(Mutex::new(WriteBuffer::default())),
@@ -86,6 +92,8 @@ impl PagedCachedFile {
             read_budget: AtomicU64::new(budgets.read_bytes),
             write_budget: AtomicU64::new(budgets.write_bytes),
             hits: StripedCounter::new(),
+            misses: StripedCounter::new(),
+            bytes_read: StripedCounter::new(),
             counters: CachePadded::new(Counters::new()),
         };
         file.frames.set_keep(file.most_frames());
@@ -103,7 +111,7 @@ impl PagedCachedFile {
             prefetch::front(bytes, FRONT);
             // A pointer that names another state of the page than the one in memory is for `load` to judge.
             if header::stated_checksum(bytes) == pointer.checksum {
-                self.hits.add_one();
+                self.hits.add(1);
                 return Some(PageRef::Frame(bytes));
             }
         }
@@ -120,7 +128,7 @@ impl PagedCachedFile {
             let page = unsafe { PinnedPage::frame(&self.frames, frame) };
             prefetch::front(&page, FRONT);
             if header::stated_checksum(&page) == pointer.checksum {
-                self.hits.add_one();
+                self.hits.add(1);
                 return Some(page);
             }
         }
@@ -163,7 +171,7 @@ impl PagedCachedFile {
         if header::stated_checksum(&run) != pointer.checksum || run.len() != self.len_of(pointer) {
             return None;
         }
-        self.hits.add_one();
+        self.hits.add(1);
         Some(run)
     }
 
@@ -192,8 +200,9 @@ impl PagedCachedFile {
     }
 
     fn fetch(&self, pointer: PagePointer, offset: u64, guard: &Guard) -> Result<Place> {
-        count(&self.counters.misses, 1);
+        self.misses.add(1);
         if pointer.pages == 1
+            && self.admits(pointer.page)
             && let Some(mut frame) = self.frame_for_reading(guard)
         {
             self.read_verified(pointer, offset, &mut frame)?;
@@ -215,13 +224,18 @@ impl PagedCachedFile {
             copy.copy_from_slice(&frame);
             return Ok(Place::Run(Arc::new(copy)));
         }
-        let mut buffer = RunBuffer::new(self.len_of(pointer));
+        let mut buffer = RunBuffer::to_read_into(self.len_of(pointer));
         self.read_verified(pointer, offset, &mut buffer)?;
         let run = Arc::new(buffer);
         if pointer.pages > 1 {
             self.keep_run(pointer.page, &run, true, guard);
         }
         Ok(Place::Run(run))
+    }
+
+    /// Whether a page that was just missed is to enter the cache. Asking tells that it was missed.
+    fn admits(&self, page: PageId) -> bool {
+        !self.is_full() || self.admission.missed_lately(page, self.read_frames())
     }
 
     /// A frame to read into; `None` if all that the budget allows wait for their readers.
@@ -240,7 +254,7 @@ impl PagedCachedFile {
                 _ => Error::io("reading a page", error),
             })
             .and_then(|()| {
-                count(&self.counters.bytes_read, buffer.len());
+                self.bytes_read.add(buffer.len() as u64);
                 header::verify(buffer, self.family, pointer)
             })
             .map(|_| ())
@@ -293,13 +307,13 @@ impl PagedCachedFile {
         let frames = self.frames.busy().saturating_sub(self.table.dirty()) * self.page_size;
         CacheStats {
             hits: self.hits.sum(),
-            misses: self.counters.misses.load(Ordering::Relaxed),
+            misses: self.misses.sum(),
             evictions: self.counters.evictions.load(Ordering::Relaxed),
             resident_bytes: (frames + self.runs.bytes()) as u64,
             budget_bytes: self.read_budget.load(Ordering::Relaxed),
             dirty_bytes,
             dirty_budget_bytes: self.write_budget.load(Ordering::Relaxed),
-            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.sum(),
             bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
         }
     }

@@ -1,5 +1,6 @@
 //! Pages as their users hold them: borrowed under a guard, pinned, or being built.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -7,14 +8,40 @@ use super::frames::{Frame, FrameStore, OwnedFrame};
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
 
-/// The bytes of a run: several pages in one piece of memory, or one page for which there was no frame.
+/// The bytes of a run: several pages in one piece of memory, or one page that is not in the cache.
 #[derive(Debug)]
 pub(crate) struct RunBuffer(Box<[u8]>);
+
+/// The longest buffer that a thread keeps for the next page it reads, in bytes: the largest page.
+const LONGEST_KEPT: usize = 32 << 10;
+
+thread_local! {
+    /// The memory of the last page that this thread held and that the cache did not: its processor's caches still hold it, while any other
+    /// memory would have to be fetched to be written.
+    static KEPT: Cell<Box<[u8]>> = Cell::default();
+}
 
 impl RunBuffer {
     /// Zeroed. `len` is checked against the file before.
     pub(super) fn new(len: usize) -> Self {
         Self(vec![0; len].into_boxed_slice())
+    }
+
+    /// To be read into: holds whatever it held before.
+    pub(super) fn to_read_into(len: usize) -> Self {
+        match KEPT.try_with(Cell::take) {
+            Ok(kept) if kept.len() == len => Self(kept),
+            _ => Self::new(len),
+        }
+    }
+}
+
+impl Drop for RunBuffer {
+    fn drop(&mut self) {
+        if self.len() <= LONGEST_KEPT {
+            // A thread that ends keeps nothing.
+            let _ = KEPT.try_with(|kept| kept.set(std::mem::take(&mut self.0)));
+        }
     }
 }
 
@@ -38,7 +65,7 @@ impl DerefMut for RunBuffer {
 pub(crate) enum PageRef<'g> {
     /// One page in a frame of the cache.
     Frame(&'g [u8]),
-    /// A run, or a page that found no frame.
+    /// A run, or a page that is not in the cache.
     Run(Arc<RunBuffer>),
 }
 

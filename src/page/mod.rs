@@ -7,10 +7,12 @@
 //! 4. A cached page costs its reader no lock and no write to memory that threads share, but for the first use after the clock
 //!    hand came by.
 //! 5. Families share nothing here: each has its own frames, table, clock and write buffer.
-//! 6. Memory stays inside the budgets, whatever readers hold: a read that finds no free frame gets a buffer of its own.
+//! 6. Memory stays inside the budgets, whatever readers hold: a read that finds no free frame, or of a page that is not to enter a full
+//!    cache, gets a buffer of its own.
 //!
 //! Start reading at [`PagedCachedFile`], then [`frames`] for who owns a frame when, and [`table`] for the path of a hit.
 
+mod admission;
 mod ahead;
 mod budgets;
 mod cached_file;

@@ -8,8 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Look-ups of pages and runs that were found in memory. May fall short by a few when more threads read at once
-    /// than there are counters.
+    /// Look-ups of pages and runs that were found in memory. This, the misses and the bytes read may fall short by a few when more
+    /// threads read at once than there are counters.
     pub hits: u64,
     /// Look-ups that had to read the file.
     pub misses: u64,
@@ -46,7 +46,7 @@ impl std::ops::AddAssign for CacheStats {
     }
 }
 
-/// A counter for the path of a cache hit, spread so that readers do not write to each other's cache lines.
+/// A counter for the path of a read, spread so that readers do not write to each other's cache lines.
 ///
 /// Each thread adds to the stripe that it was dealt, by a load and a store: threads that share a stripe may lose a count, and
 /// no read pays for an atomic addition.
@@ -58,9 +58,9 @@ impl StripedCounter {
     }
 
     #[inline]
-    pub(super) fn add_one(&self) {
+    pub(super) fn add(&self, by: u64) {
         let stripe = &self.0[my_stripe()];
-        stripe.store(stripe.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        stripe.store(stripe.load(Ordering::Relaxed) + by, Ordering::Relaxed);
     }
 
     pub(super) fn sum(&self) -> u64 {
@@ -88,23 +88,16 @@ fn my_stripe() -> usize {
     })
 }
 
-/// The counters of the paths that do I/O.
+/// The counters of the paths that make room and write.
 #[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) misses: AtomicU64,
     pub(super) evictions: AtomicU64,
-    pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
 }
 
 impl Counters {
     pub(super) fn new() -> Self {
-        Self {
-            misses: AtomicU64::new(0),
-            evictions: AtomicU64::new(0),
-            bytes_read: AtomicU64::new(0),
-            bytes_written: AtomicU64::new(0),
-        }
+        Self { evictions: AtomicU64::new(0), bytes_written: AtomicU64::new(0) }
     }
 }
 

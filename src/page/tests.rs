@@ -380,6 +380,36 @@ fn pages_outlive_the_cache_that_they_came_from() {
 }
 
 #[test]
+fn what_is_read_once_pushes_nothing_out_of_a_full_cache() {
+    let bench = Bench::new(16, 4);
+    let pointers = bench.publish_all(64);
+    bench.empty_cache();
+    let misses = |pointer: PagePointer| {
+        let before = bench.file.stats().misses;
+        bench.check(pointer);
+        bench.file.stats().misses - before
+    };
+    // Their frames are free once the threads of other tests, too, have left the epoch in which they were released.
+    while !pointers[..13].iter().all(|&pointer| misses(pointer) == 0) {
+        std::thread::yield_now();
+    }
+    let evictions = bench.file.stats().evictions;
+    assert!(pointers[13..50].iter().all(|&pointer| misses(pointer) == 1));
+    assert!(pointers[..13].iter().all(|&pointer| misses(pointer) == 0), "those that came first have left");
+    assert_eq!(bench.file.stats().evictions, evictions);
+    // At its second miss a page enters, as soon as a frame is free, and another leaves.
+    for &pointer in &pointers[60..] {
+        let before = bench.file.stats().misses;
+        while misses(pointer) == 1 {
+            std::thread::yield_now();
+        }
+        assert!(bench.file.stats().misses - before >= 2);
+    }
+    assert!(bench.file.stats().evictions > evictions);
+    assert_within_budgets(&bench.file.stats());
+}
+
+#[test]
 fn smaller_budgets_take_effect_at_once() {
     let bench = Bench::new(256, 16);
     let pointers = bench.publish_all(200);
