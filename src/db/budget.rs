@@ -91,7 +91,7 @@ impl Shared {
                 let written = family.counters.bytes_inserted.load(Ordering::Relaxed);
                 let missed = family.store().cache_stats().misses;
                 seen.writing = seen.writing / 2.0 + (written - seen.written) as f64;
-                seen.missing = seen.missing / 2.0 + (missed - seen.missed) as f64;
+                seen.missing = seen.missing / 2.0 + missed.saturating_sub(seen.missed) as f64;
                 seen.written = written;
                 seen.missed = missed;
                 *seen

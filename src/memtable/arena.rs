@@ -5,11 +5,11 @@
 //! ones double with what the stream has used, up to a mapping of the kernel's, which gives all of its memory back at the end.
 //! What is large for the next chunk gets a chunk of its own.
 //!
-//! A mapping takes real memory as the stream comes to it, in stretches no longer than what was used, so that the rest that was taken and is
-//! not used is never more than what is used, but in a mapping that another arena used before. Left to the first touch of each page, it would
-//! cost a fault per page, while others wait for the writer.
+//! A mapping takes real memory as the stream comes to it, in stretches no longer than what was used: left to the first touch of each page, it
+//! would cost a fault per page, while others wait for the writer.
 //! Mappings have the size of a huge page, and are one once as much was used, or at once where the arena may come to several of them,
-//! since address translation is a large part of a random read.
+//! since address translation is a large part of a random read. So the rest that was taken and is not used is never more than what is used, but
+//! in the first huge pages of such a large arena and in a mapping that another arena used before.
 //!
 //! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as many as
 //! a merge leaves, for the arenas that follow, as long as one of these has a mapping; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
@@ -65,7 +65,7 @@ struct Chunk {
 enum Backing {
     /// Made by the allocator.
     Allocator,
-    /// A mapping that takes memory page by page, as it is touched.
+    /// A mapping that takes memory in stretches, or where the kernel refuses those, page by page as it is touched.
     Pages,
     /// A mapping that takes all of its memory at once, if the kernel has a huge page.
     HugePage,
@@ -415,6 +415,22 @@ mod tests {
             let held: usize = arena.chunks.lock().iter().map(|chunk| chunk.layout.size()).sum();
             assert!(held <= LARGE, "{held} bytes held");
         }
+        let mappings = |arena: &Arena| -> Vec<Backing> {
+            let chunks = arena.chunks.lock();
+            let mappings = chunks.iter().filter(|chunk| chunk.may_be_spare());
+            mappings.map(|chunk| chunk.backing).collect()
+        };
+        let mapped = if MAPS { 2 } else { 0 };
+        assert_eq!(mappings(&arena), vec![Backing::HugePage; mapped]);
+        let (arena, mut bump) = (Arena::new(LARGE - 1), Bump::new());
+        while bump.used() < 4 * SMALLEST_MAPPING {
+            bump.allocate(&arena, 200, 8);
+        }
+        assert_eq!(
+            mappings(&arena),
+            vec![Backing::Pages; mapped / 2],
+            "an arena that is expected to stay smaller"
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::sync::epoch::{self, Guard};
 ///
 /// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: a cache with room for
 /// fewer than [`LEAST_FRAMES`](PagedCachedFile::LEAST_FRAMES) pages, the page or run that makes the write buffer write itself
-/// out, and written pages whose evicted predecessors wait for their readers, for as long as those read.
+/// out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers hold and
+/// that did not enter the cache, of which each thread keeps the memory of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheBudgets {
     /// Bytes of clean pages and runs.

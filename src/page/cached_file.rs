@@ -111,7 +111,7 @@ impl PagedCachedFile {
             prefetch::front(bytes, FRONT);
             // A pointer that names another state of the page than the one in memory is for `load` to judge.
             if header::stated_checksum(bytes) == pointer.checksum {
-                self.hits.add(1);
+                self.hits.add_one();
                 return Some(PageRef::Frame(bytes));
             }
         }
@@ -128,7 +128,7 @@ impl PagedCachedFile {
             let page = unsafe { PinnedPage::frame(&self.frames, frame) };
             prefetch::front(&page, FRONT);
             if header::stated_checksum(&page) == pointer.checksum {
-                self.hits.add(1);
+                self.hits.add_one();
                 return Some(page);
             }
         }
@@ -171,7 +171,7 @@ impl PagedCachedFile {
         if header::stated_checksum(&run) != pointer.checksum || run.len() != self.len_of(pointer) {
             return None;
         }
-        self.hits.add(1);
+        self.hits.add_one();
         Some(run)
     }
 
@@ -220,7 +220,7 @@ impl PagedCachedFile {
                     return Ok(Place::Frame(other));
                 }
             }
-            let mut copy = RunBuffer::new(self.page_size);
+            let mut copy = RunBuffer::to_read_into(self.page_size);
             copy.copy_from_slice(&frame);
             return Ok(Place::Run(Arc::new(copy)));
         }
@@ -254,7 +254,7 @@ impl PagedCachedFile {
                 _ => Error::io("reading a page", error),
             })
             .and_then(|()| {
-                self.bytes_read.add(buffer.len() as u64);
+                self.bytes_read.add(buffer.len());
                 header::verify(buffer, self.family, pointer)
             })
             .map(|_| ())

@@ -29,10 +29,8 @@ impl RunBuffer {
 
     /// To be read into: holds whatever it held before.
     pub(super) fn to_read_into(len: usize) -> Self {
-        match KEPT.try_with(Cell::take) {
-            Ok(kept) if kept.len() == len => Self(kept),
-            _ => Self::new(len),
-        }
+        let kept = if len <= LONGEST_KEPT { KEPT.try_with(Cell::take).ok() } else { None };
+        kept.filter(|kept| kept.len() == len).map_or_else(|| Self::new(len), Self)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Look-ups of pages and runs that were found in memory. This, the misses and the bytes read may fall short by a few when more
-    /// threads read at once than there are counters.
+    /// Look-ups of pages and runs that were found in memory. May fall short by a few when more threads read at once
+    /// than there are counters.
     pub hits: u64,
     /// Look-ups that had to read the file.
     pub misses: u64,
@@ -47,9 +47,6 @@ impl std::ops::AddAssign for CacheStats {
 }
 
 /// A counter for the path of a read, spread so that readers do not write to each other's cache lines.
-///
-/// Each thread adds to the stripe that it was dealt, by a load and a store: threads that share a stripe may lose a count, and
-/// no read pays for an atomic addition.
 pub(super) struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
 
 impl StripedCounter {
@@ -57,10 +54,16 @@ impl StripedCounter {
         Self(std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))))
     }
 
+    /// Adds one by a load and a store: threads that share a stripe may lose a count, and no cache hit pays for an atomic addition.
     #[inline]
-    pub(super) fn add(&self, by: u64) {
+    pub(super) fn add_one(&self) {
         let stripe = &self.0[my_stripe()];
-        stripe.store(stripe.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+        stripe.store(stripe.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Adds `by`, and loses nothing. Not to be mixed with [`add_one`](Self::add_one).
+    pub(super) fn add(&self, by: usize) {
+        self.0[my_stripe()].fetch_add(by as u64, Ordering::Relaxed);
     }
 
     pub(super) fn sum(&self) -> u64 {

@@ -390,9 +390,16 @@ fn what_is_read_once_pushes_nothing_out_of_a_full_cache() {
         bench.file.stats().misses - before
     };
     // Their frames are free once the threads of other tests, too, have left the epoch in which they were released.
-    while !pointers[..13].iter().all(|&pointer| misses(pointer) == 0) {
-        std::thread::yield_now();
-    }
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let tries = (0..100_000).find(|_| {
+            done() || {
+                std::thread::yield_now();
+                false
+            }
+        });
+        assert!(tries.is_some(), "{what}");
+    };
+    until("no frames get free", &|| pointers[..13].iter().all(|&pointer| misses(pointer) == 0));
     let evictions = bench.file.stats().evictions;
     assert!(pointers[13..50].iter().all(|&pointer| misses(pointer) == 1));
     assert!(pointers[..13].iter().all(|&pointer| misses(pointer) == 0), "those that came first have left");
@@ -400,9 +407,7 @@ fn what_is_read_once_pushes_nothing_out_of_a_full_cache() {
     // At its second miss a page enters, as soon as a frame is free, and another leaves.
     for &pointer in &pointers[60..] {
         let before = bench.file.stats().misses;
-        while misses(pointer) == 1 {
-            std::thread::yield_now();
-        }
+        until("the page does not enter", &|| misses(pointer) == 0);
         assert!(bench.file.stats().misses - before >= 2);
     }
     assert!(bench.file.stats().evictions > evictions);
