@@ -2,14 +2,11 @@
 //!
 //! An [`Arena`] owns chunks. A [`Bump`] is one stream of allocations from it; a memtable has two, so that nodes,
 //! which searches touch, lie close together and apart from the entries. The first chunk of a stream is small, later
-//! ones double with what the stream has used, up to a mapping of the kernel's, which gives all of its memory back at the end.
-//! What is large for the next chunk gets a chunk of its own.
-//!
-//! A mapping takes real memory as the stream comes to it, in stretches no longer than what was used: left to the first touch of each page, it
-//! would cost a fault per page, while others wait for the writer.
-//! Mappings have the size of a huge page, and are one once as much was used, or at once where the arena may come to several of them,
-//! since address translation is a large part of a random read. So the rest that was taken and is not used is never more than what is used, but
-//! in the first huge pages of such a large arena and in a mapping that another arena used before.
+//! ones double with what the stream has used, up to a mapping of the kernel's, which takes real memory only where it was
+//! touched and gives all of it back at the end. So the rest that was taken and is not used is never more than what is used,
+//! but in a mapping that another arena used before.
+//! Mappings have the size of a huge page, and are one once as much was used, since address translation is a large part of a random read. What
+//! is large for the next chunk gets a chunk of its own.
 //!
 //! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as many as
 //! a merge leaves, for the arenas that follow, as long as one of these has a mapping; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
@@ -25,10 +22,6 @@ const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 /// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
 const SMALLEST_MAPPING: usize = 64 << 10;
-/// An arena that is expected to come to so many bytes has huge pages from the first mapping of a stream on: two of them are no more than it may hold.
-const LARGE: usize = 4 * HUGE_PAGE;
-/// What a stream has the kernel back with memory at once at most, in bytes.
-const LONGEST_STRETCH: usize = 256 << 10;
 /// Whether there are mappings here.
 const MAPS: bool = cfg!(all(target_os = "linux", not(miri), not(loom)));
 /// Huge pages that are ready at most.
@@ -40,8 +33,6 @@ const MOST_MERGED: usize = 4;
 /// Owner of the memory of one memtable.
 pub(super) struct Arena {
     chunks: Mutex<Vec<Chunk>>,
-    /// Mappings are huge pages in streams that have used as many bytes.
-    huge_from: usize,
     spares: Arc<Spares>,
 }
 
@@ -65,7 +56,7 @@ struct Chunk {
 enum Backing {
     /// Made by the allocator.
     Allocator,
-    /// A mapping that takes memory in stretches, or where the kernel refuses those, page by page as it is touched.
+    /// A mapping that takes memory page by page, as it is touched.
     Pages,
     /// A mapping that takes all of its memory at once, if the kernel has a huge page.
     HugePage,
@@ -79,20 +70,19 @@ impl Arena {
     pub(super) fn new(capacity: usize) -> Self {
         let spares =
             Spares { chunks: Mutex::new(Vec::new()), most: AtomicUsize::new(0), used: AtomicUsize::new(0) };
-        Self::with_spares(Arc::new(spares), capacity)
+        Self { chunks: Mutex::new(Vec::new()), spares: Arc::new(spares) }.with_capacity(capacity)
     }
 
     /// The arena that follows this one, and gets what this one and those before it leave.
     pub(super) fn successor(&self, capacity: usize) -> Self {
-        Self::with_spares(Arc::clone(&self.spares), capacity)
+        Self { chunks: Mutex::new(Vec::new()), spares: Arc::clone(&self.spares) }.with_capacity(capacity)
     }
 
-    fn with_spares(spares: Arc<Spares>, capacity: usize) -> Self {
+    fn with_capacity(self, capacity: usize) -> Self {
         // Two streams, each of which ends in the middle of a mapping.
         let mappings = capacity.div_ceil(HUGE_PAGE) + 1;
-        spares.most.store(mappings * MOST_MERGED, Ordering::Relaxed);
-        let huge_from = if capacity >= LARGE { SMALLEST_MAPPING } else { HUGE_PAGE };
-        Self { chunks: Mutex::new(Vec::new()), huge_from, spares }
+        self.spares.most.store(mappings * MOST_MERGED, Ordering::Relaxed);
+        self
     }
 
     /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it cleared.
@@ -100,7 +90,7 @@ impl Arena {
         while self.spares.chunks.lock().len() < (used / HUGE_PAGE / 8).min(MOST_READY)
             && let Some(chunk) = Chunk::map(HUGE_PAGE, Backing::HugePage)
         {
-            populate(chunk.start, chunk.layout.size());
+            chunk.populate();
             self.spares.chunks.lock().push(chunk);
         }
     }
@@ -204,22 +194,23 @@ impl Chunk {
         }
     }
 
+    /// Has the kernel back the whole mapping with memory now, if it can.
+    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
+    fn populate(&self) {
+        use rustix::mm::{Advice, madvise};
+        // SAFETY: the mapping is this chunk's. Backing it changes nothing of what is read from it: zeros, until somebody writes.
+        let _ =
+            unsafe { madvise(self.start.as_ptr().cast(), self.layout.size(), Advice::LinuxPopulateWrite) };
+    }
+
     #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
     fn map(_size: usize, _backing: Backing) -> Option<Self> {
         None
     }
-}
 
-/// Has the kernel back `len` bytes from `start` on with memory now, if it can; else it does so as they are touched.
-#[cfg(all(target_os = "linux", not(miri), not(loom)))]
-fn populate(start: NonNull<u8>, len: usize) {
-    use rustix::mm::{Advice, madvise};
-    // SAFETY: backing memory changes nothing of what is read from it or written to it. Where `start` is not a page's, the call fails.
-    let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxPopulateWrite) };
+    #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
+    fn populate(&self) {}
 }
-
-#[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
-fn populate(_start: NonNull<u8>, _len: usize) {}
 
 impl Drop for Chunk {
     fn drop(&mut self) {
@@ -240,8 +231,6 @@ impl Drop for Chunk {
 pub(super) struct Bump {
     next: NonNull<u8>,
     left: usize,
-    /// Bytes of the same chunk behind those that are left, which the kernel was not asked to back with memory yet.
-    bare: usize,
     used: usize,
 }
 
@@ -251,7 +240,7 @@ unsafe impl Send for Bump {}
 impl Bump {
     /// A stream that holds no memory yet.
     pub(super) fn new() -> Self {
-        Self { next: NonNull::dangling(), left: 0, bare: 0, used: 0 }
+        Self { next: NonNull::dangling(), left: 0, used: 0 }
     }
 
     /// Bytes that were handed out, and what was too short a rest to be handed out.
@@ -265,7 +254,7 @@ impl Bump {
         debug_assert!(align.is_power_of_two() && align <= LINE, "an alignment of {align}");
         let padding = self.next.addr().get().wrapping_neg() & (align - 1);
         if size > self.left || padding > self.left - size {
-            return self.allocate_from_new_memory(arena, size, align);
+            return self.allocate_from_new_chunk(arena, size);
         }
         // SAFETY: `left` bytes from `next` on belong to this stream, and `padding + size` are no more than that.
         unsafe {
@@ -278,36 +267,23 @@ impl Bump {
     }
 
     #[cold]
-    fn allocate_from_new_memory(&mut self, arena: &Arena, size: usize, align: usize) -> NonNull<u8> {
+    fn allocate_from_new_chunk(&mut self, arena: &Arena, size: usize) -> NonNull<u8> {
         let (chunk, backing) = match self.used {
-            used if MAPS && used >= arena.huge_from => (HUGE_PAGE, Backing::HugePage),
-            SMALLEST_MAPPING.. if MAPS => (HUGE_PAGE, Backing::Pages),
+            SMALLEST_MAPPING..HUGE_PAGE if MAPS => (HUGE_PAGE, Backing::Pages),
+            HUGE_PAGE.. if MAPS => (HUGE_PAGE, Backing::HugePage),
             used => ((1 << used.max(1).ilog2()).clamp(SMALLEST_CHUNK, HUGE_PAGE), Backing::Allocator),
         };
         if size > chunk / 4 {
             self.used += size;
             let backing = if size < SMALLEST_MAPPING { Backing::Allocator } else { Backing::Pages };
-            let start = arena.add_chunk(size, backing);
-            if backing == Backing::Pages {
-                populate(start, size);
-            }
-            return start;
+            return arena.add_chunk(size, backing);
         }
-        let padding = self.next.addr().get().wrapping_neg() & (align - 1);
-        if padding + size > self.left + self.bare {
-            self.used += self.left + self.bare;
-            self.next = arena.add_chunk(chunk, backing);
-            (self.left, self.bare) = if backing == Backing::Allocator { (chunk, 0) } else { (0, chunk) };
-        }
-        if self.bare > 0 {
-            // No more than was used, in whole pages; that comes to one at least, since mappings come late.
-            let stretch = self.bare.min((self.used & !(SMALLEST_CHUNK - 1)).min(LONGEST_STRETCH));
-            // SAFETY: `left + bare` bytes from `next` on belong to this stream.
-            populate(unsafe { self.next.add(self.left) }, stretch);
-            self.left += stretch;
-            self.bare -= stretch;
-        }
-        self.allocate(arena, size, align)
+        self.used += self.left + size;
+        let start = arena.add_chunk(chunk, backing);
+        // SAFETY: the new chunk is longer than `size`.
+        self.next = unsafe { start.add(size) };
+        self.left = chunk - size;
+        start
     }
 }
 
@@ -397,70 +373,17 @@ mod tests {
     #[test]
     fn chunks_hold_little_more_than_was_used() {
         let (arena, mut bump) = (Arena::new(0), Bump::new());
-        for round in 0..if cfg!(miri) { 100 } else { 50_000 } {
+        for _ in 0..if cfg!(miri) { 100 } else { 50_000 } {
             bump.allocate(&arena, 200, 8);
-            if round % 97 == 0 {
-                let held: usize = arena.chunks.lock().iter().map(held).sum();
-                assert!(held <= 2 * bump.used() + SMALLEST_CHUNK, "{held} bytes held for {}", bump.used());
-            }
+            // What of a mapping of single pages is not used takes no memory.
+            let held: usize = arena
+                .chunks
+                .lock()
+                .iter()
+                .filter(|chunk| chunk.backing != Backing::Pages)
+                .map(|chunk| chunk.layout.size())
+                .sum();
+            assert!(held <= 2 * bump.used() + SMALLEST_CHUNK, "{held} bytes held for {}", bump.used());
         }
-    }
-
-    #[test]
-    fn a_large_arena_holds_no_more_than_it_is_expected_to() {
-        let (arena, mut nodes, mut entries) = (Arena::new(LARGE), Bump::new(), Bump::new());
-        while nodes.used() + entries.used() < if cfg!(miri) { 20_000 } else { LARGE / 4 } {
-            nodes.allocate(&arena, 200, LINE);
-            entries.allocate(&arena, 200, 8);
-            let held: usize = arena.chunks.lock().iter().map(|chunk| chunk.layout.size()).sum();
-            assert!(held <= LARGE, "{held} bytes held");
-        }
-        let mappings = |arena: &Arena| -> Vec<Backing> {
-            let chunks = arena.chunks.lock();
-            let mappings = chunks.iter().filter(|chunk| chunk.may_be_spare());
-            mappings.map(|chunk| chunk.backing).collect()
-        };
-        let mapped = if MAPS { 2 } else { 0 };
-        assert_eq!(mappings(&arena), vec![Backing::HugePage; mapped]);
-        let (arena, mut bump) = (Arena::new(LARGE - 1), Bump::new());
-        while bump.used() < 4 * SMALLEST_MAPPING {
-            bump.allocate(&arena, 200, 8);
-        }
-        assert_eq!(
-            mappings(&arena),
-            vec![Backing::Pages; mapped / 2],
-            "an arena that is expected to stay smaller"
-        );
-    }
-
-    #[test]
-    fn what_nearly_fits_gets_memory_of_its_own() {
-        for size in (1..=3).map(|lines| HUGE_PAGE / 4 - lines * LINE / 2) {
-            let (arena, mut bump) = (Arena::new(0), Bump::new());
-            let mut before = 0..0;
-            for round in 0..if cfg!(miri) { 3 } else { 40 } {
-                let start = bump.allocate(&arena, size, [8, LINE][round % 2]).addr().get();
-                assert!(
-                    start >= before.end || start + size <= before.start,
-                    "a piece lies in the one before"
-                );
-                before = start..start + size;
-            }
-        }
-    }
-
-    /// Bytes of memory behind a chunk; of a mapping of single pages, which the kernel backs one by one, those that are backed.
-    fn held(chunk: &Chunk) -> usize {
-        #[cfg(all(target_os = "linux", not(miri)))]
-        if chunk.backing == Backing::Pages {
-            let mut resident = vec![0u8; chunk.layout.size().div_ceil(SMALLEST_CHUNK)];
-            // SAFETY: the range is a mapping, and there is a byte for each of its pages.
-            let outcome = unsafe {
-                libc::mincore(chunk.start.as_ptr().cast(), chunk.layout.size(), resident.as_mut_ptr())
-            };
-            assert_eq!(outcome, 0, "asking which pages are backed");
-            return resident.iter().filter(|page| **page & 1 == 1).count() * SMALLEST_CHUNK;
-        }
-        chunk.layout.size()
     }
 }

@@ -97,8 +97,7 @@ impl Memtable {
         self.points.is_empty() && self.deletions.is_empty()
     }
 
-    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, or two huge pages in a memtable
-    /// that may come to four, and what was taken over from memtables before.
+    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, and what was taken over from memtables before.
     pub(crate) fn bytes(&self) -> usize {
         let counters = &self.counters;
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
