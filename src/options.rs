@@ -17,7 +17,10 @@ use crate::storage::StorageBackend;
 /// Whatever the level, a batch survives whole or not at all, and what survives of the logged commits is a prefix of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// On the disk before it is acknowledged.
+    /// On the disk before it is acknowledged. Readers may see it from the moment it is written, a sync earlier: a sync holds up nobody but
+    /// those who asked for it. What is written by whoever saw it comes after it in the log, so no crash keeps that and loses what was
+    /// seen. Who must not act on what a loss of power could still take back calls [`sync`](crate::ColumnFamilyDatabase::sync) after
+    /// reading.
     Sync,
     /// With the operating system before it is acknowledged; synced in the background within the sync interval.
     #[default]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use common::random::Random;
+use common::storage::TestStorage;
 use common::{assert_clean, cases, failure, shrunken};
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, Iter, MemoryStorage, Snapshot,
@@ -260,6 +261,40 @@ fn what_is_acknowledged_is_read_at_once_by_everybody() {
         }
     });
     assert_clean(&db);
+}
+
+/// A commit that waits for its sync is visible before it is acknowledged, and holds up no commit of any other family or durability.
+#[test]
+fn a_commit_that_waits_for_its_sync_holds_up_nobody_else() {
+    let storage = TestStorage::new();
+    let db = ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
+    let slow = db.create_column_family("slow", FamilyOptions::default()).unwrap();
+    let quick = db.create_column_family("quick", FamilyOptions::default()).unwrap();
+    let acknowledged = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        storage.with_syncs_held_up(|| {
+            scope.spawn(|| {
+                slow.put_with("key", "synced", Durability::Sync).unwrap();
+                acknowledged.store(1, Ordering::SeqCst);
+            });
+            while slow.get("key").unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            // More than there are slots for commits that are not complete.
+            for n in 0..10_000u32 {
+                quick.put(n.to_be_bytes(), "buffered").unwrap();
+            }
+            let mut batch = WriteBatch::new();
+            batch.put(&slow, "other", "buffered").put(&quick, "other", "buffered");
+            db.write(&batch).unwrap();
+            let snapshot = db.snapshot().unwrap();
+            assert_eq!(snapshot.get(&slow, "key").unwrap().unwrap(), "synced");
+            assert_eq!(snapshot.column_family(&quick).unwrap().len().unwrap(), 10_001);
+            assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "acknowledged before it was synced");
+        });
+    });
+    assert_eq!(acknowledged.load(Ordering::SeqCst), 1);
+    db.close().unwrap();
 }
 
 #[test]

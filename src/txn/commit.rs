@@ -7,14 +7,16 @@
 //!     sequence <- log.append(batch)    number and place under the log's own lock, the copy outside   (2)
 //!     insert the entries into the active memtables
 //!     unlock
-//!     if Sync: log.sync_through(sequence)
 //!     visible.complete(sequence)       visible when all before it are, too                          (3)
 //!     wait until visible
+//!     if Sync: log.sync_through(sequence)                                                           (4)
 //! ```
 //!
 //! (1) comes before (2): a writer with a number whose memtable could be frozen and replaced before its insert would leave
 //! entries that recovery takes for merged. (3) is what makes an acknowledged record readable by recovery: everything before it
-//! in the log was written in full.
+//! in the log was written in full. (4) comes after (3): numbers become visible in order, so a commit that waited for its sync before it
+//! is visible would hold up every later one, whatever family and durability that has. Readers may see a synced commit before it is
+//! durable. What they write after they saw it is behind it in the log, so no crash keeps that and loses what they saw.
 //!
 //! A short commit of one operation does (2) and the insert, and (3) if its turn has come, under the log's lock, and before that
 //! whatever needs no number: see [`Pipeline::commit_single`].
@@ -130,7 +132,7 @@ impl Pipeline {
         MergeContext { views: &self.views, visible: &self.visible, should_stop, merge_cost: self.merge_cost }
     }
 
-    /// Writes a commit; when this returns it is visible and as durable as was asked for.
+    /// Writes a commit; when this returns it is visible and as durable as was asked for. It becomes visible first.
     pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<()> {
         let log = self.writable()?;
         if write.payload.is_empty() {
@@ -160,11 +162,11 @@ impl Pipeline {
         let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
         drop(sides);
+        self.publish(sequence)?;
+        drop(interrupted);
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
-        self.publish(sequence)?;
-        drop(interrupted);
         for family in families {
             family.stall.slow_down(write.payload.len() / families.len(), fill);
         }

@@ -55,6 +55,8 @@ struct Shared {
     writes: Plan,
     syncs: Plan,
     reads: Plan,
+    /// Held for reading by every sync of a file, for writing while all of them are held up.
+    syncing: RwLock<()>,
     /// Offsets and lengths of what was said to be read soon.
     announced: Mutex<Vec<(u64, u64)>>,
 }
@@ -74,7 +76,8 @@ impl TestStorage {
     pub(crate) fn over(memory: MemoryStorage) -> Self {
         let plan = || Plan { left: AtomicI64::new(-1), ..Plan::default() };
         let (changing, announced) = (RwLock::new(()), Mutex::default());
-        let shared = Shared { changing, writes: plan(), syncs: plan(), reads: plan(), announced };
+        let syncing = RwLock::new(());
+        let shared = Shared { changing, writes: plan(), syncs: plan(), reads: plan(), syncing, announced };
         Self { memory, shared: Arc::new(shared) }
     }
 
@@ -114,6 +117,12 @@ impl TestStorage {
             plan.lasting.store(false, Ordering::SeqCst);
             plan.left.store(-1, Ordering::SeqCst);
         }
+    }
+
+    /// Holds up every sync of a file that begins while `within` runs, until it returns.
+    pub(crate) fn with_syncs_held_up<R>(&self, within: impl FnOnce() -> R) -> R {
+        let _held = self.shared.syncing.write().unwrap();
+        within()
     }
 
     /// What a process killed at this instant leaves behind, and no lock.
@@ -199,6 +208,7 @@ impl StorageFile for TestFile {
 
     fn sync(&self) -> io::Result<()> {
         self.shared.syncs.check()?;
+        let _syncing = self.shared.syncing.read().unwrap();
         self.file.sync()
     }
 
