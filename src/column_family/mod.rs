@@ -1,7 +1,8 @@
 //! Column families: what each one is made of, how it is read, and how its memtables become its tree.
 //!
 //! Invariants:
-//! 1. The [`View`](view::View) describes every family at one moment. It is replaced as a whole, never changed.
+//! 1. The [`View`](view::View) describes every family at one moment. It is replaced as a whole, never changed;
+//!    a new one shares with the old one what is the same.
 //! 2. A memtable is frozen under its family's write lock: every commit is wholly before or wholly after the cut.
 //! 3. A merge takes only memtables whose commits are all visible, so a tree never holds what a reader may not see.
 //! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
@@ -21,6 +22,7 @@ pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;
 mod recent;
+mod slots;
 pub(crate) mod stall;
 pub(crate) mod trees;
 #[cfg(all(test, loom))]

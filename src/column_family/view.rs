@@ -2,6 +2,7 @@
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
+use crate::column_family::slots::Slots;
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::Memtable;
@@ -39,7 +40,7 @@ impl FamilyView {
 /// Every family at one moment, each in the slot that it keeps for its life.
 #[derive(Clone, Default)]
 pub(crate) struct View {
-    slots: Vec<Option<Arc<FamilyView>>>,
+    slots: Slots<FamilyView>,
 }
 
 impl View {
@@ -47,33 +48,28 @@ impl View {
     #[inline]
     pub(crate) fn family(&self, slot: usize, id: FamilyId) -> Result<&Arc<FamilyView>> {
         match self.slots.get(slot) {
-            Some(Some(view)) if view.family.id() == id => Ok(view),
+            Some(view) if view.family.id() == id => Ok(view),
             _ => Err(dropped(id)),
         }
     }
 
     /// The families, by slot.
     pub(crate) fn families(&self) -> impl Iterator<Item = &Arc<FamilyView>> {
-        self.slots.iter().flatten()
+        self.slots.iter()
     }
 
-    /// The family called `name`.
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<FamilyView>> {
-        self.families().find(|view| &*view.family.name() == name)
-    }
-
-    /// The lowest slot without a family.
-    pub(crate) fn free_slot(&self) -> usize {
-        self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len())
-    }
-
-    /// This view with one slot changed.
+    /// This view with one slot changed. Costs a copy of the way to that slot, whatever the number of families.
     pub(crate) fn with(&self, slot: usize, family: Option<Arc<FamilyView>>) -> Self {
+        self.with_all([(slot, family)])
+    }
+
+    /// This view with several slots changed.
+    pub(crate) fn with_all(
+        &self,
+        changes: impl IntoIterator<Item = (usize, Option<Arc<FamilyView>>)>,
+    ) -> Self {
         let mut slots = self.slots.clone();
-        if slots.len() <= slot {
-            slots.resize(slot + 1, None);
-        }
-        slots[slot] = family;
+        changes.into_iter().for_each(|(slot, family)| slots.set(slot, family));
         Self { slots }
     }
 }

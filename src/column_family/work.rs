@@ -1,8 +1,9 @@
 //! The queue of background work.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
@@ -16,6 +17,8 @@ pub(crate) enum Job {
 #[derive(Default)]
 struct State {
     merges: VecDeque<Arc<Family>>,
+    /// The numbers of those.
+    waiting: HashSet<FamilyId>,
     /// Families that a thread is merging: another one would only wait for it.
     merging: Vec<Arc<Family>>,
     checkpoint: bool,
@@ -46,7 +49,7 @@ impl Work {
     /// Asks for a merge of `family`'s frozen memtables.
     pub(crate) fn request_merge(&self, family: &Arc<Family>) {
         let mut state = self.state.lock();
-        if !state.merges.iter().any(|waiting| Arc::ptr_eq(waiting, family)) {
+        if state.waiting.insert(family.id()) {
             state.merges.push_back(Arc::clone(family));
             drop(state);
             self.changed.notify_all();
@@ -70,6 +73,7 @@ impl Work {
             let is_free = |family: &Arc<Family>| !state.merging.iter().any(|busy| Arc::ptr_eq(busy, family));
             let job = match state.merges.iter().position(is_free).and_then(|at| state.merges.remove(at)) {
                 Some(family) => {
+                    state.waiting.remove(&family.id());
                     state.merging.push(Arc::clone(&family));
                     Some(Job::Merge(family))
                 }

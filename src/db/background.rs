@@ -130,7 +130,7 @@ impl Shared {
             && self.log_is_long()
         {
             let newest = log.segment_of_next();
-            let families = self.registry.lock().families.clone();
+            let families = self.families();
             for family in &families {
                 if self.oldest_segment(family) < newest {
                     self.drain(family)?;
@@ -227,7 +227,7 @@ impl Shared {
     fn look_around(&self, rests: &mut Vec<Rest>, checkpointed: &mut Instant) {
         self.rebalance();
         let reaped = self.reap();
-        let families = self.registry.lock().families.clone();
+        let families = self.families();
         families.iter().for_each(|family| family.release_unread());
         if !self.options.automatic {
             return;

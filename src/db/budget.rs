@@ -81,7 +81,7 @@ pub(super) fn initial(
 impl Shared {
     /// Splits the totals anew: after families came or went, and as the work moves.
     pub(super) fn rebalance(&self) {
-        let families = self.registry.lock().families.clone();
+        let families = self.families();
         let mut activity = self.activity.lock();
         activity.families.retain(|id, _| families.iter().any(|family| family.id() == *id));
         let seen: Vec<Seen> = families

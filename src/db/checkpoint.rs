@@ -84,7 +84,7 @@ impl Shared {
         let started = Instant::now();
         let (families, next_family) = {
             let registry = self.registry.lock();
-            (registry.families.clone(), registry.next_family)
+            (registry.families().cloned().collect::<Vec<_>>(), registry.next_family())
         };
         let merges = Self::merges(&families);
         let mut first_segment = log.segment_of_next();
@@ -172,18 +172,18 @@ impl Shared {
     }
 
     /// How often `families` have got new trees in all.
-    fn merges(families: &[Arc<Family>]) -> u64 {
+    fn merges<'f>(families: impl IntoIterator<Item = &'f Arc<Family>>) -> u64 {
         let of = |family: &Arc<Family>| {
             let counters = &family.counters;
             let all = [&counters.merges, &counters.joins, &counters.drains, &counters.rewrites];
             all.map(|count| count.load(Ordering::Relaxed)).iter().sum::<u64>()
         };
-        families.iter().map(of).sum()
+        families.into_iter().map(of).sum()
     }
 
     /// Whether merges were made that no checkpoint holds.
     pub(super) fn has_merges_to_checkpoint(&self) -> bool {
-        Self::merges(&self.registry.lock().families) != self.checkpoints.merges_seen.load(Ordering::Relaxed)
+        Self::merges(self.registry.lock().families()) != self.checkpoints.merges_seen.load(Ordering::Relaxed)
     }
 
     /// What the catalog says of `family` now, the oldest log segment that its memtables need, and the version of the tree.

@@ -1,6 +1,6 @@
 //! Creating, finding, renaming and dropping column families.
 
-use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Family, Origin, check_name};
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::trees::TreeVersion;
@@ -63,9 +63,8 @@ impl ColumnFamilyDatabase {
     pub fn column_family(&self, name: &str) -> Result<ColumnFamily> {
         self.pipeline().open()?;
         check_name(name)?;
-        let view = self.pipeline().views.load_full();
-        let family = view.named(name).ok_or_else(|| not_found(name))?;
-        Ok(self.handle(Arc::clone(&family.family)))
+        let family = self.shared().family_named(name).ok_or_else(|| not_found(name))?;
+        Ok(self.handle(family))
     }
 
     /// The column family called `name`, created with `options` if there is none.
@@ -84,8 +83,7 @@ impl ColumnFamilyDatabase {
 
     /// The names of all column families, sorted.
     pub fn column_family_names(&self) -> Vec<String> {
-        let view = self.pipeline().views.load_full();
-        let mut names: Vec<_> = view.families().map(|family| family.family.name().to_string()).collect();
+        let mut names: Vec<_> = self.shared().registry.lock().names().map(str::to_owned).collect();
         names.sort_unstable();
         names
     }
@@ -119,23 +117,18 @@ impl ColumnFamilyDatabase {
 
 impl Shared {
     fn family_named(&self, name: &str) -> Option<Arc<Family>> {
-        self.pipeline.views.load_full().named(name).map(|view| Arc::clone(&view.family))
+        self.registry.lock().named(name).cloned()
     }
 
     fn create_family(&self, name: &str, options: FamilyOptions) -> Result<Arc<Family>> {
         let _change = self.changes.lock();
-        if self.family_named(name).is_some() {
-            return Err(exists(name));
-        }
-        let id = {
+        let (id, slot, count) = {
             let mut registry = self.registry.lock();
-            let id = FamilyId(registry.next_family);
-            registry.next_family = registry.next_family.checked_add(1).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidArgument, "all 4 billion numbers of column families are used up")
-            })?;
-            id
+            if registry.named(name).is_some() {
+                return Err(exists(name));
+            }
+            (registry.take_number()?, registry.take_slot(), registry.families().len() + 1)
         };
-        let slot = self.pipeline.views.load_full().free_slot();
         let origin = Origin {
             id,
             slot,
@@ -144,16 +137,19 @@ impl Shared {
             trees: TreeVersion::default(),
             merged_through: SequenceNumber(0),
         };
-        let count = self.registry.lock().families.len() + 1;
         let (cache, memtable) = budget::initial(&self.options, &origin.options, self.data.page_size(), count);
         let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
         let view = Family::create(origin, store, memtable);
         let family = Arc::clone(&view.family);
-        self.checkpoint_with(
-            || self.registry.lock().families.push(Arc::clone(&family)),
-            || self.registry.lock().families.retain(|other| other.id() != id),
-        )?;
+        let created = self.checkpoint_with(
+            || self.registry.lock().add(&family),
+            || self.registry.lock().remove(&family),
+        );
+        let mut registry = self.registry.lock();
+        created.inspect_err(|_| registry.give_slot(slot))?;
         self.pipeline.views.update(|views| (views.with(slot, Some(view)), ()));
+        registry.set_name(name.into(), &family);
+        drop(registry);
         self.rebalance();
         tracing::debug!(family = id.0, name, "created a column family");
         Ok(family)
@@ -168,22 +164,29 @@ impl Shared {
         if self.family_named(to).is_some() {
             return Err(exists(to));
         }
-        self.checkpoint_with(|| family.set_name(to), || family.set_name(from))
+        self.checkpoint_with(|| family.set_name(to), || family.set_name(from))?;
+        let mut registry = self.registry.lock();
+        registry.forget_name(from);
+        registry.set_name(to.into(), &family);
+        Ok(())
     }
 
     fn drop_family(&self, name: &str) -> Result<()> {
         let _change = self.changes.lock();
         let family = self.family_named(name).ok_or_else(|| not_found(name))?;
-        let remove = || self.registry.lock().families.retain(|other| other.id() != family.id());
-        self.checkpoint_with(remove, || {
-            let mut registry = self.registry.lock();
-            registry.families.push(Arc::clone(&family));
-            registry.families.sort_unstable_by_key(|family| family.id());
-        })?;
+        self.checkpoint_with(
+            || self.registry.lock().remove(&family),
+            || self.registry.lock().add(&family),
+        )?;
         family.set_dropped();
-        self.pipeline.views.update(|views| (views.with(family.slot(), None), ()));
-        tracing::debug!(family = family.id().0, name, "dropped a column family");
-        self.registry.lock().dying.push(family);
+        {
+            let mut registry = self.registry.lock();
+            self.pipeline.views.update(|views| (views.with(family.slot(), None), ()));
+            registry.forget_name(name);
+            registry.give_slot(family.slot());
+            tracing::debug!(family = family.id().0, name, "dropped a column family");
+            registry.dying.push(family);
+        }
         self.reap();
         self.rebalance();
         Ok(())

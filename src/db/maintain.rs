@@ -66,7 +66,7 @@ impl ColumnFamilyDatabase {
     /// are many in a row. Free space in the middle of the file becomes holes, where the file system has such.
     pub fn compact(&self) -> Result<()> {
         self.pipeline().writable()?;
-        let families = self.shared().registry.lock().families.clone();
+        let families = self.shared().families();
         self.shared().compact(&families)
     }
 
@@ -82,7 +82,7 @@ impl ColumnFamilyDatabase {
     /// writes about as many bytes as it frees. The room of removed log files follows a moment later.
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
-        let families = self.shared().registry.lock().families.clone();
+        let families = self.shared().families();
         let _waiting = self.shared().data.pool().expect_sync();
         self.shared().hurry(&families)?;
         families.iter().try_for_each(|family| self.shared().drain_deltas(family))?;
@@ -96,7 +96,7 @@ impl ColumnFamilyDatabase {
 
 impl Shared {
     fn drain_all(&self) -> Result<()> {
-        let families = self.registry.lock().families.clone();
+        let families = self.families();
         self.hurry(&families)?;
         families.iter().try_for_each(|family| self.drain(family))
     }
@@ -179,7 +179,7 @@ impl Shared {
     pub(super) fn make_space(&self) -> Result<()> {
         self.pipeline.short_of_space.store(true, Ordering::Relaxed);
         self.reap();
-        let families = self.registry.lock().families.clone();
+        let families = self.families();
         for family in families {
             family.release_unread();
             family.store().give_back(1);
@@ -336,7 +336,7 @@ impl Shared {
             let side = family.write.try_lock();
             side.is_some_and(|side| side.writer.table().is_empty() && family.stall.waiting() == 0)
         };
-        self.pipeline.log.as_ref().is_some_and(is_long) && self.registry.lock().families.iter().all(is_merged)
+        self.pipeline.log.as_ref().is_some_and(is_long) && self.registry.lock().families().all(is_merged)
     }
 
     /// The log may be healthy when something else is not: what it holds is made durable in any case.
@@ -356,7 +356,7 @@ impl Shared {
         self.free_removed_log();
         let families = {
             let registry = self.registry.lock();
-            registry.families.iter().chain(&registry.dying).cloned().collect::<Vec<_>>()
+            registry.families().chain(&registry.dying).cloned().collect::<Vec<_>>()
         };
         for family in families {
             drop(family.merging.lock());

@@ -19,6 +19,7 @@ mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
 mod recovery;
+mod registry;
 mod space;
 mod statistics;
 mod stretch;
@@ -33,6 +34,7 @@ pub use statistics::{FamilyProperties, LogStatistics, Statistics};
 pub use verify::VerifyReport;
 
 use crate::column_family::family::Family;
+use crate::db::registry::Registry;
 use crate::error::Result;
 use crate::options::{DatabaseBuilder, Durability, Options};
 use crate::segment::DataFile;
@@ -41,13 +43,6 @@ use crate::sync::{Arc, Mutex, thread::JoinHandle};
 use crate::txn::batch::WriteBatch;
 use crate::txn::commit::{Pipeline, Write};
 use crate::txn::snapshot::Snapshot;
-
-/// Families by number, and those that were dropped and are still read.
-struct Registry {
-    families: Vec<Arc<Family>>,
-    dying: Vec<Arc<Family>>,
-    next_family: u32,
-}
 
 /// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`, `registry`, then a
 /// family's.
@@ -66,6 +61,13 @@ struct Shared {
     /// Held while the database is closed; how that came out.
     closing: Mutex<Option<Result<()>>>,
     lock: Mutex<Option<Box<dyn StorageLock>>>,
+}
+
+impl Shared {
+    /// The families, by number.
+    fn families(&self) -> Vec<Arc<Family>> {
+        self.registry.lock().families().cloned().collect()
+    }
 }
 
 /// Closes the database when the last handle goes.

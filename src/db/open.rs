@@ -18,7 +18,8 @@ use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
 use crate::column_family::work::Work;
 use crate::db::recovery::{RecoveryReport, Replayer};
-use crate::db::{ColumnFamilyDatabase, Keeper, Registry, Shared, budget, checkpoint};
+use crate::db::registry::Registry;
+use crate::db::{ColumnFamilyDatabase, Keeper, Shared, budget, checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::segment::{
@@ -225,14 +226,21 @@ fn restore(pool: FileHandlePool, superblock: &Superblock, options: &Options) -> 
         .chain([(superblock.catalog.file_page, superblock.catalog.len.div_ceil(page_size))]);
     let space = SpaceMap::restore(Arc::clone(pool.permanent()), DATA, page_size as usize, used)?;
     let data = DataFile::new(pool, page_size as usize, space);
-    let mut view = View::default();
-    let mut families: Vec<Arc<Family>> = Vec::new();
-    for (slot, record) in catalog.families.iter().enumerate() {
-        let family = restore_family(record, slot, &data, options, catalog.families.len())?;
-        families.push(Arc::clone(&family.family));
-        view = view.with(slot, Some(family));
+    let mut registry = Registry::new(catalog.next_family);
+    let mut slots = Vec::with_capacity(catalog.families.len());
+    for record in &catalog.families {
+        let slot = registry.take_slot();
+        let view = restore_family(record, slot, &data, options, catalog.families.len())?;
+        let name = view.family.name();
+        if registry.named(&name).is_some() {
+            let message = format!("the catalog names two column families {name:?}");
+            return Err(Error::corruption(message).in_file(DATA).of_family(record.id.0));
+        }
+        registry.add(&view.family);
+        registry.set_name(name, &view.family);
+        slots.push((slot, Some(view)));
     }
-    let registry = Registry { families, dying: Vec::new(), next_family: catalog.next_family };
+    let view = View::default().with_all(slots);
     Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, catalog })
 }
 

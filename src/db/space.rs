@@ -65,7 +65,7 @@ impl Shared {
         if self.options.automatic && self.has_merges_to_checkpoint() {
             self.checkpoint()?;
         }
-        let families = self.registry.lock().families.clone();
+        let families = self.families();
         families.iter().for_each(|family| family.release_unread());
         let mut any = self.give_back_pages(&families, 0);
         let ended = || self.pipeline.owns_files().is_err();

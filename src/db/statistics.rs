@@ -112,7 +112,7 @@ impl ColumnFamilyDatabase {
     /// What the page caches of all families hold and have done, summed.
     pub fn aggregate_cache_stats(&self) -> CacheStats {
         let mut sum = CacheStats::default();
-        for family in &self.shared().registry.lock().families {
+        for family in self.shared().registry.lock().families() {
             sum += family.store().cache_stats();
         }
         sum

@@ -42,7 +42,7 @@ impl ColumnFamilyDatabase {
     pub fn verify(&self) -> Result<VerifyReport> {
         self.pipeline().open()?;
         let mut report = VerifyReport::default();
-        let families = self.shared().registry.lock().families.clone();
+        let families = self.shared().families();
         for family in &families {
             report.families += 1;
             self.shared().verify_family(family, &mut report);

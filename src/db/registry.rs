@@ -1,0 +1,128 @@
+//! The families of an open database: by number, by name, and the slots of the view that they live in.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
+use crate::codec::ids::FamilyId;
+use crate::column_family::family::Family;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Arc;
+
+/// Families by number and name, and those that were dropped and are still read.
+#[derive(Default)]
+pub(super) struct Registry {
+    families: BTreeMap<FamilyId, Arc<Family>>,
+    /// Every family whose creation is durable, by its name.
+    names: HashMap<Arc<str>, Arc<Family>>,
+    pub(super) dying: Vec<Arc<Family>>,
+    next_family: u32,
+    slots: FreeSlots,
+}
+
+impl Registry {
+    /// No families yet; the next one gets the number `next_family`.
+    pub(super) fn new(next_family: u32) -> Self {
+        Self { next_family, ..Self::default() }
+    }
+
+    /// The families, by number. Those whose creation is under way are among them.
+    pub(super) fn families(&self) -> impl ExactSizeIterator<Item = &Arc<Family>> {
+        self.families.values()
+    }
+
+    pub(super) fn next_family(&self) -> u32 {
+        self.next_family
+    }
+
+    /// A number that no family had before.
+    pub(super) fn take_number(&mut self) -> Result<FamilyId> {
+        let id = FamilyId(self.next_family);
+        self.next_family = self.next_family.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "all 4 billion numbers of column families are used up")
+        })?;
+        Ok(id)
+    }
+
+    /// The lowest slot that no family lives in.
+    pub(super) fn take_slot(&mut self) -> usize {
+        self.slots.take()
+    }
+
+    /// No view shows a family in `slot` any more, but those that readers hold.
+    pub(super) fn give_slot(&mut self, slot: usize) {
+        self.slots.give(slot);
+    }
+
+    /// Adds a family that is not known by its name yet.
+    pub(super) fn add(&mut self, family: &Arc<Family>) {
+        let before = self.families.insert(family.id(), Arc::clone(family));
+        assert!(before.is_none(), "family {} exists already", family.id());
+    }
+
+    pub(super) fn remove(&mut self, family: &Family) {
+        self.families.remove(&family.id());
+    }
+
+    /// From now on `family` is found by `name`.
+    pub(super) fn set_name(&mut self, name: Arc<str>, family: &Arc<Family>) {
+        self.names.insert(name, Arc::clone(family));
+    }
+
+    /// From now on no family is found by `name`.
+    pub(super) fn forget_name(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Arc<Family>> {
+        self.names.get(name)
+    }
+
+    /// The names, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|name| &**name)
+    }
+}
+
+/// Slots below the highest that was ever taken of which nobody has one.
+#[derive(Default)]
+struct FreeSlots {
+    free: BinaryHeap<Reverse<usize>>,
+    end: usize,
+}
+
+impl FreeSlots {
+    fn take(&mut self) -> usize {
+        self.free.pop().map_or_else(
+            || {
+                self.end += 1;
+                self.end - 1
+            },
+            |slot| slot.0,
+        )
+    }
+
+    fn give(&mut self, slot: usize) {
+        self.free.push(Reverse(slot));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_slot_is_taken_first_and_none_twice() {
+        let mut slots = FreeSlots::default();
+        assert_eq!([slots.take(), slots.take(), slots.take(), slots.take()], [0, 1, 2, 3]);
+        slots.give(2);
+        slots.give(1);
+        assert_eq!([slots.take(), slots.take(), slots.take()], [1, 2, 4]);
+    }
+
+    #[test]
+    fn numbers_are_given_once_and_end() {
+        let mut registry = Registry::new(u32::MAX - 1);
+        assert_eq!(registry.take_number().unwrap(), FamilyId(u32::MAX - 1));
+        assert_eq!(registry.take_number().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+}
