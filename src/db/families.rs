@@ -141,10 +141,8 @@ impl Shared {
         let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
         let view = Family::create(origin, store, memtable);
         let family = Arc::clone(&view.family);
-        let created = self.checkpoint_with(
-            || self.registry.lock().add(&family),
-            || self.registry.lock().remove(&family),
-        );
+        let created = self
+            .checkpoint_with(|| self.registry.lock().add(&family), || self.registry.lock().remove(&family));
         let mut registry = self.registry.lock();
         created.inspect_err(|_| registry.give_slot(slot))?;
         self.pipeline.views.update(|views| (views.with(slot, Some(view)), ()));
@@ -174,10 +172,7 @@ impl Shared {
     fn drop_family(&self, name: &str) -> Result<()> {
         let _change = self.changes.lock();
         let family = self.family_named(name).ok_or_else(|| not_found(name))?;
-        self.checkpoint_with(
-            || self.registry.lock().remove(&family),
-            || self.registry.lock().add(&family),
-        )?;
+        self.checkpoint_with(|| self.registry.lock().remove(&family), || self.registry.lock().add(&family))?;
         family.set_dropped();
         {
             let mut registry = self.registry.lock();
