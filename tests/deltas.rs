@@ -93,16 +93,16 @@ fn check(snapshot: &FamilySnapshot, model: &Model) {
     let mut expected = model.iter();
     let mut scan = |key: &[u8], value: &[u8]| {
         assert_eq!(expected.next(), Some((&key.to_vec(), &value.to_vec())));
-        ControlFlow::Continue(())
+        ControlFlow::<()>::Continue(())
     };
-    assert!(!snapshot.cursor().scan(&mut scan).unwrap());
+    assert!(snapshot.cursor().scan(&mut scan).unwrap().is_continue());
     assert_eq!(expected.next(), None);
     let mut expected = model.iter().rev();
     let mut scan = |key: &[u8], value: &[u8]| {
         assert_eq!(expected.next(), Some((&key.to_vec(), &value.to_vec())));
-        ControlFlow::Continue(())
+        ControlFlow::<()>::Continue(())
     };
-    assert!(!snapshot.cursor().scan_back(&mut scan).unwrap());
+    assert!(snapshot.cursor().scan_back(&mut scan).unwrap().is_continue());
     assert_eq!(expected.next(), None);
     for key in model.keys().step_by(7) {
         let mut cursor = snapshot.cursor();

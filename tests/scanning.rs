@@ -21,7 +21,7 @@ fn scan(cursor: &mut Cursor, back: bool, most: u32) -> u32 {
         if shown < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let stands = if back { cursor.scan_back(visit) } else { cursor.scan(visit) };
-    assert_eq!(stands.unwrap(), shown == most);
+    assert_eq!(stands.unwrap().is_break(), shown == most);
     shown
 }
 
@@ -88,7 +88,7 @@ fn a_cursor_whose_scan_panicked_stands_nowhere_and_is_of_use() {
         let mut visit = |_: &[u8], _: &[u8]| {
             shown += 1;
             assert!(shown < 5, "as the test wants");
-            ControlFlow::Continue(())
+            ControlFlow::<()>::Continue(())
         };
         let scan = || if back { cursor.scan_back(&mut visit) } else { cursor.scan(&mut visit) };
         assert!(catch_unwind(AssertUnwindSafe(scan)).is_err());

@@ -61,19 +61,15 @@ fn decode(value: &[u8]) -> Result<(&BlockId, u64)> {
     Ok((block, u64::from_be_bytes(time.try_into()?)))
 }
 
-/// Shows an entry to `visit`; breaks also if it is no token, and says so in `outcome`.
+/// Shows an entry to `visit`; breaks also if it is no token, with the error that says so.
 fn show(
     (key, value): (&[u8], &[u8]),
     visit: &mut impl FnMut(Token<'_>) -> ControlFlow<()>,
-    outcome: &mut Result<()>,
-) -> ControlFlow<()> {
+) -> ControlFlow<Result<()>> {
     let token = || -> Result<_> { Ok((TokenId::try_from(key)?, decode(value)?)) };
     match token() {
-        Ok((id, (block, time))) => visit(Token { id: &id, block, time }),
-        Err(error) => {
-            *outcome = Err(error);
-            ControlFlow::Break(())
-        }
+        Ok((id, (block, time))) => visit(Token { id: &id, block, time }).map_break(Ok),
+        Err(error) => ControlFlow::Break(Err(error)),
     }
 }
 
@@ -103,11 +99,10 @@ impl TokenStore for PeristyleStore {
         if on_entry && cursor.key() == token {
             on_entry = cursor.next()?;
         }
-        let mut outcome = Ok(());
-        if on_entry {
-            cursor.scan(|key, value| show((key, value), &mut visit, &mut outcome))?;
+        if !on_entry {
+            return Ok(());
         }
-        outcome
+        cursor.scan(|key, value| show((key, value), &mut visit))?.break_value().unwrap_or(Ok(()))
     }
 
     fn range_before(
@@ -120,11 +115,10 @@ impl TokenStore for PeristyleStore {
         if on_entry && cursor.key() == token {
             on_entry = cursor.prev()?;
         }
-        let mut outcome = Ok(());
-        if on_entry {
-            cursor.scan_back(|key, value| show((key, value), &mut visit, &mut outcome))?;
+        if !on_entry {
+            return Ok(());
         }
-        outcome
+        cursor.scan_back(|key, value| show((key, value), &mut visit))?.break_value().unwrap_or(Ok(()))
     }
 }
 

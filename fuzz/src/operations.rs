@@ -130,7 +130,12 @@ fn operation(input: &mut Input<'_>) -> Operation {
         Kind::Prefix => Operation::Prefix(family(input), key(input)),
         Kind::Cursor => {
             let (slot, family) = (input.u8(), family(input));
-            Operation::Cursor { slot, family, anew: input.below(3) == 1, steps: list(input, 12, step) }
+            let anew = match input.below(6) {
+                1 => Some((Bound::Unbounded, Bound::Unbounded)),
+                2 => Some(range(input)),
+                _ => None,
+            };
+            Operation::Cursor { slot, family, anew, steps: list(input, 12, step) }
         }
         Kind::Snapshot => Operation::Snapshot,
         Kind::Compare => Operation::Compare(input.u8()),

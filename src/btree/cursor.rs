@@ -13,7 +13,6 @@ use super::output::locate;
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};
-use crate::codec::key;
 use crate::error::{Error, Result};
 use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -190,42 +189,39 @@ impl TreeCursor {
         }
     }
 
-    /// Shows the entries of the leaf after the one that the cursor stands on to `visit`, until it breaks, as long as the first
-    /// eight bytes of their keys are below `limit`. The cursor then stands on the entry that was shown last. May stop
+    /// Shows the entries of the leaf after the one that the cursor stands on to `visit`, until it breaks, as long as their keys are
+    /// within. No key is within after one that is not. The cursor then stands on the entry that was shown last. May stop
     /// anywhere before the end of the leaf.
     #[inline]
-    pub(crate) fn visit_next(
+    pub(crate) fn visit_next<B>(
         &mut self,
-        limit: Option<u64>,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>> {
-        let is_within = |head| limit.is_none_or(|limit| head < limit);
+        is_within: impl Fn(&[u8]) -> bool,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         self.visit_leaf(Way::Forward, |index| index + 1, is_within, visit)
     }
 
-    /// As [`visit_next`](Self::visit_next), with the entries before and heads above `limit`.
+    /// As [`visit_next`](Self::visit_next), with the entries before.
     #[inline]
-    pub(crate) fn visit_prev(
+    pub(crate) fn visit_prev<B>(
         &mut self,
-        limit: Option<u64>,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>> {
-        let is_within = |head| limit.is_none_or(|limit| head > limit);
+        is_within: impl Fn(&[u8]) -> bool,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         self.visit_leaf(Way::Backward, |index| index.wrapping_sub(1), is_within, visit)
     }
 
     /// `after` gives the index of the entry that comes next on the way, or one that the leaf does not have.
     #[inline(always)]
-    fn visit_leaf(
+    fn visit_leaf<B>(
         &mut self,
         way: Way,
         after: impl Fn(usize) -> usize,
-        is_within: impl Fn(u64) -> bool,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>> {
+        is_within: impl Fn(&[u8]) -> bool,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         let Some(leaf) = &mut self.leaf else { return Ok(ControlFlow::Continue(())) };
-        // Where the present key is at the limit, no later one is below it.
-        if !self.valid || self.unusual.is_some() || !is_within(key::head8(self.key.get())) {
+        if !self.valid || self.unusual.is_some() || !is_within(self.key.get()) {
             return Ok(ControlFlow::Continue(()));
         }
         // If `visit` panics, the cursor stands nowhere.
@@ -243,7 +239,7 @@ impl TreeCursor {
         {
             is_key_kept = false;
             let key = put_together(room, prefix_len, rest);
-            if !is_within(key::head8(key)) {
+            if !is_within(key) {
                 break;
             }
             ahead.fetch_some();

@@ -104,9 +104,11 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
         };
         let mut scan = || -> Result<()> {
             cursor.seek(key)?;
-            while cursor.visit_next(limit, &mut visit)?.is_continue() && cursor.next()? {}
+            let below = |key: &[u8]| limit.is_none_or(|limit| key::head8(key) < limit);
+            while cursor.visit_next(below, &mut visit)?.is_continue() && cursor.next()? {}
             cursor.seek_for_prev(key)?;
-            while cursor.visit_prev(limit, &mut visit)?.is_continue() && cursor.prev()? {}
+            let above = |key: &[u8]| limit.is_none_or(|limit| key::head8(key) > limit);
+            while cursor.visit_prev(above, &mut visit)?.is_continue() && cursor.prev()? {}
             Ok(())
         };
         let _ = scan();

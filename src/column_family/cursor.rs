@@ -5,9 +5,10 @@
 //! 2. The entry is that of the newest source whose key equals *k*.
 //! 3. It is neither a deletion nor covered by a range deletion of a newer source.
 //! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the one with the lowest.
+//! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of `nearest` if this comes first.
 //!
-//! So while the tree's next keys stay below that of `nearest`, which they do for long where little was written lately, only the
-//! tree's cursor moves.
+//! So while the tree's next keys stay below `fence`, which they do for long where little was written lately, only the tree's cursor
+//! moves. What is deleted is stepped over within the range alone.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -15,19 +16,24 @@ use std::ops::ControlFlow;
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::key_range::KeyRange;
 use crate::column_family::delta::Delta;
+use crate::column_family::family::Counters;
 use crate::column_family::hidden::{Ranges, hidden_ranges};
 use crate::column_family::read::held_value;
 use crate::column_family::recent::{Recent, Source};
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::{Error, Result};
+use crate::memtable::Memtable;
 use crate::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Not positioned: before the first entry when going forward, after the last when going backward.
     Nowhere,
+    /// Nowhere, since a move failed: an entry that was passed over must not look like none.
+    Failed,
     /// Before the first entry.
     Start,
     /// After the last entry.
@@ -36,8 +42,9 @@ enum Place {
     Tree,
 }
 
-/// Walks a family at one moment, both ways; turns around anywhere. Owns what it needs.
+/// Walks a range of a family's keys at one moment, both ways; turns around anywhere. Owns what it needs.
 pub(crate) struct FamilyCursor {
+    range: Arc<KeyRange>,
     /// Newest first; memtables that hold anything, then deltas.
     recent: Vec<Source>,
     tree: TreeCursor,
@@ -50,18 +57,30 @@ pub(crate) struct FamilyCursor {
     place: Place,
     /// Of the recent sources, the one that comes next on the way; `None` if all are at their end.
     nearest: Option<usize>,
+    /// Where the tree's cursor alone moves until it comes to a key with this head.
+    fence: u64,
+    /// Why the last move failed.
+    failure: Option<Box<Error>>,
+    /// Entries that were stepped over since the family was told: deletions, and what is deleted.
+    passed: u64,
     /// Keeps the tree's pages.
     view: Arc<FamilyView>,
 }
 
 impl FamilyView {
-    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> FamilyCursor {
+    /// A cursor over the keys in `range`.
+    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber, range: KeyRange) -> FamilyCursor {
         let store = self.family.store();
-        let memtables = self.memtables().map(|table| Recent::Memtable(Arc::clone(table), table.cursor(at)));
+        let range = Arc::new(range);
+        let memtable = |table: &Arc<Memtable>| {
+            Recent::Memtable(Arc::clone(table), table.cursor_in(at, Arc::clone(&range)))
+        };
+        let memtables = self.memtables().map(memtable);
         let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
         let recent = memtables.chain(self.tree.deltas.iter().map(delta)).map(Source::new).collect();
         let hidden = hidden_ranges(self.memtables(), at);
         FamilyCursor {
+            range,
             recent,
             tree: TreeCursor::new(self.tree.tree, Arc::clone(store)),
             hidden,
@@ -70,6 +89,9 @@ impl FamilyView {
             forward: true,
             place: Place::Nowhere,
             nearest: None,
+            fence: u64::MAX,
+            failure: None,
+            passed: 0,
             view: Arc::clone(self),
         }
     }
@@ -124,6 +146,12 @@ impl FamilyCursor {
 
     /// To the first entry at or above `key`.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        if !self.range.is_before_end(key) {
+            self.stand_beyond(true);
+            return Ok(false);
+        }
+        let range = Arc::clone(&self.range);
+        let key = if range.is_behind_start(key) { key } else { range.start() };
         let started = self.start(true, |source| source.seek(key));
         let moved = started.and_then(|()| self.tree.seek(key)).and_then(|_| self.settle_forward());
         self.settled(moved)
@@ -131,6 +159,13 @@ impl FamilyCursor {
 
     /// To the last entry at or below `key`.
     pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        if !self.range.is_behind_start(key) {
+            self.stand_beyond(false);
+            return Ok(false);
+        }
+        if !self.range.is_before_end(key) {
+            return self.last();
+        }
         let started = self.start(false, |source| source.seek_for_prev(key));
         let moved = started.and_then(|()| self.tree.seek_for_prev(key)).and_then(|_| self.settle_backward());
         self.settled(moved)
@@ -138,6 +173,10 @@ impl FamilyCursor {
 
     /// To the first entry.
     pub(crate) fn first(&mut self) -> Result<bool> {
+        let range = Arc::clone(&self.range);
+        if !range.start().is_empty() {
+            return self.seek(range.start());
+        }
         let started = self.start(true, Source::first);
         let moved = started.and_then(|()| self.tree.first()).and_then(|_| self.settle_forward());
         self.settled(moved)
@@ -145,18 +184,40 @@ impl FamilyCursor {
 
     /// To the last entry.
     pub(crate) fn last(&mut self) -> Result<bool> {
-        let started = self.start(false, Source::last);
-        let moved = started.and_then(|()| self.tree.last()).and_then(|_| self.settle_backward());
+        let range = Arc::clone(&self.range);
+        let moved = match range.end() {
+            None => self.start(false, Source::last).and_then(|()| self.tree.last()),
+            Some(end) => self
+                .start(false, |source| source.seek_below(end))
+                .and_then(|()| seek_below(&mut self.tree, end)),
+        };
+        let moved = moved.and_then(|_| self.settle_backward());
         self.settled(moved)
     }
 
-    /// Leaves the cursor nowhere if the move failed: an entry that was skipped must not look like none.
+    /// Past the last entry, or before the first.
+    fn stand_beyond(&mut self, forward: bool) {
+        self.forward = forward;
+        self.place = if forward { Place::End } else { Place::Start };
+    }
+
+    /// Leaves the cursor nowhere if the move failed: an entry that was passed over must not look like none.
     #[inline]
-    fn settled(&mut self, moved: Result<bool>) -> Result<bool> {
-        if moved.is_err() {
-            self.place = Place::Nowhere;
+    fn settled<T>(&mut self, moved: Result<T>) -> Result<T> {
+        if let Err(error) = &moved {
+            self.place = Place::Failed;
+            self.failure = Some(Box::new(error.clone()));
         }
         moved
+    }
+
+    /// Why the cursor stands nowhere, once more.
+    #[cold]
+    fn fail_again(&self) -> Result<bool> {
+        match &self.failure {
+            Some(error) => Err(Error::clone(error)),
+            None => unreachable!("a cursor that failed knows why"),
+        }
     }
 
     fn start(&mut self, forward: bool, position: impl Fn(&mut Source) -> Result<()>) -> Result<()> {
@@ -174,7 +235,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn next(&mut self) -> Result<bool> {
         if self.place == Place::Tree && (self.forward || self.recent.is_empty()) {
-            self.forward = true;
+            self.turn_alone(true);
             let moved = self.tree.next();
             return self.after_tree(moved, Ordering::Less);
         }
@@ -184,48 +245,49 @@ impl FamilyCursor {
     /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`, until it breaks.
     /// The cursor then stands on the entry at which it did.
     #[inline]
-    pub(crate) fn scan(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<bool> {
+    pub(crate) fn scan<B>(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         let mut stands = self.valid() || self.next()?;
         while stands {
-            if self.show(visit)?.is_break() {
-                return Ok(true);
+            if let ControlFlow::Break(value) = self.show(visit)? {
+                return Ok(ControlFlow::Break(value));
             }
-            if self.is_alone(true) {
-                let below = self.nearest.map(|nearest| self.recent[nearest].head);
-                if self.visit_tree(|tree| tree.visit_next(below, visit))?.is_break() {
-                    return Ok(true);
-                }
+            if self.is_alone(true)
+                && let ControlFlow::Break(value) = self.visit_tree(Ordering::Less, visit)?
+            {
+                return Ok(ControlFlow::Break(value));
             }
             stands = self.next()?;
         }
-        Ok(false)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// As [`scan`](Self::scan), with the last entry and those before.
     #[inline]
-    pub(crate) fn scan_back(
+    pub(crate) fn scan_back<B>(
         &mut self,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<bool> {
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         let mut stands = self.valid() || self.prev()?;
         while stands {
-            if self.show(visit)?.is_break() {
-                return Ok(true);
+            if let ControlFlow::Break(value) = self.show(visit)? {
+                return Ok(ControlFlow::Break(value));
             }
-            if self.is_alone(false) {
-                let above = self.nearest.map(|nearest| self.recent[nearest].head);
-                if self.visit_tree(|tree| tree.visit_prev(above, visit))?.is_break() {
-                    return Ok(true);
-                }
+            if self.is_alone(false)
+                && let ControlFlow::Break(value) = self.visit_tree(Ordering::Greater, visit)?
+            {
+                return Ok(ControlFlow::Break(value));
             }
             stands = self.prev()?;
         }
-        Ok(false)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Shows the entry that the cursor stands on. Stands nowhere if `visit` panics.
     #[inline]
-    fn show(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+    fn show<B>(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
         let place = std::mem::replace(&mut self.place, Place::Nowhere);
         let shown = match place {
             Place::Recent(i) => {
@@ -234,39 +296,57 @@ impl FamilyCursor {
             _ => self.tree.value().map(|value| visit(self.tree.key(), value)),
         };
         self.place = place;
-        shown
+        self.settled(shown)
     }
 
-    /// Whether on this way the tree's cursor alone moves, until it comes to the key of `nearest`.
+    /// Whether on this way the tree's cursor alone moves, until it comes to the fence.
     #[inline]
     fn is_alone(&self, forward: bool) -> bool {
         let goes_on = self.forward == forward || self.recent.is_empty();
         self.place == Place::Tree && goes_on && self.hidden.is_empty()
     }
 
-    /// Stands nowhere if `visit` fails or panics.
-    #[inline]
-    fn visit_tree(
+    /// Shows entries of the tree up to the fence. Stands nowhere if `visit` panics.
+    #[inline(always)]
+    fn visit_tree<B>(
         &mut self,
-        visit: impl FnOnce(&mut TreeCursor) -> Result<ControlFlow<()>>,
-    ) -> Result<ControlFlow<()>> {
+        way: Ordering,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         self.place = Place::Nowhere;
-        let flow = visit(&mut self.tree)?;
+        let Self { tree, recent, range, nearest, fence, .. } = self;
+        let nearest = nearest.map(|nearest| &recent[nearest]);
+        let is_within = |key: &[u8]| comes_first(key, way, *fence, nearest, range);
+        let flow =
+            if way.is_lt() { tree.visit_next(is_within, visit) } else { tree.visit_prev(is_within, visit) };
+        let flow = self.settled(flow)?;
         self.place = Place::Tree;
         Ok(flow)
+    }
+
+    /// Goes on this way, where there is no source but the tree.
+    #[inline]
+    fn turn_alone(&mut self, forward: bool) {
+        if self.forward != forward {
+            self.forward = forward;
+            self.fence = self.range.last_head(way(forward));
+        }
     }
 
     /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.
     #[inline]
     fn after_tree(&mut self, moved: Result<bool>, wanted: Ordering) -> Result<bool> {
-        let leads = |nearest: usize| {
-            let key = self.tree.key();
-            self.recent[nearest].compare(key::head8(key), key) == wanted.reverse()
-        };
-        if matches!(moved, Ok(true)) && self.hidden.is_empty() && self.nearest.is_none_or(leads) {
+        if matches!(moved, Ok(true)) && self.hidden.is_empty() && self.leads(wanted) {
             return Ok(true);
         }
         self.settle_after(moved)
+    }
+
+    /// Whether the key of the tree's cursor is in the range and comes before that of any other source.
+    #[inline]
+    fn leads(&self, wanted: Ordering) -> bool {
+        let nearest = self.nearest.map(|nearest| &self.recent[nearest]);
+        comes_first(self.tree.key(), wanted, self.fence, nearest, &self.range)
     }
 
     #[inline(never)]
@@ -281,6 +361,7 @@ impl FamilyCursor {
         match self.place {
             Place::Nowhere | Place::Start => self.first(),
             Place::End => Ok(false),
+            Place::Failed => self.fail_again(),
             _ => {
                 let turned = if self.forward { Ok(()) } else { self.turn_forward() };
                 let moved =
@@ -294,7 +375,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn prev(&mut self) -> Result<bool> {
         if self.place == Place::Tree && (!self.forward || self.recent.is_empty()) {
-            self.forward = false;
+            self.turn_alone(false);
             let moved = self.tree.prev();
             return self.after_tree(moved, Ordering::Greater);
         }
@@ -306,6 +387,7 @@ impl FamilyCursor {
         match self.place {
             Place::Nowhere | Place::End => self.last(),
             Place::Start => Ok(false),
+            Place::Failed => self.fail_again(),
             _ => {
                 let turned = if self.forward { self.turn_backward() } else { Ok(()) };
                 let moved =
@@ -390,15 +472,16 @@ impl FamilyCursor {
                 return Ok(false);
             };
             self.place = place;
+            self.passed += 1;
             match place {
                 Place::Tree => match self.hidden.covering(self.tree.key()) {
-                    None => return Ok(true),
+                    None => return Ok(self.stand()),
                     Some(range) => {
                         self.skip(range)?;
                         self.tree.seek(self.hidden.range(range).1)?;
                     }
                 },
-                Place::Recent(i) if self.shows(i) => return Ok(true),
+                Place::Recent(i) if self.shows(i) => return Ok(self.stand()),
                 _ => self.step_over_forward()?,
             }
         }
@@ -411,19 +494,18 @@ impl FamilyCursor {
                 return Ok(false);
             };
             self.place = place;
+            self.passed += 1;
             match place {
                 Place::Tree => match self.hidden.covering(self.tree.key()) {
-                    None => return Ok(true),
+                    None => return Ok(self.stand()),
                     // To the last key below the range.
                     Some(range) => {
                         self.skip(range)?;
                         let (start, _) = self.hidden.range(range);
-                        if self.tree.seek_for_prev(start)? && self.tree.key() == start {
-                            self.tree.prev()?;
-                        }
+                        seek_below(&mut self.tree, start)?;
                     }
                 },
-                Place::Recent(i) if self.shows(i) => return Ok(true),
+                Place::Recent(i) if self.shows(i) => return Ok(self.stand()),
                 _ => self.step_over_backward()?,
             }
         }
@@ -441,7 +523,14 @@ impl FamilyCursor {
         Ok(())
     }
 
-    /// The source whose key is the most `wanted` of all; the newest of several with the same key.
+    /// The entry that was chosen is one to stand on: it was not passed.
+    #[inline]
+    fn stand(&mut self) -> bool {
+        self.passed -= 1;
+        true
+    }
+
+    /// The source whose key is the most `wanted` of all and in the range; the newest of several with the same key.
     fn choose(&mut self, wanted: Ordering) -> Option<Place> {
         let mut nearest: Option<(usize, &Source)> = None;
         for (i, source) in self.recent.iter().enumerate() {
@@ -463,7 +552,17 @@ impl FamilyCursor {
         };
         let tree_leads = self.tree.valid() && nearest.is_none_or(leads);
         self.nearest = nearest.map(|(i, _)| i);
-        if tree_leads { Some(Place::Tree) } else { self.nearest.map(Place::Recent) }
+        let last_head = self.range.last_head(wanted);
+        self.fence = match nearest {
+            Some((_, source)) if source.head.cmp(&last_head) == wanted => source.head,
+            _ => last_head,
+        };
+        let (place, key) = match nearest {
+            _ if tree_leads => (Place::Tree, self.tree.key()),
+            Some((i, source)) => (Place::Recent(i), source.recent.key()),
+            None => return None,
+        };
+        self.range.goes_on_at(key, wanted).then_some(place)
     }
 
     /// Whether the entry of source `i` is a value that no newer memtable's range deletion covers.
@@ -476,5 +575,37 @@ impl FamilyCursor {
             Recent::Delta(_) => false,
         };
         !source.is_deletion() && !self.recent[..i].iter().any(covers)
+    }
+}
+
+/// How keys compare with those that are met later.
+fn way(forward: bool) -> Ordering {
+    if forward { Ordering::Less } else { Ordering::Greater }
+}
+
+/// Whether `key` lies in `range` and comes before that of `nearest` on the `way`; `fence` is the head of whichever ends it.
+#[inline(always)]
+fn comes_first(key: &[u8], way: Ordering, fence: u64, nearest: Option<&Source>, range: &KeyRange) -> bool {
+    let order = key::head8(key).cmp(&fence);
+    order == way
+        || order.is_eq()
+            && range.goes_on_at(key, way)
+            && nearest.is_none_or(|nearest| key::compare(key, nearest.recent.key()) == way)
+}
+
+/// Goes to the last entry below `key`.
+fn seek_below(tree: &mut TreeCursor, key: &[u8]) -> Result<bool> {
+    if tree.seek_for_prev(key)? && tree.key() == key {
+        return tree.prev();
+    }
+    Ok(tree.valid())
+}
+
+impl Drop for FamilyCursor {
+    fn drop(&mut self) {
+        let passed = self.passed + self.recent.iter().map(Source::passed).sum::<u64>();
+        if passed > 0 {
+            Counters::add(&self.view.family.counters.entries_passed, passed);
+        }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Counters {
     /// Compactions, and moves of pages.
     pub(crate) rewrites: AtomicU64,
     pub(crate) entries_merged: AtomicU64,
+    /// Entries that cursors stepped over.
+    pub(crate) entries_passed: AtomicU64,
     pub(crate) entries_rewritten: AtomicU64,
     pub(crate) pages_written: AtomicU64,
     pub(crate) merge_nanoseconds: AtomicU64,

@@ -124,6 +124,20 @@ impl Source {
         self.went_down(moved)
     }
 
+    /// To the last entry below `key`.
+    pub(super) fn seek_below(&mut self, key: &[u8]) -> Result<()> {
+        self.seek_for_prev(key)?;
+        if self.stands_on(key::head8(key), key) { self.prev() } else { Ok(()) }
+    }
+
+    /// Keys that the source passed over, since they were written later than what its cursor sees.
+    pub(super) fn passed(&self) -> u64 {
+        match &self.recent {
+            Recent::Memtable(_, cursor) => cursor.passed(),
+            Recent::Delta(_) => 0,
+        }
+    }
+
     pub(super) fn first(&mut self) -> Result<()> {
         let moved = self.recent.first();
         self.went_up(moved)

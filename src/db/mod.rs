@@ -7,6 +7,8 @@ mod budget;
 mod checkpoint;
 #[cfg(all(test, not(loom)))]
 mod checkpoint_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod cursor_tests;
 #[cfg(all(test, not(loom)))]
 mod ended_tests;
 mod families;

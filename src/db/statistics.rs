@@ -48,6 +48,9 @@ pub struct Statistics {
     pub merges: u64,
     /// Entries that merges took from memtables.
     pub entries_merged: u64,
+    /// Entries that cursors passed on their way to others: deletions, what is deleted, and what was written later than the cursor's moment. Counted
+    /// when a cursor or an iterator ends.
+    pub entries_passed: u64,
     /// Entries that merges and compactions wrote into leaves, those taken over from old leaves included.
     pub entries_rewritten: u64,
     /// Pages that merges and compactions made.
@@ -197,6 +200,7 @@ fn add(statistics: &mut Statistics, family: &Arc<Family>) {
     statistics.freezes += load(&counters.freezes);
     statistics.merges += load(&counters.merges);
     statistics.entries_merged += load(&counters.entries_merged);
+    statistics.entries_passed += load(&counters.entries_passed);
     statistics.entries_rewritten += load(&counters.entries_rewritten);
     statistics.pages_written += load(&counters.pages_written);
     statistics.merge_time += Duration::from_nanos(load(&counters.merge_nanoseconds));

@@ -13,7 +13,9 @@ use super::ranges::Steps;
 use super::table::{Found, Memtable};
 use super::tree::Tree;
 use crate::codec::ids::SequenceNumber;
+use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
+use std::cmp::Ordering;
 
 /// Which leaf a descent leads to.
 #[derive(Clone, Copy)]
@@ -180,6 +182,9 @@ impl<'a> Position<'a> {
 /// Walks the keys that have a version at or below a sequence number.
 pub(super) struct Walk<'a> {
     at: SequenceNumber,
+    range: Arc<KeyRange>,
+    /// Keys that were passed over since they have no version to be seen.
+    passed: u64,
     deletions: Option<Steps<'a>>,
     current: Option<(Position<'a>, EntryRef<'a>)>,
 }
@@ -192,8 +197,8 @@ enum Direction {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(table: &'a Memtable, at: SequenceNumber) -> Self {
-        Self { at, deletions: table.range_deletions_at(at), current: None }
+    pub(super) fn new(table: &'a Memtable, at: SequenceNumber, range: Arc<KeyRange>) -> Self {
+        Self { at, range, passed: 0, deletions: table.range_deletions_at(at), current: None }
     }
 
     /// Stands on `position`, or on the next key in `direction` that has a version to be seen.
@@ -206,13 +211,16 @@ impl<'a> Walk<'a> {
         let (tree, arena) = table.points();
         self.current = loop {
             let Some(here) = position else { break None };
-            if let Some(entry) = here.newest().visible(self.at) {
+            let newest = here.newest();
+            if let Some(entry) = newest.visible(self.at) {
                 break Some((here, entry));
             }
-            position = match direction {
-                Direction::Up => here.next(tree, arena),
-                Direction::Down => here.prev(tree, arena),
+            self.passed += 1;
+            let (way, next) = match direction {
+                Direction::Up => (Ordering::Less, here.next(tree, arena)),
+                Direction::Down => (Ordering::Greater, here.prev(tree, arena)),
             };
+            position = next.filter(|_| self.range.goes_on_at(newest.key(), way));
         };
         self.current.is_some()
     }
@@ -279,8 +287,8 @@ unsafe impl Send for MemtableCursor {}
 unsafe impl Sync for MemtableCursor {}
 
 impl MemtableCursor {
-    pub(super) fn new(table: Arc<Memtable>, at: SequenceNumber) -> Self {
-        let walk = Walk::new(Self::extend(&table), at);
+    pub(super) fn new(table: Arc<Memtable>, at: SequenceNumber, range: Arc<KeyRange>) -> Self {
+        let walk = Walk::new(Self::extend(&table), at, range);
         Self { walk, table }
     }
 
@@ -321,6 +329,11 @@ impl MemtableCursor {
         self.walk.prev(Self::extend(&self.table))
     }
 
+    /// Keys that the cursor passed over since they were written later than what it sees.
+    pub(crate) fn passed(&self) -> u64 {
+        self.walk.passed
+    }
+
     /// Whether the cursor stands on an entry.
     #[inline]
     pub(crate) fn valid(&self) -> bool {
@@ -356,7 +369,7 @@ pub(super) struct Newest<'a> {
 
 impl<'a> Newest<'a> {
     pub(super) fn new(table: &'a Memtable) -> Self {
-        Self { table, walk: Walk::new(table, SequenceNumber::MAX), started: false }
+        Self { table, walk: Walk::new(table, SequenceNumber::MAX, Arc::default()), started: false }
     }
 }
 

@@ -11,6 +11,7 @@ use super::ranges::{self, RangeDeletions, Steps};
 use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
+use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -148,7 +149,13 @@ impl Memtable {
 
     /// A cursor over the keys that have a version at or below `at`. It stands nowhere yet.
     pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> MemtableCursor {
-        MemtableCursor::new(Arc::clone(self), at)
+        self.cursor_in(at, Arc::default())
+    }
+
+    /// As [`cursor`](Self::cursor), for a caller that wants keys of `range` alone: on the way to a key that is to be seen it goes no further than
+    /// the end of the range, beyond which it may stand on any key or on none.
+    pub(crate) fn cursor_in(self: &Arc<Self>, at: SequenceNumber, range: Arc<KeyRange>) -> MemtableCursor {
+        MemtableCursor::new(Arc::clone(self), at, range)
     }
 
     /// Maximal disjoint ranges, start and end, that range deletions at or below `at` cover, ascending.

@@ -220,6 +220,26 @@ impl ColumnFamily {
         Ok(self.snapshot()?.cursor())
     }
 
+    /// A cursor over the keys in `range` at the present moment, that stands nowhere yet; see [`FamilySnapshot::cursor_in`].
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let jobs = db.create_column_family("jobs", FamilyOptions::default())?;
+    /// for job in ["mail/1", "mail/2", "print/1"] {
+    ///     jobs.put(job, "")?;
+    /// }
+    /// let mut cursor = jobs.cursor_in("mail/".."mail0")?;
+    /// assert!(cursor.last()?);
+    /// assert_eq!(cursor.key(), b"mail/2");
+    /// assert!(!cursor.next()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Cursor> {
+        Ok(self.snapshot()?.cursor_in(range))
+    }
+
     /// Number of entries, exactly; see [`FamilySnapshot::len`] for the cost.
     pub fn len(&self) -> Result<u64> {
         self.snapshot()?.len()

@@ -2,10 +2,14 @@
 
 use std::ops::{ControlFlow, RangeBounds};
 
+use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::key_range::KeyRange;
 use crate::column_family::cursor::FamilyCursor;
 use crate::column_family::value::Value;
+use crate::column_family::view::FamilyView;
 use crate::error::Result;
+use crate::sync::Arc;
 use crate::txn::batch::half_open;
 
 /// A position in a column family, at one moment, that moves both ways and turns around anywhere.
@@ -74,40 +78,49 @@ impl Cursor {
     /// no more. Where most is merged it takes about two thirds of the time of steps with [`next`](Self::next). Values are read, but not
     /// copied: who needs none of those beyond a quarter page steps instead.
     ///
-    /// The cursor then stands on the entry at which `visit` broke; `false` if it did at none, and the cursor is past the last. One
-    /// that stands nowhere begins at the first entry, or goes on as `next` would. After a panic of `visit` it stands nowhere.
+    /// Where `visit` breaks the cursor stands on the entry that it was shown, and what it broke with comes back: a result, or an error. If it
+    /// breaks at none, the cursor is past the last. One that stands nowhere begins at the first entry, or goes on as `next` would. After
+    /// a panic of `visit` it stands nowhere.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
     /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
     /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
     /// # let cf = db.create_column_family("fruit", FamilyOptions::default())?;
-    /// use std::ops::ControlFlow;
+    /// use std::ops::ControlFlow::{Break, Continue};
     ///
-    /// for (fruit, weight) in [("apple", "150"), ("banana", "120"), ("cherry", "8"), ("date", "7")] {
+    /// for (fruit, weight) in [("apple", "150"), ("banana", "120"), ("cherry", "8 g"), ("date", "7")] {
     ///     cf.put(fruit, weight)?;
     /// }
     /// let mut cursor = cf.cursor()?;
     /// cursor.seek("b")?;
-    /// let mut eaten = Vec::new();
-    /// let stands = cursor.scan(|fruit, weight| {
-    ///     eaten.push(fruit.to_vec());
-    ///     if weight.len() < 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    /// let mut eaten = 0;
+    /// let scanned = cursor.scan(|_, weight| match str::from_utf8(weight).unwrap().parse::<u32>() {
+    ///     Ok(weight) => {
+    ///         eaten += weight;
+    ///         Continue(())
+    ///     }
+    ///     Err(error) => Break(error),
     /// })?;
-    /// assert!(stands);
-    /// assert_eq!(cursor.key(), b"cherry");
-    /// assert_eq!(eaten, [b"banana", b"cherry"]);
+    /// assert!(matches!(scanned, Break(error) if error.to_string().contains("invalid digit")));
+    /// assert_eq!((cursor.key(), eaten), (&b"cherry"[..], 120));
     /// # Ok(()) }
     /// ```
     #[inline]
-    pub fn scan(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<bool> {
+    pub fn scan<B>(
+        &mut self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         self.inner.scan(&mut visit)
     }
 
     /// As [`scan`](Self::scan), with the entries before, in descending order. A cursor that stands nowhere begins at the last entry, or goes
     /// on as [`prev`](Self::prev) would.
     #[inline]
-    pub fn scan_back(&mut self, mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<bool> {
+    pub fn scan_back<B>(
+        &mut self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
         self.inner.scan_back(&mut visit)
     }
 
@@ -139,63 +152,45 @@ impl Cursor {
 ///
 /// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`]; a [`Cursor`] copies less.
 pub struct Iter {
-    make: Box<dyn Fn() -> FamilyCursor + Send + Sync>,
-    front: Option<FamilyCursor>,
-    back: Option<FamilyCursor>,
+    view: Arc<FamilyView>,
+    at: SequenceNumber,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
+    front: Option<FamilyCursor>,
+    back: Option<FamilyCursor>,
     done: bool,
 }
 
 impl Iter {
     pub(crate) fn new<K: AsRef<[u8]>>(
-        make: impl Fn() -> FamilyCursor + Send + Sync + 'static,
+        view: Arc<FamilyView>,
+        at: SequenceNumber,
         range: &impl RangeBounds<K>,
     ) -> Self {
         let (start, end) = half_open(range);
-        Self { make: Box::new(make), front: None, back: None, start, end, done: false }
+        Self { view, at, start, end, front: None, back: None, done: false }
     }
 
+    fn cursor(view: &Arc<FamilyView>, at: SequenceNumber, start: &[u8], end: Option<&[u8]>) -> FamilyCursor {
+        view.cursor(at, KeyRange::new(start.to_vec(), end.map(<[u8]>::to_vec)))
+    }
+
+    /// Whether the front stands on an entry that the back has not come to.
     fn step_forward(&mut self) -> Result<bool> {
-        let front = match &mut self.front {
-            Some(front) => {
-                front.next()?;
-                front
-            }
-            none => {
-                let front = none.insert((self.make)());
-                front.seek(&self.start)?;
-                front
-            }
-        };
-        let within = match (&self.back, &self.end) {
-            (Some(back), _) => key::compare(front.key(), back.key()).is_lt(),
-            (None, Some(end)) => key::compare(front.key(), end).is_lt(),
-            (None, None) => true,
-        };
-        Ok(front.valid() && within)
+        let Self { view, at, start, end, front, back, .. } = self;
+        // Where the back stands the front ends, wherever the range does.
+        let end = back.as_ref().map(FamilyCursor::key).or(end.as_deref());
+        let front = front.get_or_insert_with(|| Self::cursor(view, *at, start, end));
+        let stands = front.next()?;
+        Ok(stands && back.as_ref().is_none_or(|back| key::compare(front.key(), back.key()).is_lt()))
     }
 
     fn step_backward(&mut self) -> Result<bool> {
-        let back = match &mut self.back {
-            Some(back) => {
-                back.prev()?;
-                back
-            }
-            none => {
-                let back = none.insert((self.make)());
-                match &self.end {
-                    None => back.last()?,
-                    Some(end) => back.seek_for_prev(end)? && (back.key() != &end[..] || back.prev()?),
-                };
-                back
-            }
-        };
-        let within = match &self.front {
-            Some(front) => key::compare(back.key(), front.key()).is_gt(),
-            None => key::compare(back.key(), &self.start).is_ge(),
-        };
-        Ok(back.valid() && within)
+        let Self { view, at, start, end, front, back, .. } = self;
+        let start = front.as_ref().map_or(&start[..], FamilyCursor::key);
+        let back = back.get_or_insert_with(|| Self::cursor(view, *at, start, end.as_deref()));
+        let stands = back.prev()?;
+        Ok(stands && front.as_ref().is_none_or(|front| key::compare(back.key(), front.key()).is_gt()))
     }
 
     fn item(&mut self, stepped: Result<bool>, forward: bool) -> Option<Result<(Vec<u8>, Value)>> {

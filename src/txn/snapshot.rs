@@ -4,10 +4,12 @@ use std::ops::RangeBounds;
 
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::key_range::KeyRange;
 use crate::column_family::value::Value;
 use crate::column_family::view::{FamilyView, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Arc, epoch};
+use crate::txn::batch::half_open;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 
@@ -91,8 +93,7 @@ impl FamilySnapshot {
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        let (view, at) = (Arc::clone(&self.view), self.at);
-        Iter::new(move || view.cursor(at), &range)
+        Iter::new(Arc::clone(&self.view), self.at, &range)
     }
 
     /// The entries whose keys start with `prefix`, ascending.
@@ -110,7 +111,13 @@ impl FamilySnapshot {
 
     /// A cursor that stands nowhere yet.
     pub fn cursor(&self) -> Cursor {
-        Cursor::new(self.view.cursor(self.at))
+        self.cursor_in::<&[u8]>(..)
+    }
+
+    /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the range, deleted or not, costs it nothing.
+    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Cursor {
+        let (start, end) = half_open(&range);
+        Cursor::new(self.view.cursor(self.at, KeyRange::new(start, end)))
     }
 
     /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable.
@@ -120,7 +127,7 @@ impl FamilySnapshot {
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(!self.view.cursor(self.at).first()?)
+        Ok(!self.view.cursor(self.at, KeyRange::default()).first()?)
     }
 
     /// The entry with the lowest key.

@@ -117,11 +117,12 @@ pub(crate) enum Operation {
     /// Walks a range from both ends: from the back where the list says `true`, then forward until the ends meet.
     Walk(u8, Range, Vec<bool>),
     Prefix(u8, Key),
-    /// Moves one of three cursors, which is kept for the next time; made anew, on the family, if there is none or if asked for.
+    /// Moves one of three cursors, which is kept for the next time; made anew, on the family, if there is none or if asked for, and then
+    /// for a range.
     Cursor {
         slot: u8,
         family: u8,
-        anew: bool,
+        anew: Option<Range>,
         steps: Vec<Step>,
     },
     Snapshot,

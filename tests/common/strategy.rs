@@ -62,6 +62,10 @@ fn range() -> impl Strategy<Value = Range> {
     prop_oneof![(bound(), bound()), near]
 }
 
+fn cursor_range() -> impl Strategy<Value = Range> {
+    prop_oneof![Just((Bound::Unbounded, Bound::Unbounded)), range()]
+}
+
 fn durability() -> impl Strategy<Value = Durability> {
     prop_oneof![
         6 => Just(Durability::Buffered),
@@ -123,7 +127,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         4 => (family(), range(), prop::collection::vec(any::<bool>(), 0..20))
             .prop_map(|(f, r, turns)| Operation::Walk(f, r, turns)),
         1 => (family(), key()).prop_map(|(f, k)| Operation::Prefix(f, k)),
-        6 => (0u8..3, family(), prop::bool::weighted(0.3), steps())
+        6 => (0u8..3, family(), prop::option::weighted(0.3, cursor_range()), steps())
             .prop_map(|(slot, family, anew, steps)| Operation::Cursor { slot, family, anew, steps }),
         2 => Just(Operation::Snapshot),
         3 => (0u8..4).prop_map(Operation::Compare),
@@ -144,5 +148,6 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Verify),
         4 => end().prop_map(Operation::Reopen),
     ];
-    prop_oneof![20 => writes, 14 => reads, 2 => families, 5 => keeping]
+    // Boxed, so that the union of all does not take much of a stack.
+    prop_oneof![20 => writes.boxed(), 14 => reads.boxed(), 2 => families.boxed(), 5 => keeping.boxed()]
 }

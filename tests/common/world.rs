@@ -10,7 +10,7 @@ use peristyle::{
     FamilySnapshot, Snapshot, WriteBatch,
 };
 
-use super::operation::{Content, End, Key, Operation, Step, Write, bounds};
+use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
 use super::storage::TestStorage;
 use super::{assert_clean, failure};
 
@@ -222,7 +222,9 @@ impl World {
             | Operation::Measure(_)
             | Operation::Walk(..)
             | Operation::Prefix(..) => self.read(operation),
-            Operation::Cursor { slot, family, anew, steps } => self.walk_cursor(*slot, *family, *anew, steps),
+            Operation::Cursor { slot, family, anew, steps } => {
+                self.walk_cursor(*slot, *family, anew.as_ref(), steps);
+            }
             Operation::Snapshot | Operation::Compare(_) | Operation::Release(_) => self.hold(operation),
             Operation::Create { .. } | Operation::Rename { .. } | Operation::DropFamily(_) => {
                 self.change(operation);
@@ -383,13 +385,18 @@ impl World {
         }
     }
 
-    fn walk_cursor(&mut self, slot: u8, family: u8, anew: bool, steps: &[Step]) {
+    fn walk_cursor(&mut self, slot: u8, family: u8, anew: Option<&Range>, steps: &[Step]) {
         let slot = slot as usize % MAX_CURSORS;
-        if anew || self.cursors[slot].is_none() {
+        if anew.is_some() || self.cursors[slot].is_none() {
             let Some(index) = self.index(family) else { return };
             let known = &self.families[index];
-            let entries = known.entries.iter().map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
-            let cursor = known.handle.cursor().unwrap();
+            let range = anew.map_or((Bound::Unbounded, Bound::Unbounded), bounds);
+            let entries = within(&known.entries, &range).map(|(key, value)| (key.clone(), Arc::clone(value)));
+            let entries = entries.collect();
+            let cursor = match anew {
+                Some(_) => known.handle.cursor_in(range).unwrap(),
+                None => known.handle.cursor().unwrap(),
+            };
             self.cursors[slot] = Some(HeldCursor { cursor, entries, stand: Stand::Nowhere });
         }
         let Some(held) = &mut self.cursors[slot] else { return };
@@ -586,9 +593,9 @@ impl HeldCursor {
                 let end = self.entries.len().min(start + usize::from(*most));
                 let mut expected = self.entries[start..end].iter();
                 let mut left = *most;
-                let moved = self.cursor.scan(|key, value| show(&mut expected, key, value, &mut left));
+                let scanned = self.cursor.scan(|key, value| show(&mut expected, key, value, &mut left));
                 assert_eq!(expected.len(), 0, "{step:?} should have shown more");
-                (moved, if left == 0 { Stand::On(end - 1) } else { Stand::After })
+                (broke_with(scanned, &self.cursor), if left == 0 { Stand::On(end - 1) } else { Stand::After })
             }
             Step::ScanBack(most) => {
                 let end = match self.stand {
@@ -599,9 +606,9 @@ impl HeldCursor {
                 let start = end.saturating_sub(usize::from(*most));
                 let mut expected = self.entries[start..end].iter().rev();
                 let mut left = *most;
-                let moved = self.cursor.scan_back(|key, value| show(&mut expected, key, value, &mut left));
+                let scanned = self.cursor.scan_back(|key, value| show(&mut expected, key, value, &mut left));
                 assert_eq!(expected.len(), 0, "{step:?} should have shown more");
-                (moved, if left == 0 { Stand::On(start) } else { Stand::Before })
+                (broke_with(scanned, &self.cursor), if left == 0 { Stand::On(start) } else { Stand::Before })
             }
         };
         self.stand = stand;
@@ -618,16 +625,27 @@ impl HeldCursor {
     }
 }
 
-/// A scan shows an entry: the next one that is expected. Breaks at the last of `left` entries.
+/// Whether a scan broke, and if so with the key of the entry that its cursor stands on.
+fn broke_with(scanned: peristyle::Result<ControlFlow<Vec<u8>>>, cursor: &Cursor) -> peristyle::Result<bool> {
+    Ok(match scanned? {
+        ControlFlow::Continue(()) => false,
+        ControlFlow::Break(key) => {
+            assert_bytes(cursor.key(), &key, "key that a scan broke with");
+            true
+        }
+    })
+}
+
+/// A scan shows an entry: the next one that is expected. Breaks at the last of `left` entries, with its key.
 fn show<'e>(
     expected: &mut impl Iterator<Item = &'e (Vec<u8>, Arc<[u8]>)>,
     key: &[u8],
     value: &[u8],
     left: &mut u8,
-) -> ControlFlow<()> {
+) -> ControlFlow<Vec<u8>> {
     let (expected_key, expected_value) = expected.next().expect("a scan goes on beyond the last entry");
     assert_bytes(key, expected_key, "key that a scan shows");
     assert_bytes(value, expected_value, "value that a scan shows");
     *left -= 1;
-    if *left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    if *left == 0 { ControlFlow::Break(key.to_vec()) } else { ControlFlow::Continue(()) }
 }

@@ -115,8 +115,8 @@ impl Reader for PeristyleReader<'_> {
             if visit(key, value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         match direction {
-            Direction::Forward => cursor.seek(from)? && cursor.scan(&mut visit)?,
-            Direction::Backward => cursor.seek_for_prev(from)? && cursor.scan_back(&mut visit)?,
+            Direction::Forward => cursor.seek(from)? && cursor.scan(&mut visit)?.is_break(),
+            Direction::Backward => cursor.seek_for_prev(from)? && cursor.scan_back(&mut visit)?.is_break(),
         };
         Ok(())
     }

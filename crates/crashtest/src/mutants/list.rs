@@ -61,6 +61,8 @@ const GATHER: &str = "src/column_family/gather.rs";
 const JOIN: &str = "src/column_family/join.rs";
 const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
+const CURSOR: &str = "src/column_family/cursor.rs";
+const MEMTABLE_CURSOR: &str = "src/memtable/cursor.rs";
 const LOG: &str = "src/wal/log.rs";
 const REPLAY: &str = "src/wal/replay.rs";
 const READER: &str = "src/wal/reader.rs";
@@ -440,6 +442,28 @@ pub const MUTATIONS: &[Mutation] = &[
         "            self.store.abandon(&self.written);\n",
         "",
         "a_change_that_is_given_up_leaves_no_pages",
+    ),
+    // Cursors.
+    tests(
+        "a cursor goes on to an entry beyond its range",
+        CURSOR,
+        "        self.range.goes_on_at(key, wanted).then_some(place)",
+        "        Some(place)",
+        "walked_without_a_look_at_those_beyond_it",
+    ),
+    tests(
+        "a cursor steps over what is newer beyond its range",
+        MEMTABLE_CURSOR,
+        "            position = next.filter(|_| self.range.goes_on_at(newest.key(), way));",
+        "            position = next;",
+        "walked_without_a_look_at_those_beyond_it",
+    ),
+    tests(
+        "a cursor whose move failed goes on",
+        CURSOR,
+        "            self.place = Place::Failed;",
+        "            self.place = Place::Nowhere;",
+        "says_so_until_it_is_placed_anew",
     ),
     // The end.
     tests(
