@@ -138,6 +138,38 @@ fn scattered_pages_are_moved_together_and_snapshots_keep_theirs() {
     assert_eq!(db.column_family("family").unwrap().len().unwrap(), entries);
 }
 
+/// Bytes of keys and values that [`fill`] writes.
+fn live(entries: u32, value: usize) -> u64 {
+    u64::from(entries) * (8 + value as u64)
+}
+
+#[test]
+fn overwriting_under_a_held_snapshot_takes_no_more_than_what_it_sees_and_what_is_live() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = open(&storage);
+    let family = create(&db);
+    fill(&db, &family, 4000, 500);
+    db.flush().unwrap();
+    let snapshot = db.snapshot().unwrap();
+    for round in 0..100 {
+        fill(&db, &family, 4000, 500);
+        if round % 5 == 0 {
+            db.flush().unwrap();
+        }
+        assert!(storage.used_bytes() <= 3 * live(4000, 500), "{} bytes in round {round}", storage.used_bytes());
+    }
+    assert_clean(&db);
+    assert_eq!(snapshot.column_family(&family).unwrap().iter().filter_map(Result::ok).count(), 4000);
+    let pinned = db.statistics().pinned_bytes;
+    assert!((live(4000, 500)..live(4000, 500) * 5 / 4).contains(&pinned), "{pinned} bytes are pinned");
+    drop(snapshot);
+    eventually("nothing is pinned", || {
+        let statistics = db.statistics();
+        (statistics.pinned_bytes, statistics.oldest_reader) == (0, None)
+    });
+}
+
 #[test]
 fn a_closed_database_keeps_no_room_of_the_log_although_a_handle_lives() {
     let _alone = alone();

@@ -61,8 +61,9 @@ impl Family {
         self.make_room_for_delta(context)?;
         let _one_at_a_time = self.merging.lock();
         let stop = || self.is_dropped() || (context.should_stop)();
-        let view = context.views.load_full();
-        let Ok(view) = view.family(self.slot(), self.id()) else { return Ok(false) };
+        // Of this family alone: a merge may take long, and whoever holds a view keeps the old trees of every family.
+        let view = context.views.load_full().family(self.slot(), self.id()).map(Arc::clone);
+        let Ok(view) = view else { return Ok(false) };
         let Some(newest) = view.frozen.first() else { return Ok(false) };
         if self.is_dropped() {
             return Ok(false);

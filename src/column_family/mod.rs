@@ -6,7 +6,7 @@
 //! 2. A memtable is frozen under its family's write lock: every commit is wholly before or wholly after the cut.
 //! 3. A merge takes only memtables whose commits are all visible, so a tree never holds what a reader may not see.
 //! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
-//! 5. A tree version's pages stay until nobody but the family holds that version or an older one.
+//! 5. A page stays until nobody holds any of the tree versions that reach it.
 //!
 //! Start reading at [`family`], then [`view`], [`cursor`], [`merge`], [`join`] and [`drain`].
 
@@ -18,6 +18,7 @@ pub(crate) mod family;
 mod gather;
 pub(crate) mod hidden;
 mod join;
+mod kept;
 pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;

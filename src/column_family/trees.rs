@@ -1,39 +1,75 @@
 //! The versions of a family's trees: the current one, and old ones for as long as somebody reads them.
-
-use std::collections::VecDeque;
+//!
+//! Whoever reads holds the version, or the view that names it. The last one to let go of a version notes its number (`LetGo`), from
+//! where the family takes it when it next looks; [`kept`](super::kept) says which pages are free then.
 
 use crate::btree::{MergeOutcome, Tree};
-use crate::codec::ids::{PageId, SequenceNumber};
+use crate::codec::ids::SequenceNumber;
 use crate::column_family::delta::Delta;
+use crate::column_family::kept::Kept;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant, Mutex};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Trees that readers hold: while they do, their pages stay.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct TreeVersion {
     pub(crate) tree: Tree,
     /// Newest first.
     pub(crate) deltas: Vec<Delta>,
+    /// Behind the trees: dropped after them.
+    number: Option<Numbered>,
 }
 
-/// An old version and the pages that its successor no longer reaches.
-struct Retired {
-    version: Arc<TreeVersion>,
-    pages: Vec<(PageId, u32)>,
+impl TreeVersion {
+    pub(crate) fn new(tree: Tree, deltas: Vec<Delta>) -> Self {
+        Self { tree, deltas, number: None }
+    }
 }
 
-/// The versions, oldest first; guarded by the family's lock of the same name.
+/// Numbers of versions that nobody holds any more, and that the family has not heard of yet.
+#[derive(Default)]
+struct LetGo(Mutex<Vec<u64>>);
+
+/// The number of a version that its family holds or held.
+struct Numbered {
+    number: u64,
+    let_go: Arc<LetGo>,
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        // What readers did with the pages comes before this: the count of the version and this lock order it.
+        self.let_go.0.lock().push(self.number);
+    }
+}
+
+/// The versions; guarded by the family's lock of the same name.
 pub(crate) struct Trees {
     current: Arc<TreeVersion>,
+    number: u64,
     /// Every commit up to here that touched the family is in the current trees.
     merged_through: SequenceNumber,
-    old: VecDeque<Retired>,
+    kept: Kept,
+    /// When old versions that are held were replaced.
+    replaced: BTreeMap<u64, Instant>,
+    let_go: Arc<LetGo>,
 }
 
 impl Trees {
     pub(crate) fn new(version: TreeVersion, merged_through: SequenceNumber) -> Self {
-        Self { current: Arc::new(version), merged_through, old: VecDeque::new() }
+        let let_go = Arc::<LetGo>::default();
+        let number = Some(Numbered { number: 0, let_go: Arc::clone(&let_go) });
+        Self {
+            current: Arc::new(TreeVersion { number, ..version }),
+            number: 0,
+            merged_through,
+            kept: Kept::default(),
+            replaced: BTreeMap::new(),
+            let_go,
+        }
     }
 
     pub(crate) fn current(&self) -> &Arc<TreeVersion> {
@@ -59,34 +95,48 @@ impl Trees {
             self.merged_through
         );
         store.install(&outcome.written, &outcome.retired).inspect_err(|_| store.abandon(&outcome.written))?;
-        let version = Arc::new(TreeVersion { tree: outcome.tree, deltas });
-        let old = std::mem::replace(&mut self.current, Arc::clone(&version));
-        self.old.push_back(Retired { version: old, pages: outcome.retired });
+        self.kept.retire(self.number, &outcome.written, &outcome.retired);
+        self.replaced.insert(self.number, Instant::now());
+        self.number += 1;
+        let number = Numbered { number: self.number, let_go: Arc::clone(&self.let_go) };
+        let version = TreeVersion { tree: outcome.tree, deltas, number: Some(number) };
+        self.current = Arc::new(version);
         self.merged_through = merged_through;
-        Ok(version)
+        Ok(Arc::clone(&self.current))
     }
 
-    /// Frees the pages of old versions that nobody reads any more, oldest first: what a version's successor
-    /// retired may be reached by every older one.
+    /// Frees the pages that nobody reads any more.
     pub(crate) fn release(&mut self, store: &PartitionedStorageBackend) {
-        while let Some(oldest) = self.old.front_mut() {
-            // `get_mut` also orders what the last reader did before what happens to the pages from here on.
-            if Arc::get_mut(&mut oldest.version).is_none() {
-                break;
-            }
-            store.release(&oldest.pages);
-            self.old.pop_front();
+        let numbers = std::mem::take(&mut *self.let_go.0.lock());
+        if numbers.is_empty() {
+            return;
         }
+        for number in &numbers {
+            self.replaced.remove(number);
+        }
+        let mut free = Vec::new();
+        self.kept.let_go(numbers, &mut free);
+        store.release(&free);
     }
 
     /// Number of old versions that are still held.
     pub(crate) fn held(&self) -> usize {
-        self.old.len()
+        self.kept.versions()
+    }
+
+    /// Pages that are kept for nobody but readers of old versions.
+    pub(crate) fn kept_pages(&self) -> u64 {
+        self.kept.pages()
+    }
+
+    /// How long ago the oldest version that is still held was replaced.
+    pub(crate) fn oldest_held(&self) -> Option<Duration> {
+        let replaced = self.replaced.get(&self.kept.oldest()?)?;
+        Some(replaced.elapsed())
     }
 
     /// Whether nobody but the family holds any version.
     pub(crate) fn unread(&mut self) -> bool {
-        self.old.iter_mut().all(|old| Arc::get_mut(&mut old.version).is_some())
-            && Arc::get_mut(&mut self.current).is_some()
+        self.let_go.0.lock().len() == self.kept.versions() && Arc::get_mut(&mut self.current).is_some()
     }
 }

@@ -1,6 +1,6 @@
 //! Snapshots against reclamation, reduced to what races: a reader takes a moment and reads a page through the tree of its
-//! view; a merge installs a tree that does without the page, and gives the page to the next one as soon as nobody holds
-//! an older version.
+//! view; a merge installs a tree that does without the page, and gives the page to the next one as soon as the last who held the
+//! old tree has noted that it is let go.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc as Counted;
@@ -8,10 +8,22 @@ use loom::thread;
 
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, epoch};
+use crate::sync::{Arc, Mutex, epoch};
+
+/// Pages of trees that nobody holds any more.
+type LetGo = Arc<Mutex<Vec<usize>>>;
 
 /// Where the tree's one node stands.
-struct Tree(usize);
+struct Tree {
+    page: usize,
+    let_go: LetGo,
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.let_go.lock().push(self.page);
+    }
+}
 
 struct View {
     tree: Counted<Tree>,
@@ -43,6 +55,7 @@ impl Drop for Held {
 struct Family {
     views: ArcCell<View>,
     pages: [UnsafeCell<usize>; 2],
+    let_go: LetGo,
 }
 
 // SAFETY: the model checker watches over the access to `pages`.
@@ -51,9 +64,14 @@ unsafe impl Sync for Family {}
 impl Family {
     /// Version 0 stands in page 0.
     fn new() -> (Arc<Self>, Counted<Tree>) {
-        let tree = Counted::new(Tree(0));
+        let let_go = LetGo::default();
+        let tree = Counted::new(Tree { page: 0, let_go: Arc::clone(&let_go) });
         let views = ArcCell::new(Arc::new(View::new(Counted::clone(&tree))));
-        (Arc::new(Self { views, pages: [UnsafeCell::new(0), UnsafeCell::new(0)] }), tree)
+        (Arc::new(Self { views, pages: [UnsafeCell::new(0), UnsafeCell::new(0)], let_go }), tree)
+    }
+
+    fn tree(&self, page: usize) -> Counted<Tree> {
+        Counted::new(Tree { page, let_go: Arc::clone(&self.let_go) })
     }
 
     fn write(&self, page: usize, version: usize) {
@@ -63,7 +81,7 @@ impl Family {
 
     fn read(&self, tree: &Tree) -> usize {
         // SAFETY: as above.
-        self.pages[tree.0].with(|at| unsafe { *at })
+        self.pages[tree.page].with(|at| unsafe { *at })
     }
 
     /// Reads through a snapshot, twice: it stays what it was.
@@ -82,15 +100,16 @@ impl Family {
     }
 
     /// Merges twice: the second merge takes the page of the first tree if it is free.
-    fn merge(&self, mut old: Counted<Tree>) {
+    fn merge(&self, old: Counted<Tree>) {
         self.write(1, 1);
-        let current = Counted::new(Tree(1));
+        let current = self.tree(1);
         self.install(&current);
-        if Counted::get_mut(&mut old).is_none() {
+        drop(old);
+        if !self.let_go.lock().contains(&0) {
             return;
         }
         self.write(0, 2);
-        self.install(&Counted::new(Tree(0)));
+        self.install(&self.tree(0));
     }
 
     fn install(&self, tree: &Counted<Tree>) {

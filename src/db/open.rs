@@ -260,7 +260,7 @@ fn restore_family(
         slot,
         name: name.as_str().into(),
         options: own.clone(),
-        trees: TreeVersion { tree: *tree, deltas: deltas.iter().copied().map(Delta::restore).collect() },
+        trees: TreeVersion::new(*tree, deltas.iter().copied().map(Delta::restore).collect()),
         merged_through: *merged_through,
     };
     Ok(Family::create(origin, store, memtable))

@@ -8,7 +8,6 @@ use crate::db::{ColumnFamilyDatabase, Shared};
 use crate::error::Result;
 use crate::page::CacheStats;
 use crate::storage::FileHandlePoolStats;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::txn::handle::ColumnFamily;
 
@@ -59,6 +58,11 @@ pub struct Statistics {
     pub merge_time: Duration,
     /// Tree versions that only readers still hold.
     pub old_trees_held: u64,
+    /// Bytes of pages that are kept for nobody but readers: snapshots, iterators, cursors, a verification or a checkpoint under way.
+    pub pinned_bytes: u64,
+    /// Age of the oldest reader that keeps what the present does without: how long ago what it reads was replaced. It may have begun
+    /// earlier. `None` if all readers see the present trees.
+    pub oldest_reader: Option<Duration>,
     /// Checkpoints so far.
     pub checkpoints: u64,
     /// Time spent in checkpoints.
@@ -105,6 +109,10 @@ pub struct FamilyProperties {
     pub bytes_on_disk: u64,
     /// Pages reached by the tree as a part of the pages in its segments, 0 to 1.
     pub fill: f64,
+    /// Bytes of pages that are kept for nobody but readers; see [`Statistics::pinned_bytes`].
+    pub pinned_bytes: u64,
+    /// Age of the oldest reader that keeps what the present does without; see [`Statistics::oldest_reader`].
+    pub oldest_reader: Option<Duration>,
 }
 
 fn load(counter: &AtomicU64) -> u64 {
@@ -133,6 +141,7 @@ impl ColumnFamilyDatabase {
     /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped).
     pub fn family_properties(&self, family: &ColumnFamily) -> Result<FamilyProperties> {
         let view = family.snapshot()?.view;
+        let (_, pinned_pages, oldest_reader) = readers(&view.family);
         let space = view.family.store().space();
         let tree = &view.tree.tree;
         let page_size = self.shared().data.page_size() as u64;
@@ -153,8 +162,17 @@ impl ColumnFamilyDatabase {
             segments: space.segments as u64,
             bytes_on_disk: space.bytes,
             fill: space.pages_reachable as f64 / (space.pages_total as f64).max(1.0),
+            pinned_bytes: pinned_pages * page_size,
+            oldest_reader,
         })
     }
+}
+
+/// What readers of `family` hold: old versions, pages that are kept for them alone, and the age of the oldest.
+fn readers(family: &Family) -> (u64, u64, Option<Duration>) {
+    let mut trees = family.trees.lock();
+    trees.release(family.store());
+    (trees.held() as u64, trees.kept_pages(), trees.oldest_held())
 }
 
 fn memtable_bytes(view: &FamilyView) -> u64 {
@@ -178,7 +196,7 @@ impl Shared {
             statistics.families += 1;
             statistics.memtable_bytes += memtable_bytes(family);
             statistics.memtables_frozen += family.frozen.len() as u64;
-            add(&mut statistics, &family.family);
+            add(&mut statistics, &family.family, page_size);
         }
         if let Some(log) = &self.pipeline.log {
             let stats = log.stats();
@@ -195,7 +213,7 @@ impl Shared {
     }
 }
 
-fn add(statistics: &mut Statistics, family: &Arc<Family>) {
+fn add(statistics: &mut Statistics, family: &Family, page_size: u64) {
     let counters = &family.counters;
     statistics.freezes += load(&counters.freezes);
     statistics.merges += load(&counters.merges);
@@ -204,7 +222,10 @@ fn add(statistics: &mut Statistics, family: &Arc<Family>) {
     statistics.entries_rewritten += load(&counters.entries_rewritten);
     statistics.pages_written += load(&counters.pages_written);
     statistics.merge_time += Duration::from_nanos(load(&counters.merge_nanoseconds));
-    statistics.old_trees_held += family.trees.lock().held() as u64;
+    let (held, pinned_pages, oldest_reader) = readers(family);
+    statistics.old_trees_held += held;
+    statistics.pinned_bytes += pinned_pages * page_size;
+    statistics.oldest_reader = statistics.oldest_reader.max(oldest_reader);
     let (delay, stops) = family.stall.totals();
     statistics.write_delay += delay;
     statistics.write_stops += stops;

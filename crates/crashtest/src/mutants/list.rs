@@ -55,6 +55,7 @@ const ALLOCATOR: &str = "src/segment/allocator.rs";
 const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
+const KEPT: &str = "src/column_family/kept.rs";
 const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
 const GATHER: &str = "src/column_family/gather.rs";
@@ -329,14 +330,35 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "pages are freed while somebody reads them",
         TREES,
-        "            if Arc::get_mut(&mut oldest.version).is_none() {\n                break;\n            }\n",
-        "",
+        "        let numbers = std::mem::take(&mut *self.let_go.0.lock());\n",
+        "        self.let_go.0.lock().clear();\n        let numbers: Vec<u64> = self.replaced.keys().copied().collect();\n",
+    ),
+    tests(
+        "a page counts as younger than the version that wrote it",
+        KEPT,
+        "self.births.note(first, number + 1)",
+        "self.births.note(first, number + 2)",
+        "a_page_is_kept_exactly_as_long_as_a_held_version_reaches_it",
+    ),
+    tests(
+        "pages of the next older version are freed with those of the one that is let go",
+        KEPT,
+        "                && born > older\n",
+        "                && born >= older\n",
+        "a_page_is_kept_exactly_as_long_as_a_held_version_reaches_it",
+    ),
+    tests(
+        "pages stay until no older version at all is held",
+        KEPT,
+        "                && born > older\n",
+        "                && born > number + older\n",
+        "what_came_and_went_under_a_held_version_is_free",
     ),
     tests(
         "a checkpoint does not hold the trees that it writes",
         CHECKPOINT,
         "            held.push(version);\n",
-        "            held.push(Arc::new(TreeVersion { tree: version.tree, deltas: version.deltas.clone() }));\n            drop(version);\n",
+        "            held.push(Arc::new(TreeVersion::new(version.tree, version.deltas.clone())));\n            drop(version);\n",
         "a_checkpoint_writes_the_trees_that_it_names",
     ),
     // Replay.
