@@ -143,31 +143,102 @@ fn live(entries: u32, value: usize) -> u64 {
     u64::from(entries) * (8 + value as u64)
 }
 
+/// Bytes of the data file and whatever else is used, but the log.
+fn used_but_for_log(storage: &MemoryStorage, db: &ColumnFamilyDatabase) -> u64 {
+    storage.used_bytes() - db.statistics().log.bytes_on_disk
+}
+
 #[test]
 fn overwriting_under_a_held_snapshot_takes_no_more_than_what_it_sees_and_what_is_live() {
     let _alone = alone();
     let storage = MemoryStorage::new();
-    let db = open(&storage);
+    let db = open_without_deltas(&storage);
     let family = create(&db);
-    fill(&db, &family, 4000, 500);
-    db.flush().unwrap();
-    let snapshot = db.snapshot().unwrap();
-    for round in 0..100 {
-        fill(&db, &family, 4000, 500);
-        if round % 5 == 0 {
+    let (entries, value) = (6000, 500);
+    let live = live(entries, value);
+    let overwrite = |round: u32| {
+        for quarter in 0..4 {
+            let mut keys: Vec<u32> = (0..entries).collect();
+            keys.sort_unstable_by_key(|&n| scattered(n));
+            for &n in &keys[(entries / 4 * quarter) as usize..][..(entries / 4) as usize] {
+                family.put(scattered(n), vec![round as u8; value]).unwrap();
+            }
+            // The pages that the last checkpoint reaches stay until there is another.
             db.flush().unwrap();
         }
-        assert!(storage.used_bytes() <= 3 * live(4000, 500), "{} bytes in round {round}", storage.used_bytes());
+    };
+    overwrite(0);
+    let snapshot = db.snapshot().unwrap();
+    for round in 1..=100 {
+        overwrite(round);
+        let used = used_but_for_log(&storage, &db);
+        assert!(used <= 3 * live, "{used} bytes in round {round}");
     }
     assert_clean(&db);
-    assert_eq!(snapshot.column_family(&family).unwrap().iter().filter_map(Result::ok).count(), 4000);
-    let pinned = db.statistics().pinned_bytes;
-    assert!((live(4000, 500)..live(4000, 500) * 5 / 4).contains(&pinned), "{pinned} bytes are pinned");
+    let read = snapshot.column_family(&family).unwrap().iter().map(|entry| entry.unwrap().1.to_vec());
+    assert!(read.inspect(|value| assert!(value.iter().all(|&byte| byte == 0))).count() == entries as usize);
+    let statistics = db.statistics();
+    assert!((live..live * 5 / 4).contains(&statistics.pinned_bytes), "{} bytes", statistics.pinned_bytes);
+    assert!(statistics.oldest_reader.is_some());
     drop(snapshot);
     eventually("nothing is pinned", || {
         let statistics = db.statistics();
-        (statistics.pinned_bytes, statistics.oldest_reader) == (0, None)
+        (statistics.pinned_bytes, statistics.oldest_reader, statistics.old_trees_held) == (0, None, 0)
     });
+}
+
+#[test]
+fn readers_of_many_moments_keep_what_they_see_and_nothing_of_the_moments_between() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = open(&storage);
+    let family = create(&db);
+    let (entries, value) = (1500, 500);
+    let fill_with = |byte: u8| {
+        (0..entries).for_each(|n| family.put(scattered(n), vec![byte; value]).unwrap());
+        db.flush().unwrap();
+    };
+    let mut held: Vec<(u8, Box<dyn Iterator<Item = Vec<u8>>>)> = Vec::new();
+    for round in 0..60u8 {
+        fill_with(round);
+        match round % 6 {
+            0 => {
+                let snapshot = family.snapshot().unwrap();
+                let later =
+                    std::iter::once_with(move || snapshot.iter().map(|entry| entry.unwrap().1.to_vec()));
+                held.push((round, Box::new(later.flatten())));
+            }
+            2 => held.push((round, Box::new(family.iter().unwrap().map(|entry| entry.unwrap().1.to_vec())))),
+            4 => {
+                let mut cursor = family.cursor().unwrap();
+                let step = move || cursor.next().unwrap().then(|| cursor.value().unwrap().to_vec());
+                held.push((round, Box::new(std::iter::from_fn(step))));
+            }
+            _ => {}
+        }
+    }
+    fill_with(60);
+    let pinned = || db.statistics().pinned_bytes;
+    let moment = live(entries, value) * 5 / 4;
+    // Whoever goes, from the middle, the beginning or the end, leaves what the others see.
+    while !held.is_empty() {
+        let count = held.len();
+        // What merges keep for themselves goes with the next one.
+        fill_with(61);
+        let most = (count as u64 + 1) * moment;
+        eventually("moments that nobody holds are free", || pinned() <= most);
+        let (round, mut values) = held.remove(count * 2 / 3);
+        let mut seen = 0;
+        assert!(values.all(|value| {
+            seen += 1;
+            value.iter().all(|&byte| byte == round)
+        }));
+        assert_eq!(seen, entries);
+    }
+    eventually("nothing is pinned", || pinned() == 0);
+    assert_clean(&db);
+    drop(db.snapshot().unwrap());
+    assert!(db.statistics().log.bytes_on_disk <= 1 << 20, "readers keep no log");
 }
 
 #[test]

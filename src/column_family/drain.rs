@@ -79,7 +79,7 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn drain_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {
-        let mut position = self.merging.lock();
+        let mut position = self.take_turn();
         let version = Arc::clone(self.trees.lock().current());
         if version.deltas.is_empty() || self.is_dropped() {
             return Ok(Drained::Nothing);

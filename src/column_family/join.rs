@@ -49,7 +49,7 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn join_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
-        let _one_at_a_time = self.merging.lock();
+        let _one_at_a_time = self.take_turn();
         let version = Arc::clone(self.trees.lock().current());
         let Some(leaving) = version.to_join() else { return Ok(false) };
         if self.is_dropped() {

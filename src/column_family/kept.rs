@@ -183,7 +183,10 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         /// A merge that retires some of the current runs, and writes others. The version before is held.
-        Merge { retired: Vec<prop::sample::Index>, written: Vec<u32> },
+        Merge {
+            retired: Vec<prop::sample::Index>,
+            written: Vec<u32>,
+        },
         /// Some of those that hold versions let go.
         LetGo(Vec<prop::sample::Index>),
         LetGoOfAll,

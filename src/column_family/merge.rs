@@ -4,6 +4,7 @@ use crate::btree::{self, MergeOp, MergeStats, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::delta::Change;
+use crate::column_family::drain::DrainPosition;
 use crate::column_family::family::{Counters, Family, MAX_FROZEN};
 use crate::column_family::hidden::join;
 use crate::column_family::trees::TreeVersion;
@@ -13,7 +14,7 @@ use crate::memtable::{Found, Memtable};
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Sequencer;
-use crate::sync::{Arc, Instant};
+use crate::sync::{Arc, Instant, MutexGuard};
 
 /// A key above every key that a family can hold: the end of a range deletion that has no end.
 pub(crate) static ABOVE_EVERY_KEY: [u8; key::MAX_KEY_LEN + 1] = [0xff; key::MAX_KEY_LEN + 1];
@@ -59,7 +60,7 @@ impl Family {
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
         self.make_room_for_delta(context)?;
-        let _one_at_a_time = self.merging.lock();
+        let _one_at_a_time = self.take_turn();
         let stop = || self.is_dropped() || (context.should_stop)();
         // Of this family alone: a merge may take long, and whoever holds a view keeps the old trees of every family.
         let view = context.views.load_full().family(self.slot(), self.id()).map(Arc::clone);
@@ -199,7 +200,7 @@ impl Family {
         place: impl FnOnce(&TreeVersion) -> Result<Option<P>>,
         rewrite: impl FnOnce(&mut Change<'_>, P) -> Result<()>,
     ) -> Result<bool> {
-        let _one_at_a_time = self.merging.lock();
+        let _one_at_a_time = self.take_turn();
         // While the lock is held, the pages of a family that is dropped from now on stay.
         if self.is_dropped() {
             return Ok(false);
@@ -272,6 +273,13 @@ impl Family {
         drop(trees);
         self.release_unread();
         Ok(())
+    }
+
+    /// Waits until no other merge is under way. What readers, and the merge before, let go of can then be written anew.
+    pub(super) fn take_turn(&self) -> MutexGuard<'_, DrainPosition> {
+        let turn = self.merging.lock();
+        self.release_unread();
+        turn
     }
 
     /// Frees pages that readers have let go of.

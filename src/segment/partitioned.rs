@@ -18,8 +18,9 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 /// The first segment of a family, in bytes, and the largest that is made unless a run needs more.
 const FIRST_SEGMENT: u64 = 64 << 10;
 const LARGEST_SEGMENT: u64 = 512 << 20;
-/// Up to this many bytes a family's segments double.
-const DOUBLED: u64 = 4 << 20;
+/// Up to this many bytes a family's segments double; then each is at least as large, and one in so many of what the family has.
+const DOUBLED: u64 = 1 << 20;
+const SHARE: u64 = 8;
 
 /// One family's pages: where they stand, which are free, and the cache in front of them.
 pub(crate) struct PartitionedStorageBackend {
@@ -248,7 +249,7 @@ impl PartitionedStorageBackend {
         Ok(self.set_map(map))
     }
 
-    /// The size of the next segment: what the family has already, later a quarter of that, so that segments stay few and little
+    /// The size of the next segment: what the family has already, later an eighth of that, so that segments stay few and little
     /// of the file is held in reserve. A compaction, which knows how much it will write, asks for what is missing.
     fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
         let page_size = self.page_size() as u64;
@@ -257,7 +258,7 @@ impl PartitionedStorageBackend {
             Placement::Fresh(_) => {
                 pages.pages_reachable().saturating_sub(pages.placed_pages(map)).clamp(first, largest)
             }
-            _ => map.pages().min(DOUBLED / page_size).max(map.pages() / 4).clamp(first, largest),
+            _ => map.pages().min(DOUBLED / page_size).max(map.pages() / SHARE).clamp(first, largest),
         }
     }
 

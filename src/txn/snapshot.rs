@@ -17,7 +17,7 @@ use crate::txn::iter::{Cursor, Iter};
 ///
 /// Making one costs a shared counter and no I/O, however many families there are. It stays the same through later
 /// writes, merges, checkpoints and drops of families. While it lives, the memtables and pages of its moment are kept, so a snapshot that is
-/// held for long costs memory and disk.
+/// held for long costs memory and disk, but no more than what it sees: [`Statistics::pinned_bytes`](crate::Statistics::pinned_bytes) tells how much.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
