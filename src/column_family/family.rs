@@ -5,7 +5,7 @@ use crate::column_family::drain::DrainPosition;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
 use crate::column_family::trees::{TreeVersion, Trees};
-use crate::column_family::view::{FamilyView, Frozen, View};
+use crate::column_family::view::{self, FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Memtable, MemtableWriter};
 use crate::segment::PartitionedStorageBackend;
@@ -148,6 +148,10 @@ impl Family {
         self.dropped.load(Ordering::Acquire)
     }
 
+    pub(crate) fn check_not_dropped(&self) -> Result<()> {
+        if self.is_dropped() { Err(view::dropped(self.id)) } else { Ok(()) }
+    }
+
     /// Ends writing and merging; what readers hold stays.
     pub(crate) fn set_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
@@ -216,18 +220,33 @@ impl Family {
         if side.writer.table().is_empty() {
             return Ok(false);
         }
-        let writer = side.writer.successor(self.memtable_bytes());
-        let active = Arc::clone(writer.table());
+        Ok(self.freeze_with(side, None, views))
+    }
+
+    /// Puts `part`, which is newer than everything that was written so far, in front of the frozen memtables, and freezes the active one
+    /// before it unless that is empty. Call with the write lock's content, when there are places for what this freezes.
+    pub(crate) fn freeze_apart(&self, side: &mut WriteSide, part: Frozen, views: &ArcCell<View>) {
+        let frozen = self.freeze_with(side, Some(part), views);
+        assert!(frozen || self.is_dropped(), "there is no place for a memtable that has its number");
+    }
+
+    fn freeze_with(&self, side: &mut WriteSide, part: Option<Frozen>, views: &ArcCell<View>) -> bool {
+        let writer = (!side.writer.table().is_empty()).then(|| side.writer.successor(self.memtable_bytes()));
+        let active = Arc::clone(writer.as_ref().unwrap_or(&side.writer).table());
         let first_segment = self.active_segment();
-        // Counted first: a merge may take it as soon as the view shows it.
-        self.stall.frozen();
+        let count = usize::from(writer.is_some()) + usize::from(part.is_some());
+        // Counted first: a merge may take them as soon as the view shows them.
+        self.stall.frozen(count);
         let frozen = views.update(|view| {
             let Ok(old) = view.family(self.slot, self.id) else { return (view.clone(), false) };
-            if old.frozen.len() >= MAX_FROZEN {
+            if old.frozen.len() + count > MAX_FROZEN {
                 return (view.clone(), false);
             }
-            let mut frozen = Vec::with_capacity(old.frozen.len() + 1);
-            frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });
+            let mut frozen = Vec::with_capacity(old.frozen.len() + count);
+            frozen.extend(part.iter().cloned());
+            if writer.is_some() {
+                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });
+            }
             frozen.extend(old.frozen.iter().cloned());
             let new = FamilyView {
                 family: Arc::clone(&old.family),
@@ -238,14 +257,16 @@ impl Family {
             (view.with(self.slot, Some(Arc::new(new))), true)
         });
         if frozen {
-            side.writer = writer;
+            if let Some(writer) = writer {
+                side.writer = writer;
+            }
             // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then the view, misses neither.
             self.active_segment.store(u64::MAX, Ordering::SeqCst);
-            Counters::add(&self.counters.freezes, 1);
+            Counters::add(&self.counters.freezes, count as u64);
         } else {
-            self.stall.not_frozen();
+            self.stall.not_frozen(count);
         }
-        Ok(frozen)
+        frozen
     }
 }
 

@@ -60,9 +60,9 @@ pub(crate) enum Woken {
 }
 
 impl Stall {
-    /// A memtable was frozen.
-    pub(crate) fn frozen(&self) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+    /// `count` memtables are frozen.
+    pub(crate) fn frozen(&self, count: usize) {
+        self.waiting.fetch_add(count, Ordering::AcqRel);
     }
 
     /// `count` memtables of `bytes` in all were merged within `took`.
@@ -105,9 +105,9 @@ impl Stall {
         self.changed.notify_all();
     }
 
-    /// A memtable that was counted was not frozen after all.
-    pub(crate) fn not_frozen(&self) {
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    /// `count` memtables that were counted were not frozen after all.
+    pub(crate) fn not_frozen(&self, count: usize) {
+        self.waiting.fetch_sub(count, Ordering::AcqRel);
     }
 
     /// Lets those who wait look again.
@@ -116,14 +116,14 @@ impl Stall {
         self.changed.notify_all();
     }
 
-    /// Waits until something may have changed.
-    pub(crate) fn wait(&self) -> Woken {
+    /// Waits until `places` more memtables may wait to be merged, or something else may have changed.
+    pub(crate) fn wait(&self, places: usize) -> Woken {
         self.stopped.fetch_add(1, Ordering::Relaxed);
         let state = self.state.lock();
         if let Some(error) = &state.obstacle {
             return Woken::Obstacle(error.clone());
         }
-        if self.waiting() < MAX_FROZEN {
+        if self.waiting() + places <= MAX_FROZEN {
             return Woken::LookAgain;
         }
         let state = self.changed.wait_for(state, Duration::from_millis(20));

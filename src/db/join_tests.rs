@@ -12,6 +12,8 @@ use crate::{ColumnFamily, FamilyOptions, FamilySnapshot};
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const KEYS: u32 = 4000;
+/// Bytes of a memtable, which steps take at most.
+const MEMTABLE: usize = 64 << 10;
 
 fn key(number: u32) -> Vec<u8> {
     format!("key {number:06}").into_bytes()
@@ -67,10 +69,13 @@ impl Written {
     }
 
     fn join(&self) -> bool {
+        // The clock gives the memtables of busy families more, and a step would take more, too.
+        self.family.family().set_memtable_bytes(MEMTABLE);
         self.family.family().join_step(&self.db.shared().pipeline.merge_context(&|| false)).unwrap()
     }
 
     fn drain(&self) -> bool {
+        self.family.family().set_memtable_bytes(MEMTABLE);
         let context = self.db.shared().pipeline.merge_context(&|| false);
         self.family.family().drain_step(&context).unwrap() != Drained::Nothing
     }

@@ -92,4 +92,4 @@ mod tree;
 pub(crate) use cursor::MemtableCursor;
 pub(crate) use filter::Filter;
 pub(crate) use held::HeldBytes;
-pub(crate) use table::{Found, Memtable, MemtableWriter, Prepared};
+pub(crate) use table::{BEFORE_ITS_NUMBER, Found, Memtable, MemtableWriter, Prepared};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::table::BEFORE_ITS_NUMBER;
 use super::{Found, Memtable, MemtableCursor, MemtableWriter};
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
@@ -377,6 +378,31 @@ fn of_two_writes_with_one_sequence_number_the_later_counts() {
     writer.delete_range(b"a", b"z", at);
     assert_eq!(writer.table().get(b"key", at), Some(Found::Put(b"third")), "covers lower numbers only");
     assert_eq!(writer.table().get(b"other", at), Some(Found::Deleted));
+}
+
+#[test]
+fn a_memtable_that_gets_its_number_late_shows_all_of_it_from_there_on_and_nothing_before() {
+    let mut writer = Memtable::create(4096);
+    writer.put(b"key", b"value", BEFORE_ITS_NUMBER);
+    writer.delete(b"gone", BEFORE_ITS_NUMBER);
+    writer.delete_range(b"m", b"p", BEFORE_ITS_NUMBER);
+    writer.put(b"n", b"stays", BEFORE_ITS_NUMBER);
+    let table = writer.number(SequenceNumber(40));
+    assert_eq!(table.last_sequence(), SequenceNumber(40));
+    for at in [0, 1, 39].map(SequenceNumber) {
+        let keys = [&b"key"[..], b"gone", b"n", b"o"];
+        assert!(keys.iter().all(|key| table.get(key, at).is_none() && table.covering(key, at).is_none()));
+        assert!(!table.cursor(at).first() && table.deleted_ranges(at).is_empty());
+    }
+    for at in [40, 41, u64::MAX].map(SequenceNumber) {
+        assert_eq!(table.get(b"key", at), Some(Found::Put(b"value")));
+        assert_eq!(table.get(b"gone", at), Some(Found::Deleted));
+        assert_eq!(table.get(b"n", at), Some(Found::Put(b"stays")));
+        assert_eq!(table.get(b"o", at), Some(Found::Deleted));
+        let mut cursor = table.cursor(at);
+        assert!(cursor.last() && cursor.key() == b"n" && cursor.found() == Found::Put(b"stays"));
+        assert_eq!(table.deleted_ranges(at), vec![(&b"m"[..], &b"p"[..])]);
+    }
 }
 
 #[test]

@@ -15,11 +15,16 @@ use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+/// What entries are written with whose commit has no number yet: see [`MemtableWriter::number`].
+pub(crate) const BEFORE_ITS_NUMBER: SequenceNumber = SequenceNumber(1);
+
 /// Recent writes of one family: a sorted map from keys to their versions, and range deletions.
 pub(crate) struct Memtable {
     points: Tree,
     deletions: RangeDeletions,
     filter: Filter,
+    /// Number of the one commit that everything in here belongs to, if it got it after it was inserted; else 0.
+    whole: AtomicU64,
     /// What changes with every write, apart from what every read looks at.
     counters: CachePadded<Counters>,
     arena: Arena,
@@ -82,6 +87,7 @@ impl Memtable {
             points: Tree::new(),
             deletions: RangeDeletions::new(),
             filter: Filter::new(capacity_hint),
+            whole: AtomicU64::new(0),
             counters: CachePadded::new(Counters {
                 bytes: AtomicUsize::new(0),
                 entries: AtomicU64::new(0),
@@ -117,6 +123,10 @@ impl Memtable {
 
     /// The highest sequence number that was written; 0 if none was.
     pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        let whole = self.whole.load(Ordering::Relaxed);
+        if whole > 0 {
+            return SequenceNumber(whole);
+        }
         SequenceNumber(self.counters.last_sequence.load(Ordering::Acquire))
     }
 
@@ -126,11 +136,22 @@ impl Memtable {
         !self.deletions.is_empty()
     }
 
+    /// The number up to which entries are seen at `at`: all or nothing of a commit that got its number late, which is set before any
+    /// reader has the memtable.
+    #[inline]
+    pub(super) fn seen_at(&self, at: SequenceNumber) -> SequenceNumber {
+        match self.whole.load(Ordering::Relaxed) {
+            0 => at,
+            whole if whole <= at.0 => SequenceNumber::MAX,
+            _ => SequenceNumber(0),
+        }
+    }
+
     /// What the memtable said of `key` at `at`, range deletions applied; `None`: nothing.
     #[inline]
     pub(crate) fn get<'m>(&'m self, key: &[u8], at: SequenceNumber) -> Option<Found<'m>> {
         let entry = if self.filter.may_hold(key) { self.points.find(&self.arena, key) } else { None };
-        let entry = entry.and_then(|entry| entry.visible(at));
+        let entry = entry.and_then(|entry| entry.visible(self.seen_at(at)));
         let covered = self.covering(key, at);
         match entry {
             Some(entry) => Some(Found::of(entry, covered)),
@@ -177,7 +198,7 @@ impl Memtable {
 
     #[inline]
     pub(super) fn range_deletions_at(&self, at: SequenceNumber) -> Option<Steps<'_>> {
-        self.deletions.at(&self.arena, at)
+        self.deletions.at(&self.arena, self.seen_at(at))
     }
 
     #[inline]
@@ -259,6 +280,15 @@ impl MemtableWriter {
     #[inline]
     fn assert_own(&self, table: &Memtable) {
         assert!(std::ptr::eq(table, &raw const *self.table), "a key of another memtable");
+    }
+
+    /// Ends the writing of a memtable in which everything was written with [`BEFORE_ITS_NUMBER`], and makes it the commit `sequence`:
+    /// for readers at that number or a later one all of it has happened. No reader may have had it before.
+    pub(crate) fn number(self, sequence: SequenceNumber) -> Arc<Memtable> {
+        let last = self.table.counters.last_sequence.load(Ordering::Relaxed);
+        assert!(last <= BEFORE_ITS_NUMBER.0, "a memtable of entries up to {last} becomes commit {sequence}");
+        self.table.whole.store(sequence.0, Ordering::Release);
+        self.table
     }
 
     /// Makes all keys in `[start, end)` absent that were written with a lower sequence number.

@@ -263,6 +263,17 @@ pub(crate) enum Operation<'a> {
     },
 }
 
+impl Operation<'_> {
+    /// Bytes of keys and value.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value } => key.len() + value.len(),
+            Self::Delete { key } => key.len(),
+            Self::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
+        }
+    }
+}
+
 /// The operations of a payload, in order. Ends with an error where the payload makes no sense.
 pub(crate) struct Operations<'a> {
     rest: &'a [u8],

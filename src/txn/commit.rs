@@ -25,6 +25,7 @@
 //! memory accesses.
 
 use std::collections::BTreeMap;
+use std::ops::DerefMut;
 
 use crossbeam_utils::CachePadded;
 
@@ -34,7 +35,7 @@ use crate::codec::key;
 use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
 use crate::column_family::merge::{ABOVE_EVERY_KEY, MergeContext};
 use crate::column_family::stall::Woken;
-use crate::column_family::view::{self, Moment, View};
+use crate::column_family::view::{Moment, View};
 use crate::column_family::work::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::Prepared;
@@ -44,6 +45,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, MutexGuard};
 use crate::txn::batch::{Operation, Operations};
+use crate::txn::large::Parts;
 use crate::txn::latch::Latch;
 use crate::wal::Log;
 
@@ -94,7 +96,8 @@ impl<'a> Write<'a> {
     }
 }
 
-type Locked<'a> = MutexGuard<'a, WriteSide>;
+/// A family's write lock, held.
+pub(super) type Locked<'a> = MutexGuard<'a, WriteSide>;
 
 impl Pipeline {
     /// The log, if the database takes writes.
@@ -158,6 +161,9 @@ impl Pipeline {
                 &families
             }
         };
+        if let Some(parts) = Parts::of(write, families) {
+            return self.commit_large(log, write, durability, families, &parts);
+        }
         let mut sides = self.lock_with_room(families)?;
         let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
@@ -190,7 +196,7 @@ impl Pipeline {
                 break side;
             }
             drop(side);
-            self.wait_for_merge(family)?;
+            self.wait_for_merge(family, 1)?;
         };
         let interrupted = Interrupted(self);
         family.note_segment(log.segment_of_next());
@@ -217,7 +223,7 @@ impl Pipeline {
     }
 
     /// Makes a commit visible, when all before it are.
-    fn publish(&self, sequence: SequenceNumber) -> Result<()> {
+    pub(super) fn publish(&self, sequence: SequenceNumber) -> Result<()> {
         let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
         self.visible.admit(sequence.0).map_err(ended)?;
         self.visible.complete(sequence.0);
@@ -232,7 +238,7 @@ impl Pipeline {
             for (family, side) in families.iter().zip(&mut sides) {
                 if !self.has_room(family, side)? {
                     drop(sides);
-                    self.wait_for_merge(family)?;
+                    self.wait_for_merge(family, 1)?;
                     continue 'again;
                 }
             }
@@ -242,10 +248,8 @@ impl Pipeline {
 
     /// Whether the active memtable takes a write: it is not full, or a new one could be put in its place.
     #[inline]
-    fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
-        if family.is_dropped() {
-            return Err(view::dropped(family.id()));
-        }
+    pub(super) fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
+        family.check_not_dropped()?;
         if side.writer.table().bytes() < family.memtable_bytes() {
             return Ok(true);
         }
@@ -256,9 +260,10 @@ impl Pipeline {
         Ok(side.writer.table().is_empty())
     }
 
-    fn wait_for_merge(&self, family: &Arc<Family>) -> Result<()> {
+    /// Waits until `places` more memtables of `family` can be frozen, or something else may have changed.
+    pub(super) fn wait_for_merge(&self, family: &Arc<Family>, places: usize) -> Result<()> {
         self.work.request_merge(family);
-        match family.stall.wait() {
+        match family.stall.wait(places) {
             Woken::Obstacle(error) => Err(error),
             Woken::LookAgain => Ok(()),
         }
@@ -273,6 +278,22 @@ impl Pipeline {
         families: &[&Arc<Family>],
         sides: &mut [Locked<'_>],
     ) -> Result<(SequenceNumber, f64)> {
+        let sequence = self.append(log, write, durability, families, sides)?;
+        apply(write, families, sides, sequence);
+        let bytes = write.payload.len() / families.len();
+        let fills = families.iter().zip(sides.iter()).map(|(family, side)| account(family, side, bytes));
+        Ok((sequence, fills.fold(0.0, f64::max)))
+    }
+
+    /// Gives a commit its number, and appends it to the log unless it is to have no record.
+    pub(super) fn append(
+        &self,
+        log: &Log,
+        write: &Write<'_>,
+        durability: Durability,
+        families: &[&Arc<Family>],
+        sides: &[Locked<'_>],
+    ) -> Result<SequenceNumber> {
         let sequence = if durability == Durability::None {
             if !self.unlogged.load(Ordering::Relaxed) {
                 self.unlogged.store(true, Ordering::Release);
@@ -289,11 +310,7 @@ impl Pipeline {
             }
             appended
         };
-        let sequence = sequence.map_err(|error| self.not_appended(error, families, sides))?;
-        apply(write, families, sides, sequence);
-        let bytes = write.payload.len() / families.len();
-        let fills = families.iter().zip(sides.iter()).map(|(family, side)| account(family, side, bytes));
-        Ok((sequence, fills.fold(0.0, f64::max)))
+        sequence.map_err(|error| self.not_appended(error, families, sides))
     }
 
     /// What is said, and done, when the log took no record.
@@ -331,7 +348,7 @@ impl Pipeline {
 
 /// Held while a commit has a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
 /// for that number for ever.
-struct Interrupted<'a>(&'a Pipeline);
+pub(super) struct Interrupted<'a>(pub(super) &'a Pipeline);
 
 impl Drop for Interrupted<'_> {
     fn drop(&mut self) {
@@ -342,36 +359,42 @@ impl Drop for Interrupted<'_> {
 }
 
 /// Counts `bytes` that were inserted into a family's memtable. Says how full it is (0 to 1).
-fn account(family: &Family, side: &WriteSide, bytes: usize) -> f64 {
+pub(super) fn account(family: &Family, side: &WriteSide, bytes: usize) -> f64 {
     Counters::add(&family.counters.bytes_inserted, bytes as u64);
     side.writer.table().bytes() as f64 / family.memtable_bytes().max(1) as f64
 }
 
 /// Inserts the entries of a commit into the memtables of its families.
 fn apply(write: &Write<'_>, families: &[&Arc<Family>], sides: &mut [Locked<'_>], sequence: SequenceNumber) {
-    let replaced = if write.has_range_deletions { Replaced::of(write.payload) } else { Replaced::default() };
+    insert_all(placed(write.payload, families, &Replaced::of_write(write)), sides, sequence);
+}
+
+/// The operations of a commit that count, each with the index of its family among `families`, which are all that it touches, ascending.
+pub(super) fn placed<'a>(
+    payload: &'a [u8],
+    families: &[&Arc<Family>],
+    replaced: &Replaced,
+) -> impl Iterator<Item = (usize, Operation<'a>)> {
     let place = |id: FamilyId| {
         families
             .binary_search_by_key(&id, |family| family.id())
             .unwrap_or_else(|_| panic!("a batch touches family {id}, which it does not list"))
     };
-    let decoded = Operations::new(write.payload)
+    let decoded = Operations::new(payload)
         .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")));
     let mut last = 0;
-    let placed =
-        decoded.enumerate().filter(|(index, _)| !replaced.contains(*index)).map(|(_, (id, operation))| {
-            if families[last].id() != id {
-                last = place(id);
-            }
-            (last, operation)
-        });
-    insert_all(placed, sides, sequence);
+    decoded.enumerate().filter(|(index, _)| !replaced.contains(*index)).map(move |(_, (id, operation))| {
+        if families[last].id() != id {
+            last = place(id);
+        }
+        (last, operation)
+    })
 }
 
-/// Inserts the operations of one commit, each with the index of its family among `sides`, which hold the families' write locks.
+/// Inserts the operations of one commit, each with the index of its family's memtable among `sides`.
 pub(crate) fn insert_all<'o>(
     operations: impl Iterator<Item = (usize, Operation<'o>)>,
-    sides: &mut [Locked<'_>],
+    sides: &mut [impl DerefMut<Target = WriteSide>],
     sequence: SequenceNumber,
 ) {
     let mut operations = operations.fuse();
@@ -421,6 +444,10 @@ pub(crate) struct Replaced {
 }
 
 impl Replaced {
+    pub(super) fn of_write(write: &Write<'_>) -> Self {
+        if write.has_range_deletions { Self::of(write.payload) } else { Self::default() }
+    }
+
     pub(crate) fn of(payload: &[u8]) -> Self {
         let operations: Vec<_> = Operations::new(payload).map_while(Result::ok).collect();
         let mut replaced = vec![false; operations.len()];

@@ -3,12 +3,12 @@
 //! Invariants:
 //! 1. Within a family, the order of the write lock is the order of sequence numbers: the lock is held from
 //!    before the number is assigned until the entries are in the memtable.
-//! 2. A commit is completed only when its record is written in full and its entries are all in memtables, and, if it asked for
-//!    it, when the log is durable through it. It is visible when all commits up to it are complete.
-//! 3. A commit is acknowledged when it is visible.
+//! 2. A commit is completed only when its record is written in full and its entries are all in memtables. It is visible when all
+//!    commits up to it are complete.
+//! 3. A commit is acknowledged when it is visible and, if it asked for it, the log is durable through it.
 //! 4. After the first failure on the write path nothing is completed any more.
 //!
-//! Start reading at [`commit`], then [`batch`] and [`handle`].
+//! Start reading at [`commit`], then [`large`], [`batch`] and [`handle`].
 
 pub(crate) mod batch;
 pub(crate) mod commit;
@@ -16,5 +16,6 @@ pub(crate) mod commit;
 mod commit_model;
 pub(crate) mod handle;
 pub(crate) mod iter;
+mod large;
 pub(crate) mod latch;
 pub(crate) mod snapshot;

@@ -64,6 +64,8 @@ const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const CURSOR: &str = "src/column_family/cursor.rs";
 const MEMTABLE_CURSOR: &str = "src/memtable/cursor.rs";
+const LARGE: &str = "src/txn/large.rs";
+const TABLE: &str = "src/memtable/table.rs";
 const LOG: &str = "src/wal/log.rs";
 const REPLAY: &str = "src/wal/replay.rs";
 const READER: &str = "src/wal/reader.rs";
@@ -486,6 +488,26 @@ pub const MUTATIONS: &[Mutation] = &[
         "            self.place = Place::Failed;",
         "            self.place = Place::Nowhere;",
         "says_so_until_it_is_placed_anew",
+    ),
+    // Large batches.
+    tests(
+        "a memtable shows a commit before its number",
+        TABLE,
+        "            whole if whole <= at.0 => SequenceNumber::MAX,\n",
+        "            whole if whole > 0 => SequenceNumber::MAX,\n",
+        "a_memtable_that_gets_its_number_late",
+    ),
+    crashes(
+        "a large part is put behind what was written before it",
+        FAMILY,
+        "            frozen.extend(part.iter().cloned());\n            if writer.is_some() {\n                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });\n            }\n",
+        "            if writer.is_some() {\n                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });\n            }\n            frozen.extend(part.iter().cloned());\n",
+    ),
+    crashes(
+        "the log of a large part is let go before it is merged",
+        LARGE,
+        "if durability == Durability::None { u64::MAX } else { segment }",
+        "if durability == Durability::None { segment } else { u64::MAX }",
     ),
     // The end.
     tests(

@@ -1,0 +1,145 @@
+//! Commits of large batches.
+//!
+//! Numbers become visible in order, so whoever has a number and is not complete holds up everybody who got a later one, in whatever family.
+//! To insert a large batch takes hundreds of milliseconds. So what it has for a family, if that would fill half of a memtable or more, is inserted
+//! *apart*, into a memtable of its own, before the commit has a number and before any lock is taken:
+//!
+//! ```text
+//! insert each large part into a memtable of its own
+//! lock the write locks of its families, in ascending number, once each has places for what is frozen
+//! sequence <- log.append(batch)
+//! insert the small parts into the active memtables
+//! give the memtables of large parts their number, and put each in front of its family's frozen ones:
+//!     the active memtable is frozen first, since it is older
+//! unlock; from here on as every commit
+//! ```
+//!
+//! A memtable of a large part shows all of its entries to readers at its number or later, and none to others, so the views of
+//! several families need not change in one step.
+
+use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
+use crate::column_family::view::Frozen;
+use crate::error::Result;
+use crate::memtable::{BEFORE_ITS_NUMBER, Memtable};
+use crate::options::Durability;
+use crate::sync::Arc;
+use crate::txn::batch::Operation;
+use crate::txn::commit::{Interrupted, Locked, Pipeline, Replaced, Write, account, insert_all, placed};
+use crate::wal::Log;
+
+/// What a large batch has for each of the families that it touches, ascending.
+pub(super) struct Parts<'a> {
+    payload: &'a [u8],
+    replaced: Replaced,
+    /// Bytes of each family's operations in the payload.
+    bytes: Vec<usize>,
+    /// Whether a family's part is inserted apart.
+    is_large: Vec<bool>,
+}
+
+impl<'a> Parts<'a> {
+    /// What `write` has for its `families`, ascending, if any part of it is large.
+    pub(super) fn of(write: &Write<'a>, families: &[&Arc<Family>]) -> Option<Self> {
+        let limit = |family: &Family| family.memtable_bytes() / 2;
+        if families.iter().all(|family| write.payload.len() < limit(family)) {
+            return None;
+        }
+        let mut bytes = vec![0; families.len()];
+        let replaced = Replaced::of_write(write);
+        for (place, operation) in placed(write.payload, families, &replaced) {
+            bytes[place] += operation.bytes();
+        }
+        let is_large: Vec<bool> =
+            families.iter().zip(&bytes).map(|(family, bytes)| *bytes >= limit(family)).collect();
+        is_large.contains(&true).then_some(Self { payload: write.payload, replaced, bytes, is_large })
+    }
+
+    fn operations(
+        &self,
+        families: &[&Arc<Family>],
+        large: bool,
+    ) -> impl Iterator<Item = (usize, Operation<'a>)> {
+        placed(self.payload, families, &self.replaced)
+            .filter(move |(place, _)| self.is_large[*place] == large)
+    }
+
+    /// A memtable for every family, in which what is large stands.
+    fn insert_apart(&self, families: &[&Arc<Family>]) -> Vec<Box<WriteSide>> {
+        let hint = |(bytes, is_large): (&usize, &bool)| if *is_large { *bytes } else { 0 };
+        let hints = self.bytes.iter().zip(&self.is_large).map(hint);
+        let mut apart: Vec<_> =
+            hints.map(|hint| Box::new(WriteSide { writer: Memtable::create(hint) })).collect();
+        insert_all(self.operations(families, true), &mut apart, BEFORE_ITS_NUMBER);
+        apart
+    }
+}
+
+impl Pipeline {
+    /// Writes a commit with large parts; see [`commit`](Self::commit).
+    pub(super) fn commit_large(
+        &self,
+        log: &Log,
+        write: &Write<'_>,
+        durability: Durability,
+        families: &[&Arc<Family>],
+        parts: &Parts<'_>,
+    ) -> Result<()> {
+        let apart = parts.insert_apart(families);
+        let mut sides = self.lock_with_places(families, parts)?;
+        let interrupted = Interrupted(self);
+        let segment = log.segment_of_next();
+        let sequence = self.append(log, write, durability, families, &sides)?;
+        insert_all(parts.operations(families, false), &mut sides, sequence);
+        let mut fullest: f64 = 0.0;
+        for (place, part) in apart.into_iter().enumerate() {
+            let (family, side) = (families[place], &mut sides[place]);
+            if parts.is_large[place] {
+                let first_segment = if durability == Durability::None { u64::MAX } else { segment };
+                let frozen = Frozen { table: part.writer.number(sequence), first_segment };
+                family.freeze_apart(side, frozen, &self.views);
+                Counters::add(&family.counters.bytes_inserted, parts.bytes[place] as u64);
+                self.work.request_merge(family);
+            } else {
+                fullest = fullest.max(account(family, side, parts.bytes[place]));
+            }
+        }
+        drop(sides);
+        self.publish(sequence)?;
+        drop(interrupted);
+        if durability == Durability::Sync {
+            log.sync_through(sequence).map_err(|error| self.fail(error))?;
+        }
+        for (place, family) in families.iter().enumerate() {
+            family.stall.slow_down(parts.bytes[place], fullest);
+        }
+        Ok(())
+    }
+
+    /// Takes the write locks, ascending, once no active memtable of a small part is full and there are places for what the large
+    /// parts freeze.
+    fn lock_with_places<'a>(
+        &self,
+        families: &[&'a Arc<Family>],
+        parts: &Parts<'_>,
+    ) -> Result<Vec<Locked<'a>>> {
+        'again: loop {
+            let mut sides: Vec<Locked<'a>> = families.iter().map(|family| family.write.lock()).collect();
+            self.writable()?;
+            for (place, (family, side)) in families.iter().zip(&mut sides).enumerate() {
+                let freezes = 1 + usize::from(!side.writer.table().is_empty());
+                let has_room = if parts.is_large[place] {
+                    family.check_not_dropped()?;
+                    family.stall.waiting() + freezes <= MAX_FROZEN
+                } else {
+                    self.has_room(family, side)?
+                };
+                if !has_room {
+                    drop(sides);
+                    self.wait_for_merge(family, freezes)?;
+                    continue 'again;
+                }
+            }
+            return Ok(sides);
+        }
+    }
+}
