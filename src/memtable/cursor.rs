@@ -198,7 +198,13 @@ enum Direction {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(table: &'a Memtable, at: SequenceNumber, range: Arc<KeyRange>) -> Self {
-        Self { at: table.seen_at(at), range, passed: 0, deletions: table.range_deletions_at(at), current: None }
+        Self {
+            at: table.seen_at(at),
+            range,
+            passed: 0,
+            deletions: table.range_deletions_at(at),
+            current: None,
+        }
     }
 
     /// Stands on `position`, or on the next key in `direction` that has a version to be seen.
