@@ -17,6 +17,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "cf_comparison_benchmark",
     about: "Column families written to by one thread each: Peristyle beside its peers",
     workloads: &[ALL, "integer-batches", "integer-singles", "random-batches", "random-singles"],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 

@@ -17,6 +17,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "large_benchmark",
     about: "Data eight times as large as the memory that engines are given: Peristyle beside its peers",
     workloads: &[ALL],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 
@@ -42,7 +43,7 @@ struct Options {
 fn main() -> Result<()> {
     BENCHMARK.main(|comparison, options: &Options| {
         let memory = options.memory.unwrap_or(if comparison.quick { 4 } else { 512 }) << 20;
-        let setup = Setup { families: 1, cache_bytes: memory / 4 * 3, write_buffer_bytes: memory / 4 };
+        let setup = Setup::with_memory(1, memory / 4 * 3, memory / 4);
         let seconds = options.seconds.unwrap_or(if comparison.quick { 0.2 } else { 30.0 });
         ensure!(seconds > 0.0, "--seconds has to be above 0");
         let entries = memory * options.times / (KEY_BYTES + VALUE_BYTES) as u64;
@@ -54,12 +55,14 @@ fn case(large: Large) -> Case<Large> {
     let Large { setup, entries, threads, seconds } = large;
     let data = entries * (KEY_BYTES + VALUE_BYTES) as u64;
     let mebibytes = |bytes: u64| bytes >> 20;
+    let (cache_bytes, write_buffer_bytes) =
+        setup.memory.map_or((0, 0), |memory| (memory.cache_bytes, memory.write_buffer_bytes));
     let memory = format!(
         "{entries} entries ({KEY_BYTES} B random key, {VALUE_BYTES} B value), {} MiB; {} MiB of cache and {} MiB of write buffers \
          for every engine that can be told. All of them also have the page cache of the system, through which alone LMDB reads.",
         mebibytes(data),
-        mebibytes(setup.cache_bytes),
-        mebibytes(setup.write_buffer_bytes)
+        mebibytes(cache_bytes),
+        mebibytes(write_buffer_bytes)
     );
     let part = |name: &str, threads, what: String| Part {
         workload: format!("{ALL}/{}mib/{name}", mebibytes(data)),

@@ -15,6 +15,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "mixed_benchmark",
     about: "Reads, writes and scans mixed as in YCSB: Peristyle beside its peers",
     workloads: &[ALL, "ycsb-a", "ycsb-b", "ycsb-c", "ycsb-d", "ycsb-e", "ycsb-f"],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use clap::{Args, value_parser};
 use peristyle_benches::comparison::{Benchmark, Case, Part};
-use peristyle_benches::engine::{Durability, Setup};
+use peristyle_benches::engine::{Durability, Memory, Setup};
 use peristyle_benches::workload::recovery::{BATCH, End, KEY_BYTES, Recovery, VALUE_BYTES};
 
 /// Stands for all workloads on the command line.
@@ -17,6 +17,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "recovery_benchmark",
     about: "Time to open a database again, after a crash and after a clean end: Peristyle beside its peers",
     workloads: &[ALL, KILLED, CLOSED],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 
@@ -44,15 +45,15 @@ fn main() -> Result<()> {
 }
 
 fn case(name: &str, end: End, megabytes: u64) -> Case<Recovery> {
-    let mut setup = Setup::new(1);
+    let Memory { cache_bytes, mut write_buffer_bytes } = Memory::of_comparisons();
     let (durability, description) = match end {
         End::Killed => {
             // Room for all that is written, so that it waits in the log and not in tables or trees.
-            setup.write_buffer_bytes = setup.write_buffer_bytes.max(megabytes * 4_000_000);
+            write_buffer_bytes = write_buffer_bytes.max(megabytes * 4_000_000);
             let what = format!(
                 "{megabytes} MB written in batches of {BATCH}, the last commit synced, then SIGKILL; opened again in another process. Write \
                  buffers of {} MiB hold all of it in engines that can be told, so that it is the log that has to be read.",
-                setup.write_buffer_bytes >> 20
+                write_buffer_bytes >> 20
             );
             (Durability::Sync, what)
         }
@@ -70,6 +71,7 @@ fn case(name: &str, end: End, megabytes: u64) -> Case<Recovery> {
         threads: 1,
         durability,
     };
+    let setup = Setup::with_memory(1, cache_bytes, write_buffer_bytes);
     let entries = megabytes * 1_000_000 / (KEY_BYTES + VALUE_BYTES) as u64;
     let disk_bytes = megabytes * 3_500_000 + 1_000_000_000;
     Case { parts: vec![part], disk_bytes, task: Recovery { setup, entries, end, fill: false } }

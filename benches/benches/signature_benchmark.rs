@@ -31,6 +31,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "signature_benchmark",
     about: "Point reads and long scans around random keys, alone and beside a writer: Peristyle beside its peers",
     workloads: &[SIGNATURES, SIZES[0].0, SIZES[1].0, SIZES[2].0, COMMIT_BLOCK],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 

@@ -18,6 +18,7 @@ const BENCHMARK: Benchmark = Benchmark {
     name: "table_benchmark",
     about: "One table, written, read, halved and compacted: Peristyle beside its peers",
     workloads: &[ALL, SIZES[0].0, SIZES[1].0],
+    peers: &[],
     temporary: env!("CARGO_TARGET_TMPDIR"),
 };
 

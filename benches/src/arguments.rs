@@ -43,7 +43,7 @@ pub struct Comparison {
     #[arg(long)]
     pub quick: bool,
 
-    /// Peers to compare with, by name; all by default
+    /// Peers to compare with, by name; all by default, or those that a benchmark names
     #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = PossibleValuesParser::new(peer_names()))]
     pub peers: Vec<String>,
 
@@ -89,12 +89,12 @@ impl Comparison {
         self.workload.iter().any(|wanted| wanted == workload)
     }
 
-    /// The engines that take part, the subject first.
-    pub fn engines(&self) -> Vec<Peer> {
+    /// The engines that take part, the subject first: those that were asked for, or else the default ones, or else all.
+    pub fn engines(&self, default: &[&str]) -> Vec<Peer> {
+        let asked_for: Vec<&str> = self.peers.iter().map(String::as_str).collect();
+        let wanted = if asked_for.is_empty() { default } else { &asked_for };
         let chosen = |peer: &Peer| {
-            self.peers.is_empty()
-                || peer.name == SUBJECT
-                || self.peers.iter().any(|name| is_meant(name, peer.name))
+            wanted.is_empty() || peer.name == SUBJECT || wanted.iter().any(|name| is_meant(name, peer.name))
         };
         peers::all().into_iter().filter(chosen).collect()
     }

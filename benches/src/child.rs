@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Setup};
+use crate::engine::{Engine, Feature, Setup};
 use crate::measure::Measured;
 use crate::peers::Peer;
 
@@ -24,6 +24,11 @@ pub trait Task: Serialize + DeserializeOwned {
     /// Does it in a directory that is empty; returns what was measured, one measurement for each part of the
     /// [`Case`](crate::comparison::Case).
     fn run(&self, place: &Place) -> Result<Vec<Measured>>;
+
+    /// What an engine has to have to take part.
+    fn needs(&self) -> Vec<Feature> {
+        Vec::new()
+    }
 }
 
 /// All that a child needs to know, its task aside.
@@ -49,6 +54,28 @@ impl Place {
     pub fn open(&self, setup: &Setup) -> Result<Box<dyn Engine>> {
         let open = self.peer()?.open.context("the engine is not compiled in")?;
         open(&self.directory, setup).context("opening failed")
+    }
+
+    /// A place for another database of the same engine, below that of the first.
+    pub fn beside(&self, name: &str) -> Result<Self> {
+        let place = Self { directory: self.directory.join(name), ..self.clone() };
+        std::fs::create_dir(&place.directory)?;
+        Ok(place)
+    }
+
+    /// Leaves something for the process that started this one, which may be killed after it.
+    pub fn leave<T: Serialize>(&self, what: &T) -> Result<()> {
+        Ok(std::fs::write(self.left(), serde_json::to_string(what)?)?)
+    }
+
+    /// What another process of the same place has left.
+    pub fn take_up<T: DeserializeOwned>(&self) -> Result<T> {
+        let what = std::fs::read_to_string(self.left()).context("the other process left nothing")?;
+        serde_json::from_str(&what).context("the other process left what cannot be read")
+    }
+
+    fn left(&self) -> PathBuf {
+        self.result.with_extension("left")
     }
 
     /// The engine's entry in the list of all.

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::{self, Arguments, Hidden};
 use crate::child::{self, Task};
-use crate::engine::Durability;
+use crate::engine::{Durability, Feature};
 use crate::machine;
 use crate::measure::Measured;
 use crate::peers::Peer;
@@ -25,6 +25,8 @@ pub struct Benchmark {
     pub about: &'static str,
     /// Names that `--workload` takes.
     pub workloads: &'static [&'static str],
+    /// Peers that take part where `--peers` names none; empty for all.
+    pub peers: &'static [&'static str],
     /// `CARGO_TARGET_TMPDIR`, which only the benchmark itself is told.
     pub temporary: &'static str,
 }
@@ -82,7 +84,7 @@ impl Benchmark {
         check_space(&cases, &scratch)?;
 
         let (engines, skipped): (Vec<Peer>, Vec<Peer>) =
-            options.engines().into_iter().partition(|engine| engine.skipped().is_none());
+            options.engines(self.peers).into_iter().partition(|engine| engine.skipped().is_none());
         let named = |engines: &[Peer], what: fn(&Peer) -> Option<String>| {
             engines.iter().filter_map(|engine| Some((engine.name.to_owned(), what(engine)?))).collect()
         };
@@ -98,8 +100,9 @@ impl Benchmark {
         let rounds = options.rounds();
         let bar = progress_bar(cases.len() as u64 * u64::from(rounds) * engines.len() as u64);
         for case in &cases {
+            let (engines, absent) = who_can(&case.task.needs(), &engines);
             let mut comparisons: Vec<Comparison> =
-                case.parts.iter().map(|part| empty(part, &engines)).collect();
+                case.parts.iter().map(|part| empty(part, &engines, &absent)).collect();
             for round in 1..=rounds {
                 for (position, engine) in engines.iter().enumerate() {
                     let title = format!("{}: {}", case.title(), engine.name);
@@ -113,6 +116,7 @@ impl Benchmark {
                     record(&mut comparisons, position, round, outcome);
                     bar.inc(1);
                 }
+                bar.inc(absent.len() as u64);
             }
             comparisons.iter_mut().for_each(Comparison::fail_those_who_read_something_else);
             report.comparisons.extend(comparisons);
@@ -190,9 +194,17 @@ fn check_space<T>(cases: &[Case<T>], scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-fn empty(part: &Part, engines: &[Peer]) -> Comparison {
+/// The engines that have all that is needed, and the names of the others, each with the reason.
+fn who_can(needs: &[Feature], engines: &[Peer]) -> (Vec<Peer>, Vec<(String, String)>) {
+    let absent = engines.iter().filter_map(|peer| Some((peer.name.into(), peer.lacks_one_of(needs)?.into())));
+    let able = engines.iter().copied().filter(|peer| peer.lacks_one_of(needs).is_none());
+    (able.collect(), absent.collect())
+}
+
+fn empty(part: &Part, engines: &[Peer], absent: &[(String, String)]) -> Comparison {
     Comparison {
         part: part.clone(),
+        absent: absent.to_vec(),
         engines: engines
             .iter()
             .map(|engine| EngineRounds {

@@ -4,9 +4,10 @@
 //! no engine pays for a copy that its own API does not make. One virtual call per commit or lookup
 //! is the only cost they add, and it is the same for all.
 
+use std::any::Any;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// What an acknowledged write survives.
@@ -33,31 +34,70 @@ impl std::fmt::Display for Durability {
 pub struct Setup {
     /// Number of column families; they are addressed as `0..families`.
     pub families: usize,
-    /// Read cache of the whole database, in bytes.
+    /// The memory that engines are given; `None` leaves them with nothing but their defaults, in this and all else.
+    pub memory: Option<Memory>,
+}
+
+/// Memory of a whole database.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    /// Read cache, in bytes.
     pub cache_bytes: u64,
-    /// Memtables and write buffers of the whole database, in bytes.
+    /// Memtables and write buffers, in bytes.
     pub write_buffer_bytes: u64,
 }
 
 impl Setup {
     /// The setup of the published comparisons: 4 GiB of cache and 1 GiB of write buffers.
     pub fn new(families: usize) -> Self {
-        Self { families, cache_bytes: 4 << 30, write_buffer_bytes: 1 << 30 }
+        Self { families, memory: Some(Memory::of_comparisons()) }
+    }
+
+    /// A setup with memory for the read cache and for write buffers, in bytes.
+    pub const fn with_memory(families: usize, cache_bytes: u64, write_buffer_bytes: u64) -> Self {
+        Self { families, memory: Some(Memory { cache_bytes, write_buffer_bytes }) }
+    }
+
+    /// What users meet who set nothing.
+    pub const fn defaults(families: usize) -> Self {
+        Self { families, memory: None }
     }
 
     /// The name of family `index` in engines that name their families.
     pub fn family_name(index: usize) -> String {
         format!("family-{index}")
     }
+}
+
+impl Memory {
+    /// 4 GiB of cache and 1 GiB of write buffers.
+    pub fn of_comparisons() -> Self {
+        Self { cache_bytes: 4 << 30, write_buffer_bytes: 1 << 30 }
+    }
 
     /// One family's part of the write buffers, in bytes.
-    pub fn write_buffer_bytes_per_family(&self) -> u64 {
-        self.write_buffer_bytes / self.families.max(1) as u64
+    pub fn write_buffer_bytes_per_family(&self, families: usize) -> u64 {
+        self.write_buffer_bytes / families.max(1) as u64
     }
 }
 
 /// Opens an engine's database in a directory; creates it and the families of the setup where they are missing.
 pub type Open = fn(&Path, &Setup) -> Result<Box<dyn Engine>>;
+
+/// What some workloads ask for and some engines do not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// [`Engine::hold`].
+    Snapshots,
+    /// [`Writer::remove_range`].
+    RangeDeletes,
+    /// [`Engine::create_family`].
+    Families,
+    /// A log, as [`Engine::is_log`] knows it.
+    Log,
+    /// Writers of different durabilities at the same time.
+    MixedDurabilities,
+}
 
 /// An open database, shared by all threads of a run.
 pub trait Engine: Send + Sync {
@@ -65,11 +105,47 @@ pub trait Engine: Send + Sync {
     fn version(&self) -> String;
 
     /// A handle that writes with a durability. Every writing thread makes its own; those that write at the same time all
-    /// ask for the same durability.
+    /// ask for the same durability where the engine lacks [`MixedDurabilities`](Feature::MixedDurabilities).
     fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>>;
 
     /// Calls `work` with a view of one family that is no older than the call. What is written meanwhile may show in it or not.
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()>;
+
+    /// Holds the moment of the call for as long as what is returned lives.
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        bail!("it has no snapshots")
+    }
+
+    /// The value of a key in the form in which a caller of the engine's own `get` keeps it; what it is read for is
+    /// the memory that it holds back.
+    fn keep(&self, family: usize, key: &[u8]) -> Result<Box<dyn Any>> {
+        let mut kept = Vec::new();
+        self.read(family, &mut |reader| reader.get(key, &mut |value| kept = value.to_vec()).map(drop))?;
+        Ok(Box::new(kept))
+    }
+
+    /// Adds a family behind those that there are, durably.
+    fn create_family(&mut self) -> Result<()> {
+        bail!("families cannot be added")
+    }
+
+    /// Adds some families in one durable step; returns whether the engine has such a call, without which nothing is added.
+    fn create_families(&mut self, count: usize) -> Result<bool> {
+        let _ = count;
+        Ok(false)
+    }
+
+    /// Looks a family up by its name; returns whether the engine has such a call.
+    fn look_up(&self, family: usize) -> Result<bool> {
+        let _ = family;
+        Ok(false)
+    }
+
+    /// Whether a file of the database, named from its directory on, belongs to the log.
+    fn is_log(&self, file: &Path) -> bool {
+        let _ = file;
+        false
+    }
 
     /// Makes everything durable and returns once no background work is left.
     fn flush_until_quiet(&self) -> Result<()>;
@@ -83,10 +159,29 @@ pub trait Engine: Send + Sync {
     fn compact(self: Box<Self>) -> Result<Box<dyn Engine>>;
 }
 
+/// A moment of the whole database.
+pub trait Held {
+    /// Calls `work` with one family as it was at that moment.
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()>;
+}
+
 /// Writes with one durability.
 pub trait Writer {
     /// Writes one entry as a commit of its own, by the engine's shortest way.
     fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Removes one entry as a commit of its own.
+    fn remove(&mut self, family: usize, key: &[u8]) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.remove(key);
+        self.write(family, &batch)
+    }
+
+    /// Removes all entries from `from` up to and without `to`, as a commit of its own.
+    fn remove_range(&mut self, family: usize, from: &[u8], to: &[u8]) -> Result<()> {
+        let _ = (family, from, to);
+        bail!("it has no range deletions")
+    }
 
     /// Writes all batches, each to its family, as one atomic commit. No family is named twice.
     fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()>;
@@ -119,6 +214,12 @@ pub trait Reader {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()>;
+
+    /// Shows the entries from `from` up to and without `to` to `visit`, ascending, until that returns false. The engine is told
+    /// both bounds if it can be told.
+    fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        self.scan(from, Direction::Forward, &mut |key, value| key < to && visit(key, value))
+    }
 
     /// The exact number of entries, by the engine's shortest way.
     fn count(&mut self) -> Result<u64> {

@@ -37,7 +37,12 @@ impl Values {
     /// 256 KiB, always the same: more than any compression looks back for, little enough to stay in a processor's cache, where an
     /// application has what it is about to write.
     pub fn new() -> Self {
-        let mut pool = vec![0; 256 << 10];
+        Self::of_stock(256 << 10)
+    }
+
+    /// As many random bytes as are asked for; no value is longer.
+    pub fn of_stock(bytes: usize) -> Self {
+        let mut pool = vec![0; bytes];
         fastrand::Rng::with_seed(1).fill(&mut pool);
         Self { pool }
     }

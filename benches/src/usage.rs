@@ -1,6 +1,7 @@
 //! What this process has consumed so far, and what was written to the disk.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -86,13 +87,97 @@ impl Disk {
 
 /// Space that the files under a directory take on the disk, in bytes; holes do not count.
 pub fn disk_bytes(directory: &Path) -> Result<u64> {
-    let mut total = 0;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        total += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
+    Ok(Footprint::of(directory, |_| false)?.disk_bytes)
+}
+
+/// What the files under a directory take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Footprint {
+    /// Space on the disk, in bytes; holes do not count.
+    pub disk_bytes: u64,
+    /// What of that belongs to the log.
+    pub log_bytes: u64,
+    /// The lengths of the files, holes included, in bytes.
+    pub length: u64,
+}
+
+impl Footprint {
+    /// Looks at every file; `is_log` is asked with its path from the directory on. A file that vanishes meanwhile takes nothing.
+    pub fn of(directory: &Path, is_log: impl Fn(&Path) -> bool) -> Result<Self> {
+        let mut footprint = Self::default();
+        let mut waiting = vec![PathBuf::new()];
+        while let Some(below) = waiting.pop() {
+            let Some(entries) = unless_gone(fs::read_dir(directory.join(&below)))? else { continue };
+            for entry in entries {
+                let Some(entry) = unless_gone(entry)? else { continue };
+                let Some(metadata) = unless_gone(entry.metadata())? else { continue };
+                let path = below.join(entry.file_name());
+                if metadata.is_dir() {
+                    waiting.push(path);
+                    continue;
+                }
+                let bytes = metadata.blocks() * 512;
+                footprint.disk_bytes += bytes;
+                footprint.length += metadata.len();
+                footprint.log_bytes += if is_log(&path) { bytes } else { 0 };
+            }
+        }
+        Ok(footprint)
     }
-    Ok(total)
+
+    /// The greater of both, each by itself.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            disk_bytes: self.disk_bytes.max(other.disk_bytes),
+            log_bytes: self.log_bytes.max(other.log_bytes),
+            length: self.length.max(other.length),
+        }
+    }
+}
+
+fn unless_gone<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        outcome => Ok(Some(outcome?)),
+    }
+}
+
+/// Memory of this process that belongs to nobody's file, in bytes.
+pub fn own_memory_bytes() -> Result<u64> {
+    Ok(field("/proc/self/status", "RssAnon:")
+        .context("the system does not tell the memory of the process")?
+        * 1024)
+}
+
+/// What the threads of this process have done, the one that asks left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Threads {
+    /// How many there are.
+    pub count: u64,
+    /// How often they came to run again after they had waited or were interrupted; of those that are still there.
+    pub wake_ups: u64,
+}
+
+impl Threads {
+    /// Counts them.
+    pub fn now() -> Result<Self> {
+        let mut threads = Self::default();
+        let own = fs::read_link("/proc/thread-self")?;
+        for task in fs::read_dir("/proc/self/task")? {
+            let task = task?;
+            if Some(task.file_name().as_os_str()) == own.file_name() {
+                continue;
+            }
+            let status = task.path().join("status");
+            let Some(status) = status.to_str() else { continue };
+            let switches =
+                field(status, "voluntary_ctxt_switches:").zip(field(status, "nonvoluntary_ctxt_switches:"));
+            let Some((waited, interrupted)) = switches else { continue };
+            threads.count += 1;
+            threads.wake_ups += waited + interrupted;
+        }
+        Ok(threads)
+    }
 }
 
 /// Space that is free on the disk that a path lies on, in bytes.

@@ -14,7 +14,7 @@ const ALL: u8 = 150;
 const ENGINE: &str = "BENCHES_WRITE_WITH";
 const DIRECTORY: &str = "BENCHES_WRITE_TO";
 
-const SETUP: Setup = Setup { families: FAMILIES, cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 };
+const SETUP: Setup = Setup::with_memory(FAMILIES, 64 << 20, 64 << 20);
 
 /// Writes 100 entries in one batch and 50 one by one to each family.
 fn write(peer: &Peer, directory: &Path, durability: Durability) -> Result<()> {

@@ -4,13 +4,14 @@
 //! `PersistMode::Buffer` (handed to the operating system), sync is `PersistMode::SyncData`. The
 //! cache is shared; the write buffers are a memtable for each keyspace, as large as its share allows.
 
+use std::any::Any;
 use std::path::Path;
 
 use anyhow::Result;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::wait_while;
-use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+use crate::engine::{Batch, Direction, Durability, Engine, Held, Reader, Setup, Writer};
 
 /// fjall takes no smaller limit for its journal, which lies on the disk.
 const LEAST_JOURNAL_BYTES: u64 = 64 << 20;
@@ -18,24 +19,26 @@ const LEAST_JOURNAL_BYTES: u64 = 64 << 20;
 struct Fjall {
     database: Database,
     keyspaces: Vec<Keyspace>,
+    /// In bytes, where it is not the default.
+    memtable_bytes: Option<u64>,
 }
 
 /// Opens a database with one keyspace for each family.
 pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     // A memtable is filled while its predecessor is flushed: two share a family's part.
-    let memtable_bytes = setup.write_buffer_bytes_per_family() / 2;
-    let database = Database::builder(path)
-        .cache_size(setup.cache_bytes)
-        .max_journaling_size(setup.write_buffer_bytes.max(LEAST_JOURNAL_BYTES))
-        .open()?;
-    let keyspaces = (0..setup.families)
-        .map(|index| {
-            database.keyspace(&Setup::family_name(index), || {
-                KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes)
-            })
-        })
-        .collect::<fjall::Result<_>>()?;
-    Ok(Box::new(Fjall { database, keyspaces }))
+    let memtable_bytes = setup.memory.map(|memory| memory.write_buffer_bytes_per_family(setup.families) / 2);
+    let mut builder = Database::builder(path);
+    if let Some(memory) = setup.memory {
+        builder = builder
+            .cache_size(memory.cache_bytes)
+            .max_journaling_size(memory.write_buffer_bytes.max(LEAST_JOURNAL_BYTES));
+    }
+    let keyspaces = Vec::with_capacity(setup.families);
+    let mut fjall = Fjall { database: builder.open()?, keyspaces, memtable_bytes };
+    for _ in 0..setup.families {
+        fjall.create_family()?;
+    }
+    Ok(Box::new(fjall))
 }
 
 impl Engine for Fjall {
@@ -49,6 +52,34 @@ impl Engine for Fjall {
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
         work(&mut FjallReader { keyspace: &self.keyspaces[family] })
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(FjallHeld { fjall: self, snapshot: self.database.snapshot() }))
+    }
+
+    fn keep(&self, family: usize, key: &[u8]) -> Result<Box<dyn Any>> {
+        Ok(Box::new(self.keyspaces[family].get(key)?))
+    }
+
+    fn create_family(&mut self) -> Result<()> {
+        let keyspace = self.database.keyspace(&Setup::family_name(self.keyspaces.len()), || {
+            let options = KeyspaceCreateOptions::default();
+            match self.memtable_bytes {
+                Some(bytes) => options.max_memtable_size(bytes),
+                None => options,
+            }
+        })?;
+        self.keyspaces.push(keyspace);
+        Ok(())
+    }
+
+    fn look_up(&self, family: usize) -> Result<bool> {
+        Ok(self.database.keyspace_exists(&Setup::family_name(family)))
+    }
+
+    fn is_log(&self, file: &Path) -> bool {
+        file.extension().is_some_and(|extension| extension == "jnl")
     }
 
     fn flush_until_quiet(&self) -> Result<()> {
@@ -112,6 +143,31 @@ impl Writer for FjallWriter<'_> {
     }
 }
 
+struct FjallHeld<'e> {
+    fjall: &'e Fjall,
+    snapshot: Snapshot,
+}
+
+impl Held for FjallHeld<'_> {
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        work(&mut FjallHeldReader { snapshot: &self.snapshot, keyspace: &self.fjall.keyspaces[family] })
+    }
+}
+
+/// Shows entries until `visit` returns false.
+fn walk(
+    entries: impl Iterator<Item = fjall::Guard>,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<()> {
+    for guard in entries {
+        let (key, value) = guard.into_inner()?;
+        if !visit(&key, &value) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 struct FjallReader<'e> {
     keyspace: &'e Keyspace,
 }
@@ -125,6 +181,10 @@ impl Reader for FjallReader<'_> {
         Ok(self.keyspace.len()? as u64)
     }
 
+    fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        walk(self.keyspace.range(from..to), visit)
+    }
+
     fn scan(
         &mut self,
         from: &[u8],
@@ -132,23 +192,31 @@ impl Reader for FjallReader<'_> {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()> {
         match direction {
-            Direction::Forward => {
-                for guard in self.keyspace.range(from..) {
-                    let (key, value) = guard.into_inner()?;
-                    if !visit(&key, &value) {
-                        break;
-                    }
-                }
-            }
-            Direction::Backward => {
-                for guard in self.keyspace.range(..=from).rev() {
-                    let (key, value) = guard.into_inner()?;
-                    if !visit(&key, &value) {
-                        break;
-                    }
-                }
-            }
+            Direction::Forward => walk(self.keyspace.range(from..), visit),
+            Direction::Backward => walk(self.keyspace.range(..=from).rev(), visit),
         }
-        Ok(())
+    }
+}
+
+struct FjallHeldReader<'e> {
+    snapshot: &'e Snapshot,
+    keyspace: &'e Keyspace,
+}
+
+impl Reader for FjallHeldReader<'_> {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.snapshot.get(self.keyspace, key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        match direction {
+            Direction::Forward => walk(self.snapshot.range(self.keyspace, from..), visit),
+            Direction::Backward => walk(self.snapshot.range(self.keyspace, ..=from).rev(), visit),
+        }
     }
 }

@@ -3,13 +3,16 @@
 //! Every family is a column family of one database. Unsynced is `Durability::Buffered` (the log
 //! record is handed to the operating system), sync is `Durability::Sync`.
 
+use std::any::Any;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Result;
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, WriteBatch};
+use peristyle::{
+    ColumnFamily, ColumnFamilyDatabase, Cursor, FamilyOptions, FamilySnapshot, Snapshot, WriteBatch,
+};
 
-use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+use crate::engine::{Batch, Direction, Durability, Engine, Held, Reader, Setup, Writer};
 
 struct Peristyle {
     database: ColumnFamilyDatabase,
@@ -18,10 +21,11 @@ struct Peristyle {
 
 /// Opens a database with one column family for each family.
 pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
-    let database = ColumnFamilyDatabase::builder()
-        .cache_bytes(setup.cache_bytes)
-        .write_buffer_bytes(setup.write_buffer_bytes)
-        .open(path)?;
+    let mut builder = ColumnFamilyDatabase::builder();
+    if let Some(memory) = setup.memory {
+        builder = builder.cache_bytes(memory.cache_bytes).write_buffer_bytes(memory.write_buffer_bytes);
+    }
+    let database = builder.open(path)?;
     let mut families = Vec::with_capacity(setup.families);
     for index in 0..setup.families {
         let name = Setup::family_name(index);
@@ -51,6 +55,29 @@ impl Engine for Peristyle {
         work(&mut PeristyleReader { family: &self.families[family] })
     }
 
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(PeristyleHeld { peristyle: self, snapshot: self.database.snapshot()? }))
+    }
+
+    fn keep(&self, family: usize, key: &[u8]) -> Result<Box<dyn Any>> {
+        Ok(Box::new(self.families[family].get(key)?))
+    }
+
+    fn create_family(&mut self) -> Result<()> {
+        let name = Setup::family_name(self.families.len());
+        self.families.push(self.database.create_column_family(&name, FamilyOptions::default())?);
+        Ok(())
+    }
+
+    fn look_up(&self, family: usize) -> Result<bool> {
+        self.database.column_family(&Setup::family_name(family))?;
+        Ok(true)
+    }
+
+    fn is_log(&self, file: &Path) -> bool {
+        file.starts_with("wal")
+    }
+
     fn flush_until_quiet(&self) -> Result<()> {
         self.database.flush()?;
         self.database.wait_until_idle()?;
@@ -72,6 +99,16 @@ struct PeristyleWriter<'e> {
 impl Writer for PeristyleWriter<'_> {
     fn put(&mut self, family: usize, key: &[u8], value: &[u8]) -> Result<()> {
         self.peristyle.families[family].put_with(key, value, self.durability)?;
+        Ok(())
+    }
+
+    fn remove(&mut self, family: usize, key: &[u8]) -> Result<()> {
+        self.peristyle.families[family].delete_with(key, self.durability)?;
+        Ok(())
+    }
+
+    fn remove_range(&mut self, family: usize, from: &[u8], to: &[u8]) -> Result<()> {
+        self.peristyle.families[family].delete_range_with(from..to, self.durability)?;
         Ok(())
     }
 
@@ -104,20 +141,73 @@ impl Reader for PeristyleReader<'_> {
         Ok(self.family.len()?)
     }
 
+    fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        for entry in self.family.range(from..to)? {
+            let (key, value) = entry?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn scan(
         &mut self,
         from: &[u8],
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()> {
-        let mut cursor = self.family.cursor()?;
-        let mut visit = |key: &[u8], value: &[u8]| {
-            if visit(key, value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        match direction {
-            Direction::Forward => cursor.seek(from)? && cursor.scan(&mut visit)?.is_break(),
-            Direction::Backward => cursor.seek_for_prev(from)? && cursor.scan_back(&mut visit)?.is_break(),
-        };
-        Ok(())
+        scan(self.family.cursor()?, from, direction, visit)
+    }
+}
+
+fn scan(
+    mut cursor: Cursor,
+    from: &[u8],
+    direction: Direction,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<()> {
+    let mut visit = |key: &[u8], value: &[u8]| {
+        if visit(key, value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    match direction {
+        Direction::Forward => cursor.seek(from)? && cursor.scan(&mut visit)?.is_break(),
+        Direction::Backward => cursor.seek_for_prev(from)? && cursor.scan_back(&mut visit)?.is_break(),
+    };
+    Ok(())
+}
+
+struct PeristyleHeld<'e> {
+    peristyle: &'e Peristyle,
+    snapshot: Snapshot,
+}
+
+impl Held for PeristyleHeld<'_> {
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        let family = self.snapshot.column_family(&self.peristyle.families[family])?;
+        work(&mut PeristyleHeldReader { family })
+    }
+}
+
+struct PeristyleHeldReader {
+    family: FamilySnapshot,
+}
+
+impl Reader for PeristyleHeldReader {
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.family.get(key)?.map(|value| visit(&value)).is_some())
+    }
+
+    fn count(&mut self) -> Result<u64> {
+        Ok(self.family.len()?)
+    }
+
+    fn scan(
+        &mut self,
+        from: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        scan(self.family.cursor(), from, direction, visit)
     }
 }

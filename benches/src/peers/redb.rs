@@ -9,11 +9,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
 };
 
-use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+use crate::engine::{Batch, Direction, Durability, Engine, Held, Reader, Setup, Writer};
 
 type Definition<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
 
@@ -24,8 +24,11 @@ struct Redb {
 
 /// Opens a database with one table for each family.
 pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
-    let cache_bytes = usize::try_from(setup.cache_bytes)?;
-    let database = Database::builder().set_cache_size(cache_bytes).create(path.join("data.redb"))?;
+    let mut builder = Database::builder();
+    if let Some(memory) = setup.memory {
+        builder.set_cache_size(usize::try_from(memory.cache_bytes)?);
+    }
+    let database = builder.create(path.join("data.redb"))?;
     let names: Vec<String> = (0..setup.families).map(Setup::family_name).collect();
     let transaction = database.begin_write()?;
     for name in &names {
@@ -52,6 +55,30 @@ impl Engine for Redb {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(Definition::new(&self.names[family]))?;
         work(&mut RedbReader { table })
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(RedbHeld { redb: self, transaction: self.database.begin_read()? }))
+    }
+
+    fn create_family(&mut self) -> Result<()> {
+        let name = Setup::family_name(self.names.len());
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(Definition::new(&name))?;
+        transaction.commit()?;
+        self.names.push(name);
+        Ok(())
+    }
+
+    fn create_families(&mut self, count: usize) -> Result<bool> {
+        let transaction = self.database.begin_write()?;
+        for _ in 0..count {
+            let name = Setup::family_name(self.names.len());
+            transaction.open_table(Definition::new(&name))?;
+            self.names.push(name);
+        }
+        transaction.commit()?;
+        Ok(true)
     }
 
     fn flush_until_quiet(&self) -> Result<()> {
@@ -98,6 +125,18 @@ impl Writer for RedbWriter<'_> {
             }
         }
         Ok(transaction.commit()?)
+    }
+}
+
+struct RedbHeld<'e> {
+    redb: &'e Redb,
+    transaction: ReadTransaction,
+}
+
+impl Held for RedbHeld<'_> {
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        let table = self.transaction.open_table(Definition::new(&self.redb.names[family]))?;
+        work(&mut RedbReader { table })
     }
 }
 

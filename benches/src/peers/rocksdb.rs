@@ -4,53 +4,71 @@
 //! the log on. There are two configurations: as its users run it (bloom filters of 10 bits, one LRU
 //! cache for all families, `increase_parallelism`, all else as it comes, which gives each family
 //! memtables of 64 MiB) and tuned (write buffers split over the families, no compression). In both,
-//! all memtables together keep to the write buffers of the setup.
+//! all memtables together keep to the write buffers of the setup. Where the setup gives no memory, the first has nothing but
+//! RocksDB's defaults, and the second all of the above with RocksDB's default sizes.
 
+use std::any::Any;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
-    Options, WriteBatch, WriteOptions, properties,
+    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions, properties,
 };
 
 use super::rocksdb_compatibility::provide_missing_symbols;
-use crate::engine::{Batch, Direction, Durability, Engine, Reader, Setup, Writer};
+use crate::engine::{Batch, Direction, Durability, Engine, Held, Reader, Setup, Writer};
 
 struct Rocks {
     database: DB,
     families: Vec<String>,
     version: String,
+    /// Of every family.
+    options: Options,
 }
 
 /// Opens RocksDB as its users run it.
 pub(super) fn open_as_users_do(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
-    open(path, setup, Options::default())
+    let mut options = Options::default();
+    if setup.memory.is_some() {
+        set_as_users_do(&mut options, setup)?;
+    }
+    open(path, setup, options)
 }
 
 /// Opens RocksDB with the write buffers that the setup allows and without compression.
 pub(super) fn open_tuned(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let mut options = Options::default();
-    options.set_write_buffer_size(usize::try_from(setup.write_buffer_bytes_per_family())?);
+    if let Some(memory) = setup.memory {
+        let bytes = memory.write_buffer_bytes_per_family(setup.families);
+        options.set_write_buffer_size(usize::try_from(bytes)?);
+    }
     options.set_compression_type(DBCompressionType::None);
+    set_as_users_do(&mut options, setup)?;
     open(path, setup, options)
+}
+
+fn set_as_users_do(options: &mut Options, setup: &Setup) -> Result<()> {
+    let mut table = BlockBasedOptions::default();
+    table.set_bloom_filter(10.0, false);
+    if let Some(memory) = setup.memory {
+        table.set_block_cache(&Cache::new_lru_cache(usize::try_from(memory.cache_bytes)?));
+        options.set_db_write_buffer_size(usize::try_from(memory.write_buffer_bytes)?);
+    }
+    options.set_block_based_table_factory(&table);
+    options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
+    Ok(())
 }
 
 fn open(path: &Path, setup: &Setup, mut options: Options) -> Result<Box<dyn Engine>> {
     provide_missing_symbols();
-    let mut table = BlockBasedOptions::default();
-    table.set_bloom_filter(10.0, false);
-    table.set_block_cache(&Cache::new_lru_cache(usize::try_from(setup.cache_bytes)?));
-    options.set_block_based_table_factory(&table);
-    options.increase_parallelism(std::thread::available_parallelism()?.get() as i32);
-    options.set_db_write_buffer_size(usize::try_from(setup.write_buffer_bytes)?);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     let families: Vec<String> = (0..setup.families).map(Setup::family_name).collect();
     let descriptors = families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
     let database = DB::open_cf_descriptors(&options, path, descriptors)?;
     let version = library_version(path)?;
-    Ok(Box::new(Rocks { database, families, version }))
+    Ok(Box::new(Rocks { database, families, version, options }))
 }
 
 /// The version of the library, as it writes it into the options file of every database.
@@ -102,7 +120,31 @@ impl Engine for Rocks {
     }
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
-        work(&mut RocksReader { database: &self.database, family: self.family(family)? })
+        let (database, family) = (&self.database, self.family(family)?);
+        work(&mut RocksReader { database, family, snapshot: None })
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(RocksHeld { rocks: self, snapshot: self.database.snapshot() }))
+    }
+
+    fn keep(&self, family: usize, key: &[u8]) -> Result<Box<dyn Any>> {
+        Ok(Box::new(self.database.get_cf(self.family(family)?, key)?))
+    }
+
+    fn create_family(&mut self) -> Result<()> {
+        let name = Setup::family_name(self.families.len());
+        self.database.create_cf(&name, &self.options)?;
+        self.families.push(name);
+        Ok(())
+    }
+
+    fn look_up(&self, family: usize) -> Result<bool> {
+        Ok(self.database.cf_handle(&Setup::family_name(family)).is_some())
+    }
+
+    fn is_log(&self, file: &Path) -> bool {
+        file.extension().is_some_and(|extension| extension == "log")
     }
 
     fn flush_until_quiet(&self) -> Result<()> {
@@ -137,6 +179,10 @@ impl Writer for RocksWriter<'_> {
         Ok(self.database.put_cf_opt(self.families[family], key, value, &self.options)?)
     }
 
+    fn remove_range(&mut self, family: usize, from: &[u8], to: &[u8]) -> Result<()> {
+        Ok(self.database.delete_range_cf_opt(self.families[family], from, to, &self.options)?)
+    }
+
     fn write_together(&mut self, batches: &[(usize, &Batch)]) -> Result<()> {
         let mut changes = WriteBatch::default();
         for (family, batch) in batches {
@@ -152,14 +198,55 @@ impl Writer for RocksWriter<'_> {
     }
 }
 
+struct RocksHeld<'e> {
+    rocks: &'e Rocks,
+    snapshot: SnapshotWithThreadMode<'e, DB>,
+}
+
+impl Held for RocksHeld<'_> {
+    fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        let (database, family) = (&self.rocks.database, self.rocks.family(family)?);
+        work(&mut RocksReader { database, family, snapshot: Some(&self.snapshot) })
+    }
+}
+
 struct RocksReader<'e> {
     database: &'e DB,
     family: &'e ColumnFamily,
+    snapshot: Option<&'e SnapshotWithThreadMode<'e, DB>>,
+}
+
+impl RocksReader<'_> {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if let Some(snapshot) = self.snapshot {
+            options.set_snapshot(snapshot);
+        }
+        options
+    }
 }
 
 impl Reader for RocksReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        Ok(self.database.get_pinned_cf(self.family, key)?.map(|value| visit(&value)).is_some())
+        let value = match self.snapshot {
+            None => self.database.get_pinned_cf(self.family, key)?,
+            Some(_) => self.database.get_pinned_cf_opt(self.family, key, &self.options())?,
+        };
+        Ok(value.map(|value| visit(&value)).is_some())
+    }
+
+    fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let mut options = self.options();
+        options.set_iterate_upper_bound(to);
+        let mut cursor = self.database.raw_iterator_cf_opt(self.family, options);
+        cursor.seek(from);
+        while let Some((key, value)) = cursor.item() {
+            if !visit(key, value) {
+                break;
+            }
+            cursor.next();
+        }
+        Ok(cursor.status()?)
     }
 
     fn scan(
@@ -168,7 +255,7 @@ impl Reader for RocksReader<'_> {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()> {
-        let mut cursor = self.database.raw_iterator_cf(self.family);
+        let mut cursor = self.database.raw_iterator_cf_opt(self.family, self.options());
         match direction {
             Direction::Forward => cursor.seek(from),
             Direction::Backward => cursor.seek_for_prev(from),

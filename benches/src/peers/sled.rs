@@ -18,11 +18,11 @@ struct Sled {
 
 /// Opens a database with one tree for each family.
 pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
-    let database = sled::Config::new()
-        .path(path)
-        .cache_capacity(setup.cache_bytes)
-        .mode(sled::Mode::HighThroughput)
-        .open()?;
+    let mut config = sled::Config::new().path(path);
+    if let Some(memory) = setup.memory {
+        config = config.cache_capacity(memory.cache_bytes).mode(sled::Mode::HighThroughput);
+    }
+    let database = config.open()?;
     let trees = (0..setup.families)
         .map(|index| database.open_tree(Setup::family_name(index)))
         .collect::<sled::Result<_>>()?;
@@ -40,6 +40,11 @@ impl Engine for Sled {
 
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
         work(&mut SledReader { tree: &self.trees[family] })
+    }
+
+    fn create_family(&mut self) -> Result<()> {
+        self.trees.push(self.database.open_tree(Setup::family_name(self.trees.len()))?);
+        Ok(())
     }
 
     fn flush_until_quiet(&self) -> Result<()> {

@@ -180,6 +180,9 @@ fn summary(comparison: &Comparison) -> String {
     if !text.is_empty() {
         text.push('\n');
     }
+    for (engine, reason) in &comparison.absent {
+        let _ = writeln!(text, "\n{engine} takes no part: {reason}");
+    }
     for engine in &comparison.engines {
         for failure in &engine.failures {
             let _ = writeln!(text, "\n{} failed: {failure}", engine.engine);

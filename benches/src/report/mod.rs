@@ -40,6 +40,8 @@ pub struct Comparison {
     pub part: Part,
     /// The engines, in the order in which they took turns.
     pub engines: Vec<EngineRounds>,
+    /// Engines that do not have what the workload needs, and why.
+    pub absent: Vec<(String, String)>,
 }
 
 /// All rounds of one engine on one workload.
@@ -225,6 +227,7 @@ fn shown(unit: &str) -> Shown {
     let (unit, per, digits) = match unit {
         "B" => ("MB", 1e6, 1),
         "B/B" => ("bytes per byte", 1.0, 2),
+        "ratio" => ("ratio", 1.0, 3),
         "s" => ("s", 1.0, 3),
         "ms" => ("ms", 1.0, 1),
         "us" => ("us", 1.0, 1),

@@ -107,6 +107,9 @@ fn section(page: &mut String, comparison: &Comparison) -> Result<()> {
         comparison.engines.iter().filter(|engine| !engine.rounds.is_empty()).collect();
     let description = escape(&comparison.part.description);
     let _ = writeln!(page, "<h2>{}</h2>\n<p>{description}</p>", title(comparison));
+    for (engine, reason) in &comparison.absent {
+        let _ = writeln!(page, "<p class=\"small\">{}: {}</p>", escape(engine), escape(reason));
+    }
     *page += "<p class=\"legend\">";
     for engine in &ran {
         let (red, green, blue) = {

@@ -31,9 +31,10 @@ pub(super) struct Curve<'r> {
 
 /// The colour of an engine, the same in all plots.
 pub(super) fn colour(engine: &str) -> RGBColor {
-    const PEERS: [RGBColor; 7] = [
+    const PEERS: [RGBColor; 8] = [
         RGBColor(31, 119, 180),
         RGBColor(120, 180, 225),
+        RGBColor(90, 90, 200),
         RGBColor(44, 140, 80),
         RGBColor(148, 103, 189),
         RGBColor(230, 150, 30),

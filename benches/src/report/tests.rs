@@ -40,7 +40,11 @@ fn report() -> Report {
         bench: "test".into(),
         machine: "none".into(),
         command: "none".into(),
-        comparisons: vec![Comparison { part, engines }],
+        comparisons: vec![Comparison {
+            part,
+            engines,
+            absent: vec![("lmdb".into(), "it has no log".into())],
+        }],
         skipped: vec![("sled".into(), "not compiled in".into())],
         remarks: Vec::new(),
     }
@@ -56,6 +60,7 @@ fn medians_are_compared_with_the_better_rocksdb_and_the_best_peer() {
     assert!(markdown.contains("RocksDB's better configuration is rocksdb-tuned: 3.00 times"), "{markdown}");
     assert!(markdown.contains("redb failed: no <disk>"), "{markdown}");
     assert!(markdown.contains("sled: skipped: not compiled in"), "{markdown}");
+    assert!(markdown.contains("lmdb takes no part: it has no log"), "{markdown}");
 }
 
 #[test]

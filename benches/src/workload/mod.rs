@@ -1,5 +1,6 @@
 //! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child process carries out.
 
+pub mod bounds;
 pub mod commit_block;
 pub mod large;
 pub mod load;

@@ -133,12 +133,9 @@ impl Signature {
     }
 
     fn setup(&self) -> Setup {
-        let setup = Setup::new(1);
         match self.cache_bytes {
-            None => setup,
-            Some(cache_bytes) => {
-                Setup { cache_bytes, write_buffer_bytes: (cache_bytes / 4).max(1 << 20), ..setup }
-            }
+            None => Setup::new(1),
+            Some(cache_bytes) => Setup::with_memory(1, cache_bytes, (cache_bytes / 4).max(1 << 20)),
         }
     }
 
