@@ -142,13 +142,7 @@ impl Reader for PeristyleReader<'_> {
     }
 
     fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
-        for entry in self.family.range(from..to)? {
-            let (key, value) = entry?;
-            if !visit(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        scan_all(self.family.cursor_in(from..to)?, visit)
     }
 
     fn scan(
@@ -177,6 +171,16 @@ fn scan(
     Ok(())
 }
 
+/// Shows all that a cursor with a range passes.
+fn scan_all(mut cursor: Cursor, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+    if cursor.first()? {
+        let _ = cursor.scan(|key, value| {
+            if visit(key, value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+    }
+    Ok(())
+}
+
 struct PeristyleHeld<'e> {
     peristyle: &'e Peristyle,
     snapshot: Snapshot,
@@ -200,6 +204,10 @@ impl Reader for PeristyleHeldReader {
 
     fn count(&mut self) -> Result<u64> {
         Ok(self.family.len()?)
+    }
+
+    fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        scan_all(self.family.cursor_in(from..to), visit)
     }
 
     fn scan(

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, VALUE_BYTES, median_microseconds, setup};
+use super::{Row, VALUE_BYTES, median_of_few, setup};
 use crate::child::Place;
 use crate::engine::{Batch, Durability, Engine, Memory};
 use crate::entries::{Values, mix};
@@ -20,7 +20,7 @@ pub struct DeletedKeys {
     pub memory: Option<Memory>,
     /// Number of deleted keys, one after the other.
     pub deleted: u64,
-    /// Seconds of each measurement, at most.
+    /// Seconds of each measurement, four times over.
     pub seconds: f64,
 }
 
@@ -77,7 +77,7 @@ impl Row for DeletedKeys {
 
 impl DeletedKeys {
     fn range(&self, engine: &dyn Engine, keys: u64) -> Result<f64> {
-        median_microseconds(self.seconds, 10_000, |number| {
+        median_of_few(self.seconds, |number| {
             let from = mix(number) % (self.deleted / 2);
             engine.read(0, &mut |reader| {
                 let mut found = 0;

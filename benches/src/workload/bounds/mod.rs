@@ -240,6 +240,11 @@ fn median_microseconds(seconds: f64, most: u64, mut step: impl FnMut(u64) -> Res
     Ok(times[times.len() / 2] as f64 / 1e3)
 }
 
+/// The median of a few steps, in microseconds, for what is to be seen before background work takes it away.
+fn median_of_few(seconds: f64, step: impl FnMut(u64) -> Result<()>) -> Result<f64> {
+    median_microseconds(seconds / 4.0, 25, step)
+}
+
 /// The percentile 99.9 of a histogram of nanoseconds, in microseconds.
 fn p999_microseconds(latencies: &Histogram<u64>) -> f64 {
     latencies.value_at_percentile(PERCENTILES[3]) as f64 / 1e3

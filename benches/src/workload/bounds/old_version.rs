@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, median_microseconds, setup};
+use super::{Row, median_of_few, setup};
 use crate::child::Place;
 use crate::engine::{Durability, Feature, Memory, Reader};
 use crate::measure::{Figure, Measured};
@@ -23,7 +23,7 @@ pub struct OldVersion {
     pub versions: u64,
     /// Seconds after which no more are written.
     pub patience: f64,
-    /// Seconds of each measurement, at most.
+    /// Seconds of each measurement, four times over.
     pub seconds: f64,
 }
 
@@ -67,10 +67,9 @@ impl Row for OldVersion {
         };
         place.step("reading");
         let limit = self.seconds;
-        let old = median_microseconds(limit, 10_000, |_| held.read(0, &mut |reader| expect(reader, 0)))?;
-        let new =
-            median_microseconds(limit, 10_000, |_| engine.read(0, &mut |reader| expect(reader, newest)))?;
-        let first = median_microseconds(limit, 10_000, |_| {
+        let old = median_of_few(limit, |_| held.read(0, &mut |reader| expect(reader, 0)))?;
+        let new = median_of_few(limit, |_| engine.read(0, &mut |reader| expect(reader, newest)))?;
+        let first = median_of_few(limit, |_| {
             held.read(0, &mut |reader| {
                 let mut right = false;
                 reader.range(KEY, BESIDE, &mut |_, value| {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, VALUE_BYTES, median_microseconds, setup};
+use super::{Row, VALUE_BYTES, median_of_few, setup};
 use crate::child::Place;
 use crate::engine::{Batch, Direction, Durability, Engine, Memory, Writer};
 use crate::entries::Values;
@@ -87,7 +87,7 @@ impl Row for Queue {
         }
         head = end - BACKLOG;
         let look = |seconds| {
-            median_microseconds(seconds, 1000, |_| {
+            median_of_few(seconds, |_| {
                 let first = first(engine.as_ref())?;
                 ensure!(first == head, "entry {first} is the first instead of {head}");
                 Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, VALUE_BYTES, median_microseconds, setup};
+use super::{Row, VALUE_BYTES, median_microseconds, median_of_few, setup};
 use crate::child::Place;
 use crate::engine::{Batch, Direction, Durability, Engine, Feature, Memory};
 use crate::entries::{Values, mix};
@@ -20,7 +20,7 @@ pub struct RangeDeletes {
     pub memory: Option<Memory>,
     /// Numbers of ranges, ascending: reads are measured whenever as many were deleted.
     pub ranges: Vec<u64>,
-    /// Seconds of each measurement, at most.
+    /// Seconds of each measurement, four times over.
     pub seconds: f64,
 }
 
@@ -89,19 +89,19 @@ impl RangeDeletes {
 
     /// Steps over a deleted entry, wherever it is.
     fn seek(&self, engine: &dyn Engine, ranges: u64) -> Result<f64> {
-        median_microseconds(self.seconds, 10_000, |number| {
+        median_of_few(self.seconds, |number| {
             let deleted = mix(number) % ranges * ENTRIES_PER_RANGE;
             self.expect(engine, deleted, deleted + 1)
         })
     }
 
     fn first(&self, engine: &dyn Engine) -> Result<f64> {
-        median_microseconds(self.seconds, 10_000, |_| self.expect(engine, 0, 1))
+        median_of_few(self.seconds, |_| self.expect(engine, 0, 1))
     }
 
     /// Looks up deleted entries and their neighbours in turn.
     fn get(&self, engine: &dyn Engine, ranges: u64) -> Result<f64> {
-        median_microseconds(self.seconds, 10_000, |number| {
+        median_of_few(self.seconds, |number| {
             let position = mix(number / 2) % ranges * ENTRIES_PER_RANGE + number % 2;
             engine.read(0, &mut |reader| {
                 let found = reader.get(&position.to_be_bytes(), &mut |_| ())?;
