@@ -53,7 +53,7 @@ pub fn replay_log(
         let backend: Arc<dyn StorageBackend> = Arc::new(storage.clone());
         let log = Log::start(backend, options(database_id), report.end)?;
         for payload in payloads {
-            log.append(payload, false)?;
+            log.append(payload, 0, false)?;
         }
     }
     Ok(report.last_sequence.0)
@@ -69,7 +69,7 @@ pub fn write_log(
     let backend: Arc<dyn StorageBackend> = Arc::new(storage.clone());
     let log = Log::start(backend, options(database_id), Default::default())?;
     for (index, payload) in payloads.iter().enumerate() {
-        let sequence = log.append(payload, is_synced(index))?;
+        let sequence = log.append(payload, 0, is_synced(index))?;
         if is_synced(index) {
             log.sync_through(sequence)?;
         }
@@ -83,6 +83,7 @@ fn options(database_id: [u8; 16]) -> LogOptions {
         first_segment_bytes: 4 << 10,
         max_segment_bytes: 8 << 10,
         spare_segments: 1,
+        watched_from: u64::MAX,
         use_mapping: false,
     }
 }

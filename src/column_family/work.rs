@@ -8,10 +8,12 @@ use crate::column_family::family::Family;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// What a background thread does next.
-pub(crate) enum Job {
-    Merge(Arc<Family>),
+/// What the thread that makes checkpoints does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
     Checkpoint,
+    /// Whatever makes the log shorter, if it is long.
+    ShorterLog,
 }
 
 #[derive(Default)]
@@ -22,11 +24,13 @@ struct State {
     /// Families that a thread is merging: another one would only wait for it.
     merging: Vec<Arc<Family>>,
     checkpoint: bool,
+    shorter_log: bool,
     running: usize,
     stopped: bool,
 }
 
-/// Jobs that wait for a background thread. A family waits at most once.
+/// Jobs that wait for a background thread. A family waits at most once. Checkpoints are made by a thread of their own: they wait
+/// for no merge, and no merge waits for them.
 #[derive(Default)]
 pub(crate) struct Work {
     state: Mutex<State>,
@@ -62,40 +66,69 @@ impl Work {
         self.changed.notify_all();
     }
 
-    /// The next job, as soon as there is one; `None` once the database stops. Call [`finish`](Self::finish) after it.
-    pub(crate) fn next(&self) -> Option<Job> {
+    /// Asks for the log to be made shorter, if it is long.
+    pub(crate) fn request_shorter_log(&self) {
+        self.state.lock().shorter_log = true;
+        self.changed.notify_all();
+    }
+
+    /// The next checkpoint, as soon as one is due; `None` once the database stops. Call [`finish_checkpoint`](Self::finish_checkpoint) after it.
+    pub(crate) fn next_checkpoint(&self) -> Option<Due> {
         let mut state = self.state.lock();
         loop {
             if state.stopped {
                 return None;
             }
-            // Merges first: writers may wait for them.
-            let is_free = |family: &Arc<Family>| !state.merging.iter().any(|busy| Arc::ptr_eq(busy, family));
-            let job = match state.merges.iter().position(is_free).and_then(|at| state.merges.remove(at)) {
-                Some(family) => {
-                    state.waiting.remove(&family.id());
-                    state.merging.push(Arc::clone(&family));
-                    Some(Job::Merge(family))
-                }
-                None => std::mem::take(&mut state.checkpoint).then_some(Job::Checkpoint),
-            };
-            if let Some(job) = job {
+            let checkpoint = std::mem::take(&mut state.checkpoint).then_some(Due::Checkpoint);
+            let due =
+                checkpoint.or_else(|| std::mem::take(&mut state.shorter_log).then_some(Due::ShorterLog));
+            if due.is_some() {
                 state.running += 1;
-                return Some(job);
+                return due;
             }
             state = self.changed.wait(state);
         }
     }
 
-    /// A job that [`next`](Self::next) gave is done.
-    pub(crate) fn finish(&self, job: &Job) {
+    /// What [`next_checkpoint`](Self::next_checkpoint) gave is done.
+    pub(crate) fn finish_checkpoint(&self) {
+        self.state.lock().running -= 1;
+        self.changed.notify_all();
+    }
+
+    /// The next family to merge, as soon as there is one; `None` once the database stops. Call [`finish`](Self::finish) after it.
+    pub(crate) fn next(&self) -> Option<Arc<Family>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            let is_free = |family: &Arc<Family>| !state.merging.iter().any(|busy| Arc::ptr_eq(busy, family));
+            if let Some(family) = state.merges.iter().position(is_free).and_then(|at| state.merges.remove(at))
+            {
+                state.waiting.remove(&family.id());
+                state.merging.push(Arc::clone(&family));
+                state.running += 1;
+                return Some(family);
+            }
+            state = self.changed.wait(state);
+        }
+    }
+
+    /// The job of `family` that [`next`](Self::next) gave is done.
+    pub(crate) fn finish(&self, family: &Arc<Family>) {
         let mut state = self.state.lock();
         state.running -= 1;
-        if let Job::Merge(family) = job {
-            state.merging.retain(|busy| !Arc::ptr_eq(busy, family));
-        }
+        state.merging.retain(|busy| !Arc::ptr_eq(busy, family));
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Whether a merge waits, and whether a checkpoint does.
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> (bool, bool) {
+        let state = self.state.lock();
+        (!state.merges.is_empty(), state.checkpoint || state.shorter_log)
     }
 
     /// Whether nothing waits or runs.

@@ -1,4 +1,4 @@
-//! The background threads: some that merge and make checkpoints, one that keeps the clock, and one that keeps the log.
+//! The background threads: some that merge, one that makes checkpoints, one that keeps the clock, and one that keeps the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -7,7 +7,6 @@ use crate::codec::ids::FamilyId;
 use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
 use crate::column_family::merge::{MergeContext, Moved, Pace};
-use crate::column_family::work::Job;
 use crate::db::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +20,11 @@ const TICK: Duration = Duration::from_millis(20);
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Looks around during which a family must have been at rest before it gives free pages back, and again from then on.
 const RESTED: u32 = 10;
+/// Looks around that are at least between two merges of little of a family at rest: a merge and a checkpoint write thousands of
+/// bytes, however little it is.
+const KEPT_LOOKS: u32 = 60;
+/// Bytes in a memtable that are little, unless they are more than a quarter of what it takes.
+const LITTLE: usize = 256 << 10;
 /// How often merged trees are made durable at least.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a merge that met a full disk waits before it is tried again.
@@ -49,21 +53,31 @@ impl Shared {
         }
         if self.pipeline.log.is_some() {
             spawn("peristyle-log".into(), Self::keep_log)?;
+            spawn("peristyle-checkpoint".into(), Self::keep_checkpoints)?;
         }
         spawn("peristyle-clock".into(), Self::keep_clock)
     }
 
     fn work(self: &Arc<Self>) {
-        while let Some(job) = self.pipeline.work.next() {
+        while let Some(family) = self.pipeline.work.next() {
             // The guard also counts a job that panics as finished.
-            let job = Finished(self, job);
-            match &job.1 {
-                Job::Merge(family) => self.merge_in_background(family),
-                Job::Checkpoint => {
-                    if let Err(error) = self.checkpoint_for_log() {
-                        tracing::warn!(%error, "a checkpoint was put off");
-                    }
-                }
+            let job = Finished(self, family);
+            self.merge_in_background(&job.1);
+        }
+    }
+
+    /// Does what waits for background threads, for tests without them.
+    #[cfg(test)]
+    pub(super) fn work_off(self: &Arc<Self>) {
+        loop {
+            let (merge, checkpoint) = self.pipeline.work.waits();
+            if merge && let Some(family) = self.pipeline.work.next() {
+                self.merge_in_background(&Finished(self, family).1);
+            } else if checkpoint && let Some(due) = self.pipeline.work.next_checkpoint() {
+                self.make_due(due).expect("nothing stands in the way of a checkpoint");
+                self.pipeline.work.finish_checkpoint();
+            } else {
+                return;
             }
         }
     }
@@ -72,7 +86,8 @@ impl Shared {
     fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         let context = self.pipeline.merge_context(&stop);
-        let pace = if family.take_hurried() || family.is_resting() { Pace::Now } else { Pace::WhenWorthIt };
+        let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
+        let pace = if is_urgent { Pace::Now } else { Pace::WhenWorthIt };
         let merged = family.merge(&context, pace).and_then(|_| {
             if family.take_scattered() && family.is_resting() {
                 self.move_in_background(family, &context)?;
@@ -86,12 +101,17 @@ impl Shared {
         match merged {
             Ok(more) => {
                 family.stall.clear();
+                self.pipeline.log_pace.clear();
+                if self.log_is_long() {
+                    self.pipeline.work.request_shorter_log();
+                }
                 if more {
                     self.pipeline.work.request_merge(family);
                 }
             }
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
+                self.pipeline.log_pace.obstruct(error.clone());
                 family.stall.obstruct(error);
                 if let Err(error) = self.make_space() {
                     tracing::warn!(%error, "a checkpoint was put off");
@@ -122,38 +142,6 @@ impl Shared {
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// A checkpoint, after merging what keeps the oldest log segments.
-    fn checkpoint_for_log(&self) -> Result<()> {
-        if let Some(log) = &self.pipeline.log
-            && self.log_is_long()
-        {
-            let newest = log.segment_of_next();
-            let families = self.families();
-            for family in &families {
-                if self.oldest_segment(family) < newest {
-                    self.drain(family)?;
-                }
-            }
-        }
-        self.checkpoint()
-    }
-
-    /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what is merged can go.
-    fn oldest_segment(&self, family: &Family) -> u64 {
-        let active = family.active_segment();
-        let view = self.pipeline.views.load_full();
-        let frozen = view.family(family.slot(), family.id()).map_or(&[][..], |view| &view.frozen);
-        frozen.iter().map(|frozen| frozen.first_segment).fold(active, u64::min)
-    }
-
-    /// Whether there is more log than half the limit, and some of it could go.
-    fn log_is_long(&self) -> bool {
-        let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
-        let limit = self.options.log_limit_bytes / 2;
-        let is_long = |log: &Log| first < log.current_segment() && log.bytes_since(first) > limit;
-        self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
     /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room of those removed.
@@ -203,7 +191,7 @@ impl Shared {
             }
             self.prepare_log();
             if self.log_is_long() {
-                self.pipeline.work.request_checkpoint();
+                self.pipeline.work.request_shorter_log();
             }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
@@ -224,7 +212,7 @@ impl Shared {
     }
 
     /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints, free space.
-    fn look_around(&self, rests: &mut Vec<Rest>, checkpointed: &mut Instant) {
+    pub(super) fn look_around(&self, rests: &mut Vec<Rest>, checkpointed: &mut Instant) {
         self.rebalance();
         let reaped = self.reap();
         let families = self.families();
@@ -242,7 +230,8 @@ impl Shared {
                 family.set_hurried();
                 self.pipeline.work.request_merge(family);
             }
-            if at_rest && !self.freeze_for_merge(family) {
+            if at_rest && !(rest.is_patient() && self.keeps_little(family)) && !self.freeze_for_merge(family)
+            {
                 idle = false;
             }
             // Deltas may be there since the database was opened, or by hand.
@@ -280,6 +269,13 @@ impl Shared {
         given_back
     }
 
+    /// Whether all that waits to be merged of `family` is little and in its active memtable.
+    fn keeps_little(&self, family: &Arc<Family>) -> bool {
+        let Some(side) = family.write.try_lock() else { return false };
+        let bytes = side.writer.table().bytes();
+        bytes < LITTLE.min(family.memtable_bytes() / 4) && family.stall.waiting() == 0
+    }
+
     /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
     fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
         let Some(mut side) = family.write.try_lock() else { return false };
@@ -303,7 +299,7 @@ impl Shared {
 }
 
 /// For how long a family has been at rest.
-struct Rest {
+pub(super) struct Rest {
     family: FamilyId,
     bytes_inserted: u64,
     /// How often in a row it was found as it had been before.
@@ -325,9 +321,14 @@ impl Rest {
         let next = |times: Option<u32>| times.map_or(0, |times| times.saturating_add(1));
         Self { family: id, bytes_inserted, looks: next(looks), freezes, waits: next(waits) }
     }
+
+    /// Whether a memtable was frozen lately, so that a little may wait in the next.
+    fn is_patient(&self) -> bool {
+        self.waits < KEPT_LOOKS
+    }
 }
 
-struct Finished<'a>(&'a Shared, Job);
+struct Finished<'a>(&'a Shared, Arc<Family>);
 
 impl Drop for Finished<'_> {
     fn drop(&mut self) {

@@ -295,6 +295,7 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return Err(Error::new(ErrorKind::WriteFailed, "a thread panicked while it closed the database"));
         }
+        self.pipeline.log_pace.wake();
         let outcome = if self.options.read_only { Ok(()) } else { self.finish() };
         let synced = self.sync_log();
         let outcome = outcome.and(synced);

@@ -16,6 +16,9 @@ mod families;
 mod independence_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod join_tests;
+mod log_length;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod log_length_tests;
 mod maintain;
 mod open;
 #[cfg(all(test, not(loom)))]
@@ -160,6 +163,7 @@ impl ColumnFamilyDatabase {
         let write = Write {
             families: batch.families(),
             payload: batch.payload(),
+            operations: batch.len() as u64,
             has_range_deletions: batch.has_range_deletions(),
         };
         self.pipeline().commit(&write, durability)

@@ -32,6 +32,7 @@ use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex};
 use crate::txn::commit::Pipeline;
 use crate::txn::latch::Latch;
+use crate::txn::log_pace::LogPace;
 use crate::wal::{self, Log, LogOptions};
 
 const DATA: &str = "data";
@@ -39,9 +40,12 @@ const NEW_DATA: &str = "data.new";
 const LOCK: &str = "LOCK";
 const WAL: &str = "wal";
 
-/// The largest log segment, in bytes; a quarter of the log's limit if that is less.
+/// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
 const MAX_LOG_SEGMENT: u64 = 64 << 20;
-const FIRST_LOG_SEGMENT: u64 = 256 << 10;
+/// Small, so that a process that writes little leaves little: the room of a segment is reserved when it is made.
+const FIRST_LOG_SEGMENT: u64 = 16 << 10;
+/// Segments of the largest size that come to the log's limit: it gets shorter by whole segments.
+const LOG_SEGMENTS: u64 = 8;
 
 /// Numbers open databases, so that handles of one are not taken for those of another.
 static DATABASES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -63,8 +67,20 @@ impl DatabaseBuilder {
         let lock = find_or_create(&backend, &self.options, path)?;
         let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
         if !keeper.shared.options.read_only {
+            keeper.shared.gather_small_segments()?;
             keeper.shared.spawn_threads()?;
         }
+        Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
+    }
+}
+
+#[cfg(test)]
+impl DatabaseBuilder {
+    /// As [`open`](Self::open), but nothing happens in the background: see `Shared::work_off`.
+    pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
+        let backend = self.options.backend.clone().expect("a test says where the database is");
+        let lock = find_or_create(&backend, &self.options, Path::new(path))?;
+        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }
@@ -297,20 +313,24 @@ fn open_existing(
         last_sequence,
     };
     tracing::info!(?recovery, read_only = options.read_only, "opened");
+    let log_pace = LogPace::new(options.log_limit_bytes);
     let log = if options.read_only {
         None
     } else {
         let mut end = report.end;
         end.last_sequence = last_sequence;
-        let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit_bytes / 4);
+        let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit_bytes / LOG_SEGMENTS);
         let log_options = LogOptions {
             database_id: superblock.database_id,
             first_segment_bytes: FIRST_LOG_SEGMENT.min(max_segment_bytes),
             max_segment_bytes,
             spare_segments: 2,
+            watched_from: log_pace.long_from(),
             use_mapping: true,
         };
-        Some(Log::start(Arc::clone(backend), log_options, end)?)
+        let log = Log::start(Arc::clone(backend), log_options, end)?;
+        log.weigh(&report, replayer.operations);
+        Some(log)
     };
     let shared = Shared {
         pipeline: Arc::new(Pipeline {
@@ -320,6 +340,7 @@ fn open_existing(
             latch: Latch::default(),
             log,
             work: Work::default(),
+            log_pace,
             merge_cost: options.merge_cost,
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -333,7 +354,7 @@ fn open_existing(
         checkpoint: Mutex::new(checkpoint::State::restore(superblock, first_slot)),
         checkpoints: checkpoint::Counters {
             first_segment: AtomicU64::new(superblock.log.first_segment),
-            ..Default::default()
+            ..checkpoint::Counters::default()
         },
         activity: Mutex::default(),
         recovery,

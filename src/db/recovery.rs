@@ -64,6 +64,8 @@ pub(super) struct Replayer<'a> {
     /// Nobody reads yet: merges need not wait for anything to become visible.
     all_is_visible: Sequencer,
     pub(super) applied: u64,
+    /// Operations in all records, whether or not they were applied.
+    pub(super) operations: u64,
 }
 
 struct Replayed {
@@ -97,6 +99,7 @@ impl<'a> Replayer<'a> {
             merge_cost,
             all_is_visible: Sequencer::new(u64::MAX),
             applied: 0,
+            operations: 0,
         }
     }
 
@@ -138,6 +141,7 @@ impl<'a> Replayer<'a> {
         let mut last: Option<(FamilyId, Option<usize>)> = None;
         for (index, operation) in Operations::new(payload).enumerate() {
             let (id, operation) = operation?;
+            self.operations += 1;
             deletes_ranges |= matches!(operation, Operation::DeleteRange { .. });
             let place = match last {
                 Some((family, place)) if family == id => place,

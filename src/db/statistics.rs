@@ -21,8 +21,20 @@ pub struct LogStatistics {
     pub bytes_appended: u64,
     /// Syncs made; one may serve many commits.
     pub syncs: u64,
+    /// Bytes of records that recovery would read, headers and what waits to be let go of included.
+    pub bytes_live: u64,
+    /// What recovery would replay, as [`log_limit_bytes`](crate::DatabaseBuilder::log_limit_bytes) counts it: bytes, and more for each operation.
+    pub replay_weight: u64,
     /// Bytes of log files on disk, spare ones included.
     pub bytes_on_disk: u64,
+    /// Bytes of log files that hold nothing that recovery would read: kept for reuse, or made ahead of need.
+    pub bytes_spare: u64,
+    /// Time for which writers were slowed because the log came near its limit.
+    pub write_delay: Duration,
+    /// Times that a writer was stopped because the log was at its limit.
+    pub write_stops: u64,
+    /// Time for which writers were stopped because the log was at its limit.
+    pub write_stop_time: Duration,
     /// Segments that were used anew instead of being made.
     pub segments_recycled: u64,
     /// Commits that are assigned a number but not durable yet.
@@ -200,11 +212,18 @@ impl Shared {
         }
         if let Some(log) = &self.pipeline.log {
             let stats = log.stats();
+            let waited = self.pipeline.log_pace.waited();
             statistics.log = LogStatistics {
                 records: stats.records,
                 bytes_appended: stats.bytes_appended,
                 syncs: stats.syncs,
+                bytes_live: stats.bytes_live,
+                replay_weight: stats.weight,
                 bytes_on_disk: stats.bytes_on_disk,
+                bytes_spare: stats.bytes_spare,
+                write_delay: waited.delayed,
+                write_stops: waited.stops,
+                write_stop_time: waited.stopped,
                 segments_recycled: stats.segments_recycled,
                 commits_not_durable: log.last_assigned().0.saturating_sub(log.durable().0),
             };

@@ -43,11 +43,12 @@ use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::sequencer::Sequencer;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, Instant, MutexGuard, thread};
 use crate::txn::batch::{Operation, Operations};
 use crate::txn::large::Parts;
 use crate::txn::latch::Latch;
-use crate::wal::Log;
+use crate::txn::log_pace::{Admitted, LogPace};
+use crate::wal::{self, Log, Weight};
 
 /// What commits and readers of one open database share.
 pub(crate) struct Pipeline {
@@ -59,6 +60,8 @@ pub(crate) struct Pipeline {
     /// `None` if the database was opened for reading only.
     pub(crate) log: Option<Log>,
     pub(crate) work: Work,
+    /// How writers are slowed by the log's length.
+    pub(crate) log_pace: LogPace,
     /// Bytes of a tree that a merge may write for each byte merged.
     pub(crate) merge_cost: u32,
     pub(crate) closed: AtomicBool,
@@ -74,6 +77,7 @@ pub(crate) struct Pipeline {
 pub(crate) struct Write<'a> {
     pub(crate) families: &'a [Arc<Family>],
     pub(crate) payload: &'a [u8],
+    pub(crate) operations: u64,
     pub(crate) has_range_deletions: bool,
 }
 
@@ -141,6 +145,7 @@ impl Pipeline {
         if write.payload.is_empty() {
             return Ok(());
         }
+        let admitted = self.admit_to_log(log, write, durability)?;
         if let ([family], Durability::Buffered) = (write.families, durability)
             && let Some((kind, key, value)) = write.single()
         {
@@ -168,6 +173,7 @@ impl Pipeline {
         let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
         drop(sides);
+        drop(admitted);
         self.publish(sequence)?;
         drop(interrupted);
         if durability == Durability::Sync {
@@ -177,6 +183,44 @@ impl Pipeline {
             family.stall.slow_down(write.payload.len() / families.len(), fill);
         }
         Ok(())
+    }
+
+    /// Returns when the log takes the record of `write`, before any lock is taken.
+    #[inline]
+    fn admit_to_log(&self, log: &Log, write: &Write<'_>, durability: Durability) -> Result<Admitted<'_>> {
+        if durability == Durability::None && write.families.len() == 1 {
+            return Ok(self.log_pace.nothing());
+        }
+        let weight = wal::weight(write.payload.len() as u64, write.operations);
+        match self.log_pace.admit_at_once(log, weight) {
+            Some(admitted) => Ok(admitted),
+            None => self.wait_for_log(log, weight),
+        }
+    }
+
+    /// Slows a writer down as the log nears its limit, and stops him while it is there.
+    #[cold]
+    fn wait_for_log(&self, log: &Log, weight: Weight) -> Result<Admitted<'_>> {
+        let pause = self.log_pace.pause(log, weight);
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
+        let mut stopped: Option<Instant> = None;
+        let outcome = loop {
+            if let Some(admitted) = self.log_pace.admit(log, weight) {
+                break Ok(admitted);
+            }
+            stopped.get_or_insert_with(|| self.log_pace.stop());
+            self.work.request_shorter_log();
+            if let Err(error) = self.log_pace.wait().and_then(|()| self.writable().map(drop)) {
+                break Err(error);
+            }
+        };
+        if let Some(stopped) = stopped {
+            self.log_pace.go_on(stopped.elapsed());
+            tracing::debug!(took = ?stopped.elapsed(), weight, "a writer was stopped until the log was shorter");
+        }
+        outcome
     }
 
     /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock is taken, the
@@ -304,7 +348,7 @@ impl Pipeline {
             for family in families {
                 family.note_segment(segment);
             }
-            let appended = log.append(write.payload, durability == Durability::Sync);
+            let appended = log.append(write.payload, write.operations, durability == Durability::Sync);
             if log.wants_prepare() {
                 self.work.ring(&self.work.clock);
             }
@@ -335,6 +379,7 @@ impl Pipeline {
     pub(crate) fn fail(&self, error: Error) -> Error {
         let error = self.latch.close(error);
         self.visible.end();
+        self.log_pace.wake();
         for family in self.views.load_full().families() {
             family.family.stall.wake();
         }

@@ -160,8 +160,8 @@ impl ColumnFamily {
         payload.clear();
         encode(&mut payload);
         let families = std::slice::from_ref(&self.family);
-        let outcome =
-            self.pipeline.commit(&Write { families, payload: &payload, has_range_deletions }, durability);
+        let write = Write { families, payload: &payload, operations: 1, has_range_deletions };
+        let outcome = self.pipeline.commit(&write, durability);
         if payload.capacity() <= KEPT_PAYLOAD {
             PAYLOAD.set(payload);
         }

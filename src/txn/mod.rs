@@ -18,4 +18,5 @@ pub(crate) mod handle;
 pub(crate) mod iter;
 mod large;
 pub(crate) mod latch;
+pub(crate) mod log_pace;
 pub(crate) mod snapshot;

@@ -10,6 +10,7 @@ use super::group_sync::{Failed, GroupSync};
 use super::record::{RecordHeader, record_len};
 use super::segment::{self, HEADER_LEN, MAPPED_RECORD, Segment};
 use super::stock::{Refusal, Stock};
+use super::weight::{Weight, weight};
 use super::{LogOptions, LogStats};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::SequenceNumber;
@@ -38,6 +39,8 @@ pub(crate) struct Log {
     durable_place: Mutex<Place>,
     /// The first segment that the last mark named: nothing from it on is let go.
     pub(super) marked: AtomicU64,
+    /// Weight of all that recovery would replay, once it is at least `options.watched_from`; 0 below.
+    pub(super) watched: AtomicU64,
     syncs: AtomicU64,
 }
 
@@ -58,18 +61,53 @@ pub(super) struct Tail {
     /// `offset` at which `wants_prepare` is set.
     pub(super) prepare_at: u64,
     pub(super) failed: bool,
+    /// Weight of what stands in `segment`, and of the segments before it that recovery would read.
+    pub(super) weight: Weight,
+    pub(super) weight_before: Weight,
+    /// `weight` at which `wants_prepare` is set.
+    next_at_weight: Weight,
+    /// The most that a segment weighs.
+    most_weight: Weight,
     records: u64,
     bytes: u64,
 }
 
+/// What a record takes.
+#[derive(Clone, Copy)]
+pub(super) struct Needs {
+    pub(super) len: u64,
+    pub(super) weight: Weight,
+}
+
+impl Needs {
+    pub(super) fn of(payload: &[u8], operations: u64) -> Self {
+        let len = record_len(payload.len() as u64);
+        Self { len, weight: weight(payload.len() as u64, operations) }
+    }
+}
+
 impl Tail {
-    pub(super) fn fits(&self, record_len: u64) -> bool {
-        record_len <= self.segment.body.len - self.offset
+    /// Whether a record goes into this segment: there are bytes left, and it does not become heavier than `most`, unless by one record.
+    #[inline]
+    pub(super) fn fits(&self, needs: Needs, most: Weight) -> bool {
+        needs.len <= self.segment.body.len - self.offset
+            && (self.weight == 0 || self.weight + needs.weight <= most)
+    }
+
+    /// Whether the segment weighs more than any does that holds several records.
+    pub(super) fn is_too_heavy(&self) -> bool {
+        self.weight > self.most_weight
+    }
+
+    /// Weight of all that recovery would replay.
+    pub(super) fn weight_in_all(&self) -> Weight {
+        self.weight_before + self.weight
     }
 
     pub(super) fn go_to(&mut self, segment: Arc<Segment>) {
         self.offset = HEADER_LEN;
         self.segment = segment;
+        self.weight_before += std::mem::take(&mut self.weight);
         self.next_asked = false;
         self.plan();
     }
@@ -84,8 +122,13 @@ impl Tail {
     }
 
     /// Offset at which the next segment is to be made.
-    pub(super) fn next_at(&self) -> u64 {
+    fn next_at(&self) -> u64 {
         (self.segment.body.len / 4).max(HEADER_LEN + 1)
+    }
+
+    /// Whether it is time to make the next segment.
+    pub(super) fn is_next_due(&self) -> bool {
+        !self.next_asked && (self.offset >= self.next_at() || self.weight >= self.most_weight / 4)
     }
 
     /// Says when there is something to prepare: the next segment when this one is filled by a quarter, memory for
@@ -94,6 +137,7 @@ impl Tail {
         let len = self.segment.body.len;
         let ready = self.segment.ready();
         let next_at = if self.next_asked { u64::MAX } else { self.next_at() };
+        self.next_at_weight = if self.next_asked { u64::MAX } else { self.most_weight / 4 };
         let ready_at =
             if self.is_stored_into && ready < len { ready.saturating_sub(READY_AHEAD / 2) } else { u64::MAX };
         self.prepare_at = next_at.min(ready_at);
@@ -135,6 +179,10 @@ impl Log {
             is_stored_into: false,
             prepare_at: 0,
             failed: false,
+            weight: 0,
+            weight_before: 0,
+            next_at_weight: 0,
+            most_weight: options.max_segment_bytes,
             records: 0,
             bytes: 0,
         };
@@ -151,25 +199,43 @@ impl Log {
             wants_next: AtomicBool::new(false),
             durable_place: Mutex::new(Place { segment: current, offset: HEADER_LEN }),
             marked: AtomicU64::new(u64::MAX),
+            watched: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         }
+    }
+
+    /// Tells of the weight of all that recovery would replay.
+    #[inline]
+    pub(super) fn watch(&self, weight: Weight) {
+        if weight >= self.options.watched_from {
+            self.watched.store(weight, Ordering::Relaxed);
+        } else if self.watched.load(Ordering::Relaxed) != 0 {
+            self.watched.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Weight of all that recovery would replay, if it is that much that the options have it watched; 0 otherwise.
+    #[inline]
+    pub(crate) fn watched(&self) -> Weight {
+        self.watched.load(Ordering::Relaxed)
     }
 
     /// Appends one record and returns its sequence number once it is written: it then survives a killed process, if
     /// every record before it has been written too.
     ///
-    /// `sync_soon` says that a sync follows, which is cheaper after a write than after a store into a mapping.
+    /// `operations` says how many entries a replay inserts for it. `sync_soon` says that a sync follows, which is cheaper after
+    /// a write than after a store into a mapping.
     ///
     /// # Errors
     /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
     /// assigned. Any other: the log has failed for good.
-    pub(crate) fn append(&self, payload: &[u8], sync_soon: bool) -> Result<SequenceNumber> {
+    pub(crate) fn append(&self, payload: &[u8], operations: u64, sync_soon: bool) -> Result<SequenceNumber> {
         let payload_len = payload.len() as u64;
         if sync_soon && payload_len <= SHORT_FOR_SYNC {
             self.stock.expect_short_syncs();
         }
         let payload_checksum = crc32(&[payload]);
-        let (segment, offset, sequence) = self.reserve(record_len(payload_len), !sync_soon)?;
+        let (segment, offset, sequence) = self.reserve(Needs::of(payload, operations), !sync_soon)?;
         let mut pending = Pending { log: self, is_open: true };
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
         let header = header.encode(segment.id, offset);
@@ -180,7 +246,7 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Appends one record, which should be short, and calls `apply` with its sequence number, both before any other number
+    /// Appends one record of one operation, which should be short, and calls `apply` with its sequence number, both before any other number
     /// is assigned. So short commits that come one by one meet at one lock and nowhere else.
     ///
     /// # Errors
@@ -193,14 +259,14 @@ impl Log {
     ) -> Result<R> {
         let payload_len = payload.len() as u64;
         let payload_checksum = crc32(&[payload]);
-        let record_len = record_len(payload_len);
+        let needs = Needs::of(payload, 1);
         // Before the lock, so that it is dropped after it.
         let mut pending = Pending { log: self, is_open: false };
-        let mut tail = self.tail_with_room(record_len)?;
+        let mut tail = self.tail_with_room(needs)?;
         let sequence = self.assign_next(&mut tail)?;
         pending.is_open = true;
         tail.expect_stores();
-        let offset = self.take_place(&mut tail, record_len);
+        let offset = self.take_place(&mut tail, needs);
         let segment = &tail.segment;
         let id = segment.id;
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
@@ -231,45 +297,51 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Assigns a number and a place of `record_len` bytes. `mapped`: it may be stored into the mapping.
+    /// Assigns a number and a place. `mapped`: it may be stored into the mapping.
     #[inline]
-    fn reserve(&self, record_len: u64, mapped: bool) -> Result<(Arc<Segment>, u64, u64)> {
-        let mut tail = self.tail_with_room(record_len)?;
+    fn reserve(&self, needs: Needs, mapped: bool) -> Result<(Arc<Segment>, u64, u64)> {
+        let mut tail = self.tail_with_room(needs)?;
         let sequence = self.assign_next(&mut tail)?;
-        if mapped && record_len <= MAPPED_RECORD {
+        if mapped && needs.len <= MAPPED_RECORD {
             tail.expect_stores();
         }
-        let offset = self.take_place(&mut tail, record_len);
+        let offset = self.take_place(&mut tail, needs);
         Ok((Arc::clone(&tail.segment), offset, sequence))
     }
 
-    /// The tail, in a segment that has `record_len` bytes left.
+    /// The tail, in a segment into which a record goes.
     #[inline]
-    fn tail_with_room(&self, record_len: u64) -> Result<MutexGuard<'_, Tail>> {
+    fn tail_with_room(&self, needs: Needs) -> Result<MutexGuard<'_, Tail>> {
         loop {
             let tail = lock_spinning(&self.tail);
             if tail.failed {
                 drop(tail);
                 return Err(self.failure());
             }
-            if tail.fits(record_len) {
+            if tail.fits(needs, self.options.max_segment_bytes) {
                 return Ok(tail);
             }
             drop(tail);
-            self.rotate(record_len)?;
+            self.rotate(needs)?;
         }
     }
 
-    /// The offset of the next `record_len` bytes of the segment, which has them left.
+    /// The offset of the next record in the segment, into which it goes.
     #[inline]
-    fn take_place(&self, tail: &mut Tail, record_len: u64) -> u64 {
+    fn take_place(&self, tail: &mut Tail, needs: Needs) -> u64 {
         let offset = tail.offset;
-        tail.offset += record_len;
+        tail.offset += needs.len;
+        tail.weight += needs.weight;
         tail.records += 1;
-        tail.bytes += record_len;
-        if tail.offset >= tail.prepare_at {
+        tail.bytes += needs.len;
+        if tail.offset >= tail.prepare_at || tail.weight >= tail.next_at_weight {
             tail.prepare_at = u64::MAX;
+            tail.next_at_weight = u64::MAX;
             self.wants_prepare.store(true, Ordering::Relaxed);
+        }
+        let weight = tail.weight_in_all();
+        if weight >= self.options.watched_from {
+            self.watched.store(weight, Ordering::Relaxed);
         }
         offset
     }
@@ -393,6 +465,41 @@ impl Log {
         current + retired.map(|retired| retired.used).sum::<u64>()
     }
 
+    /// Weight of all that recovery would replay.
+    pub(crate) fn weight(&self) -> Weight {
+        self.tail.lock().weight_in_all()
+    }
+
+    /// Weight of the log in segments at or above `segment`.
+    pub(crate) fn weight_since(&self, segment: u64) -> Weight {
+        let shelf = self.stock.shelf();
+        let current = self.tail.lock().weight;
+        let retired = shelf.retired.iter().rev().take_while(|retired| retired.id >= segment);
+        current + retired.map(|retired| retired.weight).sum::<Weight>()
+    }
+
+    /// The oldest segment from which on the log weighs no more than `most`; the current one, if that weighs more.
+    pub(crate) fn segment_within(&self, most: Weight) -> u64 {
+        let shelf = self.stock.shelf();
+        let tail = self.tail.lock();
+        let (mut within, mut weight) = (tail.segment.id, tail.weight);
+        for retired in shelf.retired.iter().rev() {
+            weight += retired.weight;
+            if weight > most {
+                break;
+            }
+            within = retired.id;
+        }
+        within
+    }
+
+    /// Whether there is anything that can be let go of: segments before the current one, or this one, if one record alone made
+    /// it heavier than a segment is.
+    pub(crate) fn can_be_shorter(&self) -> bool {
+        let tail = self.tail.lock();
+        tail.weight_before > 0 || tail.is_too_heavy()
+    }
+
     pub(crate) fn stats(&self) -> LogStats {
         let shelf = self.stock.shelf();
         let tail = self.tail.lock();
@@ -403,6 +510,9 @@ impl Log {
             segments: shelf.retired.len() as u64 + 1,
             segments_recycled: shelf.recycled,
             spare_segments: shelf.spares() as u64,
+            weight: tail.weight_in_all(),
+            bytes_live: shelf.retired.iter().map(|retired| retired.used).sum::<u64>() + tail.offset,
+            bytes_spare: shelf.reserve_bytes(),
             bytes_on_disk: shelf.bytes_on_disk() + tail.segment.body.len,
         }
     }

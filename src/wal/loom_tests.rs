@@ -163,7 +163,7 @@ impl Model {
 
     /// Appends a record and has it synced.
     fn commit(&self, byte: u8) -> SequenceNumber {
-        let sequence = self.log.append(&[byte; 8], true).unwrap();
+        let sequence = self.log.append(&[byte; 8], 0, true).unwrap();
         self.log.sync_through(sequence).unwrap();
         sequence
     }
@@ -192,7 +192,7 @@ fn loom_a_commit_that_was_synced_is_left_with_all_before_it() {
             other.assert_left(sequence, 2);
         });
         // Written before, in the same segment, and not synced by itself.
-        model.log.append(&[0; 8], false).unwrap();
+        model.log.append(&[0; 8], 0, false).unwrap();
         let sequence = model.commit(1);
         model.assert_left(sequence, 1);
         thread.join().unwrap();
@@ -208,7 +208,7 @@ fn loom_a_commit_that_was_synced_is_left_although_the_segment_changed_meanwhile(
             let sequence = other.commit(2);
             other.assert_left(sequence, 2);
         });
-        model.log.append(&[0; 8], false).unwrap();
+        model.log.append(&[0; 8], 0, false).unwrap();
         let sequence = model.commit(1);
         model.assert_left(sequence, 1);
         thread.join().unwrap();
@@ -238,7 +238,7 @@ fn loom_segments_are_released_only_below_what_is_marked_and_written() {
         let first = model.commit(0);
         let other = Arc::clone(&model);
         let thread = thread::spawn(move || {
-            let sequence = other.log.append(&[1; 8], false).unwrap();
+            let sequence = other.log.append(&[1; 8], 0, false).unwrap();
             assert_eq!(sequence.0, first.0 + 1);
             other.log.sync_through(sequence).unwrap();
         });

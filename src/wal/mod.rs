@@ -15,7 +15,9 @@
 //!    could not be made for want of space is no such failure: the append is refused before it gets a number.
 //! 5. A segment file is reused or removed only when every record in it has been copied and the caller has said
 //!    that recovery begins beyond it.
-//! 6. Replay reads only. What it gives is a prefix of what was appended, unchanged and in order; where it stops
+//! 6. A segment weighs no more than the longest has bytes, one record apart, and a record weighs at least its bytes: the log's
+//!    weight is the sum over the segments that recovery would read, and changes with each append and each release.
+//! 7. Replay reads only. What it gives is a prefix of what was appended, unchanged and in order; where it stops
 //!    although something on disk says that more was durable, it reports corruption.
 
 mod group_sync;
@@ -34,6 +36,7 @@ mod stock;
 mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod weight;
 
 pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
@@ -43,6 +46,7 @@ use replay::LogEnd;
 #[cfg(all(test, not(loom)))]
 use replay::ReplayReport;
 pub(crate) use replay::{make_durable, replay};
+pub(crate) use weight::{Weight, weight};
 
 /// The directory that holds the segments.
 const DIRECTORY: &str = "wal";

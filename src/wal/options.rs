@@ -1,15 +1,20 @@
 //! How a log is kept, and what it says of itself.
 
+use super::weight::Weight;
+
 /// How a log is kept.
 #[derive(Debug, Clone)]
 pub(crate) struct LogOptions {
     pub(crate) database_id: [u8; 16],
     /// Length of the first segment after a start; each next one is eight times as long.
     pub(crate) first_segment_bytes: u64,
-    /// Where the growth ends. Only a record that needs more gets a longer segment, of its own.
+    /// Where the growth ends. Only a record that needs more gets a longer segment, of its own. Also the most that a segment weighs, unless
+    /// one record weighs more.
     pub(crate) max_segment_bytes: u64,
     /// Segments of the maximal length that are kept for reuse.
     pub(crate) spare_segments: usize,
+    /// Weight of all that recovery would replay from which on [`Log::watched`](super::Log::watched) tells it.
+    pub(crate) watched_from: Weight,
     /// Whether small records that no sync follows are stored into a shared mapping of the segment.
     pub(crate) use_mapping: bool,
 }
@@ -23,6 +28,7 @@ impl LogOptions {
             first_segment_bytes: 256 << 10,
             max_segment_bytes: 64 << 20,
             spare_segments: 2,
+            watched_from: Weight::MAX,
             use_mapping: true,
         }
     }
@@ -44,6 +50,12 @@ pub(crate) struct LogStats {
     pub(crate) segments_recycled: u64,
     /// Segments kept for reuse.
     pub(crate) spare_segments: u64,
+    /// Weight of what recovery would replay.
+    pub(crate) weight: Weight,
+    /// Bytes in use in segments that recovery would read, and in those that wait to be let go.
+    pub(crate) bytes_live: u64,
+    /// Length of files that hold nothing that recovery would read.
+    pub(crate) bytes_spare: u64,
     /// Length of all files of the log, in bytes.
     pub(crate) bytes_on_disk: u64,
 }

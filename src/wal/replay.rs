@@ -50,9 +50,9 @@ pub(crate) struct ReplayReport {
 /// What replay read of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Read {
-    id: u64,
+    pub(super) id: u64,
     /// Where the reading stopped.
-    end: u64,
+    pub(super) end: u64,
     /// Bytes that are known to be durable. Not zero only if the segments before are durable as well.
     durable: u64,
 }

@@ -1,10 +1,11 @@
 //! The life of segments: taken into use, made ahead of need, let go.
 
 use super::group_sync::Failed;
-use super::log::{Log, READY_AHEAD};
+use super::log::{Log, Needs, READY_AHEAD};
 use super::record::ALIGNMENT;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired};
+use super::weight::Weight;
 use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
@@ -15,18 +16,18 @@ use crate::sync::{Arc, MutexGuard};
 const GROWTH: u64 = 8;
 
 impl Log {
-    /// Goes on to the next segment, unless a record of `record_len` bytes fits by now.
+    /// Goes on to the next segment, unless the record goes into this one by now.
     #[cold]
-    pub(super) fn rotate(&self, record_len: u64) -> Result<()> {
+    pub(super) fn rotate(&self, needs: Needs) -> Result<()> {
         let making = self.stock.making();
         let len = {
             let tail = self.tail.lock();
-            if tail.failed || tail.fits(record_len) {
+            if tail.failed || tail.fits(needs, self.options.max_segment_bytes) {
                 return Ok(());
             }
-            self.next_len(tail.segment.body.len, record_len)
+            self.next_len(tail.segment.body.len, needs.len)
         };
-        self.go_on(&making, len, record_len)
+        self.go_on(&making, len, needs.len)
     }
 
     /// Takes a segment of `len` bytes, or the one made ahead if a record of `record_len` bytes fits into it, into use.
@@ -52,6 +53,7 @@ impl Log {
         shelf.retired.push_back(Retired {
             id: old.id,
             used: tail.offset,
+            weight: tail.weight,
             last_sequence: tail.last,
             body: Some(Arc::clone(&old.body)),
         });
@@ -85,7 +87,7 @@ impl Log {
                 segment.let_go_from(offset);
             }
         }
-        if !tail.next_asked && tail.offset >= tail.next_at() {
+        if tail.is_next_due() {
             tail.next_asked = true;
             self.wants_next.store(true, Ordering::Relaxed);
         }
@@ -119,6 +121,22 @@ impl Log {
             self.sync_segment(&segment).map_err(|Failed| self.failure())?;
         }
         Ok(())
+    }
+
+    /// Goes on to another segment if one record alone made the present one heavier than a segment is, so that it can be let go of.
+    pub(crate) fn leave_heavy_segment(&self) -> Result<()> {
+        let making = self.stock.making();
+        let tail = self.tail.lock();
+        if tail.failed {
+            drop(tail);
+            return Err(self.failure());
+        }
+        if !tail.is_too_heavy() {
+            return Ok(());
+        }
+        let len = self.next_len(tail.segment.body.len, 0);
+        drop(tail);
+        self.go_on(&making, len, 0)
     }
 
     /// Gives the room of one removed segment back to the disk, which may take a tenth of a second. Says whether there was any.
@@ -182,7 +200,12 @@ impl Log {
         let Some(newest) = released.last() else { return Ok(()) };
         // A record that is still being copied must not land in the segment's next life.
         self.written.wait_for(newest.last_sequence).map_err(|Ended| self.failure())?;
-        self.tail.lock().unsynced.retain(|segment| segment.id >= limit);
+        {
+            let mut tail = self.tail.lock();
+            tail.unsynced.retain(|segment| segment.id >= limit);
+            tail.weight_before -= released.iter().map(|retired| retired.weight).sum::<Weight>();
+            self.watch(tail.weight_in_all());
+        }
         let mut removed = false;
         let mut outcome = Ok(());
         for retired in released {

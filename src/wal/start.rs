@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use super::log::Log;
-use super::replay::LogEnd;
+use super::replay::{LogEnd, ReplayReport};
 use super::rotation::segment_len;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired, Stock};
+use super::weight::weight_of_records;
 use super::{DIRECTORY, LogOptions};
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, Result};
@@ -42,7 +43,13 @@ impl Log {
             let opened = backend.open(&segment::path(id), FileMode::Read).and_then(|file| file.len());
             let used =
                 opened.map_err(|error| Error::io("opening the log", error).in_file(segment::path(id)))?;
-            retired.push_back(Retired { id, used, last_sequence: end.last_sequence.0, body: None });
+            retired.push_back(Retired {
+                id,
+                used,
+                weight: 0,
+                last_sequence: end.last_sequence.0,
+                body: None,
+            });
         }
 
         let stock = Stock::new(backend, &options, newest_id, retired);
@@ -64,12 +71,30 @@ impl Log {
         segment.set_durable(HEADER_LEN);
         if !orphans.is_empty() {
             for &id in &orphans {
-                let orphan = Retired { id, used: 0, last_sequence: 0, body: None };
+                let orphan = Retired { id, used: 0, weight: 0, last_sequence: 0, body: None };
                 stock.let_go(orphan).map_err(unlatched)?;
             }
             stock.sync_directory().map_err(unlatched)?;
         }
 
         Ok(Self::new(options, stock, segment, end.last_sequence.0))
+    }
+
+    /// What replay read, `operations` in all, is part of the log's weight from now on. To be called once, before anything is appended.
+    pub(crate) fn weigh(&self, report: &ReplayReport, operations: u64) {
+        let mut shelf = self.stock.shelf();
+        let all: u64 = report.read.iter().map(|read| read.end).sum();
+        let mut sum = 0;
+        for retired in &mut shelf.retired {
+            let Ok(at) = report.read.binary_search_by_key(&retired.id, |read| read.id) else { continue };
+            retired.used = report.read[at].end;
+            // Which segment holds how many operations is not known: each its share.
+            let share = u128::from(operations) * u128::from(retired.used) / u128::from(all.max(1));
+            retired.weight = weight_of_records(retired.used, share as u64);
+            sum += retired.weight;
+        }
+        let mut tail = self.tail.lock();
+        tail.weight_before += sum;
+        self.watch(tail.weight_in_all());
     }
 }

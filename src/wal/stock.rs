@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::segment::{HEADER_LEN, Segment, SegmentFile, path};
+use super::weight::Weight;
 use super::{DIRECTORY, LogOptions};
 use crate::error::{Error, ErrorKind};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
@@ -38,8 +39,10 @@ fn refusal(operation: &str, id: u64) -> impl Fn(io::Error) -> Refusal {
 /// A segment before the current one that recovery may still need.
 pub(super) struct Retired {
     pub(super) id: u64,
-    /// Bytes in use; of a segment that an earlier process wrote, the length of the file.
+    /// Bytes in use; of a segment that an earlier process wrote and replay did not read, the length of the file.
     pub(super) used: u64,
+    /// What replaying it takes.
+    pub(super) weight: Weight,
     /// Highest number in it or before it.
     pub(super) last_sequence: u64,
     /// `None` if an earlier process wrote it: whether all of its bytes are really on disk is not known then.
@@ -180,7 +183,7 @@ impl Stock {
             // Its id is below the one that enters the chain now, so the file can serve only under another. If it cannot
             // be removed, the next start does it.
             let body = Some(Arc::clone(&passed_over.body));
-            let _ = self.let_go(Retired { id: passed_over.id, used: 0, last_sequence: 0, body });
+            let _ = self.let_go(Retired { id: passed_over.id, used: 0, weight: 0, last_sequence: 0, body });
         }
         made
     }

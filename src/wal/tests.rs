@@ -68,7 +68,7 @@ fn what_was_appended_is_replayed_in_order() {
     let lengths = [0, 1, 7, 8, 9, 400, 471, 472, 473, 900, 3000];
     let mut expected = Records::new();
     for (i, &len) in lengths.iter().enumerate() {
-        let sequence = log.append(&payload(i as u64, len), i % 2 == 0).unwrap();
+        let sequence = log.append(&payload(i as u64, len), 0, i % 2 == 0).unwrap();
         expected.push((sequence.0, payload(i as u64, len)));
     }
     assert_eq!(log.last_assigned(), SequenceNumber(lengths.len() as u64));
@@ -91,9 +91,9 @@ fn an_absent_or_empty_log_replays_nothing() {
 #[test]
 fn numbers_without_a_record_leave_gaps() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
-    assert_eq!(log.append(b"one", false).unwrap(), SequenceNumber(1));
+    assert_eq!(log.append(b"one", 0, false).unwrap(), SequenceNumber(1));
     assert_eq!(log.assign().unwrap(), SequenceNumber(2));
-    assert_eq!(log.append(b"three", false).unwrap(), SequenceNumber(3));
+    assert_eq!(log.append(b"three", 0, false).unwrap(), SequenceNumber(3));
     assert_eq!(log.sync().unwrap(), SequenceNumber(3));
     let syncs = log.stats().syncs;
     let last = log.assign().unwrap();
@@ -115,7 +115,7 @@ fn a_mapped_log_and_a_written_one_replay_alike() {
         let mut expected = Records::new();
         for i in 0..100 {
             let payload = payload(i, i as usize * 11 % 700);
-            expected.push((log.append(&payload, i % 3 == 0).unwrap().0, payload));
+            expected.push((log.append(&payload, 0, i % 3 == 0).unwrap().0, payload));
             if i % 5 == 0 {
                 log.prepare().unwrap();
             }
@@ -128,10 +128,10 @@ fn a_mapped_log_and_a_written_one_replay_alike() {
 #[test]
 fn a_record_larger_than_any_segment_gets_one_of_its_own() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
-    log.append(&payload(1, 500), false).unwrap();
+    log.append(&payload(1, 500), 0, false).unwrap();
     log.prepare().unwrap();
-    log.append(&payload(2, 100_000), false).unwrap();
-    log.append(&payload(3, 10), false).unwrap();
+    log.append(&payload(2, 100_000), 0, false).unwrap();
+    log.append(&payload(3, 10), 0, false).unwrap();
     let (records, _) = replay_all(&*backend);
     let lengths: Vec<usize> = records.iter().map(|(_, payload)| payload.len()).collect();
     assert_eq!(lengths, [500, 100_000, 10]);
@@ -143,7 +143,7 @@ fn segments_grow_up_to_the_largest() {
     let options = LogOptions { max_segment_bytes: 10 << 10, ..small() };
     let (backend, log) = fresh(MemoryStorage::new(), options);
     for i in 0..150 {
-        log.append(&payload(i, 200), false).unwrap();
+        log.append(&payload(i, 200), 0, false).unwrap();
     }
     let sizes: Vec<u64> = (1..=4)
         .map(|id| backend.open(&segment::path(id), crate::storage::FileMode::Read).unwrap().len().unwrap())
@@ -156,19 +156,19 @@ fn a_torn_tail_is_cut_and_stays_cut() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
     for i in 0..20 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     drop(log);
     // Half of the third record is lost: what follows it, here and in later segments, must never come back.
     disk.tamper(&segment::path(1), |bytes| bytes[64 + 2 * 144 + 60..64 + 3 * 144].fill(0));
     let (log, records) = reopen(&backend, small(), LogMark::default());
     assert_eq!(records.len(), 2);
-    assert_eq!(log.append(b"after the cut", false).unwrap(), SequenceNumber(3));
+    assert_eq!(log.append(b"after the cut", 0, false).unwrap(), SequenceNumber(3));
     drop(log);
     let (log, records) = reopen(&backend, small(), LogMark::default());
     assert_eq!(records.len(), 3);
     assert_eq!(records[2], (3, b"after the cut".to_vec()));
-    assert_eq!(log.append(b"more", true).unwrap(), SequenceNumber(4));
+    assert_eq!(log.append(b"more", 0, true).unwrap(), SequenceNumber(4));
     log.sync().unwrap();
     drop(log);
     let (records, report) = replay_all(&*backend);
@@ -181,16 +181,16 @@ fn a_cut_holds_although_the_orphans_are_still_there() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
     for i in 0..50 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     drop(log);
     let orphans: Vec<_> = disk.contents().into_iter().filter(|(path, _)| *path != segment::path(1)).collect();
     assert!(orphans.len() > 1);
     disk.tamper(&segment::path(1), |bytes| bytes[64 + 2 * 144] ^= 1);
     let (log, records) = reopen(&backend, small(), LogMark::default());
-    log.append(b"after the cut", false).unwrap();
+    log.append(b"after the cut", 0, false).unwrap();
     log.sync().unwrap();
-    log.append(b"and more", false).unwrap();
+    log.append(b"and more", 0, false).unwrap();
     drop(log);
     // The power went before the removal was durable.
     for (path, content) in orphans {
@@ -210,7 +210,7 @@ fn released_segments_are_recycled_and_their_old_records_never_replayed() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
     for i in 0..200 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
         if i % 10 == 0 {
             log.sync().unwrap();
             log.prepare().unwrap();
@@ -249,7 +249,7 @@ fn released_segments_are_recycled_and_their_old_records_never_replayed() {
 fn segments_that_the_mark_needs_are_kept() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
     for i in 0..50 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     // Nothing was synced since the start, so the mark names the first segment whatever it is asked for.
     let mark = log.mark(log.segment_of_next());
@@ -264,7 +264,7 @@ fn the_bytes_of_the_log_are_counted_by_segment() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
     assert_eq!(log.bytes_since(0), 64);
     for i in 0..50 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     let stats = log.stats();
     assert_eq!((stats.records, stats.bytes_appended), (50, 50 * 144));
@@ -289,7 +289,7 @@ fn replay_changes_nothing_on_disk() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
     for i in 0..30 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     drop(log);
     disk.tamper(&segment::path(2), |bytes| bytes[300] ^= 1);
@@ -303,7 +303,7 @@ fn replay_changes_nothing_on_disk() {
 #[test]
 fn an_error_of_the_receiver_ends_the_replay() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
-    log.append(b"a", false).unwrap();
+    log.append(b"a", 0, false).unwrap();
     let mut apply = |_, _: &[u8]| Err(Error::corruption("the payload makes no sense"));
     let error = replay(&*backend, &DATABASE, LogMark::default(), &mut apply).unwrap_err();
     assert!(error.to_string().contains("makes no sense"));
@@ -318,7 +318,7 @@ fn what_is_kept_for_reuse_can_be_given_back_at_any_time() {
         let first = log.current_segment();
         while log.current_segment() < first + 3 || !log.wants_prepare() {
             number += 1;
-            log.append(&payload(number, 300), false).unwrap();
+            log.append(&payload(number, 300), 0, false).unwrap();
         }
         log.prepare().unwrap();
         log.sync().unwrap();
@@ -331,7 +331,7 @@ fn what_is_kept_for_reuse_can_be_given_back_at_any_time() {
         assert_eq!(log.stats().bytes_on_disk, small().first_segment_bytes);
     }
     number += 1;
-    log.append(&payload(number, 300), true).unwrap();
+    log.append(&payload(number, 300), 0, true).unwrap();
     let (records, report) = replay_from(&*backend, log.mark(log.segment_of_next())).unwrap();
     assert_eq!((records.last().unwrap().0, report.torn_tail), (number, None));
 }

@@ -21,7 +21,7 @@ fn concurrent_syncs_share_the_disks_syncs() {
             let (log, appended, barrier) = (&log, &appended, &barrier);
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
-                    let sequence = log.append(&payload(thread, 8), true).unwrap();
+                    let sequence = log.append(&payload(thread, 8), 0, true).unwrap();
                     appended.fetch_add(1, Ordering::SeqCst);
                     log.sync_through(sequence).unwrap();
                     assert!(log.durable() >= sequence);
@@ -50,7 +50,7 @@ fn concurrent_appends(storage: impl StorageBackend, commits: u64, options: LogOp
                             log.assign().unwrap();
                         }
                         let payload = payload(thread << 32 | i, (i * 37 % 300) as usize);
-                        let sequence = log.append(&payload, thread < 2).unwrap();
+                        let sequence = log.append(&payload, 0, thread < 2).unwrap();
                         appended.push((sequence.0, payload));
                         if thread < 2 && i % 8 == 0 {
                             log.sync_through(sequence).unwrap();
@@ -100,7 +100,7 @@ fn releasing_while_others_append_loses_nothing() {
             let (log, done) = (&log, &done);
             scope.spawn(move || {
                 for i in 0..if cfg!(miri) { 30 } else { 3000 } {
-                    log.append(&payload(thread, i % 100), false).unwrap();
+                    log.append(&payload(thread, i % 100), 0, false).unwrap();
                 }
                 done.fetch_add(1, Ordering::Relaxed);
             });

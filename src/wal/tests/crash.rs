@@ -90,7 +90,7 @@ fn generation(
             }
             _ => {
                 let payload = payload(random.below(1 << 20), random.below(200) as usize);
-                let sequence = log.append(&payload, random.below(2) == 0)?;
+                let sequence = log.append(&payload, 0, random.below(2) == 0)?;
                 run.appended.push((sequence.0, payload));
             }
         }
@@ -112,11 +112,11 @@ fn power_lost_again_and_again_while_starting_loses_nothing() {
         let mut disk = Disk::new();
         let (_, log) = fresh(disk.clone(), small());
         for i in 0..10 {
-            log.append(&payload(i, 100), false).unwrap();
+            log.append(&payload(i, 100), 0, false).unwrap();
         }
         let durable = log.sync().unwrap().0;
         for i in 0..10 {
-            log.append(&payload(i, 100), false).unwrap();
+            log.append(&payload(i, 100), 0, false).unwrap();
         }
         drop(log);
         let mut seen = u64::MAX;
@@ -142,7 +142,7 @@ fn power_lost_while_a_start_removes_orphans_loses_nothing() {
         let disk = Disk::new();
         let (_, log) = fresh(disk.clone(), small());
         for i in 0..60 {
-            log.append(&payload(i, 100), false).unwrap();
+            log.append(&payload(i, 100), 0, false).unwrap();
         }
         drop(log);
         let disk = disk.after_power_loss(&mut random);

@@ -20,7 +20,7 @@ fn small_log() -> (Disk, Records, Vec<Laid>) {
     let mut laid = Vec::new();
     for i in 0..6u64 {
         let payload = payload(i, 21 + i as usize);
-        records.push((log.append(&payload, false).unwrap().0, payload));
+        records.push((log.append(&payload, 0, false).unwrap().0, payload));
         if i == 1 || i == 3 {
             log.sync().unwrap();
         }
@@ -122,7 +122,7 @@ fn a_missing_segment_is_reported() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
     for i in 0..100 {
-        log.append(&payload(i, 100), false).unwrap();
+        log.append(&payload(i, 100), 0, false).unwrap();
     }
     let mark = log.mark(1);
     drop(log);
@@ -157,8 +157,8 @@ fn a_first_segment_without_a_header_is_reported() {
 fn a_log_shorter_than_the_superblock_says_is_reported() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    log.append(b"one", true).unwrap();
-    log.append(b"two", true).unwrap();
+    log.append(b"one", 0, true).unwrap();
+    log.append(b"two", 0, true).unwrap();
     log.sync().unwrap();
     let mark = log.mark(1);
     drop(log);
@@ -177,7 +177,7 @@ fn a_log_shorter_than_the_superblock_says_is_reported() {
 fn a_length_beyond_the_file_reads_nothing() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    log.append(b"one", true).unwrap();
+    log.append(b"one", 0, true).unwrap();
     drop(log);
     for payload_len in [4 << 10, 1 << 40, (1 << 56) - 1] {
         let header = record::RecordHeader { payload_checksum: 0, payload_len, sequence: 2, durable: 0 };
@@ -194,8 +194,8 @@ fn a_length_beyond_the_file_reads_nothing() {
 fn a_number_that_does_not_grow_ends_the_replay() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    log.append(b"one", true).unwrap();
-    log.append(b"two", true).unwrap();
+    log.append(b"one", 0, true).unwrap();
+    log.append(b"two", 0, true).unwrap();
     drop(log);
     let checksum = crate::codec::checksum::crc32(&[b"bad"]);
     let header = record::RecordHeader { payload_checksum: checksum, payload_len: 3, sequence: 2, durable: 0 };
@@ -212,7 +212,7 @@ fn a_number_that_does_not_grow_ends_the_replay() {
 fn files_that_are_not_the_logs_are_left_alone() {
     let disk = Disk::new();
     let (backend, log) = fresh(disk.clone(), small());
-    log.append(b"one", true).unwrap();
+    log.append(b"one", 0, true).unwrap();
     drop(log);
     disk.open("wal/notes.txt", crate::storage::FileMode::Create).unwrap();
     let (log, records) = reopen(&backend, small(), LogMark::default());
@@ -260,7 +260,7 @@ mod arbitrary {
 fn a_log_does_not_start_where_counting_ends() {
     let storage = MemoryStorage::new();
     let (backend, log) = fresh(storage.clone(), small());
-    log.append(b"kept", false).unwrap();
+    log.append(b"kept", 0, false).unwrap();
     drop(log);
     // Its segments would get names that no recovery takes for segments, and their records would be lost.
     let last = segment::path(crate::codec::ids::BEYOND_COUNTING - 1);

@@ -9,7 +9,7 @@ fn a_full_disk_refuses_one_append_and_nothing_more() {
     let mut expected = Records::new();
     let refused = loop {
         let payload = payload(expected.len() as u64, 700);
-        match log.append(&payload, false) {
+        match log.append(&payload, 0, false) {
             Ok(sequence) => expected.push((sequence.0, payload)),
             Err(error) => break error,
         }
@@ -19,16 +19,16 @@ fn a_full_disk_refuses_one_append_and_nothing_more() {
     assert_eq!(log.last_assigned(), SequenceNumber(expected.len() as u64), "nothing was assigned");
     let files = segment_ids(&*backend).len() as u64;
     assert_eq!(files, log.stats().segments, "what could not be made was removed");
-    assert_eq!(log.append(&payload(0, 700), false).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert_eq!(log.append(&payload(0, 700), 0, false).unwrap_err().kind(), ErrorKind::OutOfSpace);
     // What needs no new segment goes on.
-    expected.push((log.append(b"x", true).unwrap().0, b"x".to_vec()));
+    expected.push((log.append(b"x", 0, true).unwrap().0, b"x".to_vec()));
     log.sync().unwrap();
     if log.wants_prepare() {
         assert_eq!(log.prepare().unwrap_err().kind(), ErrorKind::OutOfSpace);
     }
     storage.set_capacity_limit(1 << 20);
     let payload = payload(9, 700);
-    expected.push((log.append(&payload, false).unwrap().0, payload));
+    expected.push((log.append(&payload, 0, false).unwrap().0, payload));
     log.sync().unwrap();
     assert_eq!(replay_all(&*backend).0, expected);
 }
@@ -45,9 +45,9 @@ fn a_full_disk_refuses_a_start() {
 fn a_failed_sync_ends_the_log() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    let first = log.append(b"durable", true).unwrap();
+    let first = log.append(b"durable", 0, true).unwrap();
     log.sync_through(first).unwrap();
-    let second = log.append(b"never", true).unwrap();
+    let second = log.append(b"never", 0, true).unwrap();
     disk.fail_syncs(true);
     let error = log.sync_through(second).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WriteFailed);
@@ -56,7 +56,7 @@ fn a_failed_sync_ends_the_log() {
     for error in [
         log.sync_through(second).unwrap_err(),
         log.sync().unwrap_err(),
-        log.append(b"later", false).unwrap_err(),
+        log.append(b"later", 0, false).unwrap_err(),
         log.assign().unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::WriteFailed);
@@ -72,11 +72,11 @@ fn a_failed_sync_ends_the_log() {
 fn a_failed_write_ends_the_log_and_wakes_those_who_wait() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    let first = log.append(b"written", false).unwrap();
+    let first = log.append(b"written", 0, false).unwrap();
     disk.fail_writes(true);
-    assert_eq!(log.append(b"lost", false).unwrap_err().kind(), ErrorKind::WriteFailed);
+    assert_eq!(log.append(b"lost", 0, false).unwrap_err().kind(), ErrorKind::WriteFailed);
     disk.fail_writes(false);
-    assert_eq!(log.append(b"later", false).unwrap_err().kind(), ErrorKind::WriteFailed);
+    assert_eq!(log.append(b"later", 0, false).unwrap_err().kind(), ErrorKind::WriteFailed);
     assert_eq!(log.sync_through(first).unwrap_err().kind(), ErrorKind::WriteFailed);
 }
 
@@ -84,9 +84,9 @@ fn a_failed_write_ends_the_log_and_wakes_those_who_wait() {
 fn a_failed_sync_of_the_directory_ends_the_log() {
     let disk = Disk::new();
     let (_, log) = fresh(disk.clone(), small());
-    log.append(&payload(1, 500), false).unwrap();
+    log.append(&payload(1, 500), 0, false).unwrap();
     disk.fail_syncs(true);
-    assert_eq!(log.append(&payload(2, 900), false).unwrap_err().kind(), ErrorKind::WriteFailed);
+    assert_eq!(log.append(&payload(2, 900), 0, false).unwrap_err().kind(), ErrorKind::WriteFailed);
     disk.fail_syncs(false);
-    assert_eq!(log.append(b"later", false).unwrap_err().kind(), ErrorKind::WriteFailed);
+    assert_eq!(log.append(b"later", 0, false).unwrap_err().kind(), ErrorKind::WriteFailed);
 }

@@ -53,11 +53,11 @@ fn only_what_lies_around_the_newest_record_is_in_memory() {
     // Long records are written past the mapping, whatever comes before them.
     let (long, short) = (vec![1; 1 << 20], vec![2; 20 << 10]);
     for _ in 0..12 {
-        log.append(&long, false).unwrap();
+        log.append(&long, 0, false).unwrap();
     }
     assert!(pages.0.lock().pages.is_empty());
     while log.current_segment() == 1 && log.stats().bytes_appended < 40 << 20 {
-        log.append(&short, false).unwrap();
+        log.append(&short, 0, false).unwrap();
         if log.wants_prepare() {
             log.prepare_memory();
             assert!(

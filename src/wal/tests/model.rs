@@ -40,7 +40,7 @@ proptest! {
             match operation {
                 Operation::Append { len, sync_soon } => {
                     let payload = payload(i as u64, len);
-                    let sequence = log.append(&payload, sync_soon).unwrap();
+                    let sequence = log.append(&payload, 0, sync_soon).unwrap();
                     prop_assert!(model.last().is_none_or(|last| last.0 < sequence.0));
                     model.push((sequence.0, payload));
                 }

@@ -1,0 +1,133 @@
+//! Keeps the log within its limit: merges what needs its oldest segments, and makes it durable.
+//!
+//! A round ([`crate::txn::log_pace`]) goes like this. The log weighs more than half of its limit. Every family whose memtables need a
+//! segment before its last quarter is to be merged, however little that is: its active memtable is frozen, and background threads
+//! are asked for the merge. When nothing needs an old segment any more, a checkpoint lets go of them all.
+//!
+//! The thread that makes checkpoints merges nothing itself: so a checkpoint that is due, for whatever reason, never waits for a merge.
+
+use crate::column_family::family::Family;
+use crate::column_family::work::Due;
+use crate::db::Shared;
+use crate::error::{ErrorKind, Result};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::wal::Log;
+
+/// A checkpoint during a round has to let go of so many parts of the log's limit; the last of the round of anything.
+const WORTH_A_CHECKPOINT: u64 = 16;
+/// Segments of the log from which on an opening makes it shorter: more than a log comes to that one process wrote.
+const MANY_SEGMENTS: u64 = 32;
+
+impl Shared {
+    pub(super) fn keep_checkpoints(self: &Arc<Self>) {
+        while let Some(due) = self.pipeline.work.next_checkpoint() {
+            // The guard also counts one that panics as finished.
+            let _finished = Finished(self);
+            if let Err(error) = self.make_due(due) {
+                tracing::warn!(%error, "a checkpoint was put off");
+                if error.kind() == ErrorKind::OutOfSpace {
+                    self.pipeline.log_pace.obstruct(error);
+                }
+            }
+        }
+    }
+
+    pub(super) fn make_due(&self, due: Due) -> Result<()> {
+        let Some(log) = &self.pipeline.log else { return Ok(()) };
+        let is_worth_it = self.shorten_log(log)?;
+        if due == Due::Checkpoint || is_worth_it {
+            self.checkpoint()?;
+            self.pipeline.log_pace.freed(self.log_is_long());
+        }
+        Ok(())
+    }
+
+    /// Whether the log weighs so much that it has to become shorter.
+    pub(super) fn log_is_long(&self) -> bool {
+        // It watches from there on.
+        self.pipeline.log.as_ref().is_some_and(|log| log.watched() > 0 && log.can_be_shorter())
+    }
+
+    /// Whether a memtable of `family` needs a segment of the log that is to be let go of.
+    pub(super) fn keeps_old_log(&self, family: &Family) -> bool {
+        let wanted = self.checkpoints.wanted_segment.load(Ordering::Relaxed);
+        wanted > 0 && self.oldest_segment(family) < wanted
+    }
+
+    /// Asks for the merges of a round. Says whether a checkpoint lets go of enough by now.
+    fn shorten_log(&self, log: &Log) -> Result<bool> {
+        if !self.log_is_long() {
+            self.checkpoints.wanted_segment.store(0, Ordering::Relaxed);
+            return Ok(false);
+        }
+        self.pipeline.log_pace.is_long();
+        log.leave_heavy_segment().map_err(|error| self.judge(error))?;
+        let wanted = log.segment_within(self.pipeline.log_pace.short_enough());
+        self.checkpoints.wanted_segment.store(wanted, Ordering::Relaxed);
+        let families = self.families();
+        let mut needed = wanted;
+        for family in &families {
+            let oldest = self.oldest_segment(family);
+            if oldest < wanted {
+                needed = needed.min(oldest);
+                self.merge_for_log(family, wanted)?;
+            }
+        }
+        let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
+        let freed = log.weight_since(first).saturating_sub(log.weight_since(needed));
+        Ok(needed > first && (needed == wanted || freed >= self.options.log_limit_bytes / WORTH_A_CHECKPOINT))
+    }
+
+    /// Asks for the merge of what needs a segment of the log before `wanted`.
+    fn merge_for_log(&self, family: &Arc<Family>, wanted: u64) -> Result<()> {
+        if family.active_segment() < wanted {
+            let mut side = family.write.lock();
+            if family.active_segment() < wanted && !family.is_dropped() {
+                if side.writer.table().is_empty() {
+                    // It was meant for a record that was not written.
+                    family.forget_segment();
+                    return Ok(());
+                }
+                // If as many wait as there may be, it is this one's turn when they are merged.
+                family.freeze(&mut side, &self.pipeline.views)?;
+            }
+        }
+        self.pipeline.work.request_merge(family);
+        Ok(())
+    }
+
+    /// Merges what was replayed and lets go of the log, if that is many segments: processes that end, one after the other, before
+    /// they have written much, leave a segment each. To be called before there are other threads.
+    pub(super) fn gather_small_segments(&self) -> Result<()> {
+        if self.recovery.segments < MANY_SEGMENTS {
+            return Ok(());
+        }
+        let families = self.families();
+        let gathered = families.iter().try_for_each(|family| self.drain(family));
+        match gathered.and_then(|()| self.checkpoint()) {
+            // The log is longer than it need be, that is all.
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                tracing::warn!(%error, segments = self.recovery.segments, "many segments of the log stay for now");
+                Ok(())
+            }
+            gathered => gathered,
+        }
+    }
+
+    /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what is merged can go.
+    fn oldest_segment(&self, family: &Family) -> u64 {
+        let active = family.active_segment();
+        let view = self.pipeline.views.load_full();
+        let frozen = view.family(family.slot(), family.id()).map_or(&[][..], |view| &view.frozen);
+        frozen.iter().map(|frozen| frozen.first_segment).fold(active, u64::min)
+    }
+}
+
+struct Finished<'a>(&'a Shared);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        self.0.pipeline.work.finish_checkpoint();
+    }
+}

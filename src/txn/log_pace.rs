@@ -1,0 +1,274 @@
+//! How writers are slowed, and at last stopped, as the log nears its limit.
+//!
+//! The log's weight ([`crate::wal::weight`]) falls when a checkpoint lets go of segments: in steps, one for each *round* of merging what
+//! keeps old segments and making it durable. A round begins when the log weighs more than half of its limit. From five eighths on
+//! what is left until the limit is dealt out over the time until the round is expected to end, to all writers together; so the
+//! less is left, or the longer the round takes, the slower they are, and few ever meet the limit. Who does waits, without any
+//! lock, until a checkpoint has let go of something.
+//!
+//! Invariants:
+//! 1. With what is admitted and not appended yet, the log weighs no more than the limit, but for one record, if nothing else
+//!    can be let go of, and what several writers bring at once in records below a 256th of the limit.
+//! 2. Who waits holds nothing that a merge or a checkpoint needs, and is told whatever keeps them from ending.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Instant, Mutex};
+use crate::wal::{Log, Weight};
+
+/// How long a round takes, as long as none has ended.
+const FIRST_ROUND: Duration = Duration::from_millis(200);
+/// The shortest time that a round is expected to take from now on.
+const LEAST_LEFT: Duration = Duration::from_millis(5);
+/// Pauses shorter than this are saved up: few longer ones hold up fewer commits than many short ones.
+const MIN_PAUSE: Duration = Duration::from_millis(2);
+/// The longest that one commit is slowed before it is let on.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+/// How long a stopped writer waits at most before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Paces the writers of one database.
+pub(crate) struct LogPace {
+    limit: Weight,
+    /// What is admitted and may not be in the log's weight yet.
+    in_flight: AtomicU64,
+    /// Nanoseconds from `epoch` to the moment at which what was admitted so far is worked off at the present pace.
+    due: AtomicU64,
+    epoch: Instant,
+    rounds: Mutex<Rounds>,
+    freed: Condvar,
+    delayed_nanoseconds: AtomicU64,
+    stops: AtomicU64,
+    stopped_nanoseconds: AtomicU64,
+}
+
+#[derive(Default)]
+struct Rounds {
+    /// When the present round began, if the log is long.
+    began: Option<Instant>,
+    /// How long rounds took lately.
+    average: Option<Duration>,
+    /// Why none can end at present, if that is so.
+    obstacle: Option<Error>,
+}
+
+impl Rounds {
+    /// How long the present round is expected to go on.
+    fn left(&self) -> Duration {
+        let average = self.average.unwrap_or(FIRST_ROUND);
+        let took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        // One that takes longer than others did may take longer still.
+        average.saturating_sub(took).max(average / 4).max(LEAST_LEFT)
+    }
+}
+
+/// Says that a record may be appended; to be held until it is.
+pub(crate) struct Admitted<'p> {
+    pace: &'p LogPace,
+    weight: Weight,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.weight > 0 {
+            self.pace.in_flight.fetch_sub(self.weight, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What writers waited for the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Waited {
+    pub(crate) delayed: Duration,
+    pub(crate) stops: u64,
+    pub(crate) stopped: Duration,
+}
+
+impl LogPace {
+    pub(crate) fn new(limit: Weight) -> Self {
+        Self {
+            limit,
+            in_flight: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            epoch: Instant::now(),
+            rounds: Mutex::default(),
+            freed: Condvar::default(),
+            delayed_nanoseconds: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
+            stopped_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// Weight of the log from which on it is to be shortened.
+    pub(crate) fn long_from(&self) -> Weight {
+        self.limit / 2
+    }
+
+    /// Weight of what may stay in a log that is shortened.
+    pub(crate) fn short_enough(&self) -> Weight {
+        self.limit / 4
+    }
+
+    fn slow_from(&self) -> Weight {
+        self.limit / 8 * 5
+    }
+
+    /// For a commit without a record.
+    pub(crate) fn nothing(&self) -> Admitted<'_> {
+        Admitted { pace: self, weight: 0 }
+    }
+
+    /// Admits a record of `weight` at once, if the log is far from its limit, whatever others bring meanwhile.
+    #[inline]
+    pub(crate) fn admit_at_once(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
+        (log.watched() < self.slow_from() && weight < self.limit / 256)
+            .then_some(Admitted { pace: self, weight: 0 })
+    }
+
+    /// Admits a record of `weight` if the log stays within its limit with it, or has nothing older to let go of.
+    pub(crate) fn admit(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
+        // In this order: what is appended meanwhile counts twice, not never.
+        let others = self.in_flight.fetch_add(weight, Ordering::SeqCst);
+        let admitted = Admitted { pace: self, weight };
+        let fits = log.weight().saturating_add(others).saturating_add(weight) <= self.limit;
+        (fits || others == 0 && !log.can_be_shorter()).then_some(admitted)
+    }
+
+    /// How long whoever brings `weight` pauses, before he is admitted.
+    pub(crate) fn pause(&self, log: &Log, weight: Weight) -> Duration {
+        let watched = log.watched();
+        if watched < self.slow_from() {
+            return Duration::ZERO;
+        }
+        let left = self.rounds.lock().left();
+        let now = self.epoch.elapsed().as_nanos() as u64;
+        let takes = time_for(weight, self.limit.saturating_sub(watched), left);
+        let due = |due: u64| Some(due.max(now).saturating_add(takes.as_nanos() as u64));
+        let before =
+            self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).unwrap_or_else(|due| due);
+        let ahead = Duration::from_nanos(before.saturating_sub(now)) + takes;
+        if ahead < MIN_PAUSE {
+            return Duration::ZERO;
+        }
+        // Nobody pays for more than he is held up by.
+        self.due.fetch_min(now + MAX_PAUSE.as_nanos() as u64, Ordering::Relaxed);
+        let pause = ahead.min(MAX_PAUSE);
+        self.delayed_nanoseconds.fetch_add(pause.as_nanos() as u64, Ordering::Relaxed);
+        pause
+    }
+
+    /// Waits until something may have been let go of.
+    ///
+    /// # Errors
+    /// What keeps that from happening at present.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let rounds = self.rounds.lock();
+        if let Some(error) = &rounds.obstacle {
+            return Err(error.clone());
+        }
+        let rounds = self.freed.wait_for(rounds, LOOK_AGAIN);
+        rounds.obstacle.clone().map_or(Ok(()), Err)
+    }
+
+    /// A writer is stopped.
+    pub(crate) fn stop(&self) -> Instant {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        Instant::now()
+    }
+
+    /// A writer goes on who was stopped for so long.
+    pub(crate) fn go_on(&self, took: Duration) {
+        self.stopped_nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// The log is long: a round is under way.
+    pub(crate) fn is_long(&self) {
+        self.rounds.lock().began.get_or_insert_with(Instant::now);
+    }
+
+    /// A round has ended: segments were let go of. `is_long`: another one begins.
+    pub(crate) fn freed(&self, is_long: bool) {
+        let mut rounds = self.rounds.lock();
+        if let Some(began) = rounds.began.take() {
+            let took = began.elapsed();
+            rounds.average = Some(rounds.average.map_or(took, |average| (average * 3 + took) / 4));
+        }
+        rounds.began = is_long.then(Instant::now);
+        rounds.obstacle = None;
+        drop(rounds);
+        self.freed.notify_all();
+    }
+
+    /// No round can end until the cause of `error` is gone; those who wait are told.
+    pub(crate) fn obstruct(&self, error: Error) {
+        self.rounds.lock().obstacle = Some(error);
+        self.freed.notify_all();
+    }
+
+    /// Rounds can end.
+    pub(crate) fn clear(&self) {
+        self.rounds.lock().obstacle = None;
+    }
+
+    /// Lets those who wait look again.
+    pub(crate) fn wake(&self) {
+        drop(self.rounds.lock());
+        self.freed.notify_all();
+    }
+
+    pub(crate) fn waited(&self) -> Waited {
+        let nanoseconds = |count: &AtomicU64| Duration::from_nanos(count.load(Ordering::Relaxed));
+        Waited {
+            delayed: nanoseconds(&self.delayed_nanoseconds),
+            stops: self.stops.load(Ordering::Relaxed),
+            stopped: nanoseconds(&self.stopped_nanoseconds),
+        }
+    }
+}
+
+/// The time for `weight`, if `room` is to last for `left`.
+fn time_for(weight: Weight, room: Weight, left: Duration) -> Duration {
+    left.mul_f64((weight as f64 / room.max(1) as f64).min(1.0))
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_the_log_lasts_as_long_as_the_round() {
+        let left = Duration::from_millis(400);
+        let mut room = 1000;
+        let mut took = Duration::ZERO;
+        while room > 10 {
+            let takes = time_for(10, room, left - took.min(left / 4 * 3));
+            assert!(takes >= Duration::ZERO);
+            took += takes;
+            room -= 10;
+        }
+        assert!(took > left / 2, "{took:?}");
+        assert_eq!(time_for(5000, 10, left), left);
+        assert_eq!(time_for(1, 0, left), left);
+    }
+
+    #[test]
+    fn a_round_that_takes_long_is_not_expected_to_end_at_once() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.left(), FIRST_ROUND);
+        rounds.average = Some(Duration::from_secs(1));
+        rounds.began = Instant::now().checked_sub(Duration::from_secs(5));
+        assert!(rounds.began.is_none() || rounds.left() == Duration::from_millis(250));
+    }
+
+    #[test]
+    fn who_waits_is_told_of_an_obstacle_until_it_is_gone() {
+        let pace = LogPace::new(1000);
+        let full = Error::io("writing", std::io::ErrorKind::StorageFull.into());
+        pace.obstruct(full);
+        assert_eq!(pace.wait().unwrap_err().kind(), crate::error::ErrorKind::OutOfSpace);
+        pace.freed(false);
+        pace.wait().unwrap();
+    }
+}
