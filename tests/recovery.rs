@@ -126,7 +126,7 @@ fn a_closed_database_leaves_a_log_of_one_small_segment_however_much_was_written(
         .unwrap()
         .map(|entry| entry.unwrap().metadata().unwrap().len())
         .collect();
-    assert_eq!(lengths, [256 << 10]);
+    assert_eq!(lengths, [16 << 10]);
     let db = ColumnFamilyDatabase::open(&path).unwrap();
     assert_eq!((db.recovery_report().records, db.recovery_report().segments), (0, 1));
     assert_eq!(db.column_family("family").unwrap().len().unwrap(), 3000);

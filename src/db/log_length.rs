@@ -43,10 +43,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether the log weighs so much that it has to become shorter.
+    /// Whether the log weighs so much, by itself or for what a writer brings, that it has to become shorter.
     pub(super) fn log_is_long(&self) -> bool {
+        let is_long =
+            |log: &Log| (log.watched() > 0 || self.pipeline.log_pace.is_waited_for()) && log.can_be_shorter();
         // It watches from there on.
-        self.pipeline.log.as_ref().is_some_and(|log| log.watched() > 0 && log.can_be_shorter())
+        self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
     /// Whether a memtable of `family` needs a segment of the log that is to be let go of.

@@ -43,7 +43,7 @@ use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::sequencer::Sequencer;
-use crate::sync::{Arc, Instant, MutexGuard, thread};
+use crate::sync::{Arc, MutexGuard, thread};
 use crate::txn::batch::{Operation, Operations};
 use crate::txn::large::Parts;
 use crate::txn::latch::Latch;
@@ -205,22 +205,18 @@ impl Pipeline {
         if !pause.is_zero() {
             thread::sleep(pause);
         }
-        let mut stopped: Option<Instant> = None;
-        let outcome = loop {
-            if let Some(admitted) = self.log_pace.admit(log, weight) {
-                break Ok(admitted);
-            }
-            stopped.get_or_insert_with(|| self.log_pace.stop());
-            self.work.request_shorter_log();
-            if let Err(error) = self.log_pace.wait().and_then(|()| self.writable().map(drop)) {
-                break Err(error);
-            }
-        };
-        if let Some(stopped) = stopped {
-            self.log_pace.go_on(stopped.elapsed());
-            tracing::debug!(took = ?stopped.elapsed(), weight, "a writer was stopped until the log was shorter");
+        if let Some(admitted) = self.log_pace.admit_in_turn(log, weight) {
+            return Ok(admitted);
         }
-        outcome
+        let _door = self.log_pace.at_door();
+        loop {
+            self.writable()?;
+            if let Some(admitted) = self.log_pace.admit(log, weight) {
+                return Ok(admitted);
+            }
+            self.work.request_shorter_log();
+            self.log_pace.wait(weight)?;
+        }
     }
 
     /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock is taken, the

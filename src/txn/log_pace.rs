@@ -14,8 +14,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Instant, Mutex};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::wal::{Log, Weight};
 
 /// How long a round takes, as long as none has ended.
@@ -37,6 +37,12 @@ pub(crate) struct LogPace {
     /// Nanoseconds from `epoch` to the moment at which what was admitted so far is worked off at the present pace.
     due: AtomicU64,
     epoch: Instant,
+    /// Held by the one stopped writer who looks; others come after him, so that who brings much gets his turn.
+    door: Mutex<()>,
+    /// Writers at the door.
+    waiting: AtomicUsize,
+    /// Weight of what the one who looks brings; taken when the log is made shorter for him.
+    wanted: AtomicU64,
     rounds: Mutex<Rounds>,
     freed: Condvar,
     delayed_nanoseconds: AtomicU64,
@@ -78,6 +84,22 @@ impl Drop for Admitted<'_> {
     }
 }
 
+/// A stopped writer whose turn it is to look.
+pub(crate) struct AtDoor<'p> {
+    pace: &'p LogPace,
+    since: Instant,
+    _door: MutexGuard<'p, ()>,
+}
+
+impl Drop for AtDoor<'_> {
+    fn drop(&mut self) {
+        let took = self.since.elapsed();
+        self.pace.stopped_nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.pace.waiting.fetch_sub(1, Ordering::Relaxed);
+        tracing::debug!(?took, "a writer was stopped until the log was shorter");
+    }
+}
+
 /// What writers waited for the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waited {
@@ -93,6 +115,9 @@ impl LogPace {
             in_flight: AtomicU64::new(0),
             due: AtomicU64::new(0),
             epoch: Instant::now(),
+            door: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            wanted: AtomicU64::new(0),
             rounds: Mutex::default(),
             freed: Condvar::default(),
             delayed_nanoseconds: AtomicU64::new(0),
@@ -106,9 +131,15 @@ impl LogPace {
         self.limit / 2
     }
 
-    /// Weight of what may stay in a log that is shortened.
+    /// Weight of what may stay in a log that is shortened, also for whoever waits for that.
     pub(crate) fn short_enough(&self) -> Weight {
-        self.limit / 4
+        let wanted = self.wanted.swap(0, Ordering::Relaxed);
+        (self.limit / 4).min(self.limit.saturating_sub(wanted))
+    }
+
+    /// Whether a writer waits for the log to be shortened, though it may not be long: what he brings is.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
     }
 
     fn slow_from(&self) -> Weight {
@@ -123,11 +154,18 @@ impl LogPace {
     /// Admits a record of `weight` at once, if the log is far from its limit, whatever others bring meanwhile.
     #[inline]
     pub(crate) fn admit_at_once(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
-        (log.watched() < self.slow_from() && weight < self.limit / 256)
+        (log.watched() < self.slow_from()
+            && weight < self.limit / 256
+            && self.waiting.load(Ordering::Relaxed) == 0)
             .then_some(Admitted { pace: self, weight: 0 })
     }
 
-    /// Admits a record of `weight` if the log stays within its limit with it, or has nothing older to let go of.
+    /// Admits a record of `weight` if nobody waits and the log stays within its limit with it.
+    pub(crate) fn admit_in_turn(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
+        if self.waiting.load(Ordering::Relaxed) > 0 { None } else { self.admit(log, weight) }
+    }
+
+    /// Admits a record of `weight` if the log stays within its limit with it, or can be made no shorter. For whoever is [`at_door`](Self::at_door).
     pub(crate) fn admit(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
         // In this order: what is appended meanwhile counts twice, not never.
         let others = self.in_flight.fetch_add(weight, Ordering::SeqCst);
@@ -159,28 +197,26 @@ impl LogPace {
         pause
     }
 
-    /// Waits until something may have been let go of.
+    /// Stops a writer until those before him have gone on.
+    pub(crate) fn at_door(&self) -> AtDoor<'_> {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let since = Instant::now();
+        AtDoor { pace: self, since, _door: self.door.lock() }
+    }
+
+    /// Waits until something may have been let go of, for a record of `weight`.
     ///
     /// # Errors
     /// What keeps that from happening at present.
-    pub(crate) fn wait(&self) -> Result<()> {
+    pub(crate) fn wait(&self, weight: Weight) -> Result<()> {
+        self.wanted.store(weight.max(1), Ordering::Relaxed);
         let rounds = self.rounds.lock();
         if let Some(error) = &rounds.obstacle {
             return Err(error.clone());
         }
         let rounds = self.freed.wait_for(rounds, LOOK_AGAIN);
         rounds.obstacle.clone().map_or(Ok(()), Err)
-    }
-
-    /// A writer is stopped.
-    pub(crate) fn stop(&self) -> Instant {
-        self.stops.fetch_add(1, Ordering::Relaxed);
-        Instant::now()
-    }
-
-    /// A writer goes on who was stopped for so long.
-    pub(crate) fn go_on(&self, took: Duration) {
-        self.stopped_nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// The log is long: a round is under way.
@@ -267,8 +303,8 @@ mod tests {
         let pace = LogPace::new(1000);
         let full = Error::io("writing", std::io::ErrorKind::StorageFull.into());
         pace.obstruct(full);
-        assert_eq!(pace.wait().unwrap_err().kind(), crate::error::ErrorKind::OutOfSpace);
+        assert_eq!(pace.wait(1).unwrap_err().kind(), crate::error::ErrorKind::OutOfSpace);
         pace.freed(false);
-        pace.wait().unwrap();
+        pace.wait(1).unwrap();
     }
 }

@@ -168,8 +168,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a commit is published before it has a record",
         COMMIT,
-        "            let appended = log.append(write.payload, durability == Durability::Sync);\n",
-        "            let appended = log.assign();\n            let _ = log.append(write.payload, durability == Durability::Sync);\n",
+        "            let appended = log.append(write.payload, write.operations, durability == Durability::Sync);\n",
+        "            let appended = log.assign();\n            let _ = log.append(write.payload, write.operations, durability == Durability::Sync);\n",
     ),
     crashes(
         "a short commit is published before it has a record",
