@@ -120,6 +120,10 @@ impl Shared {
     /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what is merged can go.
     fn oldest_segment(&self, family: &Family) -> u64 {
         let active = family.active_segment();
+        // Counted before it is no longer active.
+        if family.stall.waiting() == 0 {
+            return active;
+        }
         let view = self.pipeline.views.load_full();
         let frozen = view.family(family.slot(), family.id()).map_or(&[][..], |view| &view.frozen);
         frozen.iter().map(|frozen| frozen.first_segment).fold(active, u64::min)

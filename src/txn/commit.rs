@@ -214,8 +214,9 @@ impl Pipeline {
             if let Some(admitted) = self.log_pace.admit(log, weight) {
                 return Ok(admitted);
             }
+            self.log_pace.want(weight);
             self.work.request_shorter_log();
-            self.log_pace.wait(weight)?;
+            self.log_pace.wait()?;
         }
     }
 

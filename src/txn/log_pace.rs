@@ -205,12 +205,16 @@ impl LogPace {
         AtDoor { pace: self, since, _door: self.door.lock() }
     }
 
-    /// Waits until something may have been let go of, for a record of `weight`.
+    /// Says what the log is to be made shorter for.
+    pub(crate) fn want(&self, weight: Weight) {
+        self.wanted.store(weight.max(1), Ordering::Relaxed);
+    }
+
+    /// Waits until something may have been let go of.
     ///
     /// # Errors
     /// What keeps that from happening at present.
-    pub(crate) fn wait(&self, weight: Weight) -> Result<()> {
-        self.wanted.store(weight.max(1), Ordering::Relaxed);
+    pub(crate) fn wait(&self) -> Result<()> {
         let rounds = self.rounds.lock();
         if let Some(error) = &rounds.obstacle {
             return Err(error.clone());
@@ -303,8 +307,8 @@ mod tests {
         let pace = LogPace::new(1000);
         let full = Error::io("writing", std::io::ErrorKind::StorageFull.into());
         pace.obstruct(full);
-        assert_eq!(pace.wait(1).unwrap_err().kind(), crate::error::ErrorKind::OutOfSpace);
+        assert_eq!(pace.wait().unwrap_err().kind(), crate::error::ErrorKind::OutOfSpace);
         pace.freed(false);
-        pace.wait(1).unwrap();
+        pace.wait().unwrap();
     }
 }
