@@ -192,6 +192,77 @@ fn memory_in_memtables_stays_within_the_budget() {
     assert!(most > 0);
 }
 
+/// Bytes of memtables that are merged and that somebody still holds. What was replaced goes as time passes.
+fn pinned(db: &ColumnFamilyDatabase, is_so: impl Fn(u64) -> bool) {
+    eventually("what no reader holds is gone", || {
+        db.flush().unwrap();
+        is_so(db.statistics().memtable_bytes_pinned)
+    });
+}
+
+#[test]
+fn values_that_are_kept_hold_no_memtable() {
+    let _alone = alone();
+    for len in [1 << 10, (1 << 10) + 1, 5_000, 64 << 10, (64 << 10) + 1, 300_000] {
+        let storage = MemoryStorage::new();
+        let db = open(&storage);
+        let family = create(&db, "family");
+        let mut kept = Vec::new();
+        for n in 0..40u32 {
+            // Each beside others, which fill the memtable.
+            family.put(n.to_be_bytes(), vec![n as u8; len]).unwrap();
+            for other in 0..20u32 {
+                family.put((1000 + 20 * n + other).to_be_bytes(), [7; 900]).unwrap();
+            }
+            kept.push(family.get(n.to_be_bytes()).unwrap().unwrap());
+            let mut cursor = family.cursor().unwrap();
+            assert!(cursor.seek(n.to_be_bytes()).unwrap());
+            kept.push(cursor.owned_value().unwrap());
+            kept.push(family.range(n.to_be_bytes()..).unwrap().next().unwrap().unwrap().1);
+            if n % 7 == 0 {
+                db.flush().unwrap();
+            }
+        }
+        pinned(&db, |bytes| bytes == 0);
+        for (n, value) in kept.iter().enumerate() {
+            assert!(
+                value.len() == len && value.iter().all(|&byte| byte == (n / 3) as u8),
+                "{n} of {len} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn memtables_that_readers_hold_after_they_were_merged_are_counted_until_they_let_go() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    // Memtables that hold all of it.
+    let db = manual().write_buffer_bytes(8 << 20).storage(storage).open("memory").unwrap();
+    let (family, other) = (create(&db, "family"), create(&db, "other"));
+    let fill = |n: u8| {
+        for i in 0..20u32 {
+            family.put(i.to_be_bytes(), [n; 1000]).unwrap();
+        }
+        other.put("key", [n]).unwrap();
+    };
+    let of = |family| db.family_properties(family).unwrap().memtable_bytes_pinned;
+    fill(1);
+    assert_eq!(db.statistics().memtable_bytes_pinned, 0, "what is not merged is no more than is written");
+    let snapshot = db.snapshot().unwrap();
+    let cursor = family.cursor().unwrap();
+    fill(2);
+    pinned(&db, |bytes| bytes >= 20_000);
+    assert!(of(&family) >= 20_000 && of(&other) < 5_000, "{} and {}", of(&family), of(&other));
+    drop(snapshot);
+    // The cursor still holds that of its family.
+    pinned(&db, |bytes| (20_000..60_000).contains(&bytes));
+    drop(cursor);
+    pinned(&db, |bytes| bytes == 0);
+    fill(3);
+    assert_eq!(db.statistics().memtable_bytes_pinned, 0);
+}
+
 #[test]
 fn a_batch_larger_than_all_memtables_is_written_whole() {
     let _alone = alone();

@@ -5,7 +5,8 @@
 //! 2. The entry is that of the newest source whose key equals *k*.
 //! 3. It is neither a deletion nor covered by a range deletion of a newer source.
 //! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the one with the lowest.
-//! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of `nearest` if this comes first.
+//! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of `nearest`, or of the next key that is hidden
+//!    from the tree (`clear`), whichever comes first.
 //!
 //! So while the tree's next keys stay below `fence`, which they do for long where little was written lately, only the tree's cursor
 //! moves. What is deleted is stepped over within the range alone.
@@ -19,13 +20,11 @@ use crate::codec::key;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::delta::Delta;
 use crate::column_family::family::Counters;
-use crate::column_family::hidden::{Ranges, hidden_ranges};
-use crate::column_family::read::held_value;
+use crate::column_family::hidden::{Hidden, Skipped, TREE};
 use crate::column_family::recent::{Recent, Source};
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::{Error, Result};
-use crate::memtable::Memtable;
 use crate::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +47,11 @@ pub(crate) struct FamilyCursor {
     /// Newest first; memtables that hold anything, then deltas.
     recent: Vec<Source>,
     tree: TreeCursor,
-    /// Where the memtables delete everything that the tree holds.
-    hidden: Ranges,
-    /// The hidden range that was sought over last on the way since the cursor was placed or turned.
-    skipped: Option<usize>,
-    at: SequenceNumber,
+    /// What the memtables delete by range.
+    hidden: Hidden,
+    skipped: Skipped<Place>,
+    /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where it was not looked for.
+    clear: Option<u64>,
     forward: bool,
     place: Place,
     /// Of the recent sources, the one that comes next on the way; `None` if all are at their end.
@@ -72,20 +71,20 @@ impl FamilyView {
     pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber, range: KeyRange) -> FamilyCursor {
         let store = self.family.store();
         let range = Arc::new(range);
-        let memtable = |table: &Arc<Memtable>| {
-            Recent::Memtable(Arc::clone(table), table.cursor_in(at, Arc::clone(&range)))
-        };
-        let memtables = self.memtables().map(memtable);
+        let mut hidden = Hidden::at(at);
+        let memtables = self.memtables().enumerate().map(|(age, table)| {
+            hidden.add(age, table);
+            Recent::Memtable(table.cursor_in(at, Arc::clone(&range)))
+        });
         let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
         let recent = memtables.chain(self.tree.deltas.iter().map(delta)).map(Source::new).collect();
-        let hidden = hidden_ranges(self.memtables(), at);
         FamilyCursor {
             range,
             recent,
             tree: TreeCursor::new(self.tree.tree, Arc::clone(store)),
             hidden,
-            skipped: None,
-            at,
+            skipped: Skipped::nothing(),
+            clear: None,
             forward: true,
             place: Place::Nowhere,
             nearest: None,
@@ -132,10 +131,8 @@ impl FamilyCursor {
         }
         let tree = match self.place {
             Place::Recent(i) => match &self.recent[i].recent {
-                Recent::Memtable(table, cursor) => {
-                    let held = held_value(table, cursor.key(), self.at);
-                    return Ok(held.unwrap_or_else(|| Value::copy(value)));
-                }
+                // Held where it stands it would keep all of the memtable.
+                Recent::Memtable(_) => return Ok(Value::copy(value)),
                 Recent::Delta(cursor) => cursor,
             },
             _ => &self.tree,
@@ -224,7 +221,7 @@ impl FamilyCursor {
         // An error on the way leaves the cursor nowhere, not on a stale entry.
         self.place = Place::Nowhere;
         self.forward = forward;
-        self.skipped = None;
+        self.forget_hidden();
         for source in &mut self.recent {
             position(source)?;
         }
@@ -303,7 +300,7 @@ impl FamilyCursor {
     #[inline]
     fn is_alone(&self, forward: bool) -> bool {
         let goes_on = self.forward == forward || self.recent.is_empty();
-        self.place == Place::Tree && goes_on && self.hidden.is_empty()
+        self.place == Place::Tree && goes_on
     }
 
     /// Shows entries of the tree up to the fence. Stands nowhere if `visit` panics.
@@ -314,9 +311,9 @@ impl FamilyCursor {
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
         self.place = Place::Nowhere;
-        let Self { tree, recent, range, nearest, fence, .. } = self;
+        let Self { tree, recent, range, nearest, fence, clear, .. } = self;
         let nearest = nearest.map(|nearest| &recent[nearest]);
-        let is_within = |key: &[u8]| comes_first(key, way, *fence, nearest, range);
+        let is_within = |key: &[u8]| comes_first(key, way, *fence, *clear, nearest, range);
         let flow =
             if way.is_lt() { tree.visit_next(is_within, visit) } else { tree.visit_prev(is_within, visit) };
         let flow = self.settled(flow)?;
@@ -336,17 +333,17 @@ impl FamilyCursor {
     /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.
     #[inline]
     fn after_tree(&mut self, moved: Result<bool>, wanted: Ordering) -> Result<bool> {
-        if matches!(moved, Ok(true)) && self.hidden.is_empty() && self.leads(wanted) {
+        if matches!(moved, Ok(true)) && self.leads(wanted) {
             return Ok(true);
         }
         self.settle_after(moved)
     }
 
-    /// Whether the key of the tree's cursor is in the range and comes before that of any other source.
+    /// Whether the key of the tree's cursor is in the range and comes before that of any other source and before what is hidden.
     #[inline]
     fn leads(&self, wanted: Ordering) -> bool {
         let nearest = self.nearest.map(|nearest| &self.recent[nearest]);
-        comes_first(self.tree.key(), wanted, self.fence, nearest, &self.range)
+        comes_first(self.tree.key(), wanted, self.fence, self.clear, nearest, &self.range)
     }
 
     #[inline(never)]
@@ -409,7 +406,7 @@ impl FamilyCursor {
             self.tree.seek(&key)?;
         }
         self.forward = true;
-        self.skipped = None;
+        self.forget_hidden();
         Ok(())
     }
 
@@ -425,7 +422,7 @@ impl FamilyCursor {
             self.tree.seek_for_prev(&key)?;
         }
         self.forward = false;
-        self.skipped = None;
+        self.forget_hidden();
         Ok(())
     }
 
@@ -474,15 +471,9 @@ impl FamilyCursor {
             self.place = place;
             self.passed += 1;
             match place {
-                Place::Tree => match self.hidden.covering(self.tree.key()) {
-                    None => return Ok(self.stand()),
-                    Some(range) => {
-                        self.skip(range)?;
-                        self.tree.seek(self.hidden.range(range).1)?;
-                    }
-                },
-                Place::Recent(i) if self.shows(i) => return Ok(self.stand()),
-                _ => self.step_over_forward()?,
+                _ if self.skip_forward(place)? => {}
+                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.step_over_forward()?,
+                _ => return Ok(self.stand()),
             }
         }
     }
@@ -496,37 +487,84 @@ impl FamilyCursor {
             self.place = place;
             self.passed += 1;
             match place {
-                Place::Tree => match self.hidden.covering(self.tree.key()) {
-                    None => return Ok(self.stand()),
-                    // To the last key below the range.
-                    Some(range) => {
-                        self.skip(range)?;
-                        let (start, _) = self.hidden.range(range);
-                        seek_below(&mut self.tree, start)?;
-                    }
-                },
-                Place::Recent(i) if self.shows(i) => return Ok(self.stand()),
-                _ => self.step_over_backward()?,
+                _ if self.skip_backward(place)? => {}
+                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.step_over_backward()?,
+                _ => return Ok(self.stand()),
             }
         }
     }
 
-    /// A hidden range is about to be sought over. In a tree whose keys are out of order, as only a crafted file has them, a search may end before the
-    /// place where it began, and the cursor would go round for ever: so it meets every range once.
-    fn skip(&mut self, range: usize) -> Result<()> {
-        let goes_on = self.skipped.is_none_or(|last| if self.forward { range > last } else { range < last });
-        if !goes_on {
-            let error = Error::corruption("the keys of a tree are out of order");
-            return Err(error.of_family(self.view.family.id().0));
+    /// Moves the source at `place` over keys that are hidden from it; `false` if the one that it stands on is not.
+    fn skip_forward(&mut self, place: Place) -> Result<bool> {
+        let Some((key, age)) = self.may_be_hidden(place) else { return Ok(false) };
+        let Some(end) = self.hidden.end(key, age) else {
+            if place == Place::Tree {
+                self.clear = Some(self.hidden.next(key).map_or(u64::MAX, key::head8));
+            }
+            return Ok(false);
+        };
+        if !self.skipped.note(place, end, Ordering::Greater) {
+            return Err(self.out_of_order());
         }
-        self.skipped = Some(range);
-        Ok(())
+        match place {
+            Place::Recent(i) => self.recent[i].seek(end)?,
+            _ => drop(self.tree.seek(end)?),
+        }
+        Ok(true)
+    }
+
+    fn skip_backward(&mut self, place: Place) -> Result<bool> {
+        let Some((key, age)) = self.may_be_hidden(place) else { return Ok(false) };
+        let Some(start) = self.hidden.start(key, age) else {
+            if place == Place::Tree {
+                self.clear = Some(self.hidden.last_end(key).map_or(0, key::head8));
+            }
+            return Ok(false);
+        };
+        if !self.skipped.note(place, start, Ordering::Less) {
+            return Err(self.out_of_order());
+        }
+        match place {
+            Place::Recent(i) => self.recent[i].seek_below(start)?,
+            _ => drop(seek_below(&mut self.tree, start)?),
+        }
+        Ok(true)
+    }
+
+    /// The key and the age of the source at `place`, unless it is known without a look that the key is not hidden.
+    #[inline]
+    fn may_be_hidden(&self, place: Place) -> Option<(&[u8], usize)> {
+        if self.hidden.is_empty() {
+            return None;
+        }
+        if let Place::Recent(i) = place {
+            return Some((self.recent[i].recent.key(), i));
+        }
+        let key = self.tree.key();
+        let is_clear = self.clear.is_some_and(|clear| key::head8(key).cmp(&clear) == way(self.forward));
+        (!is_clear).then_some((key, TREE))
+    }
+
+    fn forget_hidden(&mut self) {
+        self.skipped.clear();
+        self.clear = None;
+    }
+
+    #[cold]
+    fn out_of_order(&self) -> Error {
+        Error::corruption("the keys of a tree are out of order").of_family(self.view.family.id().0)
     }
 
     /// The entry that was chosen is one to stand on: it was not passed.
     #[inline]
     fn stand(&mut self) -> bool {
         self.passed -= 1;
+        // Of no use where the entry is not the tree's.
+        if let Some(clear) = self.clear
+            && clear.cmp(&self.fence) == way(self.forward)
+        {
+            self.fence = clear;
+        }
         true
     }
 
@@ -564,18 +602,6 @@ impl FamilyCursor {
         };
         self.range.goes_on_at(key, wanted).then_some(place)
     }
-
-    /// Whether the entry of source `i` is a value that no newer memtable's range deletion covers.
-    fn shows(&self, i: usize) -> bool {
-        let source = &self.recent[i].recent;
-        let covers = |newer: &Source| match &newer.recent {
-            Recent::Memtable(table, _) => {
-                table.has_range_deletions() && table.covering(source.key(), self.at).is_some()
-            }
-            Recent::Delta(_) => false,
-        };
-        !source.is_deletion() && !self.recent[..i].iter().any(covers)
-    }
 }
 
 /// How keys compare with those that are met later.
@@ -583,12 +609,21 @@ fn way(forward: bool) -> Ordering {
     if forward { Ordering::Less } else { Ordering::Greater }
 }
 
-/// Whether `key` lies in `range` and comes before that of `nearest` on the `way`; `fence` is the head of whichever ends it.
+/// Whether `key` lies in `range` and comes, on the `way`, before that of `nearest` and before what is hidden; `fence` is the head of whichever ends it.
+/// Where that has the same head as the next hidden key (`clear`) it is not known.
 #[inline(always)]
-fn comes_first(key: &[u8], way: Ordering, fence: u64, nearest: Option<&Source>, range: &KeyRange) -> bool {
+fn comes_first(
+    key: &[u8],
+    way: Ordering,
+    fence: u64,
+    clear: Option<u64>,
+    nearest: Option<&Source>,
+    range: &KeyRange,
+) -> bool {
     let order = key::head8(key).cmp(&fence);
     order == way
         || order.is_eq()
+            && clear != Some(fence)
             && range.goes_on_at(key, way)
             && nearest.is_none_or(|nearest| key::compare(key, nearest.recent.key()) == way)
 }

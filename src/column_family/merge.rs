@@ -271,6 +271,7 @@ impl Family {
             (view.with(self.slot(), Some(Arc::new(new))), ())
         });
         drop(trees);
+        merged.iter().for_each(|frozen| frozen.table.set_merged());
         self.release_unread();
         Ok(())
     }

@@ -2,13 +2,14 @@
 
 use crate::btree::{FoundValue, TreeCursor, load_run};
 use crate::codec::ids::SequenceNumber;
+use crate::codec::key;
 use crate::column_family::delta::Delta;
-use crate::column_family::hidden::hidden_ranges;
+use crate::column_family::hidden::{Hidden, TREE};
 use crate::column_family::merge::ABOVE_EVERY_KEY;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
-use crate::memtable::{Found, Memtable};
+use crate::memtable::Found;
 use crate::page::PageRef;
 use crate::sync::Arc;
 use crate::sync::epoch::Guard;
@@ -16,10 +17,9 @@ use crate::sync::epoch::Guard;
 impl FamilyView {
     /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and one descent.
     pub(crate) fn get(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<Option<Value>> {
-        if let Some((table, found)) = self.in_memtables(key, at) {
+        if let Some(found) = self.in_memtables(key, at) {
             return Ok(match found {
-                Found::Put(bytes) if Value::is_small(bytes.len()) => Some(Value::copy(bytes)),
-                Found::Put(_) => held_value(table, key, at),
+                Found::Put(bytes) => Some(Value::copy(bytes)),
                 Found::Deleted => None,
             });
         }
@@ -41,15 +41,15 @@ impl FamilyView {
     /// Whether `key` has a value at `at`. Reads no large value.
     pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<bool> {
         match self.in_memtables(key, at) {
-            Some((_, Found::Put(_))) => Ok(true),
-            Some((_, Found::Deleted)) => Ok(false),
+            Some(Found::Put(_)) => Ok(true),
+            Some(Found::Deleted) => Ok(false),
             None => Ok(!matches!(self.in_trees(key, guard)?, None | Some(FoundValue::Deletion))),
         }
     }
 
     #[inline]
-    fn in_memtables(&self, key: &[u8], at: SequenceNumber) -> Option<(&Arc<Memtable>, Found<'_>)> {
-        self.memtables().find_map(|table| Some((table, table.get(key, at)?)))
+    fn in_memtables(&self, key: &[u8], at: SequenceNumber) -> Option<Found<'_>> {
+        self.memtables().find_map(|table| table.get(key, at))
     }
 
     /// What the newest of deltas and tree says of `key` that says anything.
@@ -66,20 +66,17 @@ impl FamilyView {
     }
 
     /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in
-    /// memtables and deltas. Costs a look-up in the tree for each such key.
+    /// memtables and deltas. Costs a look-up in the tree for each such key, and for each such range that holds any of the tree's keys.
     pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
         let (tree, store) = (&self.tree.tree, self.family.store());
         let tables: Vec<_> = self.memtables().collect();
-        let hidden = hidden_ranges(tables.iter().copied(), at);
-        let mut count = tree.entries;
-        for (start, end) in hidden.iter() {
-            let end = (end != ABOVE_EVERY_KEY).then_some(end);
-            count = count.saturating_sub(tree.count_range(store, Some(start), end)?);
-        }
+        let mut hidden = Hidden::at(at);
+        tables.iter().enumerate().for_each(|(age, table)| hidden.add(age, table));
+        let mut count = tree.entries.saturating_sub(self.hidden_in_tree(&hidden)?);
         // What is newer speaks for a key if it says anything of it.
         let mut correct = |key: &[u8], has_value: bool| -> Result<()> {
             let guard = crate::sync::epoch::pin();
-            let counted = hidden.covering(key).is_none() && tree.contains(store, key, &guard)?;
+            let counted = !hidden.covers(key, TREE) && tree.contains(store, key, &guard)?;
             match has_value {
                 true if !counted => count = count.saturating_add(1),
                 false if counted => count = count.saturating_sub(1),
@@ -102,7 +99,7 @@ impl FamilyView {
             let mut on = cursor.first()?;
             while on {
                 let key = cursor.key();
-                if hidden.covering(key).is_none()
+                if !hidden.covers(key, TREE)
                     && self.in_memtables(key, at).is_none()
                     && !self.is_in_deltas(&self.tree.deltas[..age], key)?
                 {
@@ -110,6 +107,29 @@ impl FamilyView {
                 }
                 on = cursor.next()?;
             }
+        }
+        Ok(count)
+    }
+
+    /// Entries of the tree that are hidden. Hidden ranges between two keys of the tree are sought over together.
+    fn hidden_in_tree(&self, hidden: &Hidden) -> Result<u64> {
+        let (tree, store) = (&self.tree.tree, self.family.store());
+        let mut cursor = TreeCursor::new(*tree, Arc::clone(store));
+        let (mut count, mut from) = (0u64, Vec::new());
+        while !hidden.is_empty() {
+            let Some(end) = hidden.end(&from, TREE) else {
+                let Some(start) = hidden.next(&from) else { break };
+                from = start.to_vec();
+                continue;
+            };
+            let bound = (end != ABOVE_EVERY_KEY).then_some(end);
+            let within = tree.count_range(store, Some(&from), bound)?;
+            count = count.saturating_add(within);
+            if within == 0 && !cursor.seek(end)? {
+                break;
+            }
+            let is_beyond = within == 0 && key::compare(cursor.key(), end).is_gt();
+            from = if is_beyond { cursor.key() } else { end }.to_vec();
         }
         Ok(count)
     }
@@ -124,13 +144,4 @@ impl FamilyView {
         }
         Ok(false)
     }
-}
-
-/// The value of `key` in `table`, held there without a copy.
-pub(crate) fn held_value(table: &Arc<Memtable>, key: &[u8], at: SequenceNumber) -> Option<Value> {
-    let held = table.hold(|table| match table.get(key, at) {
-        Some(Found::Put(bytes)) => Some(bytes),
-        _ => None,
-    });
-    held.map(Value::in_memtable)
 }

@@ -5,40 +5,39 @@ use std::cmp::Ordering;
 use crate::btree::TreeCursor;
 use crate::codec::key;
 use crate::error::Result;
-use crate::memtable::{Found, Memtable, MemtableCursor};
-use crate::sync::Arc;
+use crate::memtable::{Found, MemtableCursor};
 
 /// A memtable or a delta: what stands in front of the tree.
 pub(super) enum Recent {
-    Memtable(Arc<Memtable>, MemtableCursor),
+    Memtable(MemtableCursor),
     Delta(Box<TreeCursor>),
 }
 
 impl Recent {
     pub(super) fn valid(&self) -> bool {
         match self {
-            Self::Memtable(_, cursor) => cursor.valid(),
+            Self::Memtable(cursor) => cursor.valid(),
             Self::Delta(cursor) => cursor.valid(),
         }
     }
 
     pub(super) fn key(&self) -> &[u8] {
         match self {
-            Self::Memtable(_, cursor) => cursor.key(),
+            Self::Memtable(cursor) => cursor.key(),
             Self::Delta(cursor) => cursor.key(),
         }
     }
 
     pub(super) fn is_deletion(&self) -> bool {
         match self {
-            Self::Memtable(_, cursor) => matches!(cursor.found(), Found::Deleted),
+            Self::Memtable(cursor) => matches!(cursor.found(), Found::Deleted),
             Self::Delta(cursor) => cursor.is_deletion(),
         }
     }
 
     pub(super) fn value(&self) -> Result<&[u8]> {
         match self {
-            Self::Memtable(_, cursor) => match cursor.found() {
+            Self::Memtable(cursor) => match cursor.found() {
                 Found::Put(bytes) => Ok(bytes),
                 Found::Deleted => unreachable!("the cursor stands on a deletion"),
             },
@@ -48,42 +47,42 @@ impl Recent {
 
     pub(super) fn seek(&mut self, key: &[u8]) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.seek(key)),
+            Self::Memtable(cursor) => Ok(cursor.seek(key)),
             Self::Delta(cursor) => cursor.seek(key),
         }
     }
 
     pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.seek_for_prev(key)),
+            Self::Memtable(cursor) => Ok(cursor.seek_for_prev(key)),
             Self::Delta(cursor) => cursor.seek_for_prev(key),
         }
     }
 
     pub(super) fn first(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.first()),
+            Self::Memtable(cursor) => Ok(cursor.first()),
             Self::Delta(cursor) => cursor.first(),
         }
     }
 
     pub(super) fn last(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.last()),
+            Self::Memtable(cursor) => Ok(cursor.last()),
             Self::Delta(cursor) => cursor.last(),
         }
     }
 
     pub(super) fn next(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.next()),
+            Self::Memtable(cursor) => Ok(cursor.next()),
             Self::Delta(cursor) => cursor.next(),
         }
     }
 
     pub(super) fn prev(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(_, cursor) => Ok(cursor.prev()),
+            Self::Memtable(cursor) => Ok(cursor.prev()),
             Self::Delta(cursor) => cursor.prev(),
         }
     }
@@ -133,7 +132,7 @@ impl Source {
     /// Keys that the source passed over, since they were written later than what its cursor sees.
     pub(super) fn passed(&self) -> u64 {
         match &self.recent {
-            Recent::Memtable(_, cursor) => cursor.passed(),
+            Recent::Memtable(cursor) => cursor.passed(),
             Recent::Delta(_) => 0,
         }
     }

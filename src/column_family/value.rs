@@ -3,16 +3,17 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 
-use crate::memtable::HeldBytes;
 use crate::page::PinnedPage;
 
-/// Values up to this many bytes are copied; larger ones are held where they stand.
+/// Values up to this many bytes are copied out of their page; larger ones are held where they stand.
 const COPY_LIMIT: usize = 1024;
 
 /// The bytes of a value. Dereferences to `[u8]`.
 ///
-/// A small value is a copy. A large one (above 1 KiB) is held in the page cache or memtable that it was found in, without a
-/// copy, until this is dropped; it stays the same whatever is written, merged or dropped meanwhile.
+/// A small value is a copy, and so is whatever was found in a memtable: to keep a value for long takes its own bytes of memory
+/// and keeps no memtable. A large one (above 1 KiB) that was found in a tree is held in its page, without a copy, until this is
+/// dropped. It stays the same whatever is written, merged or dropped meanwhile. Where a copy is too much, as of a value of many
+/// MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -31,7 +32,6 @@ pub struct Value(Bytes);
 enum Bytes {
     Copied(Box<[u8]>),
     Page(PinnedPage, Range<usize>),
-    Memtable(HeldBytes),
 }
 
 impl Value {
@@ -39,17 +39,13 @@ impl Value {
         Self(Bytes::Copied(bytes.into()))
     }
 
-    /// Whether a value of `len` bytes is better copied than held.
+    /// Whether a value of `len` bytes is better copied out of its page than held there.
     pub(crate) fn is_small(len: usize) -> bool {
         len <= COPY_LIMIT
     }
 
     pub(crate) fn in_page(page: PinnedPage, range: Range<usize>) -> Self {
         Self(Bytes::Page(page, range))
-    }
-
-    pub(crate) fn in_memtable(held: HeldBytes) -> Self {
-        Self(Bytes::Memtable(held))
     }
 
     /// The bytes as a vector of their own.
@@ -66,7 +62,6 @@ impl Deref for Value {
         match &self.0 {
             Bytes::Copied(bytes) => bytes,
             Bytes::Page(page, range) => &page[range.clone()],
-            Bytes::Memtable(held) => held,
         }
     }
 }

@@ -12,6 +12,8 @@ mod cursor_tests;
 #[cfg(all(test, not(loom)))]
 mod ended_tests;
 mod families;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod hidden_tests;
 #[cfg(all(test, not(loom)))]
 mod independence_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]

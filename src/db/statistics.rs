@@ -51,6 +51,9 @@ pub struct Statistics {
     pub last_sequence: u64,
     /// Bytes of memory in memtables, filters included.
     pub memtable_bytes: u64,
+    /// Bytes of memtables that are in their trees and stay in memory for cursors, iterators and snapshots. They are no part of the
+    /// budget for writing.
+    pub memtable_bytes_pinned: u64,
     /// Memtables that wait to be merged.
     pub memtables_frozen: u64,
     /// Memtables frozen so far.
@@ -107,6 +110,8 @@ pub struct FamilyProperties {
     pub entries_in_memtables: u64,
     /// Bytes of memory in memtables.
     pub memtable_bytes: u64,
+    /// Bytes of memtables that are in the tree and stay in memory for cursors, iterators and snapshots.
+    pub memtable_bytes_pinned: u64,
     /// Memtables that wait to be merged.
     pub memtables_frozen: u64,
     /// Levels of the tree; 0 if it is empty.
@@ -167,6 +172,7 @@ impl ColumnFamilyDatabase {
                 .fold(0, |sum: u64, delta| sum.saturating_add(delta.tree.entries)),
             entries_in_memtables: view.memtables().map(|table| table.entries()).sum(),
             memtable_bytes: memtable_bytes(&view),
+            memtable_bytes_pinned: view.active.merged_and_held() as u64,
             memtables_frozen: view.frozen.len() as u64,
             tree_height: u32::from(tree.height),
             pages: space.pages_reachable,
@@ -207,6 +213,7 @@ impl Shared {
         for family in view.families() {
             statistics.families += 1;
             statistics.memtable_bytes += memtable_bytes(family);
+            statistics.memtable_bytes_pinned += family.active.merged_and_held() as u64;
             statistics.memtables_frozen += family.frozen.len() as u64;
             add(&mut statistics, &family.family, page_size);
         }

@@ -89,7 +89,7 @@ impl<'a> BranchRef<'a> {
         Self(node)
     }
 
-    /// A new branch. `low` is its lower bound and the separator of its first child.
+    /// A new branch of a tree of keys. `low` is its lower bound and the separator of its first child.
     pub(super) fn build(
         arena: &'a Arena,
         bump: &mut Bump,
@@ -98,18 +98,40 @@ impl<'a> BranchRef<'a> {
         prefix: u32,
         children: &[Child<'a>],
     ) -> Self {
+        Self::write(
+            arena,
+            bump,
+            NodeHeader { low: low.map(EntryRef::as_ptr), prefix, level, count: 0, has_gap: false },
+            children,
+        )
+    }
+
+    /// A new branch of a tree of boundaries, which has no prefix. The first of them is its lower bound.
+    pub(super) fn build_of_boundaries(
+        arena: &'a Arena,
+        bump: &mut Bump,
+        level: u8,
+        has_gap: bool,
+        children: &[Child<'a>],
+    ) -> Self {
+        let low = children.first().and_then(Child::separator).map(EntryRef::as_ptr);
+        Self::write(arena, bump, NodeHeader { low, prefix: 0, level, count: 0, has_gap }, children)
+    }
+
+    /// A new branch with this header, but for the count.
+    fn write(arena: &'a Arena, bump: &mut Bump, header: NodeHeader, children: &[Child<'a>]) -> Self {
+        let level = header.level;
         let count = children.len();
         assert!(
             (1..=most_children(level)).contains(&count),
             "a branch with {count} children on level {level}"
         );
-        let low = low.map(EntryRef::as_ptr);
         let size = size_of::<NodeHeader>() + count * (size_of::<u64>() + size_of::<AtomicPtr<NodeHeader>>());
         let start = bump.allocate(arena, size, LINE).cast::<NodeHeader>();
         // SAFETY: the allocation has room for the header, the heads and the children in this order, it is aligned for
         // each of them (a header is a multiple of eight bytes long), and lives as long as the arena, for 'a.
         unsafe {
-            start.write(NodeHeader { low, prefix, level, count: count as u8 });
+            start.write(NodeHeader { count: count as u8, ..header });
             let heads = start.add(1).cast::<u64>();
             let targets = heads.add(count).cast::<AtomicPtr<NodeHeader>>();
             for (i, child) in children.iter().enumerate() {
@@ -145,6 +167,12 @@ impl<'a> BranchRef<'a> {
     #[inline]
     pub(super) fn level(self) -> u8 {
         self.0.header().level
+    }
+
+    /// Whether a boundary under this branch of range deletions covers nothing.
+    #[inline]
+    pub(super) fn has_gap(self) -> bool {
+        self.0.header().has_gap
     }
 
     #[inline]

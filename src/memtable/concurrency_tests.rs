@@ -73,8 +73,11 @@ fn check_gets(script: &Script, table: &Memtable, n: u64, random: &mut u64) {
     for _ in 0..8 {
         *random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let index = (*random >> 33) % script.keys;
-        let found = table.get(&script.key(index), SequenceNumber(n)).map(value_of);
-        assert_eq!(found, script.expected(index, n), "key {index} after {n} writes");
+        // At the present moment, and at one long ago.
+        for moment in [n, (*random >> 7) % (n + 1)] {
+            let found = table.get(&script.key(index), SequenceNumber(moment)).map(value_of);
+            assert_eq!(found, script.expected(index, moment), "key {index} after {moment} writes");
+        }
     }
 }
 
@@ -164,6 +167,12 @@ fn readers_find_ascending_keys_while_they_are_written() {
 fn readers_find_descending_keys_while_they_are_written() {
     let script = Script { keys: WRITES + 1, range_every: u64::MAX, place: |index| !index };
     readers_agree_with_a_writer(&script, WRITES.min(10_000));
+}
+
+#[test]
+fn readers_find_the_version_of_their_moment_among_very_many() {
+    let script = Script { keys: 7, range_every: 1_000, place: scattered };
+    readers_agree_with_a_writer(&script, WRITES);
 }
 
 #[test]

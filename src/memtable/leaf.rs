@@ -118,7 +118,7 @@ impl Leaf {
         debug_assert!(!items.is_empty() && items.len() <= LEAF_SLOTS, "a leaf of {} entries", items.len());
         let item = |slot| items.get(slot);
         let leaf = Self {
-            header: NodeHeader { low: low.map(EntryRef::as_ptr), prefix, level: 0, count: 0 },
+            header: NodeHeader { low: low.map(EntryRef::as_ptr), prefix, level: 0, count: 0, has_gap: false },
             order: AtomicU64::new(Order::ascending(items.len()).0),
             heads: std::array::from_fn(|slot| AtomicU64::new(item(slot).map_or(u64::MAX, |item| item.head))),
             entries: std::array::from_fn(|slot| {

@@ -128,6 +128,18 @@ fn loom_a_walk_meets_published_keys_while_ascending_keys_split_off_leaves() {
     explore(&[1, 2, 3, 4], &[5], all_are_walked);
 }
 
+/// Of every moment until now, the version of that moment.
+fn all_versions_are_found(table: &Arc<Memtable>, keys: &[u8], at: SequenceNumber) {
+    for moment in 1..=at.0 {
+        all_are_found(table, &keys[..moment as usize], SequenceNumber(moment));
+    }
+}
+
+#[test]
+fn loom_a_reader_finds_old_versions_while_milestones_are_added() {
+    explore(&[5, 5, 5, 5], &[5, 5], all_versions_are_found);
+}
+
 #[test]
 fn loom_a_reader_finds_published_range_deletions() {
     loom::model(|| {

@@ -3,7 +3,7 @@
 //! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor` walks the tree,
 //! `ranges` holds the range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are
 //! the memory that all of it lies in. `unsafe` stands in `arena`, `entry`, `node`, `leaf`, `branch`, `ranges` (links
-//! between versions), `cursor` and `held` (a self-reference each), behind safe functions.
+//! between versions) and `cursor` (a self-reference), behind safe functions.
 //!
 //! One writer, which the family's write lock makes the only one; any number of readers, which take no lock, never wait
 //! and never repeat a step because of the writer. The structure is a B+tree of nodes that are replaced, not moved:
@@ -26,7 +26,7 @@
 //! 1. Memory is written before it is published, and is freed only with the memtable, as a whole. So whatever a reader
 //!    reaches is initialised and stays.
 //! 2. An entry never changes. A slot's chain only grows at its newest end, and its sequence numbers do not fall towards that
-//!    end.
+//!    end. What an entry and its milestone point to are older entries of its chain.
 //! 3. A leaf's slots are filled in turn, each once, before an order that names it is published. An order names all slots
 //!    that older orders named.
 //! 4. Every node has a *range* of keys, `[low, high)`. The ranges of a branch's children divide its own. A branch's
@@ -38,7 +38,8 @@
 //! 6. A node that was replaced is never changed again, but for the writer's note that it was, and holds all that its subtree
 //!    held when it was replaced.
 //! 7. Keys of a node share its prefix: what both bounds of its range begin with. Heads are the eight bytes behind it.
-//! 8. Every version of the range deletions is a tree that never changes.
+//! 8. Every version of the range deletions is a tree that never changes. Its last boundary covers nothing, and before every boundary that
+//!    covers nothing stands one that covers something.
 //!
 //! # Why a reader finds every commit that was visible when it began
 //!
@@ -78,7 +79,6 @@ mod concurrency_tests;
 mod cursor;
 mod entry;
 mod filter;
-mod held;
 mod leaf;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -87,9 +87,9 @@ mod model_tests;
 mod node;
 mod ranges;
 mod table;
+pub(crate) mod touched;
 mod tree;
 
 pub(crate) use cursor::MemtableCursor;
 pub(crate) use filter::Filter;
-pub(crate) use held::HeldBytes;
 pub(crate) use table::{BEFORE_ITS_NUMBER, Found, Memtable, MemtableWriter, Prepared};

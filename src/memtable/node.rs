@@ -21,6 +21,8 @@ pub(super) struct NodeHeader {
     pub(super) level: u8,
     /// Children of a branch.
     pub(super) count: u8,
+    /// Of a branch of range deletions: whether a boundary under it covers nothing.
+    pub(super) has_gap: bool,
 }
 
 /// A node of an arena that lives for `'a`.

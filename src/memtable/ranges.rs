@@ -6,6 +6,10 @@
 //! with the one before and drops the boundaries in between, so it costs two descents, whatever it covers. Trees are
 //! never changed; the list of them, newest first, leads from a moment to its tree.
 //!
+//! Keys that are covered are sought over a *stretch* at a time: all of them from one gap to the next, whatever deletions they are covered by.
+//! Every branch says if there is a gap under it, so that the next gap is found in two descents, however many deletions touch each other
+//! before it.
+//!
 //! The rejected alternative, one tree whose boundaries each hold a chain of all deletions above them, costs a push on
 //! every boundary that a deletion covers, so overlapping deletions cost the square of their number in memory.
 //!
@@ -14,9 +18,10 @@
 use std::ptr::NonNull;
 
 use super::arena::{Arena, Bump};
-use super::branch::{BranchRef, Child, most_children};
+use super::branch::{BranchRef, Child, Target, most_children};
 use super::entry::EntryRef;
 use super::node::{NodeHeader, NodeRef};
+use super::touched;
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -88,6 +93,7 @@ impl RangeDeletions {
     pub(super) fn at<'a>(&self, arena: &'a Arena, at: SequenceNumber) -> Option<Steps<'a>> {
         let mut version = self.newest(arena)?;
         while version.0.sequence > at {
+            touched::count();
             version = match version.jump() {
                 Some(jump) if jump.0.sequence > at => jump,
                 _ => version.older()?,
@@ -220,7 +226,11 @@ fn pack<'a>(
     let nodes = children.len().div_ceil(most_children(level));
     let node = |i| {
         let children = &children[i * children.len() / nodes..(i + 1) * children.len() / nodes];
-        BranchRef::build(arena, memory.nodes, children[0].separator(), level, 0, children)
+        let has_gap = children.iter().any(|child| match child.target {
+            Target::Entry(boundary) => boundary.is_gap(),
+            Target::Node(node) => BranchRef::new(node).has_gap(),
+        });
+        BranchRef::build_of_boundaries(arena, memory.nodes, level, has_gap, children)
     };
     (0..nodes).map(node).collect()
 }
@@ -232,20 +242,81 @@ impl<'a> Steps<'a> {
         self.floor(key).map(EntryRef::sequence).filter(|&sequence| sequence != NOT_COVERED)
     }
 
+    /// Where the stretch of covered keys ends that `key` is in: the first key above it that is not covered. `None`: `key` is not
+    /// covered itself.
+    pub(super) fn end_of_stretch(self, key: &[u8]) -> Option<&'a [u8]> {
+        self.covering(key)?;
+        let gap = gap_above(self.root, key);
+        Some(gap.expect("the last boundary of the range deletions is one that covers nothing").key())
+    }
+
+    /// Where the stretch of covered keys begins that `key` is in, or with `below` that the keys right below it are in. `None`: these
+    /// are not covered.
+    pub(super) fn start_of_stretch(self, key: &[u8], below: bool) -> Option<&'a [u8]> {
+        let floor = if below { self.before(key) } else { self.floor(key) };
+        floor.filter(|floor| !floor.is_gap())?;
+        match gap_below(self.root, key) {
+            Some(gap) => self.after(gap.key()),
+            None => self.root.low(),
+        }
+        .map(EntryRef::key)
+    }
+
+    /// Where the first stretch of covered keys above `key` begins, which is not covered.
+    pub(super) fn next_stretch(self, key: &[u8]) -> Option<&'a [u8]> {
+        self.after(key).map(EntryRef::key)
+    }
+
+    /// Where the last stretch of covered keys below `key` ends, which is not covered.
+    pub(super) fn end_of_last_stretch(self, key: &[u8]) -> Option<&'a [u8]> {
+        self.floor(key).map(EntryRef::key)
+    }
+
     /// The last boundary at or below `key`.
     fn floor(self, key: &[u8]) -> Option<EntryRef<'a>> {
         let mut branch = self.root;
         while branch.level() > 0 {
+            touched::count();
             branch = BranchRef::new(branch.child(branch.index_for(key)));
         }
+        touched::count();
         branch.at_or_below(key).checked_sub(1).map(|index| branch.entry(index))
+    }
+
+    /// The last boundary below `key`.
+    fn before(self, key: &[u8]) -> Option<EntryRef<'a>> {
+        let mut branch = self.root;
+        loop {
+            touched::count();
+            let index = branch.below(key).checked_sub(1)?;
+            if branch.level() == 0 {
+                return Some(branch.entry(index));
+            }
+            branch = BranchRef::new(branch.child(index));
+        }
+    }
+
+    /// The first boundary above `key`.
+    fn after(self, key: &[u8]) -> Option<EntryRef<'a>> {
+        let (mut branch, mut after) = (self.root, None);
+        loop {
+            touched::count();
+            let index = branch.at_or_below(key);
+            if index < branch.count() {
+                after = branch.separator(index);
+            }
+            if index == 0 || branch.level() == 0 {
+                return after;
+            }
+            branch = BranchRef::new(branch.child(index - 1));
+        }
     }
 
     /// Maximal disjoint ranges of keys that are covered, ascending.
     pub(super) fn ranges(self) -> Vec<(&'a [u8], &'a [u8])> {
         let mut ranges = Vec::new();
         let mut open = None;
-        self.for_each(self.root, &mut |boundary| match (open, boundary.sequence() == NOT_COVERED) {
+        self.for_each(self.root, &mut |boundary| match (open, boundary.is_gap()) {
             (None, false) => open = Some(boundary),
             (Some(start), true) => {
                 ranges.push((EntryRef::key(start), boundary.key()));
@@ -268,10 +339,78 @@ impl<'a> Steps<'a> {
     }
 }
 
+impl EntryRef<'_> {
+    /// Whether this boundary covers nothing.
+    fn is_gap(self) -> bool {
+        self.sequence() == NOT_COVERED
+    }
+}
+
+/// Children of a branch that have a gap under them, each by its index.
+fn gap_at(branch: BranchRef<'_>, index: usize) -> bool {
+    if branch.level() == 0 {
+        branch.entry(index).is_gap()
+    } else {
+        BranchRef::new(branch.child(index)).has_gap()
+    }
+}
+
+/// The first gap under `branch` that begins above `key`.
+fn gap_above<'a>(branch: BranchRef<'a>, key: &[u8]) -> Option<EntryRef<'a>> {
+    touched::count();
+    if !branch.has_gap() {
+        return None;
+    }
+    let above = branch.at_or_below(key);
+    if branch.level() == 0 {
+        return (above..branch.count()).find(|&index| gap_at(branch, index)).map(|index| branch.entry(index));
+    }
+    // The child before may go on above the key.
+    let in_child = above.checked_sub(1).and_then(|index| gap_above(BranchRef::new(branch.child(index)), key));
+    in_child.or_else(|| {
+        let index = (above..branch.count()).find(|&index| gap_at(branch, index))?;
+        Some(outermost_gap(BranchRef::new(branch.child(index)), |gaps| gaps.next()))
+    })
+}
+
+/// The last gap under `branch` that begins below `key`.
+fn gap_below<'a>(branch: BranchRef<'a>, key: &[u8]) -> Option<EntryRef<'a>> {
+    touched::count();
+    if !branch.has_gap() {
+        return None;
+    }
+    let below = branch.below(key);
+    if branch.level() == 0 {
+        return (0..below).rev().find(|&index| gap_at(branch, index)).map(|index| branch.entry(index));
+    }
+    let last = below.checked_sub(1)?;
+    // The last of these children may go on above the key.
+    gap_below(BranchRef::new(branch.child(last)), key).or_else(|| {
+        let index = (0..last).rev().find(|&index| gap_at(branch, index))?;
+        Some(outermost_gap(BranchRef::new(branch.child(index)), |gaps| gaps.next_back()))
+    })
+}
+
+/// The first or the last gap under a branch that has one, as `pick` has it.
+fn outermost_gap<'a>(
+    mut branch: BranchRef<'a>,
+    pick: impl Fn(&mut dyn DoubleEndedIterator<Item = usize>) -> Option<usize>,
+) -> EntryRef<'a> {
+    loop {
+        touched::count();
+        let index = pick(&mut (0..branch.count()).filter(|&index| gap_at(branch, index)));
+        let index = index.expect("a branch that says so has a gap under it");
+        if branch.level() == 0 {
+            return branch.entry(index);
+        }
+        branch = BranchRef::new(branch.child(index));
+    }
+}
+
 #[cfg(test)]
 impl RangeDeletions {
-    /// Checks that versions go back in time, that the boundaries of each ascend and end with one that covers nothing, and
-    /// that no boundary says of its version what came later.
+    /// Checks that versions go back in time, that the boundaries of each ascend and end with one that covers nothing, that gaps are
+    /// apart and known to the branches above, and that no boundary says of its version what came later.
     pub(super) fn check(&self, arena: &Arena) {
         let mut next = self.newest(arena);
         while let Some(version) = next {
@@ -281,8 +420,11 @@ impl RangeDeletions {
                 assert!(boundary.sequence() <= version.0.sequence, "a deletion shows before its time");
                 let floor = version.steps().floor(boundary.key()).map(EntryRef::key);
                 assert_eq!(floor, Some(boundary.key()), "a boundary is its own floor");
+                let after_cover = last.is_some_and(|last| !last.is_gap());
+                assert!(!boundary.is_gap() || after_cover, "a gap begins where a stretch ends");
                 last = Some(boundary);
             });
+            check_gaps(version.steps().root);
             assert_eq!(last.map(EntryRef::sequence), Some(NOT_COVERED), "the last boundary covers nothing");
             next = version.older();
             if let Some(older) = next {
@@ -290,6 +432,134 @@ impl RangeDeletions {
                     older.0.sequence <= version.0.sequence && older.0.depth + 1 == version.0.depth,
                     "versions"
                 );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+fn check_gaps(branch: BranchRef<'_>) {
+    let has_gap = (0..branch.count()).any(|index| gap_at(branch, index));
+    assert_eq!(branch.has_gap(), has_gap, "a branch of level {}", branch.level());
+    if branch.level() > 0 {
+        branch.children().for_each(|child| match child.target {
+            Target::Node(node) => check_gaps(BranchRef::new(node)),
+            Target::Entry(_) => panic!("an entry above level 0"),
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Range deletions that a test makes, in a memory of their own.
+    struct Made {
+        deletions: RangeDeletions,
+        arena: Arena,
+        nodes: Bump,
+        entries: Bump,
+        made: Vec<(u32, u32)>,
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let deletions = RangeDeletions::new();
+            Self {
+                deletions,
+                arena: Arena::new(0),
+                nodes: Bump::new(),
+                entries: Bump::new(),
+                made: Vec::new(),
+            }
+        }
+
+        fn delete(&mut self, start: u32, end: u32) {
+            let mut memory = Memory { nodes: &mut self.nodes, entries: &mut self.entries };
+            self.made.push((start, end));
+            let number = SequenceNumber(self.made.len() as u64);
+            let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+            self.deletions.delete(&self.arena, &mut memory, &start, &end, number);
+        }
+
+        fn at(&self, at: u64) -> Option<Steps<'_>> {
+            self.deletions.at(&self.arena, SequenceNumber(at))
+        }
+
+        fn is_covered(&self, key: u32, at: u64) -> bool {
+            self.made[..at as usize].iter().any(|&(start, end)| start <= key && key < end)
+        }
+    }
+
+    fn number(key: &[u8]) -> u32 {
+        u32::from_be_bytes(key.try_into().unwrap())
+    }
+
+    #[test]
+    fn stretches_of_any_moment_are_those_of_the_deletions_made_until_then() {
+        let (keys, deletions) = if cfg!(miri) { (30u32, 20) } else { (600, 400) };
+        for seed in 1..if cfg!(miri) { 2 } else { 6u32 } {
+            let (mut made, mut random) = (Made::new(), seed);
+            for _ in 0..deletions {
+                random = random.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
+                let start = (random >> 8) % keys;
+                made.delete(start, start + 1 + (random >> 20) % (1 + seed));
+            }
+            if !cfg!(miri) {
+                made.deletions.check(&made.arena);
+            }
+            for at in [0, 1, 2, deletions / 3, deletions] {
+                let Some(steps) = made.at(at) else {
+                    assert_eq!(at, 0);
+                    continue;
+                };
+                for key in 0..keys + 10 {
+                    let covered = |key: &u32| made.is_covered(*key, at);
+                    let bytes = key.to_be_bytes();
+                    let up = (key..).take_while(covered).last().map(|last| last + 1);
+                    assert_eq!(steps.end_of_stretch(&bytes).map(number), up, "from {key} at {at}");
+                    let down = (0..=key).rev().take_while(covered).last();
+                    assert_eq!(steps.start_of_stretch(&bytes, false).map(number), down, "to {key} at {at}");
+                    let down = (0..key).rev().take_while(covered).last();
+                    assert_eq!(steps.start_of_stretch(&bytes, true).map(number), down, "below {key} at {at}");
+                    if !covered(&key) {
+                        let next = (key..keys + 10).find(covered);
+                        assert_eq!(steps.next_stretch(&bytes).map(number), next, "above {key} at {at}");
+                        let last = (0..key).rev().find(covered).map(|last| last + 1);
+                        assert_eq!(
+                            steps.end_of_last_stretch(&bytes).map(number),
+                            last,
+                            "before {key} at {at}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretch_is_sought_over_in_logarithmic_time_however_many_deletions_made_it() {
+        let counts = if cfg!(miri) { [30, 60] } else { [10_000, 100_000u32] };
+        // Apart from each other; touching each other; touching each other in no order.
+        for (step, scatter) in [(3, 1), (1, 1), (1, 7919)] {
+            for count in counts {
+                let mut made = Made::new();
+                for i in 0..count {
+                    let start = (u64::from(i) * scatter % u64::from(count)) as u32 * step;
+                    made.delete(start, start + 1);
+                }
+                let most = 8 * u64::from(count.ilog2());
+                for at in [u64::from(count), u64::from(count) / 2] {
+                    for key in (0..count * step).step_by(count as usize / 15) {
+                        touched::take();
+                        let (steps, key) = (made.at(at).unwrap(), key.to_be_bytes());
+                        steps.end_of_stretch(&key);
+                        steps.start_of_stretch(&key, false);
+                        steps.next_stretch(&key);
+                        let taken = touched::take();
+                        assert!(taken <= most, "{taken} steps among {count} deletions, {most} at most");
+                    }
+                }
             }
         }
     }

@@ -27,6 +27,10 @@ pub(crate) struct Memtable {
     whole: AtomicU64,
     /// What changes with every write, apart from what every read looks at.
     counters: CachePadded<Counters>,
+    /// Bytes of this one that stand in `merged_and_held`.
+    counted_as_held: AtomicUsize,
+    /// Bytes of memtables that are in a tree and that somebody still holds, of all that followed one another.
+    merged_and_held: Arc<AtomicUsize>,
     arena: Arena,
 }
 
@@ -79,10 +83,10 @@ impl<'m> Found<'m> {
 impl Memtable {
     /// An empty memtable that is expected to reach `capacity_hint` bytes. Takes memory as it fills.
     pub(crate) fn create(capacity_hint: usize) -> MemtableWriter {
-        Self::create_in(Arena::new(capacity_hint), capacity_hint)
+        Self::create_in(Arena::new(capacity_hint), Arc::default(), capacity_hint)
     }
 
-    fn create_in(arena: Arena, capacity_hint: usize) -> MemtableWriter {
+    fn create_in(arena: Arena, merged_and_held: Arc<AtomicUsize>, capacity_hint: usize) -> MemtableWriter {
         let table = Self {
             points: Tree::new(),
             deletions: RangeDeletions::new(),
@@ -93,6 +97,8 @@ impl Memtable {
                 entries: AtomicU64::new(0),
                 last_sequence: AtomicU64::new(0),
             }),
+            counted_as_held: AtomicUsize::new(0),
+            merged_and_held,
             arena,
         };
         MemtableWriter { table: Arc::new(table), nodes: Bump::new(), entries: Bump::new() }
@@ -108,6 +114,19 @@ impl Memtable {
     pub(crate) fn bytes(&self) -> usize {
         let counters = &self.counters;
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
+    }
+
+    /// Notes that a tree holds what this memtable does: whoever has it now keeps memory that the present does not need. Only
+    /// for a memtable that is written no more, once.
+    pub(crate) fn set_merged(&self) {
+        let bytes = self.bytes();
+        self.counted_as_held.store(bytes, Ordering::Relaxed);
+        self.merged_and_held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the memtables before this one that are in a tree, and that cursors, iterators and snapshots still hold.
+    pub(crate) fn merged_and_held(&self) -> usize {
+        self.merged_and_held.load(Ordering::Relaxed)
     }
 
     /// Makes memory ready for what is inserted next, an eighth of what is in use at most. For another thread than the writer's, and for
@@ -168,6 +187,37 @@ impl Memtable {
         self.range_deletions_at(at)?.covering(key)
     }
 
+    /// Whether a range was deleted at or before `at`.
+    pub(crate) fn deletes_ranges(&self, at: SequenceNumber) -> bool {
+        self.range_deletions_at(at).is_some()
+    }
+
+    /// Where the stretch of keys ends that `key` is in and that range deletions at or below `at` cover: the first key above that they do not.
+    /// `None`: they do not cover `key`. As the four below, in a logarithmic number of steps.
+    pub(crate) fn end_of_stretch(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
+        self.range_deletions_at(at)?.end_of_stretch(key)
+    }
+
+    /// Where that stretch begins.
+    pub(crate) fn start_of_stretch(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
+        self.range_deletions_at(at)?.start_of_stretch(key, false)
+    }
+
+    /// Where the stretch begins that the keys right below `key` are in.
+    pub(crate) fn start_of_stretch_below(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
+        self.range_deletions_at(at)?.start_of_stretch(key, true)
+    }
+
+    /// Where the first stretch above `key` begins, which is in none.
+    pub(crate) fn next_stretch(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
+        self.range_deletions_at(at)?.next_stretch(key)
+    }
+
+    /// Where the last stretch below `key` ends, which is in none.
+    pub(crate) fn end_of_last_stretch(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
+        self.range_deletions_at(at)?.end_of_last_stretch(key)
+    }
+
     /// A cursor over the keys that have a version at or below `at`. It stands nowhere yet.
     pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> MemtableCursor {
         self.cursor_in(at, Arc::default())
@@ -207,6 +257,15 @@ impl Memtable {
     }
 }
 
+impl Drop for Memtable {
+    fn drop(&mut self) {
+        let counted = self.counted_as_held.load(Ordering::Relaxed);
+        if counted > 0 {
+            self.merged_and_held.fetch_sub(counted, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The one writer of a memtable.
 ///
 /// Sequence numbers never go down from call to call. Of two writes to one key with the same sequence number the later
@@ -234,7 +293,9 @@ impl MemtableWriter {
 
     /// The writer of an empty memtable that follows this one, and gets memory that it and those before it leave.
     pub(crate) fn successor(&self, capacity_hint: usize) -> Self {
-        Memtable::create_in(self.table.arena.successor(capacity_hint), capacity_hint)
+        let table = &self.table;
+        let arena = table.arena.successor(capacity_hint);
+        Memtable::create_in(arena, Arc::clone(&table.merged_and_held), capacity_hint)
     }
 
     /// Gives `key` the value from `sequence` on.

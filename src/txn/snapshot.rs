@@ -120,7 +120,8 @@ impl FamilySnapshot {
         Cursor::new(self.view.cursor(self.at, KeyRange::new(start, end)))
     }
 
-    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable.
+    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable or a delta, and
+    /// for every range deletion in a memtable that covers any of the tree's keys.
     pub fn len(&self) -> Result<u64> {
         self.view.len(self.at)
     }

@@ -110,6 +110,14 @@ pub(crate) enum Operation {
         count: u16,
         step: u8,
     },
+    /// Deletes `count` ranges of `width` keys each, which begin `step` apart from `start` on, one by one.
+    DeleteRanges {
+        family: u8,
+        start: u32,
+        count: u16,
+        step: u8,
+        width: u8,
+    },
     Get(u8, Key),
     MultiGet(u8, Vec<Key>),
     /// `len`, `is_empty`, `first` and `last`.

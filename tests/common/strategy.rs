@@ -119,6 +119,10 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             }),
         3 => (family(), 0u32..2000, 0u16..100, 1u8..8)
             .prop_map(|(family, start, count, step)| Operation::Erode { family, start, count, step }),
+        2 => (family(), 0u32..2000, 0u16..300, 1u8..8, 0u8..8).prop_map(
+            |(family, start, count, step, width)| Operation::DeleteRanges {
+                family, start, count, step, width
+            }),
     ];
     let reads = prop_oneof![
         4 => (family(), key()).prop_map(|(f, k)| Operation::Get(f, k)),

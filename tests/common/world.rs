@@ -216,7 +216,8 @@ impl World {
             | Operation::DeleteRange(..)
             | Operation::Batch(..)
             | Operation::Fill { .. }
-            | Operation::Erode { .. } => self.write(operation),
+            | Operation::Erode { .. }
+            | Operation::DeleteRanges { .. } => self.write(operation),
             Operation::Get(..)
             | Operation::MultiGet(..)
             | Operation::Measure(_)
@@ -289,6 +290,14 @@ impl World {
                 for n in 0..u32::from(*count) {
                     let key = number_key(start + n * u32::from(*step));
                     self.write(&Operation::Delete(*family, key, Durability::Buffered));
+                }
+            }
+            Operation::DeleteRanges { family, start, count, step, width } => {
+                for n in 0..u32::from(*count) {
+                    let start = start + n * u32::from(*step);
+                    let end = start + u32::from(*width);
+                    let range = (Bound::Included(number_key(start)), Bound::Excluded(number_key(end)));
+                    self.write(&Operation::DeleteRange(*family, range, Durability::Buffered));
                 }
             }
             _ => unreachable!("{operation:?} writes nothing"),

@@ -60,6 +60,7 @@ const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
 const GATHER: &str = "src/column_family/gather.rs";
 const JOIN: &str = "src/column_family/join.rs";
+const HIDDEN: &str = "src/column_family/hidden.rs";
 const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const CURSOR: &str = "src/column_family/cursor.rs";
@@ -508,6 +509,42 @@ pub const MUTATIONS: &[Mutation] = &[
         LARGE,
         "if durability == Durability::None { u64::MAX } else { segment }",
         "if durability == Durability::None { segment } else { u64::MAX }",
+    ),
+    // Old versions and range deletions in memtables.
+    tests(
+        "a search for an old version jumps over the newest that may be seen",
+        "src/memtable/entry.rs",
+        ".find(|entry| entry.sequence() > at)",
+        ".find(|entry| entry.sequence() >= at)",
+        "the_version_of_any_moment_is_found",
+    ),
+    tests(
+        "branches of range deletions do not know of gaps further down",
+        "src/memtable/ranges.rs",
+        "            Target::Node(node) => BranchRef::new(node).has_gap(),\n",
+        "            Target::Node(_) => false,\n",
+        "stretches_of_any_moment",
+    ),
+    tests(
+        "range deletions hide what is in their own memtable, whenever it was written",
+        HIDDEN,
+        "*own < age",
+        "*own <= age",
+        "snapshots_see_their_moment_through_all_ranges",
+    ),
+    tests(
+        "a cursor takes all of the tree's keys for visible once it stood on one that is",
+        CURSOR,
+        "Some(self.hidden.next(key).map_or(u64::MAX, key::head8))",
+        "Some(u64::MAX)",
+        "snapshots_see_their_moment_through_all_ranges",
+    ),
+    tests(
+        "hidden keys of the tree are counted",
+        "src/column_family/read.rs",
+        "            count = count.saturating_add(within);\n",
+        "",
+        "snapshots_see_their_moment_through_all_ranges",
     ),
     // The end.
     tests(
