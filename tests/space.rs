@@ -242,6 +242,32 @@ fn readers_of_many_moments_keep_what_they_see_and_nothing_of_the_moments_between
 }
 
 #[test]
+fn a_closed_database_takes_little_more_than_what_is_live() {
+    let _alone = alone();
+    // Memtables that are a part of the data, as deltas and as merges of all of it.
+    for write_buffer in [4 << 20, 64 << 20] {
+        let storage = MemoryStorage::new();
+        let open = || ColumnFamilyDatabase::builder().storage(storage.clone());
+        let db = open().write_buffer_bytes(write_buffer).open("memory").unwrap();
+        let family = create(&db);
+        let (entries, value) = (36_000, 500);
+        fill(&db, &family, entries, value);
+        let snapshot = db.snapshot().unwrap();
+        for _ in 0..3 {
+            fill(&db, &family, entries, value);
+        }
+        drop(snapshot);
+        db.close().unwrap();
+        let (used, live) = (storage.used_bytes(), live(entries, value));
+        assert!(used <= live * 6 / 5, "{used} bytes for {live}");
+        let db = open().open("memory").unwrap();
+        assert_clean(&db);
+        assert_holds(&db.column_family("family").unwrap(), 0..entries, value);
+        db.close().unwrap();
+    }
+}
+
+#[test]
 fn a_closed_database_keeps_no_room_of_the_log_although_a_handle_lives() {
     let _alone = alone();
     let storage = MemoryStorage::new();

@@ -75,6 +75,27 @@ impl Family {
         !self.trees.lock().current().deltas.is_empty()
     }
 
+    /// Whether deltas hold more than one entry for each `share` of the tree.
+    pub(crate) fn holds_much_in_deltas(&self, share: u64) -> bool {
+        let version = Arc::clone(self.trees.lock().current());
+        let in_deltas = version.deltas.iter().fold(0u64, |sum, delta| sum.saturating_add(delta.tree.entries));
+        in_deltas > version.tree.entries / share
+    }
+
+    /// Drains what deltas hold now into the tree.
+    pub(crate) fn drain_to_the_end(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
+        // All of it is drained when the range has been at the end of the keys twice.
+        let mut ends = 0;
+        while ends < 2 {
+            match self.drain_step(context)? {
+                Drained::Nothing => break,
+                Drained::Some => {}
+                Drained::ToTheEnd => ends += 1,
+            }
+        }
+        Ok(())
+    }
+
     /// Drains one range of keys of the deltas into the tree.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.

@@ -20,6 +20,7 @@ pub(crate) struct TreeVersion {
     /// Newest first.
     pub(crate) deltas: Vec<Delta>,
     /// Behind the trees: dropped after them.
+    #[expect(dead_code, reason = "what it does it does when it is dropped")]
     number: Option<Numbered>,
 }
 

@@ -105,6 +105,11 @@ impl Shared {
                 if self.log_is_long() {
                     self.pipeline.work.request_shorter_log();
                 }
+                if self.options.automatic
+                    && let Err(error) = self.checkpoint_for_space(family)
+                {
+                    tracing::warn!(%error, "a checkpoint was put off");
+                }
                 if more {
                     self.pipeline.work.request_merge(family);
                 }

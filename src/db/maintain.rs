@@ -283,7 +283,8 @@ impl Shared {
         };
         unless_full(self.shrink_log().map(drop))?;
         self.checkpoint()?;
-        unless_full(self.shrink_log().map(drop))
+        unless_full(self.shrink_log().map(drop))?;
+        unless_full(self.pack_for_end())
     }
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.

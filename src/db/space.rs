@@ -16,7 +16,36 @@ const DATA_FOR_LOG: u64 = 8;
 /// A family has little to gain from a compaction if it is one page in so many.
 const LITTLE: u64 = 16;
 
+/// A checkpoint frees what only the last one keeps, if that is one page in so many of those that the family's trees reach, or in so
+/// many of the file.
+const SUPERSEDED: [u64; 2] = [8, 64];
+/// Bytes of a family below which closing leaves it as it is.
+const SMALL: u64 = 16 << 20;
+
 impl Shared {
+    /// A checkpoint, if so many pages of `family` are kept for the last one alone that it is due. Where readers keep little, they may be
+    /// three quarters of what its trees take: a checkpoint costs syncs. It is made by another thread, unless it is long overdue.
+    pub(super) fn checkpoint_for_space(&self, family: &Family) -> Result<()> {
+        match self.checkpoints_due(family) {
+            0 => Ok(()),
+            1..4 => {
+                self.pipeline.work.request_checkpoint();
+                Ok(())
+            }
+            _ => self.checkpoint(),
+        }
+    }
+
+    /// For how many checkpoints there are enough pages that the last one alone keeps; 0 if nobody needs them.
+    fn checkpoints_due(&self, family: &Family) -> u64 {
+        let space = family.store().space();
+        let least = MUCH_FREE / self.data.page_size() as u64;
+        let least = least.max(space.pages_reachable / SUPERSEDED[0]);
+        let least = least.max(self.data.space().used_pages() / SUPERSEDED[1]);
+        let kept = (space.pages_in_use - space.pages_reachable).saturating_add(space.pages_superseded);
+        if kept < space.pages_reachable / 4 * 3 { 0 } else { space.pages_superseded / least }
+    }
+
     /// Families give back what they have free, if it is more than a quarter of what their trees take and than `most` bytes.
     /// Returns whether any did.
     pub(super) fn give_back_pages<'f>(
@@ -87,6 +116,55 @@ impl Shared {
             self.give_back_log()?;
         }
         Ok(())
+    }
+
+    /// Before the end: families that take much more of the disk than their trees need drain their deltas, move what is scattered together,
+    /// and give back the rest. What is in the way of that stays, and is no reason not to close.
+    pub(super) fn pack_for_end(&self) -> Result<()> {
+        let ended = || self.pipeline.owns_files().is_err();
+        let context = self.pipeline.merge_context(&ended);
+        let mut families = self.families();
+        families.retain(|family| family.store().space().bytes > SMALL);
+        let tolerate = |outcome: Result<()>| match outcome {
+            Err(error) if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::OutOfSpace) => {
+                tracing::warn!(%error, "a family keeps more of the disk than it needs");
+                Ok(())
+            }
+            outcome => outcome,
+        };
+        let mut changed = false;
+        for family in &families {
+            if family.holds_much_in_deltas(LITTLE) {
+                changed = true;
+                tolerate(family.drain_to_the_end(&context))?;
+            }
+        }
+        families.retain(|family| self.keeps_more(family, LITTLE));
+        if families.is_empty() && !changed {
+            return Ok(());
+        }
+        for round in 0..2 {
+            self.checkpoint()?;
+            crate::sync::epoch::collect();
+            for family in &families {
+                family.release_unread();
+                family.store().give_back(1);
+                if round == 0 && self.keeps_more(family, LITTLE) {
+                    tolerate(self.move_all(family, &context).map(drop))?;
+                }
+            }
+        }
+        // The first lets go of the pages, the others bring the catalog and its spare place to the front.
+        for _ in 0..3 {
+            self.checkpoint_afresh()?;
+        }
+        self.shrink()
+    }
+
+    /// Whether `family` has more pages than its trees reach by one in `share`.
+    fn keeps_more(&self, family: &Family, share: u64) -> bool {
+        let space = family.store().space();
+        space.pages_total - space.pages_reachable > space.pages_reachable / share
     }
 
     /// Whether the log has more files in reserve than the data is worth.
@@ -163,6 +241,35 @@ mod tests {
         assert!(store.space().pages_in_use > before);
         drop(change);
         assert_eq!(store.space().pages_in_use, before);
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_once_it_would_free_much_beside_what_readers_keep() {
+        let builder = ColumnFamilyDatabase::builder().automatic_maintenance(false).merge_cost(u32::MAX);
+        let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        let fill = |keys: std::ops::Range<u32>| {
+            keys.for_each(|n| family.put(n.to_be_bytes(), [n as u8; 1000]).unwrap());
+            db.shared().drain(family.family()).unwrap();
+        };
+        let due = || {
+            family.family().release_unread();
+            db.shared().checkpoints_due(family.family())
+        };
+        fill(0..20_000);
+        db.checkpoint().unwrap();
+        fill(0..12_000);
+        assert_eq!(due(), 0, "without readers it may be more");
+        fill(0..16_000);
+        assert_eq!(due(), 1);
+        db.checkpoint().unwrap();
+        assert_eq!(due(), 0);
+        let snapshot = db.snapshot().unwrap();
+        fill(0..19_000);
+        db.checkpoint().unwrap();
+        fill(0..9_000);
+        assert_eq!(due(), 1, "beside what a reader keeps it may be less");
+        drop(snapshot);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct PageAllocator {
     bits: PageBits,
     in_use: u64,
     reachable: u64,
+    /// Pages that are in no use, but of the durable superblock or a checkpoint under way.
+    superseded: u64,
     /// No page below is free.
     lowest: u64,
     /// Where the search for a run of several pages goes on.
@@ -61,6 +63,7 @@ impl PageAllocator {
             bits: PageBits::default(),
             in_use: 0,
             reachable: 0,
+            superseded: 0,
             lowest: 0,
             run_from: 0,
             no_run_of: u64::MAX,
@@ -227,7 +230,9 @@ impl PageAllocator {
             let cleared = self.bits.clear(Bit::InUse, u64::from(first.0), u64::from(pages));
             assert_eq!(cleared, u64::from(pages), "of {pages} pages from {first} on, {cleared} were in use");
             self.in_use -= cleared;
-            self.freed(u64::from(first.0));
+            let from = u64::from(first.0);
+            self.superseded += cleared - self.bits.count_free(from, from + cleared);
+            self.freed(from);
         }
     }
 
@@ -243,6 +248,7 @@ impl PageAllocator {
             self.bits.copy(Bit::Pending, Bit::Durable);
         }
         self.bits.clear_all(Bit::Pending);
+        self.superseded = self.bits.count_durable_alone();
         self.bits.tidy();
         self.run_from = 0;
         self.freed(0);
@@ -293,6 +299,11 @@ impl PageAllocator {
     /// Pages that the current tree reaches.
     pub(crate) fn pages_reachable(&self) -> u64 {
         self.reachable
+    }
+
+    /// Pages that nothing reaches but the durable superblock, or a checkpoint under way: free once the next one is durable.
+    pub(crate) fn pages_superseded(&self) -> u64 {
+        self.superseded
     }
 }
 
@@ -450,6 +461,8 @@ mod tests {
                 let room = before.iter().filter(|&&page| !is_taken(page)).count() as u64;
                 prop_assert!(moving == 0 || moving <= 40 && moving + 2 <= room, "{} pages to {}", moving, room);
                 prop_assert_eq!(allocator.pages_in_use(), in_use.len() as u64);
+                let kept: BTreeSet<u32> = durable.iter().chain(pending.iter().flatten()).copied().collect();
+                prop_assert_eq!(allocator.pages_superseded(), kept.difference(&in_use).count() as u64);
                 prop_assert_eq!(allocator.pages_reachable(), tree.values().map(|&pages| u64::from(pages)).sum::<u64>());
                 for segment in map.segments() {
                     let free = (segment.first_page..segment.end() as u32).filter(|page| {

@@ -154,6 +154,19 @@ impl PageBits {
             .sum()
     }
 
+    /// How many pages are durable, but not in use.
+    pub(super) fn count_durable_alone(&self) -> u64 {
+        let of_block = |block: &Block| {
+            let Block([in_use, _, durable, _]) = block;
+            in_use
+                .iter()
+                .zip(durable)
+                .map(|(in_use, durable)| u64::from((durable & !in_use).count_ones()))
+                .sum::<u64>()
+        };
+        self.groups.iter().flatten().flatten().map(|block| of_block(block)).sum()
+    }
+
     /// The first page of `first..end` that is in none of `in_use`, `durable`, `pending`.
     pub(super) fn first_free(&self, first: u64, end: u64) -> Option<u64> {
         self.first_of(first, end, |taken| !taken)

@@ -48,6 +48,8 @@ pub(crate) struct SegmentSpace {
     pub(crate) pages_in_use: u64,
     /// Pages that the current tree reaches.
     pub(crate) pages_reachable: u64,
+    /// Pages that nothing reaches but the last checkpoint, or one under way.
+    pub(crate) pages_superseded: u64,
     /// Bytes of all segments.
     pub(crate) bytes: u64,
 }
@@ -384,6 +386,7 @@ impl PartitionedStorageBackend {
             pages_total: map.pages(),
             pages_in_use: allocator.pages.pages_in_use(),
             pages_reachable: allocator.pages.pages_reachable(),
+            pages_superseded: allocator.pages.pages_superseded(),
             bytes: map.pages() * self.page_size() as u64,
         }
     }

@@ -55,6 +55,7 @@ const ALLOCATOR: &str = "src/segment/allocator.rs";
 const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
+const DB_SPACE: &str = "src/db/space.rs";
 const KEPT: &str = "src/column_family/kept.rs";
 const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
@@ -349,6 +350,20 @@ pub const MUTATIONS: &[Mutation] = &[
         "                && born > older\n",
         "                && born >= older\n",
         "a_page_is_kept_exactly_as_long_as_a_held_version_reaches_it",
+    ),
+    tests(
+        "pages that the last checkpoint alone keeps are not counted",
+        ALLOCATOR,
+        "            self.superseded += cleared - self.bits.count_free(from, from + cleared);\n",
+        "",
+        "no_page_is_handed_out_that_anything_reaches",
+    ),
+    tests(
+        "no checkpoint is due for what it would free",
+        DB_SPACE,
+        "if kept < space.pages_reachable / 4 * 3 { 0 }",
+        "if kept < u64::MAX { 0 }",
+        "a_checkpoint_is_due_once_it_would_free_much_beside_what_readers_keep",
     ),
     tests(
         "pages stay until no older version at all is held",
