@@ -15,6 +15,8 @@ use crate::sync::{Arc, Mutex};
 
 /// Memtables of a family that may wait for a merge.
 pub(crate) const MAX_FROZEN: usize = 4;
+/// Frozen memtables for which a merge is worth its while.
+pub(crate) const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
 
 /// The part of a family that the holder of its write lock owns.
 pub(crate) struct WriteSide {

@@ -5,7 +5,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::delta::Change;
 use crate::column_family::drain::DrainPosition;
-use crate::column_family::family::{Counters, Family, MAX_FROZEN};
+use crate::column_family::family::{Counters, Family, WORTH_A_MERGE};
 use crate::column_family::hidden::join;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::{FamilyView, Frozen, View};
@@ -50,9 +50,6 @@ pub(crate) enum Moved {
 
 /// Bytes of pages that are moved at once: merges of the family wait meanwhile.
 const MOST_MOVED: u64 = 32 << 20;
-
-/// Frozen memtables for which a merge is worth its while.
-const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
 
 impl Family {
     /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped.

@@ -82,10 +82,14 @@ pub struct Statistics {
     pub checkpoints: u64,
     /// Time spent in checkpoints.
     pub checkpoint_time: Duration,
-    /// Time for which writers were slowed because merges fell behind.
+    /// Times that a writer was slowed because merges, or joining and draining, fell behind. Each is some milliseconds.
+    pub write_pauses: u64,
+    /// Time for which writers were slowed because of that.
     pub write_delay: Duration,
-    /// Times that a writer was stopped until a merge ended.
+    /// Times that a writer was stopped until a merge ended; one who waits longer than 20 ms counts again.
     pub write_stops: u64,
+    /// Time for which writers were stopped until a merge ended.
+    pub write_stop_time: Duration,
     /// Bytes of the data file.
     pub data_file_bytes: u64,
     /// Bytes of the data file that no family and no catalog uses.
@@ -252,7 +256,9 @@ fn add(statistics: &mut Statistics, family: &Family, page_size: u64) {
     statistics.old_trees_held += held;
     statistics.pinned_bytes += pinned_pages * page_size;
     statistics.oldest_reader = statistics.oldest_reader.max(oldest_reader);
-    let (delay, stops) = family.stall.totals();
-    statistics.write_delay += delay;
-    statistics.write_stops += stops;
+    let waited = family.stall.waited();
+    statistics.write_pauses += waited.pauses;
+    statistics.write_delay += waited.paused;
+    statistics.write_stops += waited.stops;
+    statistics.write_stop_time += waited.stopped;
 }

@@ -12,6 +12,7 @@ pub(crate) mod lock;
 mod scheduled;
 mod scoped;
 pub(crate) mod sequencer;
+pub(crate) mod throttle;
 
 pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock, lock_spinning};
 pub(crate) use scoped::spawn_scoped;

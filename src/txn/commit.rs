@@ -180,7 +180,7 @@ impl Pipeline {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
         for family in families {
-            family.stall.slow_down(write.payload.len() / families.len(), fill);
+            family.stall.slow_down(write.payload.len() / families.len(), family.memtable_bytes(), fill);
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Pipeline {
             self.publish(sequence)?;
         }
         drop(interrupted);
-        family.stall.slow_down(payload.len(), fill);
+        family.stall.slow_down(payload.len(), family.memtable_bytes(), fill);
         Ok(())
     }
 

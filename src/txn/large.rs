@@ -110,7 +110,7 @@ impl Pipeline {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
         for (place, family) in families.iter().enumerate() {
-            family.stall.slow_down(parts.bytes[place], fullest);
+            family.stall.slow_down(parts.bytes[place], family.memtable_bytes(), fullest);
         }
         Ok(())
     }
