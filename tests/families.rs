@@ -289,57 +289,6 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
 }
 
 #[test]
-fn the_read_cache_is_split_handed_back_and_split_by_weight() {
-    let storage = MemoryStorage::new();
-    let total = 32 << 20;
-    let db =
-        shrunken().cache_bytes(total).automatic_maintenance(false).storage(storage).open("memory").unwrap();
-    let first = create(&db, "first");
-    // As if there were eight families, as long as there are fewer.
-    assert_eq!(first.cache_stats().budget_bytes, total / 8);
-    let others: Vec<_> = (0..15).map(|n| create(&db, &format!("other {n}"))).collect();
-    for family in others.iter().chain([&first]) {
-        assert_eq!(family.cache_stats().budget_bytes, total / 16);
-    }
-    assert_eq!(db.aggregate_cache_stats().budget_bytes, total);
-    for n in 0..15 {
-        db.drop_column_family(&format!("other {n}")).unwrap();
-    }
-    assert_eq!(first.cache_stats().budget_bytes, total / 8);
-    let heavy = db.create_column_family("heavy", FamilyOptions::default().cache_share(15)).unwrap();
-    assert_eq!(first.cache_stats().budget_bytes, total / 16);
-    assert_eq!(heavy.cache_stats().budget_bytes, total / 16 * 15);
-}
-
-#[test]
-fn budgets_move_toward_the_family_that_works() {
-    let storage = MemoryStorage::new();
-    let total = 4 << 20;
-    let db = shrunken()
-        .cache_bytes(total)
-        .write_buffer_bytes(4 << 20)
-        .automatic_maintenance(false)
-        .storage(storage)
-        .open("memory")
-        .unwrap();
-    let busy = create(&db, "busy");
-    let idle = create(&db, "idle");
-    fill(&busy, 4000);
-    db.flush().unwrap();
-    for n in 0..4000u32 {
-        assert!(busy.get(n.to_be_bytes()).unwrap().is_some());
-    }
-    // Budgets are looked at now and then, and whenever families come or go.
-    create(&db, "new");
-    let (busy, idle) = (busy.cache_stats(), idle.cache_stats());
-    assert!(busy.misses > 0, "{busy:?}");
-    assert!(busy.budget_bytes > 2 * idle.budget_bytes, "{busy:?} {idle:?}");
-    assert!(busy.dirty_budget_bytes > 2 * idle.dirty_budget_bytes, "{busy:?} {idle:?}");
-    assert!(busy.resident_bytes <= busy.budget_bytes, "{busy:?}");
-    assert!(db.aggregate_cache_stats().budget_bytes <= total);
-}
-
-#[test]
 fn caches_and_what_they_count_belong_to_each_family() {
     let (db, _) = memory();
     let (read, unread) = (create(&db, "read"), create(&db, "unread"));

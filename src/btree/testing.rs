@@ -23,7 +23,7 @@ pub(super) type Bounds = (Bytes, Option<Bytes>);
 
 /// Small enough that pages are evicted, and read and verified again.
 fn budgets(page_size: usize) -> CacheBudgets {
-    CacheBudgets { read_bytes: 64 * page_size as u64, write_bytes: 32 * page_size as u64 }
+    CacheBudgets::fixed(64 * page_size as u64, 32 * page_size as u64)
 }
 
 fn data_file(page_size: usize) -> Arc<DataFile> {

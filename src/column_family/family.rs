@@ -38,6 +38,8 @@ pub(crate) struct Family {
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
     dropped: AtomicBool,
+    /// Whether the clock looks after it, see [`Work::touch`](super::work::Work::touch).
+    pub(super) watched: AtomicBool,
     /// Nothing was written lately: what deltas hold may go into the tree.
     resting: AtomicBool,
     /// Somebody waits for what is frozen to be merged.
@@ -108,6 +110,7 @@ impl Family {
             trees: Mutex::new(trees),
             stall: Stall::default(),
             dropped: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             scattered: AtomicBool::new(false),

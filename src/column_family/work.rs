@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Bell, Condvar, Mutex};
 
 /// What the thread that makes checkpoints does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +35,14 @@ struct State {
 pub(crate) struct Work {
     state: Mutex<State>,
     changed: Condvar,
+    /// Families that something was done to, for the thread that keeps the clock, until it takes them.
+    touched: Mutex<Vec<Arc<Family>>>,
+    /// Families that the clock watches, or is about to.
+    watched: AtomicUsize,
     /// For the thread that keeps the clock.
-    pub(crate) clock: Bell,
+    pub(crate) clock: Arc<Bell>,
     /// For the thread that keeps the log.
     pub(crate) log: Bell,
-}
-
-/// Wakes a thread that otherwise sleeps until its next tick.
-#[derive(Default)]
-pub(crate) struct Bell {
-    /// Whether the thread was called and has not come yet.
-    rung: AtomicBool,
-    ringing: Condvar,
 }
 
 impl Work {
@@ -141,30 +137,49 @@ impl Work {
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
-        self.clock.ringing.notify_all();
-        self.log.ringing.notify_all();
+        self.clock.ring();
+        self.log.ring();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
-    /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again.
+    /// Something is about to be done to `family` that leaves work for the clock: it looks after the family from now on, until nothing was
+    /// done for long. Costs a load if it does so already.
+    ///
+    /// Who writes calls this under the family's write lock, without which the clock does not turn away from a family.
     #[inline]
-    pub(crate) fn ring(&self, bell: &Bell) {
-        if !bell.rung.load(Ordering::Relaxed) && !bell.rung.swap(true, Ordering::AcqRel) {
-            drop(self.state.lock());
-            bell.ringing.notify_all();
+    pub(crate) fn touch(&self, family: &Arc<Family>) {
+        if !family.watched.load(Ordering::Relaxed) {
+            self.watch(family);
         }
     }
 
-    /// Waits for `tick`, or until the bell rings.
-    pub(crate) fn sleep(&self, bell: &Bell, tick: Duration) {
-        let state = self.state.lock();
-        if !state.stopped && !bell.rung.load(Ordering::Acquire) {
-            drop(bell.ringing.wait_for(state, tick));
+    #[cold]
+    fn watch(&self, family: &Arc<Family>) {
+        if !family.watched.swap(true, Ordering::AcqRel) {
+            self.watched.fetch_add(1, Ordering::AcqRel);
+            self.touched.lock().push(Arc::clone(family));
+            self.clock.ring();
+            self.log.ring();
         }
-        bell.rung.store(false, Ordering::Release);
+    }
+
+    /// Families that are to be watched from now on.
+    pub(crate) fn take_touched(&self) -> Vec<Arc<Family>> {
+        std::mem::take(&mut *self.touched.lock())
+    }
+
+    /// `family` is not looked after any more, until it is [touched](Self::touch) again.
+    pub(crate) fn turn_away(&self, family: &Family) {
+        self.watched.fetch_sub(1, Ordering::AcqRel);
+        family.watched.store(false, Ordering::Release);
+    }
+
+    /// Whether the clock looks after any family: else nothing was written for long.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire) > 0
     }
 
     /// Waits until work may have changed, or for `timeout`.

@@ -3,26 +3,21 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::codec::ids::FamilyId;
 use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
 use crate::column_family::merge::{MergeContext, Moved, Pace};
 use crate::db::Shared;
 use crate::db::space::MUCH_FREE;
+use crate::db::watch::{RESTED, Watched};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Instant, thread};
 use crate::wal::Log;
 
-/// How often the clock looks at the log.
+/// How often the clock looks at the log while anybody writes.
 const TICK: Duration = Duration::from_millis(20);
-/// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at budgets, idle families and what readers let go of.
+/// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at budgets, at families that are watched, and
+/// at what readers let go of. While nothing is to be done both sleep.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
-/// Looks around during which a family must have been at rest before it gives free pages back, and again from then on.
-const RESTED: u32 = 10;
-/// Looks around that are at least between two merges of little of a family at rest: a merge and a checkpoint write thousands of
-/// bytes, however little it is.
-const KEPT_LOOKS: u32 = 60;
 /// Bytes in a memtable that are little, unless they are more than a quarter of what it takes.
 const LITTLE: usize = 256 << 10;
 /// How often merged trees are made durable at least.
@@ -48,6 +43,9 @@ impl Shared {
             self.threads.lock().push(thread);
             Ok(())
         };
+        if self.options.read_only {
+            return spawn("peristyle-clock".into(), Self::keep_clock);
+        }
         for number in 0..self.options.background_threads {
             spawn(format!("peristyle-work-{number}"), Self::work)?;
         }
@@ -160,7 +158,14 @@ impl Shared {
             let newest = log.last_assigned();
             let nobody_writes = std::mem::replace(&mut seen, newest) == newest;
             if !(nobody_writes && log.free_one()) {
-                self.pipeline.work.sleep(&self.pipeline.work.log, until_sync.clamp(TICK, LOOK_AROUND));
+                // Asked in this order: who writes first after a rest has the family watched before he takes a number.
+                let is_watched = self.pipeline.work.is_watched();
+                let rests = nobody_writes && !is_watched && log.durable() >= log.last_assigned();
+                let tick = until_sync.clamp(TICK, LOOK_AROUND);
+                self.pipeline.work.log.sleep((!rests).then_some(tick));
+                if rests {
+                    synced = Instant::now();
+                }
             }
             // Whatever else failed: a log that is healthy keeps its promise.
             if synced.elapsed() >= self.options.sync_interval {
@@ -184,24 +189,49 @@ impl Shared {
         }
     }
 
-    /// While anybody writes, it waits for no sync and for no segment of the log, so that what is due in milliseconds is done.
     fn keep_clock(self: &Arc<Self>) {
-        let mut looked = Instant::now();
-        let mut checkpointed = Instant::now();
-        let mut rests = Vec::new();
+        let mut clock = Clock::new();
+        let mut tick = Some(TICK);
         while !self.pipeline.work.is_stopped() {
-            self.pipeline.work.sleep(&self.pipeline.work.clock, TICK);
-            if self.pipeline.latch.check().is_err() {
-                continue;
-            }
+            self.pipeline.work.clock.sleep(tick);
+            tick = self.keep_time(&mut clock);
+        }
+    }
+
+    /// Does what is due, and says for how long nothing will be; `None` if not before the clock's bell rings. While anybody writes, it waits for no
+    /// sync and for no segment of the log, so that what is due in milliseconds is done.
+    fn keep_time(&self, clock: &mut Clock) -> Option<Duration> {
+        self.welcome(clock);
+        if self.pipeline.latch.check().is_ok() {
             self.prepare_log();
             if self.log_is_long() {
                 self.pipeline.work.request_shorter_log();
             }
-            if looked.elapsed() >= LOOK_AROUND {
-                looked = Instant::now();
-                self.look_around(&mut rests, &mut checkpointed);
+        }
+        if clock.looked.elapsed() >= LOOK_AROUND {
+            clock.looked = Instant::now();
+            self.rebalance_caches();
+            if self.pipeline.latch.check().is_ok() && self.pipeline.log.is_some() {
+                self.look_around(clock);
             }
+        }
+        self.until_due(clock)
+    }
+
+    /// For how long nothing is due; `None` if for ever.
+    pub(super) fn until_due(&self, clock: &Clock) -> Option<Duration> {
+        if !clock.watched.iter().all(Watched::is_at_rest) {
+            return Some(TICK);
+        }
+        let is_awake = !clock.watched.is_empty() || clock.has_more_to_do || self.cache_total.is_hungry();
+        is_awake.then_some(LOOK_AROUND)
+    }
+
+    /// Looks after families to which something was done lately.
+    fn welcome(&self, clock: &mut Clock) {
+        for family in self.pipeline.work.take_touched() {
+            self.write_share_at_rest(&family);
+            clock.watched.push(Watched::new(family));
         }
     }
 
@@ -211,32 +241,34 @@ impl Shared {
                 log.prepare_memory();
             }
             if log.wants_next() {
-                self.pipeline.work.ring(&self.pipeline.work.log);
+                self.pipeline.work.log.ring();
             }
         }
     }
 
     /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints, free space.
-    pub(super) fn look_around(&self, rests: &mut Vec<Rest>, checkpointed: &mut Instant) {
-        self.rebalance();
+    pub(super) fn look_around(&self, clock: &mut Clock) {
+        self.welcome(clock);
+        let Clock { watched, checkpointed, has_more_to_do, .. } = clock;
+        watched.iter_mut().for_each(Watched::look);
+        self.rebalance_writing(watched.iter_mut().map(|watched| (&watched.family, &mut watched.writing)));
         let reaped = self.reap();
-        let families = self.families();
-        families.iter().for_each(|family| family.release_unread());
+        watched.iter().for_each(|watched| watched.family.release_unread());
         if !self.options.automatic {
+            self.turn_away(watched, &[]);
+            *has_more_to_do = !self.registry.lock().dying.is_empty();
             return;
         }
         let mut idle = true;
-        *rests = families.iter().map(|family| Rest::of(family, rests)).collect();
-        for (family, rest) in families.iter().zip(&*rests) {
-            let at_rest = rest.looks > 0;
-            idle &= at_rest;
-            family.set_resting(at_rest);
-            if rest.waits >= RESTED && family.stall.waiting() > 0 {
+        for watched in &*watched {
+            let family = &watched.family;
+            idle &= watched.is_at_rest();
+            if watched.waits_for_long() {
                 family.set_hurried();
                 self.pipeline.work.request_merge(family);
             }
-            if at_rest && !(rest.is_patient() && self.keeps_little(family)) && !self.freeze_for_merge(family)
-            {
+            let may_wait = watched.is_patient() && self.keeps_little(family);
+            if watched.is_at_rest() && !may_wait && !self.freeze_for_merge(family) {
                 idle = false;
             }
             // Deltas may be there since the database was opened, or by hand.
@@ -244,33 +276,47 @@ impl Shared {
                 self.pipeline.work.request_merge(family);
             }
         }
-        let given_back = self.give_back_at_rest(&families, rests);
+        let given_back = self.give_back_at_rest(watched);
         let due = idle && self.pipeline.work.is_idle() || checkpointed.elapsed() >= CHECKPOINT_INTERVAL;
-        if reaped || given_back || due && self.has_merges_to_checkpoint() {
+        let has_merges = self.has_merges_to_checkpoint();
+        if reaped || given_back || due && has_merges {
             *checkpointed = Instant::now();
             self.pipeline.work.request_checkpoint();
         }
+        *has_more_to_do = has_merges
+            || !self.pipeline.work.is_idle()
+            || self.log_keeps_much()
+            || !self.registry.lock().dying.is_empty();
     }
 
-    /// Families at rest give back what they have free, and so does the log if all are. Returns whether a checkpoint has to follow.
-    fn give_back_at_rest(&self, families: &[Arc<Family>], rests: &[Rest]) -> bool {
-        let rested = |rest: &Rest| rest.looks > 0 && rest.looks.is_multiple_of(RESTED);
-        let at_rest = families.iter().zip(rests).filter(|(_, rest)| rested(rest));
-        let mut given_back = self.give_back_pages(at_rest.map(|(family, _)| family), MUCH_FREE);
-        // What a move frees goes back when the family is looked at the next time.
-        for (family, _) in families.iter().zip(rests).filter(|(_, rest)| rested(rest)) {
-            if self.is_scattered(family, MUCH_FREE) {
+    /// Families at rest give back what they have free, and so does the log if all are. Those that have nothing more to give are not watched
+    /// any more. Returns whether a checkpoint has to follow.
+    fn give_back_at_rest(&self, watched: &mut Vec<Watched>) -> bool {
+        let mut given_back = false;
+        let mut at_work = Vec::new();
+        for family in
+            watched.iter().filter(|watched| watched.is_to_give_back()).map(|watched| &watched.family)
+        {
+            let gave = self.give_back_pages([family], MUCH_FREE);
+            let is_scattered = self.is_scattered(family, MUCH_FREE);
+            // What a move frees goes back when the family is looked at the next time.
+            if is_scattered {
                 family.set_scattered();
                 self.pipeline.work.request_merge(family);
             }
+            if gave || is_scattered {
+                at_work.push(Arc::clone(family));
+            }
+            given_back |= gave;
         }
-        let log_rested = rests.iter().map(|rest| rest.looks).min().is_some_and(|looks| looks >= RESTED);
+        let log_rested = watched.iter().all(|watched| watched.looks_at_rest() >= RESTED);
         if log_rested && self.log_keeps_much() {
             match self.shrink_log() {
                 Ok(shrunk) => given_back |= shrunk,
                 Err(error) => tracing::warn!(%error, "the log keeps what it does not need"),
             }
         }
+        self.turn_away(watched, &at_work);
         given_back
     }
 
@@ -303,33 +349,19 @@ impl Shared {
     }
 }
 
-/// For how long a family has been at rest.
-pub(super) struct Rest {
-    family: FamilyId,
-    bytes_inserted: u64,
-    /// How often in a row it was found as it had been before.
-    looks: u32,
-    /// Memtables that it had frozen so far.
-    freezes: u64,
-    /// How often in a row nothing had been frozen since.
-    waits: u32,
+/// What the thread that keeps the clock knows from its last round.
+pub(super) struct Clock {
+    pub(super) watched: Vec<Watched>,
+    looked: Instant,
+    checkpointed: Instant,
+    /// Whether something waits to be done that has nothing to do with the families that are watched.
+    has_more_to_do: bool,
 }
 
-impl Rest {
-    fn of(family: &Family, before: &[Self]) -> Self {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (id, bytes_inserted) = (family.id(), count(&family.counters.bytes_inserted));
-        let freezes = count(&family.counters.freezes);
-        let before = before.iter().find(|rest| rest.family == id);
-        let looks = before.filter(|rest| rest.bytes_inserted == bytes_inserted).map(|rest| rest.looks);
-        let waits = before.filter(|rest| rest.freezes == freezes).map(|rest| rest.waits);
-        let next = |times: Option<u32>| times.map_or(0, |times| times.saturating_add(1));
-        Self { family: id, bytes_inserted, looks: next(looks), freezes, waits: next(waits) }
-    }
-
-    /// Whether a memtable was frozen lately, so that a little may wait in the next.
-    fn is_patient(&self) -> bool {
-        self.waits < KEPT_LOOKS
+impl Clock {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self { watched: Vec::new(), looked: now, checkpointed: now, has_more_to_do: true }
     }
 }
 

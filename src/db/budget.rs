@@ -1,16 +1,20 @@
 //! How the totals of memory are split over the families.
 //!
-//! Half of a total is split by the families' weights, as if there were at least eight families; the rest goes where the
-//! work is: by bytes written lately for memtables and write buffers, by cache misses lately for the read caches. Without any work it is
-//! split by weight, too.
+//! *Read caches* take what they need from one total by themselves, for as long as anything is left of it ([`CacheTotal`]). Only when one is
+//! refused, others are made smaller, by as much as the refused ones missed since and no more: first by what they hold and do not use, then
+//! by what they have beyond their part. Half of the total is split into parts by the families' weights, as if there were at least eight
+//! families; the rest belongs to those who were refused, by what they missed. So a family keeps what it holds for as long as nobody
+//! else wants it, and its part of half the total for ever.
+//!
+//! *Memtables and write buffers* hold what was written lately and are empty otherwise. Half of their total is split by weight, too; the other
+//! half goes where bytes were written lately. Families that are not written to are not looked at.
 
-use std::collections::HashMap;
-
-use crate::codec::ids::FamilyId;
+use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
 use crate::db::Shared;
 use crate::options::Options;
-use crate::page::CacheBudgets;
+use crate::page::{Appetite, CacheBudgets, CacheTotal, Share};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
 /// Families that the fixed half of a total is always split over.
@@ -20,94 +24,153 @@ const WRITE_PARTS: u64 = 8;
 const WRITE_BUFFER_PARTS: u64 = 3;
 /// The smallest budgets of a family.
 const LEAST_MEMTABLE: u64 = 4 << 10;
-const LEAST_CACHE_PAGES: u64 = 8;
+const LEAST_DIRTY_PAGES: u64 = 8;
 
-/// What the families did, as of the last look.
-#[derive(Default)]
-pub(super) struct Activity {
-    families: HashMap<FamilyId, Seen>,
-}
-
+/// What a family wrote, as of the last look.
 #[derive(Default, Clone, Copy)]
-struct Seen {
-    written: u64,
-    missed: u64,
-    /// Decaying averages of what was written (bytes) and missed (pages) between two looks.
-    writing: f64,
-    missing: f64,
+pub(super) struct Writing {
+    bytes: u64,
+    /// Decaying average of bytes written between two looks.
+    lately: f64,
 }
 
-/// A total split over weights and activity; see the module.
-fn split(total: u64, weights: &[u64], activity: &[f64]) -> Vec<u64> {
-    let weight: u64 = weights.iter().sum();
-    let divisor = weight.max(FEWEST_FAMILIES);
-    let busy: f64 = activity.iter().sum();
-    if busy < 1.0 {
-        return weights.iter().map(|weight| total / divisor * weight).collect();
+impl Writing {
+    fn look(&mut self, family: &Family) {
+        let bytes = family.counters.bytes_inserted.load(Ordering::Relaxed);
+        self.lately = self.lately / 2.0 + (bytes - self.bytes) as f64;
+        self.bytes = bytes;
     }
-    let fixed: Vec<u64> = weights.iter().map(|weight| total / 2 / divisor * weight).collect();
-    let free = (total - fixed.iter().sum::<u64>()) as f64;
-    fixed.iter().zip(activity).map(|(fixed, active)| fixed + (free * active / busy) as u64).collect()
+}
+
+/// What one of `weight` has of the half of `total` that is split by weight, where all weigh `weights`.
+fn part(total: u64, weight: u64, weights: u64) -> u64 {
+    total / 2 / weights.max(weight).max(FEWEST_FAMILIES) * weight
+}
+
+/// What is left of `total` when everybody has that.
+fn free(total: u64, weights: u64) -> u64 {
+    total - part(total, weights, weights)
+}
+
+/// What those of `(weight, activity)` have of `total`, where all weigh `weights`; see the module.
+fn split(total: u64, weights: u64, families: &[(u64, f64)]) -> Vec<u64> {
+    let busy: f64 = families.iter().map(|(_, activity)| activity).sum();
+    let free = free(total, weights);
+    let share = |&(weight, activity): &(u64, f64)| {
+        let fixed = part(total, weight, weights);
+        // Without any work it is split by weight, too.
+        let more = if busy < 1.0 { fixed } else { (free as f64 * activity / busy) as u64 };
+        fixed + more
+    };
+    families.iter().map(share).collect()
 }
 
 fn memtable_bytes(share: u64) -> usize {
     (share / WRITE_PARTS).max(LEAST_MEMTABLE) as usize
 }
 
-fn cache_budgets(cache_share: u64, write_share: u64, page_size: usize) -> CacheBudgets {
-    let least = LEAST_CACHE_PAGES * page_size as u64;
-    CacheBudgets {
-        read_bytes: cache_share.max(least),
-        write_bytes: (write_share / WRITE_PARTS * WRITE_BUFFER_PARTS).max(least),
-    }
+fn dirty_bytes(share: u64, page_size: usize) -> u64 {
+    (share / WRITE_PARTS * WRITE_BUFFER_PARTS).max(LEAST_DIRTY_PAGES * page_size as u64)
 }
 
 /// Budgets of a family that has done nothing yet, one of `families`: of its page cache, and of a memtable.
 pub(super) fn initial(
     options: &Options,
+    total: &Arc<CacheTotal>,
     own: &FamilyOptions,
     page_size: usize,
     families: usize,
 ) -> (CacheBudgets, usize) {
-    let share = |total: u64, weight: u16| {
-        let weight = u64::from(weight);
-        total / FEWEST_FAMILIES.max(families as u64).max(weight) * weight
+    let write = 2 * part(options.write_buffer_bytes, own.memtable_share.into(), families as u64);
+    let budgets = CacheBudgets { read: Share::of(total), write_bytes: dirty_bytes(write, page_size) };
+    (budgets, memtable_bytes(write))
+}
+
+/// What is to change for caches of `(weight, appetite)`, where all weigh `weights`, `limit` is for all of them, and `left` is what none
+/// of them has: bytes that each gives, and bytes that each gets.
+fn rebalance(limit: u64, left: u64, weights: u64, caches: &[(u64, Appetite)]) -> Vec<(u64, u64)> {
+    let pressures: u64 = caches.iter().map(|(_, cache)| cache.pressure).sum();
+    let target = |&(weight, cache): &(u64, Appetite)| {
+        let refused = free(limit, weights) as f64 * cache.pressure as f64 / (pressures as f64).max(1.0);
+        part(limit, weight, weights) + refused as u64
     };
-    let write = share(options.write_buffer_bytes, own.memtable_share);
-    let cache = share(options.cache_bytes, own.cache_share);
-    (cache_budgets(cache, write, page_size), memtable_bytes(write))
+    let wanted = |cache: &(u64, Appetite)| {
+        cache.1.missed.map_or(0, |missed| missed.min(target(cache).saturating_sub(cache.1.share)))
+    };
+    let unused = |(_, cache): &(u64, Appetite)| match cache.missed {
+        Some(_) => 0,
+        None => cache.share.saturating_sub(cache.held),
+    };
+    // Beyond what it uses without need.
+    let beyond = |cache: &(u64, Appetite)| (cache.1.share - unused(cache)).saturating_sub(target(cache));
+    let sum = |of: &dyn Fn(&(u64, Appetite)) -> u64| caches.iter().map(of).sum::<u64>();
+    let all_wanted = sum(&wanted);
+    let (all_unused, all_beyond) = (sum(&unused), sum(&beyond));
+    let first = all_wanted.saturating_sub(left).min(all_unused);
+    let then = all_wanted.saturating_sub(left + first).min(all_beyond);
+    let there = left + first + then;
+    let of =
+        |bytes: u64, part: u64, whole: u64| u128::from(bytes) * u128::from(part) / u128::from(whole.max(1));
+    let change = |cache: &(u64, Appetite)| {
+        // Rounded up, so that what is given makes up for what is got.
+        let gives = |bytes: u64, part: u64, whole: u64| {
+            (u128::from(bytes) * u128::from(part)).div_ceil(u128::from(whole.max(1))) as u64
+        };
+        let gives = gives(first, unused(cache), all_unused) + gives(then, beyond(cache), all_beyond);
+        (gives, of(there.min(all_wanted), wanted(cache), all_wanted) as u64)
+    };
+    caches.iter().map(change).collect()
 }
 
 impl Shared {
-    /// Splits the totals anew: after families came or went, and as the work moves.
-    pub(super) fn rebalance(&self) {
-        let families = self.families();
-        let mut activity = self.activity.lock();
-        activity.families.retain(|id, _| families.iter().any(|family| family.id() == *id));
-        let seen: Vec<Seen> = families
-            .iter()
-            .map(|family| {
-                let seen = activity.families.entry(family.id()).or_default();
-                let written = family.counters.bytes_inserted.load(Ordering::Relaxed);
-                let missed = family.store().cache_stats().misses;
-                seen.writing = seen.writing / 2.0 + (written - seen.written) as f64;
-                seen.missing = seen.missing / 2.0 + missed.saturating_sub(seen.missed) as f64;
-                seen.written = written;
-                seen.missed = missed;
-                *seen
-            })
-            .collect();
-        let by = |weight: fn(&FamilyOptions) -> u16| -> Vec<u64> {
-            families.iter().map(|family| u64::from(weight(family.options()))).collect()
-        };
-        let writing: Vec<f64> = seen.iter().map(|seen| seen.writing).collect();
-        let missing: Vec<f64> = seen.iter().map(|seen| seen.missing).collect();
-        let write = split(self.options.write_buffer_bytes, &by(|options| options.memtable_share), &writing);
-        let cache = split(self.options.cache_bytes, &by(|options| options.cache_share), &missing);
-        for ((family, write), cache) in families.iter().zip(write).zip(cache) {
-            family.set_memtable_bytes(memtable_bytes(write));
-            family.store().set_budgets(cache_budgets(cache, write, self.data.page_size()));
+    /// Gives more to read caches that were refused it, if any were. Costs a look at every family then.
+    pub(super) fn rebalance_caches(&self) {
+        if !self.cache_total.take_hunger() {
+            return;
         }
+        let families = self.families();
+        let caches: Vec<_> = families
+            .iter()
+            .map(|family| (u64::from(family.options().cache_share), family.store().cache().appetite()))
+            .collect();
+        let (limit, left) = (self.cache_total.limit(), self.cache_total.left());
+        let weights = self.registry.lock().weights().cache;
+        let changes = rebalance(limit, left, weights, &caches);
+        for (family, &(gives, _)) in families.iter().zip(&changes).filter(|(_, (gives, _))| *gives > 0) {
+            family.store().cache().take_away(gives);
+        }
+        for (family, &(_, gets)) in families.iter().zip(&changes).filter(|(_, (_, gets))| *gets > 0) {
+            family.store().cache().take_more(gets);
+        }
+    }
+
+    /// Splits the write budget anew over `families`: all that were written to lately.
+    pub(super) fn rebalance_writing<'f>(
+        &self,
+        families: impl Iterator<Item = (&'f Arc<Family>, &'f mut Writing)>,
+    ) {
+        let (families, shares): (Vec<_>, Vec<_>) = families
+            .map(|(family, writing)| {
+                writing.look(family);
+                (family, (u64::from(family.options().memtable_share), writing.lately))
+            })
+            .unzip();
+        let weights = self.registry.lock().weights().memtable;
+        for (family, share) in families.iter().zip(split(self.options.write_buffer_bytes, weights, &shares)) {
+            self.set_write_share(family, share);
+        }
+    }
+
+    /// What a family has for writing before it is written to.
+    pub(super) fn write_share_at_rest(&self, family: &Family) {
+        let weights = self.registry.lock().weights().memtable;
+        let weight = u64::from(family.options().memtable_share);
+        self.set_write_share(family, 2 * part(self.options.write_buffer_bytes, weight, weights));
+    }
+
+    fn set_write_share(&self, family: &Family, share: u64) {
+        family.set_memtable_bytes(memtable_bytes(share));
+        family.store().cache().set_write_budget(dirty_bytes(share, self.data.page_size()));
     }
 }
 
@@ -117,15 +180,62 @@ mod tests {
 
     #[test]
     fn few_idle_families_get_an_eighth_each_and_many_share_all() {
-        assert_eq!(split(800, &[1], &[0.0]), [100]);
-        assert_eq!(split(1000, &[1; 10], &[0.0; 10]), [100; 10]);
+        assert_eq!(split(800, 1, &[(1, 0.0)]), [100]);
+        assert_eq!(split(1000, 10, &[(1, 0.0); 10]), [100; 10]);
     }
 
     #[test]
     fn a_busy_family_gets_what_idle_ones_do_not_need_and_the_total_holds() {
-        let shares = split(1600, &[1, 1], &[50.0, 0.0]);
+        let shares = split(1600, 2, &[(1, 50.0), (1, 0.0)]);
         assert_eq!(shares, [1500, 100]);
-        let shares = split(1 << 30, &[1, 4, 1, 1], &[10.0, 20.0, 0.0, 5.0]);
+        let shares = split(1 << 30, 7, &[(1, 10.0), (4, 20.0), (1, 0.0), (1, 5.0)]);
         assert!(shares.iter().sum::<u64>() <= 1 << 30);
+    }
+
+    fn idle(share: u64, held: u64) -> (u64, Appetite) {
+        (1, Appetite { share, held, missed: None, pressure: 0 })
+    }
+
+    fn hungry(share: u64, missed: u64) -> (u64, Appetite) {
+        (1, Appetite { share, held: share, missed: Some(missed), pressure: missed })
+    }
+
+    #[test]
+    fn what_is_held_and_unwanted_elsewhere_stays() {
+        assert_eq!(rebalance(800, 0, 2, &[idle(700, 700), idle(100, 100)]), [(0, 0); 2]);
+        // Alone, a cache that is refused gets what there is, from nobody.
+        assert_eq!(rebalance(800, 0, 1, &[hungry(800, 1000)]), [(0, 0)]);
+    }
+
+    #[test]
+    fn what_is_not_used_goes_first_and_no_more_than_is_wanted() {
+        let changes = rebalance(1600, 10, 3, &[idle(700, 400), idle(800, 800), hungry(90, 60)]);
+        assert_eq!(changes, [(50, 0), (0, 0), (0, 60)]);
+    }
+
+    #[test]
+    fn a_part_of_half_the_total_stays_with_everybody() {
+        let changes = rebalance(1600, 0, 2, &[idle(1000, 1000), hungry(600, 5000)]);
+        // 100 are the part of each, the rest goes to who was refused.
+        assert_eq!(changes, [(900, 0), (0, 900)]);
+        let changes = rebalance(1600, 0, 2, &[idle(100, 100), hungry(800, 5000)]);
+        assert_eq!(changes[0], (0, 0));
+    }
+
+    #[test]
+    fn who_is_refused_gets_by_what_it_misses() {
+        let mut shares = [1 << 20, 0, 0];
+        for _ in 0..1000 {
+            let caches = [hungry(shares[0], 1000), hungry(shares[1], 3000), idle(shares[2], shares[2])];
+            let left = (1 << 20) - shares.iter().sum::<u64>();
+            for (share, (gives, gets)) in shares.iter_mut().zip(rebalance(1 << 20, left, 3, &caches)) {
+                *share = *share - gives + gets;
+            }
+            assert!(shares.iter().sum::<u64>() <= 1 << 20);
+        }
+        // The part of each is a sixteenth of the whole; three quarters of the rest are for who missed three times as much. What the third does
+        // not ask for stays where it is.
+        let target = (1 << 20) / 16 + (1 << 20) / 16 * 13 / 4 * 3;
+        assert!(shares[1].abs_diff(target) < 4096 && shares[0] + shares[1] > (1 << 20) - 4096, "{shares:?}");
     }
 }

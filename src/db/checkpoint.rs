@@ -138,7 +138,7 @@ impl Shared {
             }
             released => released.map_err(|error| self.pipeline.fail(error))?,
         }
-        self.pipeline.work.ring(&self.pipeline.work.log);
+        self.pipeline.work.log.ring();
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         self.checkpoints.first_segment.store(state.superblock.log.first_segment, Ordering::Relaxed);
         self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);

@@ -137,7 +137,8 @@ impl Shared {
             trees: TreeVersion::default(),
             merged_through: SequenceNumber(0),
         };
-        let (cache, memtable) = budget::initial(&self.options, &origin.options, self.data.page_size(), count);
+        let (total, own) = (&self.cache_total, &origin.options);
+        let (cache, memtable) = budget::initial(&self.options, total, own, self.data.page_size(), count);
         let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
         let view = Family::create(origin, store, memtable);
         let family = Arc::clone(&view.family);
@@ -148,7 +149,6 @@ impl Shared {
         self.pipeline.views.update(|views| (views.with(slot, Some(view)), ()));
         registry.set_name(name.into(), &family);
         drop(registry);
-        self.rebalance();
         tracing::debug!(family = id.0, name, "created a column family");
         Ok(family)
     }
@@ -180,10 +180,11 @@ impl Shared {
             registry.forget_name(name);
             registry.give_slot(family.slot());
             tracing::debug!(family = family.id().0, name, "dropped a column family");
-            registry.dying.push(family);
+            registry.dying.push(Arc::clone(&family));
         }
         self.reap();
-        self.rebalance();
+        // The clock reaps what is still read now, and looks for it after it turned away from the family.
+        self.pipeline.work.touch(&family);
         Ok(())
     }
 

@@ -201,13 +201,13 @@ fn one_put_now_and_then_makes_no_checkpoint_each() {
     let db = without_threads(&MemoryStorage::new());
     let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
     let before = (db.statistics().checkpoints, db.statistics().pages_written);
-    let (mut rests, mut checkpointed) = (Vec::new(), crate::sync::Instant::now());
+    let mut clock = crate::db::background::Clock::new();
     // Ten minutes, a put every two seconds, two looks around in each second.
     for look in 0..1200u32 {
         if look % 4 == 0 {
             family.put(look.to_be_bytes(), [1; 50]).unwrap();
         }
-        db.shared().look_around(&mut rests, &mut checkpointed);
+        db.shared().look_around(&mut clock);
         db.shared().work_off();
     }
     let checkpoints = db.statistics().checkpoints - before.0;
@@ -216,7 +216,7 @@ fn one_put_now_and_then_makes_no_checkpoint_each() {
     assert!(pages <= 200, "{pages} pages");
     // And then it rests.
     for _ in 0..70 {
-        db.shared().look_around(&mut rests, &mut checkpointed);
+        db.shared().look_around(&mut clock);
         db.shared().work_off();
     }
     assert_eq!(db.family_properties(&family).unwrap().entries_in_memtables, 0);
@@ -230,9 +230,9 @@ fn much_in_a_memtable_at_rest_does_not_wait() {
     for n in 0..2000u32 {
         family.put(n.to_be_bytes(), [1; 500]).unwrap();
     }
-    let (mut rests, mut checkpointed) = (Vec::new(), crate::sync::Instant::now());
+    let mut clock = crate::db::background::Clock::new();
     for _ in 0..4 {
-        db.shared().look_around(&mut rests, &mut checkpointed);
+        db.shared().look_around(&mut clock);
         db.shared().work_off();
     }
     assert_eq!(db.family_properties(&family).unwrap().entries_in_memtables, 0);

@@ -171,6 +171,7 @@ impl Shared {
                 Drained::Some => {}
                 Drained::ToTheEnd => ends += 1,
             }
+            self.pipeline.work.touch(family);
         }
         Ok(())
     }
@@ -242,7 +243,9 @@ impl Shared {
         let ended = || self.pipeline.owns_files().is_err();
         for family in families {
             self.drain(family)?;
-            if let Err(error) = family.repack(&self.pipeline.merge_context(&ended)) {
+            let repacked = family.repack(&self.pipeline.merge_context(&ended));
+            self.pipeline.work.touch(family);
+            if let Err(error) = repacked {
                 // What it took until the disk was full is of use to others.
                 family.store().give_back(1);
                 return Err(self.judge(error));

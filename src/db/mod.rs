@@ -31,6 +31,9 @@ mod space;
 mod statistics;
 mod stretch;
 mod verify;
+mod watch;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod watch_tests;
 
 use std::any::Any;
 use std::fmt;
@@ -44,6 +47,7 @@ use crate::column_family::family::Family;
 use crate::db::registry::Registry;
 use crate::error::Result;
 use crate::options::{DatabaseBuilder, Durability, Options};
+use crate::page::CacheTotal;
 use crate::segment::DataFile;
 use crate::storage::StorageLock;
 use crate::sync::{Arc, Mutex, thread::JoinHandle};
@@ -62,7 +66,8 @@ struct Shared {
     changes: Mutex<()>,
     checkpoint: Mutex<checkpoint::State>,
     checkpoints: checkpoint::Counters,
-    activity: Mutex<budget::Activity>,
+    /// What all read caches may hold.
+    cache_total: Arc<CacheTotal>,
     recovery: RecoveryReport,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Held while the database is closed; how that came out.

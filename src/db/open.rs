@@ -22,6 +22,7 @@ use crate::db::registry::Registry;
 use crate::db::{ColumnFamilyDatabase, Keeper, Shared, budget, checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
+use crate::page::CacheTotal;
 use crate::segment::{
     CatalogExtent, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
 };
@@ -68,8 +69,8 @@ impl DatabaseBuilder {
         let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
         if !keeper.shared.options.read_only {
             keeper.shared.gather_small_segments()?;
-            keeper.shared.spawn_threads()?;
         }
+        keeper.shared.spawn_threads()?;
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }
@@ -233,7 +234,12 @@ fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<Catalo
     Catalog::decode(&bytes).map_err(|error| error.at_offset(offset))
 }
 
-fn restore(pool: FileHandlePool, superblock: &Superblock, options: &Options) -> Result<Restored> {
+fn restore(
+    pool: FileHandlePool,
+    superblock: &Superblock,
+    options: &Options,
+    total: &Arc<CacheTotal>,
+) -> Result<Restored> {
     let catalog = read_catalog(&pool, superblock)?;
     let page_size = u64::from(superblock.page_size);
     let segments = catalog.families.iter().flat_map(|family| &family.segments);
@@ -246,7 +252,7 @@ fn restore(pool: FileHandlePool, superblock: &Superblock, options: &Options) -> 
     let mut slots = Vec::with_capacity(catalog.families.len());
     for record in &catalog.families {
         let slot = registry.take_slot();
-        let view = restore_family(record, slot, &data, options, catalog.families.len())?;
+        let view = restore_family(record, slot, &data, options, total, catalog.families.len())?;
         let name = view.family.name();
         if registry.named(&name).is_some() {
             let message = format!("the catalog names two column families {name:?}");
@@ -265,10 +271,11 @@ fn restore_family(
     slot: usize,
     data: &Arc<DataFile>,
     options: &Options,
+    total: &Arc<CacheTotal>,
     families: usize,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
     let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable } = record;
-    let (cache, memtable) = budget::initial(options, own, data.page_size(), families);
+    let (cache, memtable) = budget::initial(options, total, own, data.page_size(), families);
     let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
         .map_err(|error| error.in_file(DATA).of_family(id.0))?;
     let origin = Origin {
@@ -290,7 +297,9 @@ fn open_existing(
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
     let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
-    let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options)?;
+    let work = Work::default();
+    let cache_total = CacheTotal::new(options.cache_bytes, Arc::clone(&work.clock));
+    let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options, &cache_total)?;
     if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
@@ -339,7 +348,7 @@ fn open_existing(
             visible: CachePadded::new(Sequencer::new(last_sequence.0)),
             latch: Latch::default(),
             log,
-            work: Work::default(),
+            work,
             log_pace,
             merge_cost: options.merge_cost,
             closed: AtomicBool::new(false),
@@ -356,12 +365,15 @@ fn open_existing(
             first_segment: AtomicU64::new(superblock.log.first_segment),
             ..checkpoint::Counters::default()
         },
-        activity: Mutex::default(),
+        cache_total,
         recovery,
         threads: Mutex::default(),
         closing: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     };
-    shared.rebalance();
+    for family in shared.registry.lock().families() {
+        // What was replayed is to be merged, and there may be deltas and free pages since before.
+        shared.pipeline.work.touch(family);
+    }
     Ok(Arc::new(shared))
 }

@@ -17,6 +17,14 @@ pub(super) struct Registry {
     pub(super) dying: Vec<Arc<Family>>,
     next_family: u32,
     slots: FreeSlots,
+    weights: Weights,
+}
+
+/// Sums of the weights of families.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Weights {
+    pub(super) memtable: u64,
+    pub(super) cache: u64,
 }
 
 impl Registry {
@@ -28,6 +36,11 @@ impl Registry {
     /// The families, by number. Those whose creation is under way are among them.
     pub(super) fn families(&self) -> impl ExactSizeIterator<Item = &Arc<Family>> {
         self.families.values()
+    }
+
+    /// What all families weigh when memory is split.
+    pub(super) fn weights(&self) -> Weights {
+        self.weights
     }
 
     pub(super) fn next_family(&self) -> u32 {
@@ -57,10 +70,15 @@ impl Registry {
     pub(super) fn add(&mut self, family: &Arc<Family>) {
         let before = self.families.insert(family.id(), Arc::clone(family));
         assert!(before.is_none(), "family {} exists already", family.id());
+        self.weights.memtable += u64::from(family.options().memtable_share);
+        self.weights.cache += u64::from(family.options().cache_share);
     }
 
     pub(super) fn remove(&mut self, family: &Family) {
-        self.families.remove(&family.id());
+        if self.families.remove(&family.id()).is_some() {
+            self.weights.memtable -= u64::from(family.options().memtable_share);
+            self.weights.cache -= u64::from(family.options().cache_share);
+        }
     }
 
     /// From now on `family` is found by `name`.

@@ -101,7 +101,9 @@ impl Shared {
         let context = self.pipeline.merge_context(&ended);
         let mut moved = false;
         for family in families.iter().filter(|family| self.is_scattered(family, 0)) {
-            moved |= self.move_all(family, &context)?;
+            let any = self.move_all(family, &context);
+            self.pipeline.work.touch(family);
+            moved |= any?;
         }
         if moved {
             self.checkpoint()?;

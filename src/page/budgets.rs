@@ -3,6 +3,7 @@
 use super::cached_file::PagedCachedFile;
 use super::frames::Frame;
 use super::held::RunBuffer;
+use super::share::Share;
 use super::stats::count;
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
@@ -11,26 +12,41 @@ use crate::sync::epoch::{self, Guard};
 
 /// How much memory a family's pages may take.
 ///
-/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: a cache with room for
-/// fewer than [`LEAST_FRAMES`](PagedCachedFile::LEAST_FRAMES) pages, the page or run that makes the write buffer write itself
-/// out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers hold and
-/// that did not enter the cache, of which each thread keeps the memory of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: the page or run that makes the write
+/// buffer write itself out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers
+/// hold and that did not enter the cache, of which each thread keeps the memory of one.
 pub(crate) struct CacheBudgets {
-    /// Bytes of clean pages and runs.
-    pub(crate) read_bytes: u64,
+    /// What clean pages and runs may take.
+    pub(crate) read: Share,
     /// Bytes of dirty pages and runs.
     pub(crate) write_bytes: u64,
 }
 
-impl PagedCachedFile {
-    /// Room that every read cache has, in pages.
-    pub(crate) const LEAST_FRAMES: usize = 8;
+impl CacheBudgets {
+    /// Budgets that do not change by themselves.
+    #[cfg(test)]
+    pub(crate) fn fixed(read_bytes: u64, write_bytes: u64) -> Self {
+        Self { read: Share::alone(read_bytes), write_bytes }
+    }
+}
 
+/// What a cache would do with more memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appetite {
+    /// Bytes of its share, and how many of them it uses.
+    pub(crate) share: u64,
+    pub(crate) held: u64,
+    /// Bytes that it missed since it was refused more; `None` if it was not.
+    pub(crate) missed: Option<u64>,
+    /// Decaying average of misses while it was refused more.
+    pub(crate) pressure: u64,
+}
+
+impl PagedCachedFile {
     /// Frames that the read budget has room for.
     pub(super) fn read_frames(&self) -> usize {
-        let frames = self.read_budget.load(Ordering::Relaxed) / self.page_size as u64;
-        (frames as usize).clamp(Self::LEAST_FRAMES, Frame::LIMIT as usize / 2)
+        let frames = self.share.bytes() / self.page_size as u64;
+        frames.min(u64::from(Frame::LIMIT / 2)) as usize
     }
 
     /// Frames that both budgets have room for.
@@ -44,12 +60,51 @@ impl PagedCachedFile {
         (read_frames / 8).clamp(1, 128)
     }
 
-    /// Changes the budgets; what is beyond them leaves now, its memory as its last readers do.
-    pub(crate) fn set_budgets(&self, budgets: CacheBudgets) {
-        self.read_budget.store(budgets.read_bytes, Ordering::Relaxed);
-        self.write_budget.store(budgets.write_bytes, Ordering::Relaxed);
-        self.make_room(&epoch::pin());
+    /// Changes how many bytes may be dirty.
+    pub(crate) fn set_write_budget(&self, bytes: u64) {
+        if self.write_budget.swap(bytes, Ordering::Relaxed) != bytes {
+            self.adjust_kept_memory();
+        }
+    }
+
+    /// Gives back the memory of all free frames, which are kept otherwise as far as the budgets go: nothing will be read or written for long.
+    pub(crate) fn rest(&self) {
+        self.frames.set_keep(0);
+        self.frames.set_keep(self.most_frames().saturating_sub(self.runs.bytes().div_ceil(self.page_size)));
+    }
+
+    /// What the cache would do with more memory. Asked by one thread at a time; what was missed counts anew from here on.
+    pub(crate) fn appetite(&self) -> Appetite {
+        let missed = self.share.take_hunger(self.misses.sum());
+        Appetite {
+            share: self.share.bytes(),
+            held: (self.read_bytes_held() + Self::reserve(self.read_frames()) * self.page_size) as u64,
+            missed: missed.map(|pages| pages.saturating_mul(self.page_size as u64)),
+            pressure: self.share.pressure(),
+        }
+    }
+
+    /// Makes the read budget larger by up to `bytes`, as many as are left of the total.
+    pub(crate) fn take_more(&self, bytes: u64) {
+        self.share.take(bytes);
         self.adjust_kept_memory();
+    }
+
+    /// Makes the read budget smaller by up to `bytes`; what is beyond it leaves now, its memory as its last readers do.
+    pub(crate) fn take_away(&self, bytes: u64) {
+        let less = self.share.shrink(bytes);
+        self.evict_what_is_beyond(&epoch::pin());
+        self.adjust_kept_memory();
+        self.share.give_back(less);
+    }
+
+    /// Sets both budgets of a cache that has a total of its own.
+    #[cfg(test)]
+    pub(crate) fn set_budgets(&self, read_bytes: u64, write_bytes: u64) {
+        self.set_write_budget(write_bytes);
+        self.share.set_total(read_bytes);
+        self.take_away(self.share.bytes().saturating_sub(read_bytes));
+        self.take_more(read_bytes.saturating_sub(self.share.bytes()));
     }
 
     pub(super) fn adjust_kept_memory(&self) {
@@ -57,11 +112,26 @@ impl PagedCachedFile {
         self.frames.set_keep(self.most_frames().saturating_sub(runs));
     }
 
-    /// Whether, but for what was last evicted to make room, the read cache holds what it may.
+    /// Whether, but for what was last evicted to make room, the read cache holds what it may, and may hold no more.
     pub(super) fn is_full(&self) -> bool {
-        let frames = self.read_frames();
-        let reserve = Self::reserve(frames);
-        self.read_bytes_held() + Self::batch(reserve) * self.page_size >= (frames - reserve) * self.page_size
+        let is_full = || {
+            let frames = self.read_frames();
+            let reserve = Self::reserve(frames);
+            let room = frames.saturating_sub(reserve) * self.page_size;
+            self.read_bytes_held() + Self::batch(reserve) * self.page_size >= room
+        };
+        is_full() && !(self.grow(self.page_size) && !is_full())
+    }
+
+    /// Takes more of the total, `wanted` bytes at least, if they are left. Says whether there was anything.
+    fn grow(&self, wanted: usize) -> bool {
+        let grown = self.share.grow(wanted as u64);
+        if grown {
+            self.adjust_kept_memory();
+        } else {
+            self.share.refused(|| self.misses.sum());
+        }
+        grown
     }
 
     /// Frames that are evicted at once, so that not every miss looks for one.
@@ -73,17 +143,34 @@ impl PagedCachedFile {
         self.table.clean() * self.page_size + self.runs.bytes()
     }
 
+    /// Bytes beyond what the read cache may hold while it keeps some frames in reserve.
+    fn read_bytes_beyond(&self) -> usize {
+        let frames = self.read_frames();
+        let limit = frames.saturating_sub(Self::reserve(frames)) * self.page_size;
+        self.read_bytes_held().saturating_sub(limit)
+    }
+
+    /// Makes room if the read cache is all but full: more of the total, as long as anything is left of it, else by evicting a batch.
+    pub(super) fn make_room(&self, guard: &Guard) {
+        loop {
+            match self.read_bytes_beyond() {
+                0 => return,
+                beyond if self.grow(beyond) => {}
+                _ => return self.evict_what_is_beyond(guard),
+            }
+        }
+    }
+
     /// Evicts, if the read cache is all but full, a batch. Frames and runs may each use what the other leaves; under
     /// pressure from both, each gets half.
-    pub(super) fn make_room(&self, guard: &Guard) {
-        let frames = self.read_frames();
-        let reserve = Self::reserve(frames);
-        let limit = (frames - reserve) * self.page_size;
-        if self.read_bytes_held() <= limit {
+    fn evict_what_is_beyond(&self, guard: &Guard) {
+        if self.read_bytes_beyond() == 0 {
             return;
         }
+        let frames = self.read_frames();
+        let reserve = Self::reserve(frames);
         let mut clock = self.clock.lock();
-        let mut over = self.read_bytes_held().saturating_sub(limit);
+        let mut over = self.read_bytes_beyond();
         if over == 0 {
             return;
         }
@@ -120,7 +207,8 @@ impl PagedCachedFile {
 
     /// A run beyond a quarter of the budget would push out too much.
     pub(super) fn keep_run_without_making_room(&self, page: PageId, run: &Arc<RunBuffer>, read: bool) {
-        if run.len() <= self.read_frames() * self.page_size / 4 {
+        let is_short = || run.len() <= self.read_frames() * self.page_size / 4;
+        if is_short() || self.grow(4 * run.len()) && is_short() {
             self.runs.insert(page, Arc::clone(run), read);
         }
     }

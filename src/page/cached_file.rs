@@ -23,6 +23,7 @@ use super::frames::{Frame, FrameStore, OwnedFrame};
 use super::header::{self, PagePointer};
 use super::held::{PageRef, PinnedPage, RunBuffer};
 use super::run_cache::RunCache;
+use super::share::Share;
 use super::stats::{CacheStats, Counters, StripedCounter};
 use super::table::{FrameTable, Inserted};
 use super::write_buffer::{DirtyMemory, DirtyPage, WriteBuffer};
@@ -51,10 +52,10 @@ pub(crate) struct PagedCachedFile {
     pub(super) dirty_runs: AtomicUsize,
     /// Held by the one thread that writes pages out.
     pub(super) turn: Mutex<()>,
-    pub(super) read_budget: AtomicU64,
+    pub(super) share: Share,
     pub(super) write_budget: AtomicU64,
     pub(super) hits: StripedCounter,
-    misses: StripedCounter,
+    pub(super) misses: StripedCounter,
     bytes_read: StripedCounter,
     pub(super) counters: CachePadded<Counters>,
 }
@@ -89,7 +90,7 @@ impl PagedCachedFile {
             buffer: CachePadded::new(Mutex::new(WriteBuffer::default())),
             dirty_runs: AtomicUsize::new(0),
             turn: Mutex::new(()),
-            read_budget: AtomicU64::new(budgets.read_bytes),
+            share: budgets.read,
             write_budget: AtomicU64::new(budgets.write_bytes),
             hits: StripedCounter::new(),
             misses: StripedCounter::new(),
@@ -310,7 +311,7 @@ impl PagedCachedFile {
             misses: self.misses.sum(),
             evictions: self.counters.evictions.load(Ordering::Relaxed),
             resident_bytes: (frames + self.runs.bytes()) as u64,
-            budget_bytes: self.read_budget.load(Ordering::Relaxed),
+            budget_bytes: self.share.bytes(),
             dirty_bytes,
             dirty_budget_bytes: self.write_budget.load(Ordering::Relaxed),
             bytes_read: self.bytes_read.sum(),

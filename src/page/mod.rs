@@ -6,7 +6,8 @@
 //! 3. A dirty page is in memory until it is written or released.
 //! 4. A cached page costs its reader no lock and no write to memory that threads share, but for the first use after the clock
 //!    hand came by.
-//! 5. Families share nothing here: each has its own frames, table, clock and write buffer.
+//! 5. Families share nothing here but the total of their read caches, of which each takes long pieces: each has its own frames, table,
+//!    clock and write buffer.
 //! 6. Memory stays inside the budgets, whatever readers hold: a read that finds no free frame, or of a page that is not to enter a full
 //!    cache, gets a buffer of its own.
 //!
@@ -21,6 +22,7 @@ mod frames;
 pub(crate) mod header;
 mod held;
 mod run_cache;
+mod share;
 mod slab;
 mod stats;
 mod table;
@@ -33,8 +35,9 @@ mod frames_model;
 mod tests;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use budgets::CacheBudgets;
+pub(crate) use budgets::{Appetite, CacheBudgets};
 pub(crate) use cached_file::PagedCachedFile;
 pub(crate) use header::{HEADER_LEN, PageKind, PagePointer};
 pub(crate) use held::{NewPage, PageRef, PinnedPage};
+pub(crate) use share::{CacheTotal, Share};
 pub use stats::CacheStats;

@@ -91,7 +91,7 @@ struct Bench {
 }
 
 fn budgets(read_pages: u64, write_pages: u64) -> CacheBudgets {
-    CacheBudgets { read_bytes: read_pages * PAGE_SIZE as u64, write_bytes: write_pages * PAGE_SIZE as u64 }
+    CacheBudgets::fixed(read_pages * PAGE_SIZE as u64, write_pages * PAGE_SIZE as u64)
 }
 
 fn offset_of(page: u32) -> u64 {
@@ -111,6 +111,10 @@ impl Bench {
         let file =
             PagedCachedFile::new(FamilyId(3), PAGE_SIZE, Arc::clone(&pool), budgets(read_pages, write_pages));
         Self { disk, pool, file }
+    }
+
+    fn set_budgets(&self, read_pages: u64, write_pages: u64) {
+        self.file.set_budgets(read_pages * PAGE_SIZE as u64, write_pages * PAGE_SIZE as u64);
     }
 
     fn publish(&self, page: u32, pages: u32) -> Result<PagePointer> {
@@ -419,7 +423,7 @@ fn smaller_budgets_take_effect_at_once() {
     let bench = Bench::new(256, 16);
     let pointers = bench.publish_all(200);
     assert!(bench.file.stats().resident_bytes >= 200 * PAGE_SIZE as u64);
-    bench.file.set_budgets(budgets(16, 4));
+    bench.set_budgets(16, 4);
     for &pointer in &pointers {
         bench.check(pointer);
     }
@@ -427,7 +431,7 @@ fn smaller_budgets_take_effect_at_once() {
     assert_eq!((stats.budget_bytes, stats.dirty_budget_bytes), (16 * PAGE_SIZE as u64, 4 * PAGE_SIZE as u64));
     // Other tests' guards may hold up the grace period of some frames, but not keep what was evicted in the table.
     assert!(stats.evictions >= 180, "{stats:?}");
-    bench.file.set_budgets(budgets(256, 16));
+    bench.set_budgets(256, 16);
     pointers.iter().for_each(|&pointer| bench.check(pointer));
 }
 
@@ -533,7 +537,7 @@ fn one_familys_locks_do_not_hold_up_another() {
         pointers
     };
     pointers.into_iter().for_each(|pointer| bench.check(pointer));
-    bench.file.set_budgets(budgets(8, 8));
+    bench.set_budgets(8, 8);
     drop(locks);
 }
 
@@ -604,7 +608,7 @@ mod model {
                         bench.file.write_out().unwrap();
                         prop_assert_eq!(bench.file.stats().dirty_bytes, 0);
                     }
-                    Step::Budgets { read, write } => bench.file.set_budgets(budgets(read, write)),
+                    Step::Budgets { read, write } => bench.set_budgets(read, write),
                 }
                 for (pointer, page) in &held {
                     assert_holds(page, *pointer);

@@ -200,9 +200,10 @@ impl PagedCachedFile {
             dirty.pages.keys().filter_map(|&page| self.table.remove(page)).collect();
         retired.extend(self.clock.lock().sweep(&self.table, &self.frames, usize::MAX));
         self.runs.evict(usize::MAX);
-        self.read_budget.store(0, Ordering::Relaxed);
         self.write_budget.store(0, Ordering::Relaxed);
         self.frames.set_keep(0);
         self.frames.retire(retired, &guard);
+        let all = self.share.shrink(u64::MAX);
+        self.share.give_back(all);
     }
 }

@@ -373,9 +373,9 @@ impl PartitionedStorageBackend {
         self.cache.stats()
     }
 
-    /// Changes how much memory the family's pages may take; what is beyond it leaves.
-    pub(crate) fn set_budgets(&self, budgets: CacheBudgets) {
-        self.cache.set_budgets(budgets);
+    /// The family's pages in memory, for who sees to their budgets.
+    pub(crate) fn cache(&self) -> &PagedCachedFile {
+        &self.cache
     }
 
     pub(crate) fn space(&self) -> SegmentSpace {

@@ -13,7 +13,9 @@ use crate::sync::epoch;
 use crate::sync::{Arc, Mutex};
 
 const PAGE_SIZE: usize = 4096;
-const BUDGETS: CacheBudgets = CacheBudgets { read_bytes: 64 << 10, write_bytes: 32 << 10 };
+fn budgets() -> CacheBudgets {
+    CacheBudgets::fixed(64 << 10, 32 << 10)
+}
 
 /// A disk in memory with room for so many bytes.
 #[derive(Debug, Clone)]
@@ -112,7 +114,7 @@ fn data_file(disk: &SmallDisk) -> Arc<DataFile> {
 }
 
 fn family(shared: &Arc<DataFile>) -> Arc<PartitionedStorageBackend> {
-    PartitionedStorageBackend::new(FamilyId(3), Arc::clone(shared), BUDGETS)
+    PartitionedStorageBackend::new(FamilyId(3), Arc::clone(shared), budgets())
 }
 
 /// Publishes a page or run that holds `tag`.
@@ -383,7 +385,7 @@ fn a_catalog_that_contradicts_itself_is_refused() {
     let segment = |first_page, pages| Segment { first_page, pages, file_page: 0 };
     let restore = |segments: Vec<Segment>, pages: &[(u32, u32)]| {
         let reachable = pages.iter().map(|&(first, pages)| (PageId(first), pages)).collect();
-        PartitionedStorageBackend::restore(FamilyId(3), Arc::clone(&shared), BUDGETS, segments, &reachable)
+        PartitionedStorageBackend::restore(FamilyId(3), Arc::clone(&shared), budgets(), segments, &reachable)
             .map(|_| ())
             .map_err(|error| (error.kind(), error.location().family))
     };
@@ -476,9 +478,7 @@ mod family_model {
                     }
                     Step::Place(true) => store.place_afresh(),
                     Step::Place(false) => store.place_anywhere(),
-                    Step::Budgets(bytes) => {
-                        store.set_budgets(CacheBudgets { read_bytes: bytes, write_bytes: bytes / 2 });
-                    }
+                    Step::Budgets(bytes) => store.cache().set_budgets(bytes, bytes / 2),
                     Step::Crash => {
                         let (segments, reachable) = durable.1.clone();
                         let pool = disk.pool(FileMode::Write);
@@ -487,7 +487,7 @@ mod family_model {
                         let space = SpaceMap::restore(file, "data", PAGE_SIZE, used).unwrap();
                         shared = DataFile::new(pool, PAGE_SIZE, space);
                         store = PartitionedStorageBackend::restore(
-                            FamilyId(3), Arc::clone(&shared), BUDGETS, segments, &reachable,
+                            FamilyId(3), Arc::clone(&shared), budgets(), segments, &reachable,
                         ).unwrap();
                         tree = durable.0.clone();
                         views.clear();

@@ -253,7 +253,7 @@ impl Pipeline {
         let fill = account(family, &side, payload.len());
         drop(side);
         if log.wants_prepare() {
-            self.work.ring(&self.work.clock);
+            self.work.clock.ring();
         }
         if !in_turn {
             self.publish(sequence)?;
@@ -291,6 +291,7 @@ impl Pipeline {
     #[inline]
     pub(super) fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
         family.check_not_dropped()?;
+        self.work.touch(family);
         if side.writer.table().bytes() < family.memtable_bytes() {
             return Ok(true);
         }
@@ -347,7 +348,7 @@ impl Pipeline {
             }
             let appended = log.append(write.payload, write.operations, durability == Durability::Sync);
             if log.wants_prepare() {
-                self.work.ring(&self.work.clock);
+                self.work.clock.ring();
             }
             appended
         };

@@ -129,6 +129,7 @@ impl Pipeline {
                 let freezes = 1 + usize::from(!side.writer.table().is_empty());
                 let has_room = if parts.is_large[place] {
                     family.check_not_dropped()?;
+                    self.work.touch(family);
                     family.stall.waiting() + freezes <= MAX_FROZEN
                 } else {
                     self.has_room(family, side)?

@@ -1,0 +1,104 @@
+//! Calls a thread that sleeps.
+
+use std::time::Duration;
+
+use super::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::{Condvar, Mutex};
+
+/// Wakes a thread that otherwise sleeps until its next tick, or for ever. Rung while the thread is awake, it is heard when the thread next
+/// lies down, so a call is never lost.
+#[derive(Default)]
+pub(crate) struct Bell {
+    /// Whether the thread was called and has not come yet.
+    rung: AtomicBool,
+    asleep: Mutex<()>,
+    ringing: Condvar,
+    wakes: AtomicU64,
+}
+
+impl Bell {
+    /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again: it costs a load if the thread was called already.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        if !self.rung.load(Ordering::Relaxed) && !self.rung.swap(true, Ordering::AcqRel) {
+            // Whoever looks whether it was rung has lain down by then, or finds that it was.
+            drop(self.asleep.lock());
+            self.ringing.notify_all();
+        }
+    }
+
+    /// Waits until the bell rings, but no longer than for `tick`, if there is one.
+    pub(crate) fn sleep(&self, tick: Option<Duration>) {
+        let asleep = self.asleep.lock();
+        if !self.rung.load(Ordering::Acquire) {
+            drop(match tick {
+                Some(tick) => self.ringing.wait_for(asleep, tick),
+                None => self.ringing.wait(asleep),
+            });
+            self.wakes.fetch_add(1, Ordering::Relaxed);
+        }
+        // Acquire: what the thread was called for happened before it looks.
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// How often a sleep ended.
+    #[cfg(test)]
+    pub(crate) fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::{Arc, thread};
+
+    #[test]
+    fn who_was_called_while_awake_does_not_sleep() {
+        let bell = Bell::default();
+        bell.ring();
+        bell.ring();
+        bell.sleep(None);
+        assert_eq!(bell.wakes(), 0);
+    }
+
+    #[test]
+    fn a_call_wakes_who_sleeps_without_a_tick() {
+        let bell = Arc::new(Bell::default());
+        let sleeper = thread::spawn({
+            let bell = Arc::clone(&bell);
+            move || (0..100).for_each(|_| bell.sleep(None))
+        });
+        while !sleeper.is_finished() {
+            bell.ring();
+            thread::yield_now();
+        }
+        sleeper.join().unwrap();
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::Arc;
+    use loom::thread;
+
+    /// The flag stands for whatever the thread is called for.
+    #[test]
+    fn loom_bell_no_call_is_lost() {
+        loom::model(|| {
+            let shared = Arc::new((Bell::default(), AtomicBool::new(false)));
+            let caller = thread::spawn({
+                let shared = Arc::clone(&shared);
+                move || {
+                    shared.1.store(true, Ordering::Release);
+                    shared.0.ring();
+                }
+            });
+            while !shared.1.load(Ordering::Acquire) {
+                shared.0.sleep(None);
+            }
+            caller.join().unwrap();
+        });
+    }
+}
