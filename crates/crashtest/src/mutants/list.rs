@@ -561,6 +561,28 @@ pub const MUTATIONS: &[Mutation] = &[
         "",
         "snapshots_see_their_moment_through_all_ranges",
     ),
+    // Memory.
+    tests(
+        "a cache gives away what it holds though nobody wants it",
+        "src/db/budget.rs",
+        "        None => cache.share.saturating_sub(cache.held),",
+        "        None => cache.share,",
+        "what_is_not_used_goes_first",
+    ),
+    tests(
+        "the clock turns away from a family whose old tree is held",
+        "src/db/watch.rs",
+        "            if !is_done || !unchanged || family.trees.lock().held() > 0 {",
+        "            if !is_done || !unchanged {",
+        "a_family_is_watched_while_an_older_tree_of_it_is_held",
+    ),
+    tests(
+        "a bell that is rung before its thread lies down is not heard",
+        "src/sync/bell.rs",
+        "        if !self.rung.load(Ordering::Acquire) {",
+        "        if true {",
+        "who_was_called_while_awake_does_not_sleep",
+    ),
     // The end.
     tests(
         "maintenance goes on after the files were given back",
