@@ -64,7 +64,7 @@ pub use db::{
     ColumnFamilyDatabase, FamilyProperties, LogStatistics, RecoveryReport, Statistics, VerifyReport,
 };
 pub use error::{Error, ErrorKind, Location, Result};
-pub use options::{DatabaseBuilder, Durability};
+pub use options::{DatabaseBuilder, Durability, RecoveryProgress};
 pub use page::CacheStats;
 pub use segment::Segment;
 pub use storage::{

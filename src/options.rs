@@ -1,5 +1,6 @@
 //! What a database is opened with.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,28 @@ pub enum Durability {
     None,
 }
 
+/// How far opening a database has come with the log that it replays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryProgress {
+    /// Bytes of the log's records that were replayed so far.
+    pub bytes: u64,
+    /// Bytes that there are in all, estimated until the end: then it is `bytes`.
+    pub bytes_in_all: u64,
+    /// For how long that has been going on.
+    pub elapsed: Duration,
+}
+
+/// Called with a [`RecoveryProgress`], see [`on_recovery_progress`](crate::DatabaseBuilder::on_recovery_progress).
+#[derive(Clone)]
+pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
+
+impl fmt::Debug for ProgressCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProgressCallback")
+    }
+}
+
 /// Share of the machine's memory that the default of the read caches never exceeds: one quarter.
 const CACHE_SHARE_OF_MEMORY: u64 = 4;
 /// Share of the machine's memory that the default of the write buffers never exceeds: one eighth.
@@ -38,6 +61,11 @@ const WRITE_SHARE_OF_MEMORY: u64 = 8;
 /// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times what is merged on, a delta is
 /// cheaper if keys are random.
 const MERGE_COST: u32 = 8;
+
+/// Default of the log's limit: what two cores replay in a second or two.
+const LOG_LIMIT: u64 = 512 << 20;
+/// How many times the write buffers the log is at most: what is replayed into small memtables has to be merged meanwhile.
+const LOG_FOR_BUFFERS: u64 = 64;
 
 /// Checked settings of an open database.
 #[derive(Debug, Clone)]
@@ -56,6 +84,7 @@ pub(crate) struct Options {
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
+    pub(crate) progress: Option<ProgressCallback>,
 }
 
 impl Default for Options {
@@ -69,18 +98,24 @@ impl Default for Options {
             write_buffer_bytes: (1 << 30).min(memory / WRITE_SHARE_OF_MEMORY),
             page_size: 8 << 10,
             max_descriptors: 64,
-            log_limit_bytes: 1 << 30,
+            log_limit_bytes: LOG_LIMIT,
             background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)),
             automatic: true,
             merge_cost: MERGE_COST,
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
             backend: None,
+            progress: None,
         }
     }
 }
 
 impl Options {
+    /// The log's limit, in bytes as [`DatabaseBuilder::log_limit_bytes`] counts them.
+    pub(crate) fn log_limit(&self) -> u64 {
+        self.log_limit_bytes.min(self.write_buffer_bytes.saturating_mul(LOG_FOR_BUFFERS))
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if ![4 << 10, 8 << 10, 16 << 10, 32 << 10].contains(&self.page_size) {
@@ -215,13 +250,17 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of log beyond which the oldest entries are merged and a checkpoint is made (default 1 GiB). Bounds the time of a recovery.
+    /// Bytes of log that a recovery replays at most (default 512 MiB), give or take one log segment, which is an eighth of it or 64 MiB. Bounds the
+    /// time of a recovery, so every operation counts as 96 bytes beside its own. From half of the limit on the oldest
+    /// entries are merged and checkpoints are made; as the log nears it writers are slowed, and stopped while it is
+    /// there. A batch that is larger is taken nevertheless, once nothing else is in the log. With small write buffers the limit is 64 times
+    /// their size, if that is less.
     pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
         self.options.log_limit_bytes = bytes;
         self
     }
 
-    /// Threads that merge (default: the number of processors, at most 4). Two more keep the log and the clock.
+    /// Threads that merge (default: the number of processors, at most 4). Three more make checkpoints and keep the log and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.options.background_threads = count;
         self
@@ -252,6 +291,28 @@ impl DatabaseBuilder {
     /// How old a buffered write may become before it is synced (default: one second).
     pub fn sync_interval(mut self, interval: Duration) -> Self {
         self.options.sync_interval = interval;
+        self
+    }
+
+    /// Called while the log is replayed, some times a second if that takes long, and once at its end if there was anything to replay; from
+    /// one of the threads that do it, so opening waits for it. If it panics it is not called any more, and opening goes on.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, MemoryStorage};
+    /// let db = ColumnFamilyDatabase::builder()
+    ///     .on_recovery_progress(|progress| {
+    ///         println!("{} of {} bytes after {:?}", progress.bytes, progress.bytes_in_all, progress.elapsed);
+    ///     })
+    ///     .storage(MemoryStorage::new())
+    ///     .open("in memory")?;
+    /// # db.close() }
+    /// ```
+    pub fn on_recovery_progress(
+        mut self,
+        callback: impl Fn(RecoveryProgress) + Send + Sync + 'static,
+    ) -> Self {
+        self.options.progress = Some(ProgressCallback(Arc::new(callback)));
         self
     }
 

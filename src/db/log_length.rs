@@ -78,7 +78,7 @@ impl Shared {
         }
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
         let freed = log.weight_since(first).saturating_sub(log.weight_since(needed));
-        Ok(needed > first && (needed == wanted || freed >= self.options.log_limit_bytes / WORTH_A_CHECKPOINT))
+        Ok(needed > first && (needed == wanted || freed >= self.options.log_limit() / WORTH_A_CHECKPOINT))
     }
 
     /// Asks for the merge of what needs a segment of the log before `wanted`.

@@ -350,7 +350,7 @@ impl Shared {
     }
 
     /// Ends the threads, waits for what other handles are still at, and gives the files back.
-    fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.pipeline.work.stop();
         self.pipeline.ended.store(true, Ordering::Release);
         for thread in std::mem::take(&mut *self.threads.lock()) {

@@ -25,8 +25,13 @@ mod maintain;
 mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
+mod progress;
 mod recovery;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod recovery_tests;
 mod registry;
+mod replay_part;
+mod replayer;
 mod space;
 mod statistics;
 mod stretch;

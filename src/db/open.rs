@@ -17,8 +17,10 @@ use crate::column_family::family::{Family, Origin};
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
 use crate::column_family::work::Work;
-use crate::db::recovery::{RecoveryReport, Replayer};
+use crate::db::progress::Progress;
+use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
+use crate::db::replayer::{Budget, Replayer};
 use crate::db::{ColumnFamilyDatabase, Keeper, Shared, budget, checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
@@ -304,31 +306,38 @@ fn open_existing(
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
     }
-    // Nothing else uses the budget for writing yet.
-    let budget = (!options.read_only).then_some(options.write_buffer_bytes);
-    let mut replayer = Replayer::new(&views, superblock.log.first_segment, budget, options.merge_cost);
-    let report = replayer.apply_all(
-        |apply| wal::replay(&**backend, &superblock.database_id, superblock.log, apply),
-        |report| if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) },
-    )?;
+    // Nothing else uses memory yet.
+    let budget = if options.read_only {
+        Budget::unlimited()
+    } else {
+        Budget::new(options.write_buffer_bytes, options.cache_bytes)
+    };
+    let plan = wal::Plan::load(&**backend, &superblock.database_id, superblock.log)?;
+    let log_bytes = plan.segments(&**backend)?.iter().map(|(_, bytes)| bytes).sum();
+    let progress = Progress::new(options.progress.as_ref(), log_bytes);
+    let replayer = Replayer::new(&views, budget, options.merge_cost, progress);
+    let (report, replayed) = replayer.replay(&**backend, &plan, |report| {
+        if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) }
+    })?;
+    drop(replayer);
     let merged = catalog.families.iter().map(|family| family.merged_through).max().unwrap_or_default();
     let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);
     let recovery = RecoveryReport {
         records: report.records,
-        records_applied: replayer.applied,
+        records_applied: replayed.applied,
         bytes: report.bytes,
         segments: report.segments,
         torn_tail: report.torn_tail,
         last_sequence,
     };
     tracing::info!(?recovery, read_only = options.read_only, "opened");
-    let log_pace = LogPace::new(options.log_limit_bytes);
+    let log_pace = LogPace::new(options.log_limit());
     let log = if options.read_only {
         None
     } else {
         let mut end = report.end;
         end.last_sequence = last_sequence;
-        let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit_bytes / LOG_SEGMENTS);
+        let max_segment_bytes = MAX_LOG_SEGMENT.min(options.log_limit() / LOG_SEGMENTS);
         let log_options = LogOptions {
             database_id: superblock.database_id,
             first_segment_bytes: FIRST_LOG_SEGMENT.min(max_segment_bytes),
@@ -338,7 +347,7 @@ fn open_existing(
             use_mapping: true,
         };
         let log = Log::start(Arc::clone(backend), log_options, end)?;
-        log.weigh(&report, replayer.operations);
+        log.weigh(&report, replayed.operations);
         Some(log)
     };
     let shared = Shared {

@@ -3,30 +3,30 @@
 //! A family takes only commits beyond the one it is merged through, so what is in its tree is not applied twice; operations on
 //! families that the catalog does not know were made on families that are dropped.
 //!
-//! One thread reads and sums the log, another inserts. What is read is inserted whole, in the order of the log, before anything is made
-//! of it; if the log turns out to be corrupt further on, or an insertion fails, opening fails and nothing is left of either.
+//! The log is divided into *parts*, at segments, of about as many bytes each ([`replay_part`](super::replay_part)). One thread reads and sums all
+//! of it, and hands the first part to another that inserts it. Each of the other parts is read once more, and inserted, by a thread of its
+//! own, into memtables of its own, which come in front of those of the part before when that is done. So one family's log is inserted by as
+//! many threads as the log of many.
+//!
+//! Invariants:
+//! 1. What is made of a part is younger than what is made of those before, for every family, and so are its memtables.
+//! 2. Of a part to which the one thread that reads all of the log does not come nothing is used. Where it comes, both read the same.
+//! 3. Before anything is made of what was read it is inserted whole, or opening fails and nothing is left of it. Merges meanwhile
+//!    are of prefixes of the log.
 
-use std::collections::HashMap;
-
-use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::family::Family;
-use crate::column_family::merge::{MergeContext, Pace};
-use crate::column_family::view::View;
-use crate::db::stretch::hand_over;
+use crate::codec::ids::SequenceNumber;
+use crate::db::replay_part::{Part, Turns};
+use crate::db::replayer::{Known, Replayed, Replayer};
+use crate::db::stretch::{Reading, hand_over};
 use crate::error::{Error, Result};
-use crate::sync::arc_cell::ArcCell;
-use crate::sync::sequencer::Sequencer;
+use crate::storage::StorageBackend;
 use crate::sync::{Arc, spawn_scoped, thread};
-use crate::txn::batch::{Operation, Operations};
-use crate::txn::commit::{Replaced, insert_all};
+use crate::wal::{Plan, ReplayReport, StoppedAt};
 
-/// Part of the budget for writing that memtables may take before the largest is merged. The rest is for what writers bring
-/// before these are merged: up to four more memtables of each family, and the write buffers.
-const MEMTABLE_PART: u64 = 2;
-/// Part of that budget by which reading may be ahead of inserting, and the bytes of log that are enough: so many are inserted while
-/// the log's end is made durable.
-const AHEAD_PART: u64 = 16;
-const ENOUGH_AHEAD: u64 = 64 << 20;
+/// Bytes of log from which on it is divided.
+const WORTH_DIVIDING: u64 = 16 << 10;
+/// Parts at most: each may leave a memtable of every family, and a family has places for few.
+const MOST_PARTS: usize = 3;
 
 /// What opening a database replayed from its log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,168 +46,177 @@ pub struct RecoveryReport {
     pub last_sequence: SequenceNumber,
 }
 
-/// Applies the log's commits to the families of a view.
-///
-/// Nothing is merged while the memtables of all families together stay within their part of the budget for writing: a merge takes
-/// several times as long as what it merges took to replay, and can go on when the database is open.
-pub(super) struct Replayer<'a> {
-    views: &'a ArcCell<View>,
-    families: HashMap<FamilyId, Replayed>,
-    /// Bytes of all memtables.
-    bytes: u64,
-    /// Log segment from which on the replayed records stand.
-    first_segment: u64,
-    /// Bytes for all that writing takes; `None` if nothing on disk may change, so that nothing is merged.
-    budget: Option<u64>,
-    /// As merges of the open database have it.
-    merge_cost: u32,
-    /// Nobody reads yet: merges need not wait for anything to become visible.
-    all_is_visible: Sequencer,
-    pub(super) applied: u64,
-    /// Operations in all records, whether or not they were applied.
-    pub(super) operations: u64,
-}
-
-struct Replayed {
-    family: Arc<Family>,
-    merged_through: SequenceNumber,
-    /// Bytes of its memtable.
-    bytes: u64,
-}
-
-impl<'a> Replayer<'a> {
-    pub(super) fn new(
-        views: &'a ArcCell<View>,
-        first_segment: u64,
-        budget: Option<u64>,
-        merge_cost: u32,
-    ) -> Self {
-        let families = views
-            .load_full()
-            .families()
-            .map(|view| {
-                let merged_through = view.family.trees.lock().merged_through();
-                (view.family.id(), Replayed { family: Arc::clone(&view.family), merged_through, bytes: 0 })
-            })
-            .collect();
-        Self {
-            views,
-            families,
-            bytes: 0,
-            first_segment,
-            budget,
-            merge_cost,
-            all_is_visible: Sequencer::new(u64::MAX),
-            applied: 0,
-            operations: 0,
-        }
-    }
-
-    /// Applies all commits that `read` gives, in their order, while it reads on; then calls `meanwhile`, while the last ones are
-    /// applied. If any of that fails nothing may be made of what was applied.
-    pub(super) fn apply_all<R>(
-        &mut self,
-        read: impl FnOnce(&mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>) -> Result<R>,
-        meanwhile: impl FnOnce(&R) -> Result<()>,
-    ) -> Result<R> {
-        thread::scope(|scope| {
-            let views = self.views;
-            let ahead = self.budget.map_or(ENOUGH_AHEAD, |budget| (budget / AHEAD_PART).min(ENOUGH_AHEAD));
-            let (mut reading, inserting) = hand_over(ahead as usize);
-            let insert = || inserting.for_each(|sequence, payload| self.apply(sequence, payload));
-            let inserting = spawn_scoped(scope, "peristyle-replay", insert)
-                .map_err(|error| Error::io("starting a thread for the replay", error))?;
-            let outcome = read(&mut |sequence, payload| {
-                if reading.push(sequence, payload)? {
-                    // Reading takes a fraction of the time that inserting takes.
-                    views.load_full().families().for_each(|family| family.active.make_ready());
-                }
-                Ok(())
-            });
-            let outcome = outcome.and_then(|report| {
-                reading.finish()?;
-                meanwhile(&report).map(|()| report)
-            });
-            let inserted = inserting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            inserted.and(outcome)
-        })
-    }
-
-    /// Applies one commit.
-    fn apply(&mut self, sequence: SequenceNumber, payload: &[u8]) -> Result<()> {
-        let mut touched: Vec<FamilyId> = Vec::new();
-        let mut missing = Vec::new();
-        let mut deletes_ranges = false;
-        let mut last: Option<(FamilyId, Option<usize>)> = None;
-        for (index, operation) in Operations::new(payload).enumerate() {
-            let (id, operation) = operation?;
-            self.operations += 1;
-            deletes_ranges |= matches!(operation, Operation::DeleteRange { .. });
-            let place = match last {
-                Some((family, place)) if family == id => place,
-                _ => self.place(id, sequence, &mut touched),
+impl Replayer<'_> {
+    /// Replays the log, and calls `meanwhile` when it is read to its end, while the last commits are inserted. If any of that fails
+    /// nothing may be made of what was applied.
+    pub(super) fn replay(
+        &self,
+        backend: &dyn StorageBackend,
+        plan: &Plan,
+        meanwhile: impl FnOnce(&ReplayReport) -> Result<()>,
+    ) -> Result<(ReplayReport, Replayed)> {
+        let segments = plan.segments(backend)?;
+        let starts = divide(&segments, parts());
+        let turns = Turns::default();
+        let (report, replayed) = thread::scope(|scope| {
+            let no_thread = |error| Error::io("starting a thread for the replay", error);
+            let (reading, inserting) = hand_over(self.budget.ahead as usize);
+            let mut first = Part::new(self, &turns, 0, &starts);
+            let insert = || {
+                let turn = turns.hold();
+                inserting.for_each(|sequence, payload| first.apply(sequence, payload))?;
+                turn.finish();
+                Ok(first.replayed())
             };
-            last = Some((id, place));
-            if let Some(place) = place {
-                missing.push((index, place, operation));
+            let inserting = spawn_scoped(scope, "peristyle-replay", insert).map_err(no_thread)?;
+            let mut others = Vec::new();
+            // If one cannot be started, those that were wait for no turn.
+            let turn = turns.hold();
+            for number in 1..starts.len() {
+                let part = Part::new(self, &turns, number, &starts);
+                let read = move || part.read(backend, plan);
+                others.push(spawn_scoped(scope, "peristyle-replay", read).map_err(no_thread)?);
             }
-        }
-        if touched.is_empty() {
+            let report = self.read_all(backend, plan, reading, &turns, &starts);
+            let report = report.and_then(|report| meanwhile(&report).map(|()| report));
+            match report {
+                Ok(_) => turn.keep(),
+                Err(_) => drop(turn),
+            }
+            let first = inserting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let mut replayed: Vec<Result<Option<_>>> = Vec::new();
+            for other in others {
+                replayed.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            // Whoever inserts knows better than whoever reads why it was not to be gone on.
+            let mut sum: Replayed = first?;
+            let mut stops = Vec::new();
+            for part in replayed {
+                if let Some((part, stop)) = part? {
+                    sum.applied += part.applied;
+                    sum.operations += part.operations;
+                    stops.push(stop);
+                }
+            }
+            let report = report?;
+            check_stops(&report, &starts, &stops)?;
+            Ok::<_, Error>((report, sum))
+        })?;
+        self.make_room()?;
+        self.progress.finish(report.bytes);
+        Ok((report, replayed))
+    }
+
+    /// Reads all of the log, and hands on what the first part is to insert.
+    fn read_all(
+        &self,
+        backend: &dyn StorageBackend,
+        plan: &Plan,
+        reading: Reading,
+        turns: &Turns,
+        starts: &[u64],
+    ) -> Result<ReplayReport> {
+        let mut reading = Some(reading);
+        let mut confirmed = 0;
+        let report = plan.replay(backend, &mut |segment, sequence, payload| {
+            let part = starts.partition_point(|&start| start <= segment).saturating_sub(1);
+            if part > confirmed {
+                confirmed = part;
+                reading.take().map_or(Ok(()), Reading::finish)?;
+                turns.confirm(part);
+            }
+            if let Some(reading) = &mut reading
+                && reading.push(sequence, payload)?
+            {
+                // Reading takes a fraction of the time that inserting takes.
+                self.views.load_full().families().for_each(|family| family.active.make_ready());
+            }
+            Ok(())
+        })?;
+        reading.take().map_or(Ok(()), Reading::finish)?;
+        let part = starts.partition_point(|&start| start <= report.end.segment).saturating_sub(1);
+        turns.confirm(part);
+        turns.end();
+        Ok(report)
+    }
+
+    /// Merges the largest memtables until the others are within what the open database may have.
+    fn make_room(&self) -> Result<()> {
+        if self.budget.is_unlimited() {
             return Ok(());
         }
-        let replaced = if deletes_ranges { Replaced::of(payload) } else { Replaced::default() };
-        let missing = missing.into_iter().filter(|(index, _, _)| !replaced.contains(*index));
-        self.applied += 1;
+        let bytes = |known: &Known| (self.memtable_bytes(&known.family), Arc::clone(&known.family));
+        let mut families: Vec<_> = self.families.values().map(bytes).collect();
+        families.sort_by_key(|(bytes, _)| *bytes);
+        let mut sum: u64 = families.iter().map(|(bytes, _)| bytes).sum();
+        while sum > self.budget.open
+            && let Some((bytes, family)) = families.pop()
         {
-            let families: Vec<_> = touched.iter().map(|id| &self.families[id].family).collect();
-            families.iter().for_each(|family| family.note_segment(self.first_segment));
-            let mut sides: Vec<_> = families.iter().map(|family| family.write.lock()).collect();
-            insert_all(missing.map(|(_, place, operation)| (place, operation)), &mut sides, sequence);
-        }
-        for id in touched {
-            self.measure(id);
-        }
-        self.make_room()
-    }
-
-    /// The place of a family among the `touched` ones; `None` if it does not take the commit `sequence`.
-    fn place(&self, id: FamilyId, sequence: SequenceNumber, touched: &mut Vec<FamilyId>) -> Option<usize> {
-        let known = self.families.get(&id).filter(|known| sequence > known.merged_through);
-        known.map(|_| {
-            touched.iter().rposition(|touched| *touched == id).unwrap_or_else(|| {
-                touched.push(id);
-                touched.len() - 1
-            })
-        })
-    }
-
-    fn measure(&mut self, id: FamilyId) {
-        if let Some(replayed) = self.families.get_mut(&id) {
-            let side = replayed.family.write.lock();
-            let table = side.writer.table();
-            // Of an empty one a merge frees nothing.
-            let bytes = if table.is_empty() { 0 } else { table.bytes() as u64 };
-            self.bytes = self.bytes - replayed.bytes + bytes;
-            replayed.bytes = bytes;
-        }
-    }
-
-    /// Merges the largest memtables until the others are within the budget.
-    fn make_room(&mut self) -> Result<()> {
-        let Some(budget) = self.budget else { return Ok(()) };
-        while self.bytes > budget / MEMTABLE_PART
-            && let Some((&id, largest)) = self.families.iter().max_by_key(|(_, replayed)| replayed.bytes)
-        {
-            largest.family.freeze(&mut largest.family.write.lock(), self.views)?;
-            let context = MergeContext {
-                views: self.views,
-                visible: &self.all_is_visible,
-                should_stop: &|| false,
-                merge_cost: self.merge_cost,
-            };
-            largest.family.merge(&context, Pace::Now)?;
-            self.measure(id);
+            self.merge(&family)?;
+            sum -= bytes;
         }
         Ok(())
+    }
+}
+
+/// Threads that insert.
+fn parts() -> usize {
+    if cfg!(any(test, fuzzing)) {
+        return MOST_PARTS;
+    }
+    std::thread::available_parallelism().map_or(2, |threads| threads.get().clamp(2, MOST_PARTS))
+}
+
+/// The first segments of up to `parts` parts of about as many bytes. There is always one, of 0 if there is no log.
+fn divide(segments: &[(u64, u64)], parts: usize) -> Vec<u64> {
+    let mut starts = vec![segments.first().map_or(0, |&(id, _)| id)];
+    let all: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
+    if all < WORTH_DIVIDING {
+        return starts;
+    }
+    let mut before = 0u64;
+    for pair in segments.windows(2) {
+        let half_of_next = pair[1].1 / 2;
+        before += pair[0].1;
+        // What is nearest to the place where the next part should begin.
+        let place = u128::from(all) * starts.len() as u128 / parts as u128;
+        if starts.len() < parts && u128::from(before + half_of_next) >= place {
+            starts.push(pair[1].0);
+        }
+    }
+    starts
+}
+
+/// Makes sure that what was read twice was read alike.
+fn check_stops(report: &ReplayReport, starts: &[u64], stops: &[StoppedAt]) -> Result<()> {
+    for (index, &stop) in stops.iter().enumerate() {
+        let is_last = index + 1 == stops.len();
+        let end = StoppedAt { segment: report.end.segment, offset: report.end.offset };
+        let expected = if is_last { end } else { StoppedAt::before(starts[index + 2]) };
+        if stop != expected {
+            let message = format!(
+                "the log was read twice and ended at byte {} of segment {} the first time, at byte {} of segment {} the second",
+                expected.offset, expected.segment, stop.offset, stop.segment
+            );
+            return Err(Error::corruption(message).in_file("wal"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_about_alike_and_begin_with_segments() {
+        assert_eq!(divide(&[], 2), [0]);
+        assert_eq!(divide(&[(3, 1 << 30)], 2), [3]);
+        assert_eq!(divide(&[(3, 100), (4, 100)], 2), [3]);
+        let even: Vec<_> = (1..=8).map(|id| (id, 64 << 20)).collect();
+        assert_eq!(divide(&even, 2), [1, 5]);
+        assert_eq!(divide(&even[..6], 3), [1, 3, 5]);
+        assert_eq!(divide(&[(1, 16 << 10), (2, 128 << 10), (3, 1 << 20), (9, 8 << 20)], 2), [1, 9]);
+        assert_eq!(divide(&[(1, 8 << 20), (2, 16 << 10)], 3), [1, 2]);
     }
 }

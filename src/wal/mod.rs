@@ -43,9 +43,9 @@ pub(crate) use options::LogOptions;
 use options::LogStats;
 #[cfg(test)]
 use replay::LogEnd;
-#[cfg(all(test, not(loom)))]
-use replay::ReplayReport;
-pub(crate) use replay::{make_durable, replay};
+#[cfg(any(test, fuzzing))]
+pub(crate) use replay::replay;
+pub(crate) use replay::{Plan, ReplayReport, StoppedAt, make_durable};
 pub(crate) use weight::{Weight, weight};
 
 /// The directory that holds the segments.

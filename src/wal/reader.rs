@@ -48,6 +48,10 @@ impl SegmentReader {
         Ok(Self { id, file, len, window: Vec::new(), start: 0 })
     }
 
+    pub(super) fn file_len(&self) -> u64 {
+        self.len
+    }
+
     /// The `wanted` bytes from `offset` on, and what the window holds beyond them; `None` if the file ends before.
     pub(super) fn bytes(&mut self, offset: u64, wanted: u64) -> Result<Option<&[u8]>> {
         if offset > self.len || wanted > self.len - offset {

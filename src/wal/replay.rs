@@ -60,65 +60,156 @@ pub(crate) struct Read {
 /// Reads the log from `mark` on and gives every record's number and payload to `apply`, in order. Changes nothing on disk.
 ///
 /// # Errors
-/// [`Corruption`](crate::error::ErrorKind::Corruption) if the log stops where more was known to be durable, `apply`'s error, or the disk's. What
-/// was applied until then is a prefix of the log.
+/// As of [`Plan::replay`].
+#[cfg(any(test, fuzzing))]
 pub(crate) fn replay(
     backend: &dyn StorageBackend,
     database_id: &[u8; 16],
     mark: LogMark,
     apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
 ) -> Result<ReplayReport> {
-    let ids = segment::list(backend)?;
-    let newest_on_disk = ids.last().copied().unwrap_or(0);
-    let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
-    let mut report = ReplayReport::default();
-    let mut segment = mark.first_segment;
-    if segment != 0 {
-        report.last_sequence = SequenceNumber(chain.first(segment)?.last_sequence);
+    Plan::load(backend, database_id, mark)?
+        .replay(backend, &mut |_, sequence, payload| apply(sequence, payload))
+}
+
+/// Takes a record: its segment, its number, its payload.
+pub(crate) type Apply<'a> = dyn FnMut(u64, SequenceNumber, &[u8]) -> Result<()> + 'a;
+
+/// What the headers of segments say of the log, before any record is read.
+pub(crate) struct Plan {
+    chain: Chain,
+    mark: LogMark,
+    newest_on_disk: u64,
+}
+
+/// Where a reading stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoppedAt {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+}
+
+impl StoppedAt {
+    /// The first place of a segment.
+    pub(crate) fn before(segment: u64) -> Self {
+        Self { segment, offset: HEADER_LEN }
     }
-    let stop = loop {
-        let successor = chain.successor(segment);
-        let limit = successor.map(|header| header.previous_end);
-        let stop = if segment == 0 {
-            Stop::default()
-        } else {
-            read_segment(backend, segment, limit, &mut report, apply)?
-        };
-        match successor {
-            Some(header) if header.previous_end == stop.offset => {
-                if header.last_sequence < report.last_sequence.0 {
-                    return Err(Error::corruption(format!(
-                        "a segment of the log says that it follows number {}, but its predecessor reaches {}",
-                        header.last_sequence, report.last_sequence
-                    ))
-                    .in_file(path(header.id)));
-                }
-                report.last_sequence = SequenceNumber(header.last_sequence);
-                segment = header.id;
+}
+
+impl Plan {
+    /// Reads the headers of all segments from `mark` on.
+    pub(crate) fn load(backend: &dyn StorageBackend, database_id: &[u8; 16], mark: LogMark) -> Result<Self> {
+        let ids = segment::list(backend)?;
+        let newest_on_disk = ids.last().copied().unwrap_or(0);
+        let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
+        Ok(Self { chain, mark, newest_on_disk })
+    }
+
+    /// The segments that a replay reads if all of them are whole, and the bytes in use of each; of the last one, the length of the file.
+    pub(crate) fn segments(&self, backend: &dyn StorageBackend) -> Result<Vec<(u64, u64)>> {
+        let mut segments = Vec::new();
+        let mut segment = self.mark.first_segment;
+        loop {
+            let successor = self.chain.successor(segment);
+            if segment != 0 {
+                let bytes = match successor {
+                    Some(header) => header.previous_end,
+                    None => SegmentReader::open(backend, segment)?.file_len(),
+                };
+                segments.push((segment, bytes));
             }
-            // A successor says that the segment went on beyond the stop.
-            _ => break Stop { torn: stop.torn | successor.is_some(), ..stop },
+            match successor {
+                Some(header) => segment = header.id,
+                None => return Ok(segments),
+            }
         }
-    };
-    for read in report.read.iter_mut().filter(|read| read.id == mark.newest_segment) {
-        read.durable = read.durable.max(mark.durable_bytes);
     }
-    let torn = stop.torn | chain.check_stop(backend, segment, stop.offset, mark)?;
-    report.torn_tail = torn.then_some((segment, stop.offset));
-    report.end = LogEnd {
-        segment,
-        offset: stop.offset,
-        last_sequence: report.last_sequence,
-        newest_segment: newest_on_disk.max(mark.newest_segment),
-    };
-    tracing::debug!(
-        records = report.records,
-        bytes = report.bytes,
-        segments = report.segments,
-        torn_tail = ?report.torn_tail,
-        "replayed the log"
-    );
-    Ok(report)
+
+    /// Reads the log and gives every record to `apply`, in order. Changes nothing on disk.
+    ///
+    /// # Errors
+    /// [`Corruption`](crate::error::ErrorKind::Corruption) if the log stops where more was known to be durable, `apply`'s error, or the disk's. What
+    /// was applied until then is a prefix of the log.
+    pub(crate) fn replay(&self, backend: &dyn StorageBackend, apply: &mut Apply<'_>) -> Result<ReplayReport> {
+        let Self { chain, mark, .. } = self;
+        let mut report = ReplayReport::default();
+        let (segment, stop) = self.follow(backend, mark.first_segment, None, &mut report, apply)?;
+        for read in report.read.iter_mut().filter(|read| read.id == mark.newest_segment) {
+            read.durable = read.durable.max(mark.durable_bytes);
+        }
+        let torn = stop.torn | chain.check_stop(backend, segment, stop.offset, *mark)?;
+        report.torn_tail = torn.then_some((segment, stop.offset));
+        report.end = LogEnd {
+            segment,
+            offset: stop.offset,
+            last_sequence: report.last_sequence,
+            newest_segment: self.newest_on_disk.max(mark.newest_segment),
+        };
+        tracing::debug!(
+            records = report.records,
+            bytes = report.bytes,
+            segments = report.segments,
+            torn_tail = ?report.torn_tail,
+            "replayed the log"
+        );
+        Ok(report)
+    }
+
+    /// Reads a part of the log: from the segment `first` on, up to the segment `before`, if the reading comes to it. What it gives is
+    /// part of the log only if a [`replay`](Self::replay) comes to `first`; then both stop at the same place.
+    pub(crate) fn read_part(
+        &self,
+        backend: &dyn StorageBackend,
+        first: u64,
+        before: Option<u64>,
+        apply: &mut Apply<'_>,
+    ) -> Result<StoppedAt> {
+        let mut report = ReplayReport::default();
+        let (segment, stop) = self.follow(backend, first, before, &mut report, apply)?;
+        Ok(StoppedAt { segment, offset: stop.offset })
+    }
+
+    /// Follows the chain from the segment `first` on, and not beyond the beginning of `before`. Gives the segment in which the reading stopped, and how.
+    fn follow(
+        &self,
+        backend: &dyn StorageBackend,
+        first: u64,
+        before: Option<u64>,
+        report: &mut ReplayReport,
+        apply: &mut Apply<'_>,
+    ) -> Result<(u64, Stop)> {
+        let mut segment = first;
+        if segment != 0 {
+            report.last_sequence = SequenceNumber(self.chain.first(segment)?.last_sequence);
+        }
+        loop {
+            if Some(segment) == before {
+                return Ok((segment, Stop { offset: HEADER_LEN, torn: false }));
+            }
+            let successor = self.chain.successor(segment);
+            let limit = successor.map(|header| header.previous_end);
+            let stop = if segment == 0 {
+                Stop::default()
+            } else {
+                read_segment(backend, segment, limit, report, apply)?
+            };
+            match successor {
+                Some(header) if header.previous_end == stop.offset => {
+                    if header.last_sequence < report.last_sequence.0 {
+                        return Err(Error::corruption(format!(
+                            "a segment of the log says that it follows number {}, but its predecessor reaches {}",
+                            header.last_sequence, report.last_sequence
+                        ))
+                        .in_file(path(header.id)));
+                    }
+                    report.last_sequence = SequenceNumber(header.last_sequence);
+                    segment = header.id;
+                }
+                // A successor says that the segment went on beyond the stop.
+                _ => return Ok((segment, Stop { torn: stop.torn | successor.is_some(), ..stop })),
+            }
+        }
+    }
 }
 
 /// Makes what replay read durable. To be called before a log is started at the report's end: what was replayed may
@@ -173,7 +264,7 @@ fn read_segment(
     segment: u64,
     limit: Option<u64>,
     report: &mut ReplayReport,
-    apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
+    apply: &mut Apply<'_>,
 ) -> Result<Stop> {
     let mut reader = SegmentReader::open(backend, segment)?;
     report.segments += 1;
@@ -189,7 +280,7 @@ fn read_segment(
             {
                 let payload = reader.payload(offset, &header)?.expect("its sum was right just now");
                 let sequence = SequenceNumber(header.sequence);
-                apply(sequence, payload)?;
+                apply(segment, sequence, payload)?;
                 if let Some(read) = report.read.last_mut() {
                     read.durable = read.durable.max(header.durable);
                     read.end = end;
