@@ -219,4 +219,19 @@ mod tests {
         assert_eq!(divide(&[(1, 16 << 10), (2, 128 << 10), (3, 1 << 20), (9, 8 << 20)], 2), [1, 9]);
         assert_eq!(divide(&[(1, 8 << 20), (2, 16 << 10)], 3), [1, 2]);
     }
+
+    #[test]
+    fn what_is_read_twice_has_to_be_read_alike() {
+        let mut report = ReplayReport::default();
+        (report.end.segment, report.end.offset) = (7, 500);
+        let at = |segment, offset| StoppedAt { segment, offset };
+        let starts = [1, 3, 6];
+        check_stops(&report, &starts, &[]).unwrap();
+        check_stops(&report, &starts, &[StoppedAt::before(6), at(7, 500)]).unwrap();
+        for stops in
+            [[at(5, 90), at(7, 500)], [StoppedAt::before(6), at(7, 460)], [StoppedAt::before(6), at(6, 500)]]
+        {
+            assert!(check_stops(&report, &starts, &stops).is_err());
+        }
+    }
 }

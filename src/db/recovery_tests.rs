@@ -120,6 +120,7 @@ fn a_log_that_breaks_off_in_one_part_gives_nothing_of_those_behind() {
     let (storage, models) = written(3, 400);
     let mut names = storage.list("wal").unwrap();
     names.sort();
+    let mut tried = 0;
     let segment_of = |path: &str| storage.open(path, FileMode::Read).unwrap();
     for name in names {
         let path = format!("wal/{name}");
@@ -131,6 +132,11 @@ fn a_log_that_breaks_off_in_one_part_gives_nothing_of_those_behind() {
             // More than there is between two records.
             let mut bytes = [0; 16];
             file.read_at(&mut bytes, offset).unwrap();
+            if bytes == [0; 16] {
+                // Made ahead of need.
+                continue;
+            }
+            tried += 1;
             file.write_at(&bytes.map(|byte| !byte), offset).unwrap();
             let db = builder(1 << 20).storage(damaged.clone()).open("memory").unwrap();
             let report = db.recovery_report().clone();
@@ -146,6 +152,7 @@ fn a_log_that_breaks_off_in_one_part_gives_nothing_of_those_behind() {
             assert!(contents(&db, 3) == expected);
         }
     }
+    assert_eq!(tried, 6, "two places in each of three segments");
 }
 
 #[test]

@@ -28,12 +28,20 @@ pub struct Setup {
     pub maps: bool,
     /// Whether merges write deltas wherever there is a tree to spare.
     pub deltas: bool,
+    /// Whether memtables have room for all that the log holds, so that it reaches its limit before they are full.
+    pub roomy: bool,
 }
 
 impl Setup {
     /// Nothing happens by itself.
-    pub const MANUAL: Self =
-        Self { automatic: false, threads: 1, sync_interval: 3_600_000, maps: true, deltas: false };
+    pub const MANUAL: Self = Self {
+        automatic: false,
+        threads: 1,
+        sync_interval: 3_600_000,
+        maps: true,
+        deltas: false,
+        roomy: false,
+    };
 
     /// The settings to open with.
     pub fn builder(self) -> DatabaseBuilder {
@@ -41,11 +49,7 @@ impl Setup {
         // Made once, because a builder looks up how much memory the machine has.
         static SHRUNKEN: OnceLock<DatabaseBuilder> = OnceLock::new();
         let shrunken = SHRUNKEN.get_or_init(|| {
-            ColumnFamilyDatabase::builder()
-                .write_buffer_bytes(64 << 10)
-                .log_limit_bytes(64 << 10)
-                .page_size(4096)
-                .cache_bytes(64 << 10)
+            ColumnFamilyDatabase::builder().log_limit_bytes(64 << 10).page_size(4096).cache_bytes(64 << 10)
         });
         let interval = Duration::from_millis(self.sync_interval);
         shrunken
@@ -54,6 +58,7 @@ impl Setup {
             .sync_interval(interval)
             .automatic_maintenance(self.automatic)
             .merge_cost(if self.deltas { 0 } else { 8 })
+            .write_buffer_bytes(if self.roomy { 4 << 20 } else { 64 << 10 })
     }
 
     /// Opens what is on `disk`.

@@ -227,7 +227,7 @@ impl Case {
     }
 
     fn setup(&self) -> Setup {
-        Setup { maps: self.maps, deltas: self.seed % 2 == 1, ..Setup::MANUAL }
+        Setup { maps: self.maps, deltas: self.seed % 2 == 1, roomy: self.seed % 4 == 1, ..Setup::MANUAL }
     }
 
     /// Whether the trouble came up.

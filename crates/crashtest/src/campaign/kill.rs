@@ -34,7 +34,10 @@ const KILLS_PER_DIRECTORY: usize = 8;
 /// Steps after which a child is surely killed.
 const MAX_STEPS: usize = 400;
 
-const SETUP: Setup = Setup { automatic: true, threads: 2, sync_interval: 3, maps: true, deltas: true };
+const SETUP: Setup =
+    Setup { automatic: true, threads: 2, sync_interval: 3, maps: true, deltas: true, roomy: false };
+/// Every other child's memtables have room for all that the log holds.
+const ROOMY: Setup = Setup { roomy: true, ..SETUP };
 
 /// The steps of one writer, without end.
 struct Steps {
@@ -80,9 +83,10 @@ pub fn play_child(directory: &Path, seed: u64) -> std::process::ExitCode {
 
 fn write_until_killed(directory: &Path, seed: u64) -> Checked<()> {
     let place = Place::Files(directory.to_owned());
-    let db = place.open(SETUP).map_err(|error| failed("opening", &error))?;
+    let setup = if seed % 2 == 0 { SETUP } else { ROOMY };
+    let db = place.open(setup).map_err(|error| failed("opening", &error))?;
     let base = read_state(&db)?;
-    let run = Run::over(place, SETUP, db);
+    let run = Run::over(place, setup, db);
     let outcomes: Vec<Checked<()>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CHILD_WRITERS)
             .map(|number| {

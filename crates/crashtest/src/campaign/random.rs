@@ -43,6 +43,7 @@ impl Workload {
             sync_interval: if automatic { 2 } else { 3_600_000 },
             maps: random.random_range(0..4) > 0,
             deltas: false,
+            roomy: false,
         };
         let count = *[1, 1, 2, 3].get(random.random_range(0..4)).unwrap_or(&1);
         let mixture = Mixture {
@@ -54,10 +55,17 @@ impl Workload {
         let most = if random.random_range(0..4) == 0 { 200 } else { 60 };
         let steps = random.random_range(5..most) / count;
         let mut list = || (0..=steps).map(|_| mixture.step(&mut random)).collect();
-        let writers = (0..count).map(|_| list()).collect();
+        let mut writers: Vec<Vec<Step>> = (0..count).map(|_| list()).collect();
         let from_nothing = random.random_range(0..8) == 0;
         // Drawn last: the steps of a seed do not depend on it.
         setup.deltas = random.random();
+        setup.roomy = random.random_range(0..3) == 0;
+        // Processes that end after two steps each: many small segments of the log.
+        if count == 1 && random.random_range(0..12) == 0 {
+            let steps: Vec<Step> = writers.remove(0);
+            let ends = steps.chunks(2).flat_map(|steps| steps.iter().cloned().chain([Step::Abandon]));
+            writers.push(ends.take(200).collect());
+        }
         Self { setup, from_nothing, writers }
     }
 
@@ -115,7 +123,12 @@ pub fn crash(workload: &Workload, base: &Image, seed: u64, images: usize, tally:
     tally.add(&tally.workloads);
     let probe = Probe {
         tally,
-        setup: Setup { maps: workload.setup.maps, deltas: workload.setup.deltas, ..Setup::MANUAL },
+        setup: Setup {
+            maps: workload.setup.maps,
+            deltas: workload.setup.deltas,
+            roomy: workload.setup.roomy,
+            ..Setup::MANUAL
+        },
     };
     let mut timeline = disk.timeline();
     let mut moments: Vec<usize> = (0..images).map(|_| random.random_range(0..=timeline.len())).collect();

@@ -46,6 +46,11 @@ const fn tests(
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
 const OPEN: &str = "src/db/open.rs";
 const RECOVERY: &str = "src/db/recovery.rs";
+const REPLAY_PART: &str = "src/db/replay_part.rs";
+const LOG_LENGTH: &str = "src/db/log_length.rs";
+const LOG_PACE: &str = "src/txn/log_pace.rs";
+const WEIGHT: &str = "src/wal/weight.rs";
+const BACKGROUND: &str = "src/db/background.rs";
 const COMMIT: &str = "src/txn/commit.rs";
 const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
@@ -223,9 +228,9 @@ pub const MUTATIONS: &[Mutation] = &[
     // Bounds.
     crashes(
         "the first commit that is not merged counts as merged",
-        RECOVERY,
-        "sequence > known.merged_through)",
-        "sequence.0 > known.merged_through.0 + 1)",
+        REPLAY_PART,
+        "sequence > known.merged_through)?",
+        "sequence.0 > known.merged_through.0 + 1)?",
     ),
     crashes(
         "a segment of the log is let go one too early",
@@ -409,13 +414,13 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "of a batch, only the first operation is replayed",
-        RECOVERY,
+        REPLAY_PART,
         "in Operations::new(payload).enumerate() {",
         "in Operations::new(payload).enumerate().take(1) {",
     ),
     crashes(
         "range deletions are not replayed",
-        RECOVERY,
+        REPLAY_PART,
         "            if let Some(place) = place {\n",
         "            if let Some(place) = place.filter(|_| !matches!(operation, Operation::DeleteRange { .. })) {\n",
     ),
@@ -590,5 +595,62 @@ pub const MUTATIONS: &[Mutation] = &[
         "        if self.ended.load(Ordering::Acquire) {",
         "        if false {",
         "nothing_is_written_after_the_files_were_given_back",
+    ),
+    // The log's length, and its replay in parts.
+    tests(
+        "a part of the log that the replay does not come to counts",
+        RECOVERY,
+        "        let part = starts.partition_point(|&start| start <= report.end.segment).saturating_sub(1);\n        turns",
+        "        let part = starts.len() - 1;\n        turns",
+        "recovery_tests",
+    ),
+    tests(
+        "a part of the log that is replayed beside others is left out",
+        REPLAY_PART,
+        "            if !table.is_empty() {\n",
+        "            if false {\n",
+        "recovery_tests",
+    ),
+    tests(
+        "what is read twice may differ",
+        RECOVERY,
+        "        if stop != expected {",
+        "        if false {",
+        "what_is_read_twice_has_to_be_read_alike",
+    ),
+    tests(
+        "writers go on beyond the log's limit",
+        LOG_PACE,
+        "saturating_add(weight) <= self.limit;",
+        "saturating_add(weight) <= u64::MAX;",
+        "log_length_tests",
+    ),
+    tests(
+        "tiny operations weigh nothing",
+        WEIGHT,
+        "    record_len(payload_len) + operations * OPERATION",
+        "    record_len(payload_len) + operations * 0",
+        "log_length_tests",
+    ),
+    tests(
+        "who waits for a shorter log is not told of a full disk",
+        LOG_PACE,
+        "        self.rounds.lock().obstacle = Some(error);",
+        "        drop(error);",
+        "log_length_tests",
+    ),
+    tests(
+        "small segments of the log are never gathered",
+        LOG_LENGTH,
+        "        if self.recovery.segments < MANY_SEGMENTS {",
+        "        if true {",
+        "processes_that_write_little",
+    ),
+    tests(
+        "a trickle of puts is merged one by one",
+        BACKGROUND,
+        "rest.is_patient() && self.keeps_little(family)",
+        "rest.is_patient() && false",
+        "one_put_now_and_then",
     ),
 ];
