@@ -64,8 +64,10 @@ const MERGE_COST: u32 = 8;
 
 /// Default of the log's limit: what two cores replay in a second or two.
 const LOG_LIMIT: u64 = 512 << 20;
-/// How many times the write buffers the log is at most: what is replayed into small memtables has to be merged meanwhile.
-const LOG_FOR_BUFFERS: u64 = 64;
+/// How many times the write buffers the log is at most, if that is more than so many bytes: what does not fit into memtables has to be
+/// merged while it is replayed.
+const LOG_FOR_BUFFERS: u64 = 2;
+const SHORT_LOG: u64 = 16 << 20;
 
 /// Checked settings of an open database.
 #[derive(Debug, Clone)]
@@ -113,7 +115,8 @@ impl Default for Options {
 impl Options {
     /// The log's limit, in bytes as [`DatabaseBuilder::log_limit_bytes`] counts them.
     pub(crate) fn log_limit(&self) -> u64 {
-        self.log_limit_bytes.min(self.write_buffer_bytes.saturating_mul(LOG_FOR_BUFFERS))
+        let replayable = self.write_buffer_bytes.saturating_mul(LOG_FOR_BUFFERS).max(SHORT_LOG);
+        self.log_limit_bytes.min(replayable)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -253,8 +256,8 @@ impl DatabaseBuilder {
     /// Bytes of log that a recovery replays at most (default 512 MiB), give or take one log segment, which is an eighth of it or 64 MiB. Bounds the
     /// time of a recovery, so every operation counts as 96 bytes beside its own. From half of the limit on the oldest
     /// entries are merged and checkpoints are made; as the log nears it writers are slowed, and stopped while it is
-    /// there. A batch that is larger is taken nevertheless, once nothing else is in the log. With small write buffers the limit is 64 times
-    /// their size, if that is less.
+    /// there. A batch that is larger is taken nevertheless, once nothing else is in the log. With small write buffers the limit is twice
+    /// their size, or 16 MiB, whichever is more, if that is less.
     pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
         self.options.log_limit_bytes = bytes;
         self
