@@ -273,7 +273,7 @@ impl<'r> Part<'r> {
         for (id, table) in &mut self.tables {
             let Some(own) = table.own.take() else { continue };
             let family = &self.replayer.families[id].family;
-            let table = Arc::clone(own.into_inner().writer.table());
+            let table = Arc::clone(own.lock().writer.table());
             if !table.is_empty() {
                 self.replayer.put_in_front(family, table, self.starts[self.number])?;
             }

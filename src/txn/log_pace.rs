@@ -183,15 +183,15 @@ impl LogPace {
         let left = self.rounds.lock().left();
         let now = self.epoch.elapsed().as_nanos() as u64;
         let takes = time_for(weight, self.limit.saturating_sub(watched), left);
-        let due = |due: u64| Some(due.max(now).saturating_add(takes.as_nanos() as u64));
+        // Nobody pays for more than he is held up by.
+        let latest = now + MAX_PAUSE.as_nanos() as u64;
+        let due = |due: u64| Some(due.max(now).saturating_add(takes.as_nanos() as u64).min(latest));
         let before =
             self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).unwrap_or_else(|due| due);
         let ahead = Duration::from_nanos(before.saturating_sub(now)) + takes;
         if ahead < MIN_PAUSE {
             return Duration::ZERO;
         }
-        // Nobody pays for more than he is held up by.
-        self.due.fetch_min(now + MAX_PAUSE.as_nanos() as u64, Ordering::Relaxed);
         let pause = ahead.min(MAX_PAUSE);
         self.delayed_nanoseconds.fetch_add(pause.as_nanos() as u64, Ordering::Relaxed);
         pause

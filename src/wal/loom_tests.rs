@@ -151,6 +151,7 @@ impl Model {
         let disk = Disk::default();
         let len = super::segment::HEADER_LEN + records * super::record::record_len(8);
         let options = LogOptions {
+            watched_from: u64::MAX,
             database_id: DATABASE_ID,
             first_segment_bytes: len,
             max_segment_bytes: len,
