@@ -24,8 +24,10 @@ const FIRST_ROUND: Duration = Duration::from_millis(200);
 const LEAST_LEFT: Duration = Duration::from_millis(5);
 /// Pauses shorter than this are saved up: few longer ones hold up fewer commits than many short ones.
 const MIN_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that one commit is slowed before it is let on.
+/// The longest that one commit is slowed before it is let on, and one that is heavier than so much.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE_OF_HEAVY: Duration = Duration::from_millis(50);
+const HEAVY: Weight = 64 << 10;
 /// How long a stopped writer waits at most before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -65,8 +67,8 @@ impl Rounds {
     fn left(&self) -> Duration {
         let average = self.average.unwrap_or(FIRST_ROUND);
         let took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        // One that takes longer than others did may take longer still.
-        average.saturating_sub(took).max(average / 4).max(LEAST_LEFT)
+        // One that takes longer than others did may take as long again.
+        average.saturating_sub(took).max(took / 2).max(LEAST_LEFT)
     }
 }
 
@@ -183,8 +185,9 @@ impl LogPace {
         let left = self.rounds.lock().left();
         let now = self.epoch.elapsed().as_nanos() as u64;
         let takes = time_for(weight, self.limit.saturating_sub(watched), left);
+        let most = if weight < HEAVY { MAX_PAUSE } else { MAX_PAUSE_OF_HEAVY };
         // Nobody pays for more than he is held up by.
-        let latest = now + MAX_PAUSE.as_nanos() as u64;
+        let latest = now + most.as_nanos() as u64;
         let due = |due: u64| Some(due.max(now).saturating_add(takes.as_nanos() as u64).min(latest));
         let before =
             self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).unwrap_or_else(|due| due);
@@ -192,7 +195,7 @@ impl LogPace {
         if ahead < MIN_PAUSE {
             return Duration::ZERO;
         }
-        let pause = ahead.min(MAX_PAUSE);
+        let pause = ahead.min(most);
         self.delayed_nanoseconds.fetch_add(pause.as_nanos() as u64, Ordering::Relaxed);
         pause
     }
@@ -299,7 +302,7 @@ mod tests {
         assert_eq!(rounds.left(), FIRST_ROUND);
         rounds.average = Some(Duration::from_secs(1));
         rounds.began = Instant::now().checked_sub(Duration::from_secs(5));
-        assert!(rounds.began.is_none() || rounds.left() == Duration::from_millis(250));
+        assert!(rounds.began.is_none() || rounds.left() >= Duration::from_millis(2500));
     }
 
     #[test]

@@ -136,7 +136,10 @@ impl Log {
         }
         let len = self.next_len(tail.segment.body.len, 0);
         drop(tail);
-        self.go_on(&making, len, 0)
+        self.go_on(&making, len, 0)?;
+        drop(making);
+        // A mark names segments only that are known to be durable, and no record may come that has this one synced.
+        self.sync_now(self.unsynced()).map_err(|Failed| self.failure())
     }
 
     /// Gives the room of one removed segment back to the disk, which may take a tenth of a second. Says whether there was any.

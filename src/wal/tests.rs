@@ -335,3 +335,25 @@ fn what_is_kept_for_reuse_can_be_given_back_at_any_time() {
     let (records, report) = replay_from(&*backend, log.mark(log.segment_of_next())).unwrap();
     assert_eq!((records.last().unwrap().0, report.torn_tail), (number, None));
 }
+
+#[test]
+fn a_segment_that_one_record_made_too_heavy_can_be_let_go_of_before_another_record_comes() {
+    let (_, log) = fresh(MemoryStorage::new(), LogOptions { watched_from: 1, ..small() });
+    assert!(!log.can_be_shorter());
+    log.append(&payload(1, 100), 1, false).unwrap();
+    assert!(!log.can_be_shorter());
+    log.append(&payload(2, 10_000), 1, false).unwrap();
+    log.append(&payload(3, 10), 1000, false).unwrap();
+    assert!(log.can_be_shorter());
+    assert_eq!(log.watched(), log.weight());
+    log.sync().unwrap();
+    log.leave_heavy_segment().unwrap();
+    let current = log.segment_of_next();
+    assert_eq!(log.segment_within(0), current);
+    assert_eq!(log.mark(current).first_segment, current);
+    log.release_before(current).unwrap();
+    assert_eq!((log.weight(), log.watched()), (0, 0));
+    assert!(!log.can_be_shorter());
+    log.leave_heavy_segment().unwrap();
+    assert_eq!(log.segment_of_next(), current);
+}
