@@ -649,8 +649,8 @@ pub const MUTATIONS: &[Mutation] = &[
     tests(
         "a trickle of puts is merged one by one",
         BACKGROUND,
-        "rest.is_patient() && self.keeps_little(family)",
-        "rest.is_patient() && false",
+        "watched.is_patient() && self.keeps_little(family)",
+        "watched.is_patient() && false",
         "one_put_now_and_then",
     ),
 ];
