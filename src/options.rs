@@ -246,8 +246,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Descriptors onto the data file that are open at once (default 64, at least 2). Families share them, the least recently
-    /// used is closed.
+    /// Descriptors onto the data file that are open at once (default 64, at least 2). While there are enough each family has its own;
+    /// further ones share those that are open.
     pub fn max_descriptors(mut self, count: usize) -> Self {
         self.options.max_descriptors = count;
         self

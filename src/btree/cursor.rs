@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
-use crate::sync::epoch::{self, Guard};
+use crate::sync::epoch;
 
 /// A position in a tree: at an entry, or nowhere. The tree's pages must not be released while it lives.
 pub(crate) struct TreeCursor {
@@ -220,6 +220,8 @@ impl TreeCursor {
         is_within: impl Fn(&[u8]) -> bool,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
+        // What `visit` does is up to users.
+        epoch::assert_left();
         let Some(leaf) = &mut self.leaf else { return Ok(ControlFlow::Continue(())) };
         if !self.valid || self.unusual.is_some() || !is_within(self.key.get()) {
             return Ok(ControlFlow::Continue(()));
@@ -405,22 +407,26 @@ impl TreeCursor {
         choose: impl Fn(&Node<'_>) -> std::result::Result<usize, Fault>,
     ) -> Result<()> {
         let mut ahead = Ahead::nothing();
-        if level > 0 {
-            let guard = epoch::pin();
-            for level in (1..=level).rev() {
-                let page = self.store.read(pointer, &guard)?;
-                let fault = |fault| locate(&self.store, pointer, fault);
-                let node = Node::open(&page, level).map_err(fault)?;
-                let index = choose(&node).map_err(fault)?;
-                self.path.push(Step { pointer, index: index as u32, count: node.count() as u32 });
-                pointer = node.child(index).pointer;
-                if level == 1
-                    && let Some(next) = way.next(index, node.count())
-                {
-                    ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
-                }
+        let mut guard = None;
+        for level in (1..=level).rev() {
+            let below = self.store.look(pointer, &mut guard, |page| {
+                let node = Node::open(page, level)?;
+                let index = choose(&node)?;
+                let step = Step { pointer, index: index as u32, count: node.count() as u32 };
+                let next = way.next(index, node.count()).map(|next| node.child(next).pointer);
+                Ok((step, node.child(index).pointer, next))
+            })?;
+            let (step, child, next) = below.map_err(|fault| self.locate(pointer, fault))?;
+            self.path.push(step);
+            pointer = child;
+            if level == 1
+                && let Some(next) = next
+            {
+                let guard = guard.get_or_insert_with(epoch::pin);
+                ahead = self.store.ahead(next, way == Way::Forward, guard);
             }
         }
+        drop(guard);
         let page = self.store.pin(pointer)?;
         let node = Node::open(&page, 0).map_err(|fault| self.locate(pointer, fault))?;
         let (shape, prefix) = (node.shape(), node.prefix());
@@ -439,19 +445,26 @@ impl TreeCursor {
         while let Some(step) = self.path.pop() {
             level += 1;
             let Some(index) = way.next(step.index as usize, step.count as usize) else { continue };
+            let mut guard = None;
+            let below = self.store.look(step.pointer, &mut guard, |page| {
+                let node = Node::open(page, level)?;
+                let next = way.next(index, node.count()).map(|next| node.child(next).pointer);
+                let asked = (level == 1).then(|| self.to_ask(&node, index, way));
+                Ok((node.child(index).pointer, next, asked))
+            })?;
+            let (child, next, asked) = below.map_err(|fault| self.locate(step.pointer, fault))?;
             let mut ahead = Ahead::nothing();
-            let child = {
-                let guard = epoch::pin();
-                let page = self.store.read(step.pointer, &guard)?;
-                let node = Node::open(&page, level).map_err(|fault| self.locate(step.pointer, fault))?;
-                if level == 1 {
-                    if let Some(next) = way.next(index, node.count()) {
-                        ahead = self.store.ahead(node.child(next).pointer, way == Way::Forward, &guard);
-                    }
-                    self.asked = self.read_ahead(&node, index, way, &guard);
-                }
-                node.child(index).pointer
-            };
+            if level == 1
+                && let Some(next) = next
+            {
+                let guard = guard.get_or_insert_with(epoch::pin);
+                ahead = self.store.ahead(next, way == Way::Forward, guard);
+            }
+            drop(guard);
+            if let Some((asked, pointers)) = asked {
+                self.asked = asked;
+                self.store.read_ahead(&pointers);
+            }
             self.path.push(Step { index: index as u32, ..step });
             self.descend_from(child, level - 1, way, |node| Ok(edge(node.count(), way)))?;
             if let Some(leaf) = &mut self.leaf
@@ -470,26 +483,21 @@ impl TreeCursor {
         Ok(false)
     }
 
-    /// Leaf `index` below `node` is about to be entered: has the disk read it, and some that come after it, if it is not in memory and
-    /// was not asked for. They are few for a short walk, and twice as many each time, until they are as many as the disk reads in
-    /// about the time of one.
-    fn read_ahead(&self, node: &Node<'_>, index: usize, way: Way, guard: &Guard) -> Asked {
+    /// Leaf `index` below `node` is about to be entered: which leaves the disk is to read, that one and some that come after it, if it
+    /// is not in memory and was not asked for. They are few for a short walk, and twice as many each time, until they are as many as the
+    /// disk reads in about the time of one.
+    fn to_ask(&self, node: &Node<'_>, index: usize, way: Way) -> (Asked, Vec<PagePointer>) {
         let asked = if self.asked.way == Some(way) { self.asked } else { Asked::default() };
         if asked.left > 0 {
-            return Asked { left: asked.left - 1, ..asked };
+            return (Asked { left: asked.left - 1, ..asked }, Vec::new());
         }
-        if !self.store.is_absent_page(node.child(index).pointer, guard) {
-            return asked;
+        if !self.store.is_absent_page(node.child(index).pointer, &epoch::pin()) {
+            return (asked, Vec::new());
         }
         let leaves = (asked.leaves * 2).clamp(4, 32);
-        let pointers = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
-        let mut count = 0;
-        let pointers = pointers.take(leaves).map(|index| {
-            count += 1;
-            node.child(index).pointer
-        });
-        self.store.read_ahead(pointers, guard);
-        Asked { way: Some(way), leaves, left: count - 1 }
+        let indexes = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
+        let pointers: Vec<_> = indexes.take(leaves).map(|index| node.child(index).pointer).collect();
+        (Asked { way: Some(way), leaves, left: pointers.len() - 1 }, pointers)
     }
 
     /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk ends: inner

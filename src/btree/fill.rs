@@ -5,7 +5,6 @@ use super::output::locate;
 use super::tree::Tree;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
-use crate::sync::epoch::{self, Guard};
 
 /// Leaves that are looked at.
 const SAMPLE: u64 = 256;
@@ -27,7 +26,7 @@ impl Tree {
         for look in 0..looks {
             // A leaf is met as often as it has entries, so each look stands for one of them.
             let rank = (u128::from(2 * look + 1) * u128::from(self.entries) / u128::from(2 * looks)) as u64;
-            if let Some(leaf) = self.leaf_of(store, rank, &epoch::pin())? {
+            if let Some(leaf) = self.leaf_of(store, rank)? {
                 pages += leaf.pages / leaf.entries;
                 bytes += leaf.bytes / leaf.entries;
             }
@@ -39,29 +38,30 @@ impl Tree {
     }
 
     /// The leaf with entry number `rank`, as the inner nodes count.
-    fn leaf_of(
-        &self,
-        store: &PartitionedStorageBackend,
-        mut rank: u64,
-        guard: &Guard,
-    ) -> Result<Option<Leaf>> {
+    fn leaf_of(&self, store: &PartitionedStorageBackend, mut rank: u64) -> Result<Option<Leaf>> {
         let Some((mut pointer, mut level)) = self.top(store)? else { return Ok(None) };
+        let mut guard = None;
         loop {
-            let page = store.read(pointer, guard)?;
-            let node = Node::open(&page, level).map_err(|fault| locate(store, pointer, fault))?;
-            if level == 0 {
-                return Ok(Some(Leaf {
-                    pages: f64::from(pointer.pages),
-                    bytes: node.declared_len() as f64,
-                    entries: node.count().max(1) as f64,
-                }));
+            let below = store.look(pointer, &mut guard, |page| {
+                let node = Node::open(page, level)?;
+                if level == 0 {
+                    return Ok(Err(Leaf {
+                        pages: f64::from(pointer.pages),
+                        bytes: node.declared_len() as f64,
+                        entries: node.count().max(1) as f64,
+                    }));
+                }
+                let mut index = 0;
+                while index + 1 < node.count() && rank >= node.child(index).entries {
+                    rank -= node.child(index).entries;
+                    index += 1;
+                }
+                Ok(Ok(node.child(index).pointer))
+            })?;
+            match below.map_err(|fault| locate(store, pointer, fault))? {
+                Ok(child) => pointer = child,
+                Err(leaf) => return Ok(Some(leaf)),
             }
-            let mut index = 0;
-            while index + 1 < node.count() && rank >= node.child(index).entries {
-                rank -= node.child(index).entries;
-                index += 1;
-            }
-            pointer = node.child(index).pointer;
             level -= 1;
         }
     }

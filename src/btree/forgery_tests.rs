@@ -152,8 +152,7 @@ fn a_tree_of_another_height_is_corrupt() {
     for height in [0, 1, 2, 4, 41, 255] {
         let tree = Tree { height, ..harness.tree };
         exercise(&harness, &tree, &probes());
-        let guard = epoch::pin();
-        let error = tree.get(&harness.store, b"x", &guard).map(|_| ()).unwrap_err();
+        let error = tree.find(&harness.store, b"x", &epoch::pin()).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corruption);
     }
     let nowhere = PagePointer { page: PageId(1 << 30), pages: 1 << 30, checksum: 0 };

@@ -60,4 +60,4 @@ pub(crate) use merge::{MergeOp, RangeDeletion, merge};
 pub(crate) use output::{MergeOutcome, MergeStats};
 pub(crate) use relocate::{pages_with_pointers, relocate};
 pub(crate) use repack::repack;
-pub(crate) use tree::{FoundValue, Tree, load_run};
+pub(crate) use tree::{FoundValue, Lookup, Place, Tree, load_run};

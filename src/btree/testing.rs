@@ -9,7 +9,7 @@ use super::merge::{MergeOp, RangeDeletion, merge};
 use super::output::{MergeOutcome, MergeStats};
 use super::relocate::{pages_with_pointers, relocate};
 use super::repack::repack;
-use super::tree::{FoundValue, Tree, load_run};
+use super::tree::{FoundValue, Lookup, Tree, load_run};
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::Result;
 use crate::page::{CacheBudgets, HEADER_LEN};
@@ -198,8 +198,7 @@ impl Harness {
     /// Holds point reads, seeks and counts at `key` against the model.
     pub(super) fn verify_at(&self, key: &[u8]) {
         assert_eq!(self.get(key).unwrap().as_ref(), self.model.get(key));
-        let guard = epoch::pin();
-        assert_eq!(self.tree.contains(&self.store, key, &guard).unwrap(), self.model.contains_key(key));
+        assert_eq!(self.tree.contains(&self.store, key).unwrap(), self.model.contains_key(key));
         let mut cursor = self.cursor();
         let owned = key.to_vec();
         let mut above = self.model.range(owned.clone()..).map(|(key, _)| key);
@@ -227,8 +226,15 @@ impl Harness {
 }
 
 pub(super) fn get(tree: &Tree, store: &Arc<PartitionedStorageBackend>, key: &[u8]) -> Result<Option<Bytes>> {
-    let guard = epoch::pin();
-    Ok(match tree.get(store, key, &guard)? {
+    let in_memory = match tree.find(store, key, &epoch::pin())? {
+        Lookup::Found(Some(FoundValue::Inline(page, range))) => Some(page[range].to_vec()),
+        _ => None,
+    };
+    let found = tree.read(store, key)?;
+    if let (Some(in_memory), Some(FoundValue::Inline(page, range))) = (&in_memory, &found) {
+        assert_eq!(page[range.clone()], in_memory[..]);
+    }
+    Ok(match found {
         None | Some(FoundValue::Deletion) => None,
         Some(FoundValue::Inline(page, range)) => Some(page[range].to_vec()),
         Some(FoundValue::Run(run, len)) => {

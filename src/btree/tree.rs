@@ -7,8 +7,7 @@ use super::output::locate;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PageRef, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
-use crate::sync::Arc;
-use crate::sync::epoch::Guard;
+use crate::sync::epoch::{self, Guard};
 
 /// The family's tree at one moment: a value, cheap to copy; its pages stand in a [`PartitionedStorageBackend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,9 +32,67 @@ pub(crate) enum FoundValue<'g> {
     Deletion,
 }
 
-/// Pins the run that holds a value of `len` bytes. The value is at bytes 32..32 + `len`.
+/// What a look-up that reads nothing from the file came to.
+pub(crate) enum Lookup<'g> {
+    /// What the tree says of the key.
+    Found(Option<FoundValue<'g>>),
+    /// A node that is not in memory.
+    Absent(Place),
+}
+
+/// A node on the way to a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pointer: PagePointer,
+    level: u8,
+}
+
+enum Step<'g> {
+    Down(Place),
+    Found(Option<FoundValue<'g>>),
+}
+
+impl Place {
+    /// What the node, which is `page`, says of `key`.
+    #[inline(always)]
+    fn step<'g>(self, store: &PartitionedStorageBackend, page: PageRef<'g>, key: &[u8]) -> Result<Step<'g>> {
+        let fault = |fault| locate(store, self.pointer, fault);
+        let node = Node::open(&page, self.level).map_err(fault)?;
+        if self.level > 0 {
+            let child = node.child(node.child_index(key).map_err(fault)?);
+            return Ok(Step::Down(Self { pointer: child.pointer, level: self.level - 1 }));
+        }
+        let (index, found) = node.search(key).map_err(fault)?;
+        if !found {
+            return Ok(Step::Found(None));
+        }
+        Ok(Step::Found(Some(match node.entry(index).map_err(fault)?.value {
+            LeafValue::Inline(range) => FoundValue::Inline(page, range),
+            LeafValue::Run(value) => FoundValue::Run(value.run, value.len),
+            LeafValue::Deletion => FoundValue::Deletion,
+        })))
+    }
+
+    /// Goes on from here, and reads what is not in memory. The caller holds no guard, but holds the tree.
+    #[cold]
+    pub(crate) fn read(
+        mut self,
+        store: &PartitionedStorageBackend,
+        key: &[u8],
+    ) -> Result<Option<FoundValue<'static>>> {
+        loop {
+            let page = store.pin(self.pointer)?;
+            match self.step(store, PageRef::Pinned(page), key)? {
+                Step::Down(child) => self = child,
+                Step::Found(found) => return Ok(found),
+            }
+        }
+    }
+}
+
+/// Pins the run that holds a value of `len` bytes. The value is at bytes 32..32 + `len`. The caller holds no guard.
 pub(crate) fn load_run(
-    store: &Arc<PartitionedStorageBackend>,
+    store: &PartitionedStorageBackend,
     pointer: PagePointer,
     len: u32,
 ) -> Result<PinnedPage> {
@@ -64,45 +121,55 @@ impl Tree {
         }
     }
 
-    /// The value of `key`. Reads one node of each level, and no value run.
+    /// Where a look-up begins; `None` if the tree is empty.
+    fn start(&self, store: &PartitionedStorageBackend) -> Result<Option<Place>> {
+        Ok(self.top(store)?.map(|(pointer, level)| Place { pointer, level }))
+    }
+
+    /// The value of `key`, if all of its way is in memory. Looks at one node of each level, and at no value run.
     #[inline]
-    pub(crate) fn get<'g>(
+    pub(crate) fn find<'g>(
         &self,
-        store: &PartitionedStorageBackend,
+        store: &'g PartitionedStorageBackend,
         key: &[u8],
         guard: &'g Guard,
-    ) -> Result<Option<FoundValue<'g>>> {
-        let Some((mut pointer, mut level)) = self.top(store)? else { return Ok(None) };
+    ) -> Result<Lookup<'g>> {
+        let Some(mut place) = self.start(store)? else { return Ok(Lookup::Found(None)) };
         loop {
-            let page = store.read(pointer, guard)?;
-            let fault = |fault| locate(store, pointer, fault);
-            let node = Node::open(&page, level).map_err(fault)?;
-            if level > 0 {
-                let child = node.child(node.child_index(key).map_err(fault)?);
-                pointer = child.pointer;
-                level -= 1;
-                continue;
+            let Some(page) = store.find(place.pointer, guard) else { return Ok(Lookup::Absent(place)) };
+            match place.step(store, page, key)? {
+                Step::Down(child) => place = child,
+                Step::Found(found) => return Ok(Lookup::Found(found)),
             }
-            let (index, found) = node.search(key).map_err(fault)?;
-            if !found {
-                return Ok(None);
-            }
-            return Ok(Some(match node.entry(index).map_err(fault)?.value {
-                LeafValue::Inline(range) => FoundValue::Inline(page, range),
-                LeafValue::Run(value) => FoundValue::Run(value.run, value.len),
-                LeafValue::Deletion => FoundValue::Deletion,
-            }));
         }
     }
 
-    /// Whether `key` has a value.
-    pub(crate) fn contains(
+    /// Whether `key` has a value. The caller holds no guard.
+    pub(crate) fn contains(&self, store: &PartitionedStorageBackend, key: &[u8]) -> Result<bool> {
+        Ok(self.says(store, key)?.unwrap_or(false))
+    }
+
+    /// Whether `key` has a value, or was deleted; `None` if the tree says nothing of it. The caller holds no guard.
+    pub(crate) fn says(&self, store: &PartitionedStorageBackend, key: &[u8]) -> Result<Option<bool>> {
+        let has_value =
+            |found: Option<FoundValue<'_>>| found.map(|found| !matches!(found, FoundValue::Deletion));
+        let place = match self.find(store, key, &epoch::pin())? {
+            Lookup::Found(found) => return Ok(has_value(found)),
+            Lookup::Absent(place) => place,
+        };
+        place.read(store, key).map(has_value)
+    }
+
+    /// The value of `key`, whatever has to be read for it but a value run; the leaf is held by a count. The caller holds no guard.
+    pub(crate) fn read(
         &self,
         store: &PartitionedStorageBackend,
         key: &[u8],
-        guard: &Guard,
-    ) -> Result<bool> {
-        Ok(!matches!(self.get(store, key, guard)?, None | Some(FoundValue::Deletion)))
+    ) -> Result<Option<FoundValue<'static>>> {
+        match self.start(store)? {
+            Some(place) => place.read(store, key),
+            None => Ok(None),
+        }
     }
 
     /// Number of entries in `[start, end)`, by the counts in the inner nodes: reads two nodes of each level.
@@ -120,19 +187,22 @@ impl Tree {
     /// Number of entries below `key`.
     fn rank(&self, store: &PartitionedStorageBackend, key: &[u8]) -> Result<u64> {
         let Some((mut pointer, mut level)) = self.top(store)? else { return Ok(0) };
-        let guard = crate::sync::epoch::pin();
+        let mut guard = None;
         let mut rank = 0u64;
         loop {
-            let page = store.read(pointer, &guard)?;
-            let fault = |fault| locate(store, pointer, fault);
-            let node = Node::open(&page, level).map_err(fault)?;
-            if level == 0 {
-                let (index, _) = node.search(key).map_err(fault)?;
-                return Ok(rank.saturating_add(index as u64));
-            }
-            let index = node.child_index(key).map_err(fault)?;
-            rank = rank.saturating_add(node.entries_before(index));
-            pointer = node.child(index).pointer;
+            let below = store.look(pointer, &mut guard, |page| {
+                let node = Node::open(page, level)?;
+                if level == 0 {
+                    let (index, _) = node.search(key)?;
+                    return Ok((index as u64, None));
+                }
+                let index = node.child_index(key)?;
+                Ok((node.entries_before(index), Some(node.child(index).pointer)))
+            })?;
+            let (before, child) = below.map_err(|fault| locate(store, pointer, fault))?;
+            rank = rank.saturating_add(before);
+            let Some(child) = child else { return Ok(rank) };
+            pointer = child;
             level -= 1;
         }
     }

@@ -1,6 +1,8 @@
 //! Point reads, counts: what needs no cursor.
 
-use crate::btree::{FoundValue, TreeCursor, load_run};
+use std::ops::ControlFlow;
+
+use crate::btree::{FoundValue, Lookup, Place, Tree, TreeCursor, load_run};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::delta::Delta;
@@ -10,40 +12,104 @@ use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::memtable::Found;
-use crate::page::PageRef;
+use crate::page::{HEADER_LEN, PagePointer};
 use crate::sync::Arc;
-use crate::sync::epoch::Guard;
+use crate::sync::epoch::{self, Guard};
+
+/// What a look-up has still to read from the file.
+pub(crate) enum Rest {
+    /// A node of one of the trees, by its index, and what follows it.
+    Node(usize, Place),
+    /// The run that holds the value, of this length.
+    Run(PagePointer, u32),
+}
+
+/// What a look-up came to, or what is left of it. Nothing is read from the file under a guard: what is left is done without one.
+pub(crate) type Looked<T> = ControlFlow<T, Rest>;
 
 impl FamilyView {
-    /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and one descent.
-    pub(crate) fn get(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<Option<Value>> {
-        if let Some(found) = self.in_memtables(key, at) {
-            return Ok(match found {
-                Found::Put(bytes) => Some(Value::copy(bytes)),
-                Found::Deleted => None,
-            });
-        }
-        let Some(found) = self.in_trees(key, guard)? else { return Ok(None) };
-        let value = match found {
-            FoundValue::Deletion => return Ok(None),
-            FoundValue::Inline(PageRef::Run(run), range) if !Value::is_small(range.len()) => {
-                Value::copy(&run[range])
-            }
-            FoundValue::Inline(page, range) => Value::copy(&page[range]),
-            FoundValue::Run(pointer, len) => {
-                let page = load_run(self.family.store(), pointer, len)?;
-                Value::in_page(page, crate::page::HEADER_LEN..crate::page::HEADER_LEN + len as usize)
-            }
-        };
-        Ok(Some(value))
+    /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and one descent. The caller
+    /// holds no guard.
+    pub(crate) fn get(&self, key: &[u8], at: SequenceNumber) -> Result<Option<Value>> {
+        // Apart, so that the guard is gone before anything is read.
+        let looked = self.find(key, at, &epoch::pin())?;
+        self.finish_value(key, looked)
     }
 
-    /// Whether `key` has a value at `at`. Reads no large value.
-    pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber, guard: &Guard) -> Result<bool> {
-        match self.in_memtables(key, at) {
-            Some(Found::Put(_)) => Ok(true),
-            Some(Found::Deleted) => Ok(false),
-            None => Ok(!matches!(self.in_trees(key, guard)?, None | Some(FoundValue::Deletion))),
+    /// Whether `key` has a value at `at`. Reads no large value. The caller holds no guard.
+    pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber) -> Result<bool> {
+        let looked = self.find_presence(key, at, &epoch::pin())?;
+        self.finish_presence(key, looked)
+    }
+
+    /// The value of `key` at `at`, as far as it is in memory.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        key: &[u8],
+        at: SequenceNumber,
+        guard: &Guard,
+    ) -> Result<Looked<Option<Value>>> {
+        if let Some(found) = self.in_memtables(key, at) {
+            return Ok(Looked::Break(match found {
+                Found::Put(bytes) => Some(Value::copy(bytes)),
+                Found::Deleted => None,
+            }));
+        }
+        Ok(match self.in_trees(key, guard)? {
+            Looked::Break(found) => value_of(found),
+            Looked::Continue(rest) => Looked::Continue(rest),
+        })
+    }
+
+    /// Reads what [`find`](Self::find) left. The caller holds this view, and no guard.
+    #[inline]
+    pub(crate) fn finish_value(&self, key: &[u8], looked: Looked<Option<Value>>) -> Result<Option<Value>> {
+        match looked {
+            Looked::Break(value) => Ok(value),
+            Looked::Continue(rest) => self.read_value(key, rest),
+        }
+    }
+
+    #[cold]
+    fn read_value(&self, key: &[u8], mut rest: Rest) -> Result<Option<Value>> {
+        loop {
+            let found = match rest {
+                Rest::Node(tree, place) => self.read_trees(key, tree, place)?,
+                Rest::Run(pointer, len) => {
+                    let page = load_run(self.family.store(), pointer, len)?;
+                    return Ok(Some(Value::in_page(page, HEADER_LEN..HEADER_LEN + len as usize)));
+                }
+            };
+            match value_of(found) {
+                Looked::Break(value) => return Ok(value),
+                Looked::Continue(run) => rest = run,
+            }
+        }
+    }
+
+    /// Whether `key` has a value at `at`, as far as that is in memory.
+    pub(crate) fn find_presence(
+        &self,
+        key: &[u8],
+        at: SequenceNumber,
+        guard: &Guard,
+    ) -> Result<Looked<bool>> {
+        Ok(match self.in_memtables(key, at) {
+            Some(found) => Looked::Break(matches!(found, Found::Put(_))),
+            None => match self.in_trees(key, guard)? {
+                Looked::Break(found) => Looked::Break(is_value(&found)),
+                Looked::Continue(rest) => Looked::Continue(rest),
+            },
+        })
+    }
+
+    /// Reads what [`find_presence`](Self::find_presence) left. The caller holds this view, and no guard.
+    pub(crate) fn finish_presence(&self, key: &[u8], looked: Looked<bool>) -> Result<bool> {
+        match looked {
+            Looked::Break(has_value) => Ok(has_value),
+            Looked::Continue(Rest::Node(tree, place)) => Ok(is_value(&self.read_trees(key, tree, place)?)),
+            Looked::Continue(Rest::Run(..)) => Ok(true),
         }
     }
 
@@ -52,17 +118,38 @@ impl FamilyView {
         self.memtables().find_map(|table| table.get(key, at))
     }
 
-    /// What the newest of deltas and tree says of `key` that says anything.
+    /// The trees that may say anything of `key`, the newest first, with the index of each: deltas, then the one behind them.
     #[inline]
-    fn in_trees<'g>(&self, key: &[u8], guard: &'g Guard) -> Result<Option<FoundValue<'g>>> {
-        let store = self.family.store();
-        for delta in self.tree.deltas.iter().filter(|delta| delta.may_hold(key)) {
-            let found = delta.tree.get(store, key, guard)?;
-            if found.is_some() {
-                return Ok(found);
+    fn trees(&self, key: &[u8]) -> impl Iterator<Item = (usize, &Tree)> {
+        let deltas = self.tree.deltas.iter().enumerate();
+        let deltas = deltas.filter(|(_, delta)| delta.may_hold(key)).map(|(i, delta)| (i, &delta.tree));
+        deltas.chain(std::iter::once((self.tree.deltas.len(), &self.tree.tree)))
+    }
+
+    /// What the newest of deltas and tree says of `key` that says anything, as far as it is in memory.
+    #[inline]
+    fn in_trees<'g>(&'g self, key: &[u8], guard: &'g Guard) -> Result<Looked<Option<FoundValue<'g>>>> {
+        for (index, tree) in self.trees(key) {
+            match tree.find(self.family.store(), key, guard)? {
+                Lookup::Found(None) => {}
+                Lookup::Found(found) => return Ok(Looked::Break(found)),
+                Lookup::Absent(place) => return Ok(Looked::Continue(Rest::Node(index, place))),
             }
         }
-        self.tree.tree.get(store, key, guard)
+        Ok(Looked::Break(None))
+    }
+
+    /// The same from `place` of the tree with this index on, with all that has to be read.
+    fn read_trees(&self, key: &[u8], index: usize, place: Place) -> Result<Option<FoundValue<'static>>> {
+        let store = self.family.store();
+        let mut found = place.read(store, key)?;
+        for (_, tree) in self.trees(key).filter(|&(later, _)| later > index) {
+            if found.is_some() {
+                break;
+            }
+            found = tree.read(store, key)?;
+        }
+        Ok(found)
     }
 
     /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in
@@ -75,8 +162,7 @@ impl FamilyView {
         let mut count = tree.entries.saturating_sub(self.hidden_in_tree(&hidden)?);
         // What is newer speaks for a key if it says anything of it.
         let mut correct = |key: &[u8], has_value: bool| -> Result<()> {
-            let guard = crate::sync::epoch::pin();
-            let counted = !hidden.covers(key, TREE) && tree.contains(store, key, &guard)?;
+            let counted = !hidden.covers(key, TREE) && tree.contains(store, key)?;
             match has_value {
                 true if !counted => count = count.saturating_add(1),
                 false if counted => count = count.saturating_sub(1),
@@ -136,12 +222,25 @@ impl FamilyView {
 
     /// Whether one of `deltas` says anything of `key`.
     fn is_in_deltas(&self, deltas: &[Delta], key: &[u8]) -> Result<bool> {
-        let guard = crate::sync::epoch::pin();
         for delta in deltas.iter().filter(|delta| delta.may_hold(key)) {
-            if delta.tree.get(self.family.store(), key, &guard)?.is_some() {
+            if delta.tree.says(self.family.store(), key)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+/// The value that was found, or the run that holds it.
+#[inline]
+fn value_of(found: Option<FoundValue<'_>>) -> Looked<Option<Value>> {
+    match found {
+        None | Some(FoundValue::Deletion) => Looked::Break(None),
+        Some(FoundValue::Inline(page, range)) => Looked::Break(Some(Value::copy(&page[range]))),
+        Some(FoundValue::Run(pointer, len)) => Looked::Continue(Rest::Run(pointer, len)),
+    }
+}
+
+fn is_value(found: &Option<FoundValue<'_>>) -> bool {
+    !matches!(found, None | Some(FoundValue::Deletion))
 }

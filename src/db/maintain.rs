@@ -368,5 +368,6 @@ impl Shared {
         }
         drop(self.checkpoint.lock());
         *self.lock.lock() = None;
+        crate::sync::epoch::drain();
     }
 }

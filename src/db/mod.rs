@@ -55,7 +55,7 @@ use crate::options::{DatabaseBuilder, Durability, Options};
 use crate::page::CacheTotal;
 use crate::segment::DataFile;
 use crate::storage::StorageLock;
-use crate::sync::{Arc, Mutex, thread::JoinHandle};
+use crate::sync::{Arc, Mutex, epoch, thread::JoinHandle};
 use crate::txn::batch::WriteBatch;
 use crate::txn::commit::{Pipeline, Write};
 use crate::txn::snapshot::Snapshot;
@@ -90,6 +90,17 @@ impl Shared {
 /// Closes the database when the last handle goes.
 struct Keeper {
     shared: Arc<Shared>,
+    /// Goes after it.
+    _emptied: Emptied,
+}
+
+/// When it goes, whatever memory waits for readers to leave is given back: nobody else may come by to do that.
+struct Emptied;
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        epoch::drain();
+    }
 }
 
 impl Drop for Keeper {

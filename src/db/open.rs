@@ -21,7 +21,7 @@ use crate::db::progress::Progress;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
-use crate::db::{ColumnFamilyDatabase, Keeper, Shared, budget, checkpoint};
+use crate::db::{ColumnFamilyDatabase, Emptied, Keeper, Shared, budget, checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheTotal;
@@ -68,7 +68,7 @@ impl DatabaseBuilder {
             None => Arc::new(FileStorage::new(path)),
         };
         let lock = find_or_create(&backend, &self.options, path)?;
-        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
+        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)?, _emptied: Emptied };
         if !keeper.shared.options.read_only {
             keeper.shared.gather_small_segments()?;
         }
@@ -83,7 +83,7 @@ impl DatabaseBuilder {
     pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
         let backend = self.options.backend.clone().expect("a test says where the database is");
         let lock = find_or_create(&backend, &self.options, Path::new(path))?;
-        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)? };
+        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)?, _emptied: Emptied };
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }

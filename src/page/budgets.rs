@@ -8,7 +8,7 @@ use super::stats::count;
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::sync::epoch::{self, Guard};
+use crate::sync::epoch;
 
 /// How much memory a family's pages may take.
 ///
@@ -93,7 +93,7 @@ impl PagedCachedFile {
     /// Makes the read budget smaller by up to `bytes`; what is beyond it leaves now, its memory as its last readers do.
     pub(crate) fn take_away(&self, bytes: u64) {
         let less = self.share.shrink(bytes);
-        self.evict_what_is_beyond(&epoch::pin());
+        self.evict_what_is_beyond();
         self.adjust_kept_memory();
         self.share.give_back(less);
     }
@@ -151,19 +151,19 @@ impl PagedCachedFile {
     }
 
     /// Makes room if the read cache is all but full: more of the total, as long as anything is left of it, else by evicting a batch.
-    pub(super) fn make_room(&self, guard: &Guard) {
+    pub(super) fn make_room(&self) {
         loop {
             match self.read_bytes_beyond() {
                 0 => return,
                 beyond if self.grow(beyond) => {}
-                _ => return self.evict_what_is_beyond(guard),
+                _ => return self.evict_what_is_beyond(),
             }
         }
     }
 
     /// Evicts, if the read cache is all but full, a batch. Frames and runs may each use what the other leaves; under
     /// pressure from both, each gets half.
-    fn evict_what_is_beyond(&self, guard: &Guard) {
+    fn evict_what_is_beyond(&self) {
         if self.read_bytes_beyond() == 0 {
             return;
         }
@@ -179,6 +179,7 @@ impl PagedCachedFile {
         if runs > half {
             over = over.saturating_sub(self.evict_runs(over.min(runs - half)));
         }
+        let guard = epoch::pin();
         let mut evicted = Vec::new();
         if over > 0 {
             let wanted = over.div_ceil(self.page_size).max(Self::batch(reserve));
@@ -190,7 +191,7 @@ impl PagedCachedFile {
         }
         drop(clock);
         count(&self.counters.evictions, evicted.len());
-        self.frames.retire(evicted, guard);
+        self.frames.retire(evicted, &guard);
     }
 
     pub(super) fn evict_runs(&self, bytes: usize) -> usize {
@@ -199,9 +200,9 @@ impl PagedCachedFile {
         freed
     }
 
-    pub(super) fn keep_run(&self, page: PageId, run: &Arc<RunBuffer>, read: bool, guard: &Guard) {
+    pub(super) fn keep_run(&self, page: PageId, run: &Arc<RunBuffer>, read: bool) {
         self.keep_run_without_making_room(page, run, read);
-        self.make_room(guard);
+        self.make_room();
         self.adjust_kept_memory();
     }
 

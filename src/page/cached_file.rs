@@ -2,7 +2,8 @@
 //!
 //! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if nothing is there,
 //! [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, unless the cache is full and the page was not missed
-//! shortly before (`admission`). The way of a write: a
+//! shortly before (`admission`). A guard covers the look and the entry into the table, never the reading between them. The way of a
+//! write: a
 //! [`NewPage`](super::NewPage) is built in place, [`publish`](PagedCachedFile::publish) seals it and enters it as dirty, and
 //! [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file; that is in `writing`. What has to
 //! leave when memory gets short is in `budgets`.
@@ -19,7 +20,7 @@ use super::admission::Admission;
 use super::ahead::Ahead;
 use super::budgets::CacheBudgets;
 use super::clock::Clock;
-use super::frames::{Frame, FrameStore, OwnedFrame};
+use super::frames::{FrameStore, OwnedFrame};
 use super::header::{self, PagePointer};
 use super::held::{PageRef, PinnedPage, RunBuffer};
 use super::run_cache::RunCache;
@@ -30,7 +31,7 @@ use super::write_buffer::{DirtyMemory, DirtyPage, WriteBuffer};
 use crate::codec::ids::{FamilyId, PageId};
 use crate::codec::prefetch;
 use crate::error::{Error, Result};
-use crate::storage::FileHandlePool;
+use crate::storage::{FileHandle, FileHandlePool};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex};
@@ -41,7 +42,7 @@ use crate::sync::{Arc, Mutex};
 pub(crate) struct PagedCachedFile {
     pub(super) family: FamilyId,
     pub(super) page_size: usize,
-    pub(super) pool: Arc<FileHandlePool>,
+    pub(super) handle: FileHandle,
     pub(super) table: FrameTable,
     pub(super) frames: Arc<FrameStore>,
     admission: Admission,
@@ -64,13 +65,6 @@ pub(crate) struct PagedCachedFile {
 /// where to look next. A node of a hundred entries has its header, heads and offsets there.
 const FRONT: usize = 704;
 
-/// Where a page was found in memory.
-enum Place {
-    /// In a frame, while the guard lives.
-    Frame(Frame),
-    Run(Arc<RunBuffer>),
-}
-
 impl PagedCachedFile {
     pub(crate) fn new(
         family: FamilyId,
@@ -81,7 +75,7 @@ impl PagedCachedFile {
         let file = Self {
             family,
             page_size,
-            pool,
+            handle: FileHandle::new(pool, family),
             table: FrameTable::new(),
             frames: FrameStore::new(page_size, 0),
             admission: Admission::new(),
@@ -103,11 +97,11 @@ impl PagedCachedFile {
 
     /// What `pointer` names, if it is in memory.
     #[inline(always)]
-    pub(crate) fn find<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Option<PageRef<'g>> {
+    pub(crate) fn find<'g>(&'g self, pointer: PagePointer, guard: &'g Guard) -> Option<PageRef<'g>> {
         if pointer.pages == 1
             && let Some(frame) = self.table.lookup(pointer.page, guard)
         {
-            // SAFETY: the entry was loaded under the guard.
+            // SAFETY: the entry was loaded under the guard, and the bytes are borrowed from the store as well.
             let bytes: &'g [u8] = unsafe { self.frames.bytes(frame) };
             prefetch::front(bytes, FRONT);
             // A pointer that names another state of the page than the one in memory is for `load` to judge.
@@ -152,11 +146,7 @@ impl PagedCachedFile {
 
     /// Has the disk begin to read a range of the file, and does not wait for it.
     pub(crate) fn begin_reading(&self, range: &Range<u64>) {
-        if !range.is_empty()
-            && let Ok(file) = self.pool.get(self.family)
-        {
-            file.begin_reading(range.start, range.end - range.start);
-        }
+        self.handle.file().begin_reading(range.start, range.end - range.start);
     }
 
     #[inline(never)]
@@ -176,62 +166,51 @@ impl PagedCachedFile {
         Some(run)
     }
 
-    /// Reads what `pointer` names from `offset` of the file. The caller has checked that the range belongs to the family.
-    pub(crate) fn load<'g>(
-        &self,
-        pointer: PagePointer,
-        offset: u64,
-        guard: &'g Guard,
-    ) -> Result<PageRef<'g>> {
-        Ok(match self.fetch(pointer, offset, guard)? {
-            // SAFETY: the entry was loaded, or made, under the guard.
-            Place::Frame(frame) => PageRef::Frame(unsafe { self.frames.bytes(frame) }),
-            Place::Run(run) => PageRef::Run(run),
-        })
-    }
-
-    /// As [`load`](Self::load), but what was read is held without a guard.
-    pub(crate) fn load_pinned(&self, pointer: PagePointer, offset: u64) -> Result<PinnedPage> {
-        let guard = epoch::pin();
-        Ok(match self.fetch(pointer, offset, &guard)? {
-            // SAFETY: the entry was loaded, or made, under the guard, which still lives.
-            Place::Frame(frame) => unsafe { PinnedPage::frame(&self.frames, frame) },
-            Place::Run(run) => PinnedPage::run(run),
-        })
-    }
-
-    fn fetch(&self, pointer: PagePointer, offset: u64, guard: &Guard) -> Result<Place> {
+    /// Reads what `pointer` names from `offset` of the file. The caller has checked that the range belongs to the family, and holds no
+    /// guard.
+    pub(crate) fn load(&self, pointer: PagePointer, offset: u64) -> Result<PinnedPage> {
         self.misses.add(1);
         if pointer.pages == 1
             && self.admits(pointer.page)
-            && let Some(mut frame) = self.frame_for_reading(guard)
+            && let Some(mut frame) = self.frame_for_reading()
         {
             self.read_verified(pointer, offset, &mut frame)?;
-            frame.set_page(pointer.page);
-            let inserted = self.table.insert(pointer.page, frame.frame(), false);
-            if inserted == Inserted::Done {
-                let mapped = frame.frame();
-                frame.into_mapped();
-                return Ok(Place::Frame(mapped));
-            }
-            if let Inserted::Occupied(other) = inserted {
-                // SAFETY: the entry was loaded under the guard.
-                let bytes = unsafe { self.frames.bytes(other) };
-                if header::stated_checksum(bytes) == pointer.checksum {
-                    return Ok(Place::Frame(other));
-                }
-            }
-            let mut copy = RunBuffer::to_read_into(self.page_size);
-            copy.copy_from_slice(&frame);
-            return Ok(Place::Run(Arc::new(copy)));
+            return Ok(self.enter(pointer, frame));
         }
         let mut buffer = RunBuffer::to_read_into(self.len_of(pointer));
         self.read_verified(pointer, offset, &mut buffer)?;
         let run = Arc::new(buffer);
         if pointer.pages > 1 {
-            self.keep_run(pointer.page, &run, true, guard);
+            self.keep_run(pointer.page, &run, true);
         }
-        Ok(Place::Run(run))
+        Ok(PinnedPage::run(run))
+    }
+
+    /// Has `frame`, into which the page was read, hold it, unless somebody was faster.
+    fn enter(&self, pointer: PagePointer, frame: OwnedFrame) -> PinnedPage {
+        frame.set_page(pointer.page);
+        let guard = epoch::pin();
+        let entered = match self.table.insert(pointer.page, frame.frame(), false) {
+            Inserted::Done => {
+                let mapped = frame.frame();
+                frame.into_mapped();
+                // SAFETY: the entry was made under the guard, which still lives.
+                return unsafe { PinnedPage::frame(&self.frames, mapped) };
+            }
+            Inserted::Occupied(other) => Some(other),
+            Inserted::Refused => None,
+        };
+        if let Some(other) = entered {
+            // SAFETY: the entry was loaded under the guard, which still lives.
+            let page = unsafe { PinnedPage::frame(&self.frames, other) };
+            if header::stated_checksum(&page) == pointer.checksum {
+                return page;
+            }
+        }
+        drop(guard);
+        let mut copy = RunBuffer::to_read_into(self.page_size);
+        copy.copy_from_slice(&frame);
+        PinnedPage::run(Arc::new(copy))
     }
 
     /// Whether a page that was just missed is to enter the cache. Asking tells that it was missed.
@@ -240,15 +219,15 @@ impl PagedCachedFile {
     }
 
     /// A frame to read into; `None` if all that the budget allows wait for their readers.
-    fn frame_for_reading(&self, guard: &Guard) -> Option<OwnedFrame> {
-        self.make_room(guard);
+    fn frame_for_reading(&self) -> Option<OwnedFrame> {
+        self.make_room();
         let runs = self.runs.bytes().div_ceil(self.page_size);
         self.frames.take((self.read_frames() + self.table.dirty()).saturating_sub(runs))
     }
 
     fn read_verified(&self, pointer: PagePointer, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.pool
-            .get(self.family)?
+        self.handle
+            .file()
             .read_at(buffer, offset)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => Error::corruption("the file ends before the page does"),
@@ -260,7 +239,7 @@ impl PagedCachedFile {
             })
             .map(|_| ())
             .map_err(|error| {
-                let error = error.in_file(self.pool.path()).at_offset(offset);
+                let error = error.in_file(self.handle.pool().path()).at_offset(offset);
                 error.of_family(self.family.0).on_page(pointer.page.0)
             })
     }

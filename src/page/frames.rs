@@ -156,8 +156,13 @@ impl FrameStore {
     /// Retires frames that were just taken out of the frame table under `guard`.
     pub(super) fn retire(self: &Arc<Self>, frames: Vec<Frame>, guard: &Guard) {
         if !frames.is_empty() {
-            let store = Arc::clone(self);
-            epoch::defer(guard, move || store.reclaim(frames));
+            // A store that is gone has nobody who could look at its frames.
+            let store = Arc::downgrade(self);
+            epoch::defer(guard, move || {
+                if let Some(store) = store.upgrade() {
+                    store.reclaim(frames);
+                }
+            });
         }
     }
 
@@ -281,22 +286,12 @@ impl FrameStore {
     /// The bytes of a mapped frame.
     ///
     /// # Safety
-    /// For as long as `'a`, the caller is entitled to the frame by invariant 2, and either a guard lives or this store does.
+    /// While the bytes are borrowed, the caller is entitled to the frame by invariant 2.
     #[inline]
-    pub(super) unsafe fn bytes<'a>(&self, frame: Frame) -> &'a [u8] {
-        // SAFETY: the frame lies inside its slab; nobody writes to it while it is held (invariants 1 to 3); a slab is
-        // given back only when the store is gone and every guard of that time is, too.
+    pub(super) unsafe fn bytes(&self, frame: Frame) -> &[u8] {
+        // SAFETY: the frame lies inside its slab; nobody writes to it while it is held (invariants 1 to 3); the slab goes with the store,
+        // which is borrowed.
         unsafe { std::slice::from_raw_parts(self.start(frame).as_ptr(), self.page_size) }
-    }
-}
-
-impl Drop for FrameStore {
-    /// Gives the slabs back once nobody can look at them: readers hold guards without holding the store.
-    fn drop(&mut self) {
-        let slabs: Vec<FrameSlab> = self.slabs.iter_mut().filter_map(OnceLock::take).collect();
-        if !slabs.is_empty() {
-            epoch::defer(&epoch::pin(), move || drop(slabs));
-        }
     }
 }
 

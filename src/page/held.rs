@@ -58,13 +58,15 @@ impl DerefMut for RunBuffer {
     }
 }
 
-/// The whole page or run, header included, for as long as the guard (a frame) or this (a run) lives.
+/// The whole page or run, header included, for as long as the guard and the cache (a frame) or this (what else) lives.
 #[derive(Debug, Clone)]
 pub(crate) enum PageRef<'g> {
     /// One page in a frame of the cache.
     Frame(&'g [u8]),
     /// A run, or a page that is not in the cache.
     Run(Arc<RunBuffer>),
+    /// What was read from the file, held without a guard.
+    Pinned(PinnedPage),
 }
 
 impl Deref for PageRef<'_> {
@@ -75,6 +77,7 @@ impl Deref for PageRef<'_> {
         match self {
             Self::Frame(bytes) => bytes,
             Self::Run(buffer) => buffer,
+            Self::Pinned(page) => page,
         }
     }
 }

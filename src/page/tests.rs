@@ -7,7 +7,7 @@ use super::*;
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::{ErrorKind, Result};
 use crate::storage::{FileHandlePool, FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
-use crate::sync::epoch::{self, Guard};
+use crate::sync::epoch;
 use crate::sync::{Arc, Mutex};
 
 const PAGE_SIZE: usize = if cfg!(miri) { 512 } else { 4096 };
@@ -137,23 +137,19 @@ impl Bench {
         pointers
     }
 
-    fn read<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
-        match self.file.find(pointer, guard) {
-            Some(page) => Ok(page),
-            None => self.file.load(pointer, offset_of(pointer.page.0), guard),
-        }
-    }
-
     fn pin(&self, pointer: PagePointer) -> Result<PinnedPage> {
         match self.file.find_pinned(pointer) {
             Some(page) => Ok(page),
-            None => self.file.load_pinned(pointer, offset_of(pointer.page.0)),
+            None => self.file.load(pointer, offset_of(pointer.page.0)),
         }
     }
 
     fn check(&self, pointer: PagePointer) {
-        let guard = epoch::pin();
-        assert_holds(&self.read(pointer, &guard).unwrap(), pointer);
+        match self.file.find(pointer, &epoch::pin()) {
+            Some(page) => return assert_holds(&page, pointer),
+            None => {}
+        }
+        assert_holds(&self.pin(pointer).unwrap(), pointer);
     }
 
     fn empty_cache(&self) {
@@ -335,16 +331,6 @@ fn a_merge_beside_readers_disturbs_none_of_them() {
 fn a_reader_that_holds_more_than_the_budget_gets_memory_of_its_own() {
     let bench = Bench::new(16, 16);
     let pointers = bench.publish_all(if cfg!(miri) { 20 } else { 100 });
-    let guard = epoch::pin();
-    let held: Vec<_> =
-        pointers.iter().map(|&pointer| (pointer, bench.read(pointer, &guard).unwrap())).collect();
-    for (pointer, page) in &held {
-        assert_holds(page, *pointer);
-    }
-    let stats = bench.file.stats();
-    assert_within_budgets(&stats);
-    drop(held);
-    drop(guard);
     let pinned: Vec<_> = pointers.iter().map(|&pointer| (pointer, bench.pin(pointer).unwrap())).collect();
     for (pointer, page) in &pinned {
         assert_holds(&page.clone(), *pointer);
@@ -358,13 +344,22 @@ fn a_merge_finds_memory_while_a_reader_holds_all_frames() {
     let bench = Bench::new(8, 4);
     let pointers = bench.publish_all(8);
     let pins: Vec<_> = pointers.iter().map(|&pointer| (pointer, bench.pin(pointer).unwrap())).collect();
-    let guard = epoch::pin();
+    let (leave, leaves) = std::sync::mpsc::channel::<()>();
+    let (entered, is_in) = std::sync::mpsc::channel::<()>();
+    let reader = std::thread::spawn(move || {
+        let guard = epoch::pin();
+        entered.send(()).unwrap();
+        leaves.recv().unwrap_err();
+        drop(guard);
+    });
+    is_in.recv().unwrap();
     let more: Vec<_> = (100..200).map(|page| bench.publish(page, 1).unwrap()).collect();
     bench.file.write_out().unwrap();
     for (pointer, page) in &pins {
         assert_holds(page, *pointer);
     }
-    drop(guard);
+    drop(leave);
+    reader.join().unwrap();
     more.into_iter().for_each(|pointer| bench.check(pointer));
 }
 
@@ -373,13 +368,7 @@ fn pages_outlive_the_cache_that_they_came_from() {
     let bench = Bench::new(16, 16);
     let pointers = bench.publish_all(4);
     let pinned = bench.pin(pointers[0]).unwrap();
-    let guard = epoch::pin();
-    let Some(PageRef::Frame(borrowed)) = bench.file.find(pointers[1], &guard) else {
-        panic!("not in memory")
-    };
     drop(bench);
-    assert_holds(borrowed, pointers[1]);
-    drop(guard);
     assert_holds(&pinned, pointers[0]);
 }
 
@@ -460,10 +449,8 @@ fn damage_in_any_field_is_found_and_located() {
         let offset = offset_of(3) + at as u64;
         disk.read_at(&mut byte, offset).unwrap();
         disk.write_at(&[byte[0] ^ 0x10], offset).unwrap();
-        let guard = epoch::pin();
         let mut buffer = Vec::new();
         for error in [
-            bench.read(pointer, &guard).unwrap_err(),
             bench.pin(pointer).unwrap_err(),
             bench.file.read_uncached(pointer, offset_of(3), &mut buffer).unwrap_err(),
         ] {
@@ -490,7 +477,7 @@ fn a_lost_write_is_found_by_the_pointer() {
     let (new, _) = bench.file.publish(page, PageKind::Leaf, 0, 2, PAGE_SIZE as u64).unwrap();
     bench.empty_cache();
     bench.pool.permanent().write_at(&before, offset_of(3)).unwrap();
-    let error = bench.file.load(new, offset_of(3), &epoch::pin()).unwrap_err();
+    let error = bench.file.load(new, offset_of(3)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corruption);
     bench.check(old);
 }
@@ -499,7 +486,7 @@ fn a_lost_write_is_found_by_the_pointer() {
 fn a_page_behind_the_end_of_the_file_is_corruption() {
     let bench = Bench::new(16, 16);
     let pointer = PagePointer { page: PageId(9), pages: 1, checksum: 1 };
-    let error = bench.file.load(pointer, offset_of(9), &epoch::pin()).unwrap_err();
+    let error = bench.file.load(pointer, offset_of(9)).unwrap_err();
     assert_eq!((error.kind(), error.location().offset), (ErrorKind::Corruption, Some(offset_of(9))));
 }
 
@@ -510,7 +497,7 @@ fn a_pointer_to_another_state_of_a_cached_page_is_not_served_from_memory() {
     bench.file.write_out().unwrap();
     bench.check(pointer);
     let wrong = PagePointer { checksum: pointer.checksum ^ 1, ..pointer };
-    assert_eq!(bench.read(wrong, &epoch::pin()).unwrap_err().kind(), ErrorKind::Corruption);
+    assert_eq!(bench.pin(wrong).unwrap_err().kind(), ErrorKind::Corruption);
     assert!(bench.file.find_pinned(wrong).is_none());
 }
 

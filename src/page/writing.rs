@@ -75,7 +75,10 @@ impl PagedCachedFile {
             Inserted::Occupied(_) => {
                 let error =
                     Error::corruption("a page that the catalog's map calls free is reached by the tree");
-                return Err(error.in_file(self.pool.path()).of_family(self.family.0).on_page(page.0));
+                return Err(error
+                    .in_file(self.handle.pool().path())
+                    .of_family(self.family.0)
+                    .on_page(page.0));
             }
             Inserted::Refused => {
                 let mut copy = RunBuffer::new(self.page_size);
@@ -97,18 +100,18 @@ impl PagedCachedFile {
         }
         outgoing.sort_unstable_by_key(|page| page.dirty.offset);
         {
-            let file = self.pool.get(self.family)?;
+            let file = self.handle.file();
             let mut parts: Vec<&[u8]> = Vec::new();
             for run in neighbours(&outgoing) {
                 parts.clear();
                 parts.extend(run.iter().map(|page| &*page.bytes));
                 let offset = run[0].dirty.offset;
                 file.write_parts_at(&parts, offset).map_err(|error| {
-                    let error = Error::io("writing pages", error).in_file(self.pool.path());
+                    let error = Error::io("writing pages", error).in_file(self.handle.pool().path());
                     error.at_offset(offset).of_family(self.family.0).on_page(run[0].page.0)
                 })?;
                 let len = parts.iter().map(|part| part.len()).sum();
-                self.pool.wrote(&file, offset, len as u64);
+                self.handle.pool().wrote(file, offset, len as u64);
                 count(&self.counters.bytes_written, len);
             }
         }
@@ -146,7 +149,7 @@ impl PagedCachedFile {
         }
         drop(turn);
         drop(outgoing);
-        self.make_room(&epoch::pin());
+        self.make_room();
         self.adjust_kept_memory();
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! A family's own storage: what its tree reads, builds and frees pages through.
 //!
-//! Locks: `allocator` > `map`; the space map's is taken under the allocator's. Readers take `map` alone, on a miss, and for a
-//! look-up only.
+//! Locks: the space map's is taken under the allocator's. Readers take none.
+
+use std::ops::Range;
 
 use super::allocator::{PageAllocator, Placement};
 use super::data_file::DataFile;
@@ -12,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::page::{
     Ahead, CacheBudgets, CacheStats, NewPage, PageKind, PagePointer, PageRef, PagedCachedFile, PinnedPage,
 };
-use crate::sync::epoch::Guard;
+use crate::sync::arc_cell::ArcCell;
+use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// The first segment of a family, in bytes, and the largest that is made unless a run needs more.
@@ -29,7 +31,7 @@ pub(crate) struct PartitionedStorageBackend {
     cache: PagedCachedFile,
     allocator: Mutex<Allocator>,
     /// Changed under the allocator's lock only.
-    map: Mutex<Arc<SegmentMap>>,
+    map: ArcCell<SegmentMap>,
 }
 
 pub(super) struct Allocator {
@@ -87,7 +89,7 @@ impl PartitionedStorageBackend {
             shared,
             cache,
             allocator: Mutex::new(Allocator { pages, discarded: false }),
-            map: Mutex::new(Arc::new(map)),
+            map: ArcCell::new(Arc::new(map)),
         })
     }
 
@@ -102,25 +104,39 @@ impl PartitionedStorageBackend {
 
     // ---- reading ----
 
-    /// The page or run that `pointer` names. In memory, it costs one indexed load; else it is read and verified.
+    /// The page or run that `pointer` names, if it is in memory, which costs one indexed load.
     #[inline(always)]
-    pub(crate) fn read<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
-        match self.cache.find(pointer, guard) {
-            Some(page) => Ok(page),
-            None => self.load(pointer, guard),
+    pub(crate) fn find<'g>(&'g self, pointer: PagePointer, guard: &'g Guard) -> Option<PageRef<'g>> {
+        self.cache.find(pointer, guard)
+    }
+
+    /// Shows `look` the page or run that `pointer` names. If it is not in memory, the guard is given up, and another is taken by who looks
+    /// next: so a descent holds one while it finds what it wants, and none while it waits for the disk.
+    #[inline(always)]
+    pub(crate) fn look<R>(
+        &self,
+        pointer: PagePointer,
+        guard: &mut Option<Guard>,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        if let Some(page) = self.cache.find(pointer, guard.get_or_insert_with(epoch::pin)) {
+            return Ok(look(&page));
         }
+        *guard = None;
+        self.load(pointer).map(|page| look(&page))
     }
 
+    /// Reads what `pointer` names from the file, and verifies it. The caller holds no guard.
     #[cold]
-    fn load<'g>(&self, pointer: PagePointer, guard: &'g Guard) -> Result<PageRef<'g>> {
-        self.cache.load(pointer, self.locate(pointer)?, guard)
+    pub(crate) fn load(&self, pointer: PagePointer) -> Result<PinnedPage> {
+        self.cache.load(pointer, self.locate(pointer)?)
     }
 
-    /// As [`read`](Self::read), but what comes back is held until it is dropped.
-    pub(crate) fn pin(self: &Arc<Self>, pointer: PagePointer) -> Result<PinnedPage> {
+    /// The page or run that `pointer` names, from memory or from the file, held until it is dropped. The caller holds no guard.
+    pub(crate) fn pin(&self, pointer: PagePointer) -> Result<PinnedPage> {
         match self.cache.find_pinned(pointer) {
             Some(page) => Ok(page),
-            None => self.cache.load_pinned(pointer, self.locate(pointer)?),
+            None => self.load(pointer),
         }
     }
 
@@ -129,29 +145,30 @@ impl PartitionedStorageBackend {
         self.cache.ahead(pointer, forward, guard)
     }
 
-    /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory.
+    /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory. The caller holds
+    /// no guard.
     pub(crate) fn read_uncached(&self, pointer: PagePointer, buffer: &mut Vec<u8>) -> Result<()> {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
 
     /// Has the disk begin to read those of the pages that `pointers` name that are not in memory, neighbours in one piece, and does not wait
-    /// for them. Of what is wrong with them hears who reads them.
-    pub(crate) fn read_ahead(&self, pointers: impl Iterator<Item = PagePointer>, guard: &Guard) {
+    /// for them. Of what is wrong with them hears who reads them. The caller holds no guard: the system may wait for room in its queue.
+    pub(crate) fn read_ahead(&self, pointers: &[PagePointer]) {
         let page_size = self.shared.page_size() as u64;
-        let mut piece = 0..0;
-        for pointer in pointers.filter(|pointer| self.is_absent_page(*pointer, guard)) {
-            let Ok(start) = self.locate(pointer) else { break };
-            let end = start + page_size;
-            if start == piece.end {
-                piece.end = end;
-            } else if end == piece.start {
-                piece.start = start;
-            } else {
-                self.cache.begin_reading(&piece);
-                piece = start..end;
+        let mut pieces: Vec<Range<u64>> = Vec::new();
+        if !pointers.is_empty() {
+            let guard = epoch::pin();
+            for pointer in pointers.iter().filter(|pointer| self.is_absent_page(**pointer, &guard)) {
+                let Ok(start) = self.locate(*pointer) else { break };
+                let end = start + page_size;
+                match pieces.last_mut() {
+                    Some(piece) if start == piece.end => piece.end = end,
+                    Some(piece) if end == piece.start => piece.start = start,
+                    _ => pieces.push(start..end),
+                }
             }
         }
-        self.cache.begin_reading(&piece);
+        pieces.iter().for_each(|piece| self.cache.begin_reading(piece));
     }
 
     /// Whether `pointer` names one page that is not in memory.
@@ -162,7 +179,7 @@ impl PartitionedStorageBackend {
     /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no
     /// pointer makes anyone read, or allocate, more than the file holds.
     fn locate(&self, pointer: PagePointer) -> Result<u64> {
-        let file_page = self.map.lock().locate(pointer.page, pointer.pages);
+        let file_page = self.map.load(&epoch::pin()).locate(pointer.page, pointer.pages);
         let file_page = file_page.ok_or_else(|| {
             Error::corruption(format!(
                 "a pointer names {} pages outside of the family's segments",
@@ -176,7 +193,7 @@ impl PartitionedStorageBackend {
     }
 
     pub(super) fn map(&self) -> Arc<SegmentMap> {
-        Arc::clone(&self.map.lock())
+        self.map.load_full()
     }
 
     // ---- building: the family's one merge at a time ----
@@ -266,7 +283,7 @@ impl PartitionedStorageBackend {
 
     pub(super) fn set_map(&self, map: SegmentMap) -> Arc<SegmentMap> {
         let map = Arc::new(map);
-        *self.map.lock() = Arc::clone(&map);
+        self.map.replace(Arc::clone(&map));
         map
     }
 
@@ -404,12 +421,12 @@ impl PartitionedStorageBackend {
 
     /// The byte of the file at which `page` starts; `None` if no segment holds it.
     pub(crate) fn file_offset(&self, page: PageId) -> Option<u64> {
-        let file_page = self.map.lock().locate(page, 1);
+        let file_page = self.map.load(&epoch::pin()).locate(page, 1);
         file_page.map(|file_page| self.shared.offset(file_page))
     }
 
-    /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the system, its
-    /// descriptor is closed. Nothing is written after this.
+    /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the system. Nothing is written
+    /// after this.
     pub(crate) fn discard(&self) {
         let segments = {
             let mut allocator = self.allocator.lock();
@@ -425,11 +442,17 @@ impl PartitionedStorageBackend {
         for segment in segments.segments() {
             self.shared.space().free(segment.file_page, u64::from(segment.pages));
         }
-        self.shared.pool().forget(self.family);
     }
+
+    /// Takes the page out of the cache.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn cache_forget(&self, pointer: PagePointer) {
+        self.cache.release(&[(pointer.page, pointer.pages)]);
+    }
+
     /// Holds every lock of this family's storage.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn lock_all(&self) -> impl Sized + '_ {
-        (self.allocator.lock(), self.map.lock(), self.cache.lock_all())
+        (self.allocator.lock(), self.cache.lock_all())
     }
 }

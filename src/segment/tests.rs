@@ -127,8 +127,7 @@ fn publish(store: &PartitionedStorageBackend, pages: u32, tag: u64) -> crate::er
 }
 
 fn assert_holds(store: &PartitionedStorageBackend, pointer: PagePointer, tag: u64) {
-    let guard = epoch::pin();
-    let page = store.read(pointer, &guard).unwrap();
+    let page = store.pin(pointer).unwrap();
     assert_eq!(page[HEADER_LEN..HEADER_LEN + 8], tag.to_le_bytes(), "page {}", pointer.page);
     assert_eq!(page[page.len() - 1], tag as u8);
 }
@@ -210,7 +209,8 @@ fn a_pointer_out_of_the_familys_segments_is_corruption() {
     let pointer = publish(&store, 1, 1).unwrap();
     for (page, pages) in [(16, 1), (15, 2), (0, 0), (0, u32::MAX), (u32::MAX, u32::MAX)] {
         let wrong = PagePointer { page: PageId(page), pages, ..pointer };
-        let error = store.read(wrong, &epoch::pin()).unwrap_err();
+        assert!(store.find(wrong, &epoch::pin()).is_none());
+        let error = store.load(wrong).unwrap_err();
         assert_eq!((error.kind(), error.location().page), (ErrorKind::Corruption, Some(page)));
         assert!(store.pin(wrong).is_err());
         assert!(store.read_uncached(wrong, &mut Vec::new()).is_err());
@@ -294,7 +294,7 @@ fn long_runs_of_free_pages_are_given_back_and_taken_again() {
     let space = store.space();
     assert_eq!((space.pages_total, space.pages_in_use), (400 - 204, 400 - 207));
     assert!(store.segments().len() <= 3, "{:?}", store.segments());
-    assert!(store.read(pointers[100], &epoch::pin()).is_err());
+    assert!(store.pin(pointers[100]).is_err());
     checkpoint(&shared, &store);
     assert_eq!(shared.space().free_pages(), 204 + unused);
     shared.space().shrink().unwrap();
@@ -617,4 +617,25 @@ mod space_model {
             assert_eq!(restore(used), Err(ErrorKind::Corruption), "{used:?}");
         }
     }
+}
+
+#[test]
+fn a_look_at_a_page_that_is_not_in_memory_leaves_the_epoch() {
+    let disk = SmallDisk::new();
+    let store = family(&data_file(&disk));
+    let pointer = publish(&store, 1, 5).unwrap();
+    let look =
+        |guard: &mut Option<epoch::Guard>| store.look(pointer, guard, |page| page[HEADER_LEN]).unwrap();
+    let mut guard = None;
+    assert_eq!(
+        (look(&mut guard), guard.is_some()),
+        (5, true),
+        "what is in memory is looked at under a guard"
+    );
+    guard = None;
+    store.write_dirty().unwrap();
+    store.cache_forget(pointer);
+    guard.get_or_insert_with(epoch::pin);
+    assert_eq!((look(&mut guard), guard.is_some()), (5, false));
+    assert_eq!((look(&mut guard), guard.is_some()), (5, true));
 }

@@ -22,5 +22,5 @@ mod behaviour_tests;
 pub use backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
-pub(crate) use pool::FileHandlePool;
 pub use pool::FileHandlePoolStats;
+pub(crate) use pool::{FileHandle, FileHandlePool};

@@ -1,42 +1,37 @@
 //! The pool of descriptors onto the data file.
 //!
-//! Every family reads and writes through a descriptor of its own, so that the operating system's bookkeeping for one
-//! (readahead, position locks) is not shared with others; the pool keeps those that were used last.
+//! A family reads and writes through a descriptor of its own while there are enough of them, so that the operating system's
+//! bookkeeping for one (readahead, its count of users) is not shared with others. Families beyond that share: all descriptors lead to the
+//! same file, and nothing that is done through one depends on where it stands.
 //!
 //! Invariants:
 //! 1. At no instant are more than `cap` descriptors open, the permanent one included. `open` counts those that are open or
-//!    about to be; a descriptor is closed before the count goes down or its place is taken.
-//! 2. A descriptor is closed only when no handle to it is left. Handles are counted by the [`Counted`] of their descriptor:
-//!    one that is out of the table can gain no more of them.
-//! 3. Nobody waits for ever if every thread holds at most one handle: a miss that finds no room takes a descriptor
-//!    out of the table for itself, an idle one if there is one, and waits only for the I/O that is under way on it.
+//!    about to be; a descriptor is closed before the count goes down.
+//! 2. A descriptor stays open for as long as a [`FileHandle`] uses it. Handles are counted under the table's lock: one that
+//!    left the table can gain no more of them.
+//! 3. A handle asks the pool once, before its first use. From then on it meets nobody: no lock, and but for the counter of
+//!    uses of a shared descriptor nothing that other families write to.
+//! 4. Nobody waits for a descriptor: where none can be opened, be it for the cap or for what the system says, one is shared.
 //!
-//! The rejected alternative to 3, waiting until some descriptor happens to be idle, starves a miss for as long as
-//! overlapping hits keep all descriptors busy.
+//! The rejected alternative, closing what was used the longest ago, has families beyond the cap open a descriptor at nearly every read.
 
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::ops::Deref;
-
-use lru::LruCache;
+use std::sync::OnceLock;
 
 use super::{FileMode, StorageBackend, StorageFile};
 use crate::codec::ids::FamilyId;
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicUsize, Ordering, fence};
-use crate::sync::{Arc, Condvar, Counted, Mutex, MutexGuard};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, epoch};
 
-/// Descriptors onto one file, one for each of the families that used it last.
+/// Descriptors onto one file, shared among the families.
 pub(crate) struct FileHandlePool {
     backend: Arc<dyn StorageBackend>,
     path: String,
     mode: FileMode,
     cap: usize,
-    permanent: Arc<dyn StorageFile>,
+    permanent: Arc<Descriptor>,
     table: Mutex<Table>,
-    /// Threads that wait for a change of the table or for the end of some I/O.
-    waiters: AtomicUsize,
-    changed: Condvar,
     /// Who waits for a sync that is to come.
     expecting: AtomicUsize,
 }
@@ -54,25 +49,38 @@ impl Drop for SyncExpected<'_> {
 const LONG_WRITE: u64 = 256 << 10;
 
 struct Table {
-    entries: LruCache<FamilyId, Entry, BuildHasherDefault<FamilyHasher>>,
+    /// But for the permanent one.
+    descriptors: Vec<Shared>,
+    /// Handles that use the permanent one.
+    on_permanent: usize,
     open: usize,
     peak: usize,
-    hits: u64,
     misses: u64,
-    evictions: u64,
+    /// Uses of descriptors that were closed.
+    past_uses: u64,
 }
 
-enum Entry {
-    /// A thread is opening it, and the others that want it wait.
-    Opening,
-    Open(Counted<Descriptor>),
+/// A descriptor and how many handles use it.
+struct Shared {
+    descriptor: Arc<Descriptor>,
+    handles: usize,
 }
 
-/// A box of its own around what the backend gave, because the backend may keep references to that.
-struct Descriptor(Arc<dyn StorageFile>);
+struct Descriptor {
+    file: Arc<dyn StorageFile>,
+    /// Orders nothing, so no checker looks at it.
+    uses: std::sync::atomic::AtomicU64,
+}
+
+impl Descriptor {
+    fn new(file: Arc<dyn StorageFile>) -> Arc<Self> {
+        Arc::new(Self { file, uses: Default::default() })
+    }
+}
 
 /// How the descriptors onto the data file were used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileHandlePoolStats {
     /// Descriptors that are open now.
     pub open: usize,
@@ -80,12 +88,12 @@ pub struct FileHandlePoolStats {
     pub cap: usize,
     /// The most that were open at once.
     pub peak: usize,
-    /// Requests that found their family's descriptor open.
+    /// Requests that found an open descriptor.
     pub hits: u64,
     /// Requests that opened a descriptor.
     pub misses: u64,
-    /// Descriptors that were closed to make room.
-    pub evictions: u64,
+    /// Families that use a descriptor which others use, too.
+    pub sharing: usize,
 }
 
 impl FileHandlePool {
@@ -107,17 +115,15 @@ impl FileHandlePool {
             path: path.to_owned(),
             mode: if mode == FileMode::Create { FileMode::Write } else { mode },
             cap,
-            permanent,
+            permanent: Descriptor::new(permanent),
             table: Mutex::new(Table {
-                entries: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
+                descriptors: Vec::new(),
+                on_permanent: 0,
                 open: 1,
                 peak: 1,
-                hits: 0,
                 misses: 0,
-                evictions: 0,
+                past_uses: 0,
             }),
-            waiters: AtomicUsize::new(0),
-            changed: Condvar::new(),
             expecting: AtomicUsize::new(0),
         })
     }
@@ -129,147 +135,100 @@ impl FileHandlePool {
         SyncExpected(self)
     }
 
-    /// `len` bytes were written at `offset` through a handle.
-    pub(crate) fn wrote(&self, file: &FileHandle<'_>, offset: u64, len: u64) {
+    /// `len` bytes were written at `offset` through `file`.
+    pub(crate) fn wrote(&self, file: &dyn StorageFile, offset: u64, len: u64) {
         if len >= LONG_WRITE && self.expecting.load(Ordering::Relaxed) > 0 {
             file.begin_writing(offset, len);
         }
     }
 
-    /// The family's descriptor, which stays open for as long as the handle lives.
-    ///
-    /// Waits while other families' I/O uses up the cap: so a thread must give back the handle that it has before it
-    /// asks for another.
-    pub(crate) fn get(&self, family: FamilyId) -> Result<FileHandle<'_>> {
+    /// The descriptor for one more handle: a new one while there is room, else the one that the fewest use.
+    fn lease(&self, family: FamilyId) -> Arc<Descriptor> {
         let mut table = self.table.lock();
-        loop {
-            match table.entries.get(&family) {
-                Some(Entry::Open(descriptor)) => {
-                    let descriptor = Counted::clone(descriptor);
-                    table.hits += 1;
-                    return Ok(FileHandle { pool: self, descriptor: Some(descriptor) });
+        if table.open < self.cap {
+            table.open += 1;
+            table.peak = table.peak.max(table.open);
+            drop(table);
+            // Without the lock: the disk may be slow.
+            let opened = self.backend.open(&self.path, self.mode);
+            table = self.table.lock();
+            match opened {
+                Ok(file) => {
+                    let descriptor = Descriptor::new(file);
+                    table.misses += 1;
+                    table.descriptors.push(Shared { descriptor: Arc::clone(&descriptor), handles: 1 });
+                    return descriptor;
                 }
-                Some(Entry::Opening) => {}
-                None => {
-                    if table.open < self.cap {
-                        table.open += 1;
-                        table.peak = table.peak.max(table.open);
-                        return self.open(family, table, None);
-                    }
-                    if let Some(victim) = table.evict() {
-                        return self.open(family, table, Some(victim));
-                    }
-                    // All places are with threads that open or close a descriptor, which they will soon have done.
+                Err(error) => {
+                    table.open -= 1;
+                    tracing::warn!(%error, family = family.0, "no descriptor could be opened: one is shared");
                 }
             }
-            table = self.wait_until(table, |table| match table.entries.peek(&family) {
-                Some(entry) => matches!(entry, Entry::Open(_)),
-                None => table.open < self.cap || table.entries.iter().any(|(_, entry)| entry.is_open()),
-            });
+        }
+        match table.descriptors.iter_mut().min_by_key(|shared| shared.handles) {
+            Some(shared) => {
+                shared.handles += 1;
+                Arc::clone(&shared.descriptor)
+            }
+            None => {
+                table.on_permanent += 1;
+                Arc::clone(&self.permanent)
+            }
         }
     }
 
-    /// Opens the family's descriptor in a place that is counted already, and that `victim` has to leave first.
-    fn open<'pool>(
-        &'pool self,
-        family: FamilyId,
-        mut table: MutexGuard<'pool, Table>,
-        victim: Option<Counted<Descriptor>>,
-    ) -> Result<FileHandle<'pool>> {
-        table.misses += 1;
-        table.entries.put(family, Entry::Opening);
-        if let Some(victim) = &victim {
-            table = self.wait_until(table, |_| is_idle(victim));
-        }
-        drop(table);
-        drop(victim);
-        let opened = self.backend.open(&self.path, self.mode);
-
+    /// A handle is gone. The descriptor is closed if no other uses it.
+    fn give_back(&self, descriptor: Arc<Descriptor>) {
         let mut table = self.table.lock();
-        let outcome = match opened {
-            Ok(file) => {
-                let descriptor = Counted::new(Descriptor(file));
-                table.entries.put(family, Entry::Open(Counted::clone(&descriptor)));
-                Ok(FileHandle { pool: self, descriptor: Some(descriptor) })
-            }
-            Err(error) => {
-                table.entries.pop(&family);
-                table.open -= 1;
-                Err(Error::io("opening the file", error).in_file(&self.path).of_family(family.0))
-            }
+        let place = table.descriptors.iter().position(|shared| Arc::ptr_eq(&shared.descriptor, &descriptor));
+        let Some(place) = place else {
+            table.on_permanent -= 1;
+            return;
         };
+        table.descriptors[place].handles -= 1;
+        if table.descriptors[place].handles > 0 {
+            return;
+        }
+        let closed = table.descriptors.swap_remove(place);
+        table.past_uses += descriptor.uses.load(Ordering::Relaxed);
         drop(table);
-        self.wake();
-        outcome
+        // Both: the count goes down after the descriptor is closed.
+        drop((closed, descriptor));
+        self.table.lock().open -= 1;
     }
 
     /// Makes all that was written to the file durable. The permanent descriptor, being open for as long as the
     /// pool, sees every error of the operating system's own writing, whichever descriptor the bytes went through.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.permanent.sync().map_err(|error| Error::io("syncing the file", error).in_file(&self.path))
+        epoch::assert_left();
+        self.permanent().sync().map_err(|error| Error::io("syncing the file", error).in_file(&self.path))
     }
 
     /// The descriptor that stays open for as long as the pool: for syncs and for what belongs to no family.
     pub(crate) fn permanent(&self) -> &Arc<dyn StorageFile> {
-        &self.permanent
-    }
-
-    /// Closes a dropped family's descriptor, after the I/O that is under way on it.
-    pub(crate) fn forget(&self, family: FamilyId) {
-        let mut table = self.table.lock();
-        table = self.wait_until(table, |table| !matches!(table.entries.peek(&family), Some(Entry::Opening)));
-        if let Some(Entry::Open(descriptor)) = table.entries.pop(&family) {
-            drop(self.wait_until(table, |_| is_idle(&descriptor)));
-            drop(descriptor);
-            self.table.lock().open -= 1;
-            self.wake();
-        }
+        &self.permanent.file
     }
 
     pub(crate) fn stats(&self) -> FileHandlePoolStats {
         let table = self.table.lock();
+        let shared = table.descriptors.iter().filter(|shared| shared.handles > 1);
+        let permanent = (&self.permanent, table.on_permanent);
+        let all = table.descriptors.iter().map(|shared| &shared.descriptor).chain([permanent.0]);
+        let uses: u64 = all.map(|descriptor| descriptor.uses.load(Ordering::Relaxed)).sum();
         FileHandlePoolStats {
             open: table.open,
             cap: self.cap,
             peak: table.peak,
-            hits: table.hits,
+            // A handle that opened its descriptor is about to use it, if it did not already.
+            hits: (table.past_uses + uses).saturating_sub(table.misses),
             misses: table.misses,
-            evictions: table.evictions,
+            sharing: shared.map(|shared| shared.handles).sum::<usize>() + permanent.1,
         }
     }
 
     /// The file's path within the database's directory.
     pub(crate) fn path(&self) -> &str {
         &self.path
-    }
-
-    /// Waits with the table unlocked until `ready`, which is asked again after each change.
-    fn wait_until<'pool>(
-        &'pool self,
-        mut table: MutexGuard<'pool, Table>,
-        ready: impl Fn(&Table) -> bool,
-    ) -> MutexGuard<'pool, Table> {
-        if ready(&table) {
-            return table;
-        }
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        // With the fence in `wake`: either `ready` sees what the waker changed, or the waker sees this waiter.
-        fence(Ordering::SeqCst);
-        while !ready(&table) {
-            table = self.changed.wait(table);
-        }
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        table
-    }
-
-    /// Wakes those who wait, after a change of the table or of the number of handles.
-    fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.waiters.load(Ordering::Relaxed) > 0 {
-            // A waiter that found nothing has the table locked until it sleeps.
-            drop(self.table.lock());
-            self.changed.notify_all();
-        }
     }
 }
 
@@ -282,82 +241,52 @@ impl fmt::Debug for FileHandlePool {
     }
 }
 
-impl Table {
-    /// Takes out the descriptor that was used the longest ago, among the idle ones if there are any.
-    fn evict(&mut self) -> Option<Counted<Descriptor>> {
-        let mut open = self.entries.iter().rev().filter_map(|(&family, entry)| match entry {
-            Entry::Open(descriptor) => Some((family, is_idle(descriptor))),
-            Entry::Opening => None,
-        });
-        let (oldest, idle) = open.next()?;
-        let victim =
-            if idle { oldest } else { open.find(|&(_, idle)| idle).map_or(oldest, |(family, _)| family) };
-        let Some(Entry::Open(descriptor)) = self.entries.pop(&victim) else {
-            unreachable!("family {victim} was found open under the same lock");
-        };
-        self.evictions += 1;
-        Some(descriptor)
+/// A family's way to the file: a descriptor from the pool, which it has from its first use until it is dropped.
+pub(crate) struct FileHandle {
+    pool: Arc<FileHandlePool>,
+    family: FamilyId,
+    descriptor: OnceLock<Arc<Descriptor>>,
+    /// Held by the one thread that asks the pool.
+    asking: Mutex<()>,
+}
+
+impl FileHandle {
+    /// Opens nothing yet.
+    pub(crate) fn new(pool: Arc<FileHandlePool>, family: FamilyId) -> Self {
+        Self { pool, family, descriptor: OnceLock::new(), asking: Mutex::new(()) }
+    }
+
+    /// The file. The caller holds no epoch.
+    #[inline]
+    pub(crate) fn file(&self) -> &dyn StorageFile {
+        epoch::assert_left();
+        let descriptor = self.descriptor.get().unwrap_or_else(|| self.ask());
+        descriptor.uses.fetch_add(1, Ordering::Relaxed);
+        &*descriptor.file
+    }
+
+    #[cold]
+    fn ask(&self) -> &Arc<Descriptor> {
+        let _turn = self.asking.lock();
+        self.descriptor.get_or_init(|| self.pool.lease(self.family))
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<FileHandlePool> {
+        &self.pool
     }
 }
 
-impl Entry {
-    fn is_open(&self) -> bool {
-        matches!(self, Entry::Open(_))
-    }
-}
-
-/// Whether no handle is left. Asked under the table's lock, or of a descriptor that left the table: then it stays so.
-fn is_idle(descriptor: &Counted<Descriptor>) -> bool {
-    Counted::strong_count(descriptor) == 1
-}
-
-/// A family's descriptor, open for as long as this lives.
-pub(crate) struct FileHandle<'pool> {
-    pool: &'pool FileHandlePool,
-    /// Gone only while this is dropped.
-    descriptor: Option<Counted<Descriptor>>,
-}
-
-impl<'pool> Deref for FileHandle<'pool> {
-    type Target = dyn StorageFile;
-
-    fn deref(&self) -> &(dyn StorageFile + 'static) {
-        let descriptor = self.descriptor.as_ref().expect("a handle keeps its descriptor until it is dropped");
-        &*descriptor.0
-    }
-}
-
-impl Drop for FileHandle<'_> {
+impl Drop for FileHandle {
     fn drop(&mut self) {
-        // Before the waiters look: they count what is left.
-        self.descriptor = None;
-        self.pool.wake();
-    }
-}
-
-impl fmt::Debug for FileHandle<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileHandle").field("path", &self.pool.path).finish_non_exhaustive()
-    }
-}
-
-/// Families are numbered by the engine itself, so spreading them is all that hashing has to do.
-#[derive(Default)]
-struct FamilyHasher(u64);
-
-impl Hasher for FamilyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(byte.into());
+        if let Some(descriptor) = self.descriptor.take() {
+            self.pool.give_back(descriptor);
         }
     }
+}
 
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileHandle").field("path", &self.pool.path).field("family", &self.family).finish()
     }
 }
 
@@ -478,38 +407,53 @@ mod tests {
         }
     }
 
-    /// Threads write through all families' descriptors in scattered order, now and then forgetting a family.
+    fn handles(pool: &Arc<FileHandlePool>, families: u32) -> Vec<FileHandle> {
+        (0..families).map(|family| FileHandle::new(Arc::clone(pool), FamilyId(family))).collect()
+    }
+
+    fn use_all(handles: &[FileHandle]) {
+        handles.iter().for_each(|handle| handle.file().write_at(b"x", 0).unwrap());
+    }
+
+    /// Threads write through all families' handles in scattered order; each family lives for a while.
     fn hammer(families: u32, cap: usize, threads: u32, rounds: u32) {
         let backend = Counting::new();
-        let pool = backend.pool(cap);
-        std::thread::scope(|scope| {
-            for thread in 0..threads {
-                let pool = &pool;
-                scope.spawn(move || {
-                    let mut random = u64::from(thread) + 1;
-                    for round in 0..rounds {
-                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                        let family = (random >> 33) as u32 % families;
-                        let offset = u64::from(thread * rounds + round) * 4;
-                        pool.get(FamilyId(family)).unwrap().write_at(&family.to_le_bytes(), offset).unwrap();
-                        let mut back = [0; 4];
-                        pool.get(FamilyId(family)).unwrap().read_at(&mut back, offset).unwrap();
-                        assert_eq!(u32::from_le_bytes(back), family);
-                        if random.is_multiple_of(17) {
-                            pool.forget(FamilyId(family));
+        let pool = Arc::new(backend.pool(cap));
+        for generation in 0..3 {
+            let handles = handles(&pool, families);
+            std::thread::scope(|scope| {
+                for thread in 0..threads {
+                    let handles = &handles;
+                    scope.spawn(move || {
+                        let mut random = u64::from(thread) + 1;
+                        for round in 0..rounds {
+                            random =
+                                random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                            let family = (random >> 33) as u32 % families;
+                            let offset = u64::from(thread * rounds + round) * 4;
+                            let handle = &handles[family as usize];
+                            handle.file().write_at(&family.to_le_bytes(), offset).unwrap();
+                            let mut back = [0; 4];
+                            handle.file().read_at(&mut back, offset).unwrap();
+                            assert_eq!(u32::from_le_bytes(back), family);
                         }
-                    }
+                    });
+                }
+            });
+            let stats = pool.stats();
+            let peak = backend.peak.load(Ordering::SeqCst);
+            assert!(peak <= cap, "{peak} descriptors were open at once, with a cap of {cap}");
+            assert!(stats.peak <= cap, "the pool counted a peak of {} with a cap of {cap}", stats.peak);
+            assert_eq!(stats.open, backend.open_now());
+            assert_eq!(stats.hits + stats.misses, u64::from(threads * rounds) * 2 * (generation + 1));
+            assert!(stats.misses <= (cap as u64 - 1) * (generation + 1), "{} were opened", stats.misses);
+            std::thread::scope(|scope| {
+                handles.into_iter().for_each(|handle| {
+                    scope.spawn(|| drop(handle));
                 });
-            }
-        });
-        let stats = pool.stats();
-        let peak = backend.peak.load(Ordering::SeqCst);
-        assert!(peak <= cap, "{peak} descriptors were open at once, with a cap of {cap}");
-        assert!(stats.peak <= cap, "the pool counted a peak of {} with a cap of {cap}", stats.peak);
-        assert_eq!(stats.open, backend.open_now());
-        assert_eq!(stats.hits + stats.misses, u64::from(threads * rounds) * 2);
-        drop(pool);
-        assert_eq!(backend.open_now(), 0);
+            });
+            assert_eq!((backend.open_now(), pool.stats().open), (1, 1));
+        }
     }
 
     #[test]
@@ -529,91 +473,61 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_asked_for_again_keeps_its_descriptor() {
+    fn a_family_opens_its_descriptor_once_and_keeps_it() {
         let backend = Counting::new();
-        let pool = backend.pool(4);
-        for _ in 0..3 {
-            for family in [1, 2, 3] {
-                pool.get(FamilyId(family)).unwrap();
-            }
-        }
-        let expected = FileHandlePoolStats { open: 4, cap: 4, peak: 4, hits: 6, misses: 3, evictions: 0 };
+        let pool = Arc::new(backend.pool(4));
+        let handles = handles(&pool, 3);
+        assert_eq!(backend.open_now(), 1, "nothing is opened before it is used");
+        (0..3).for_each(|_| use_all(&handles));
+        let expected = FileHandlePoolStats { open: 4, cap: 4, peak: 4, hits: 6, misses: 3, sharing: 0 };
         assert_eq!(pool.stats(), expected);
     }
 
     #[test]
-    fn the_family_that_was_used_the_longest_ago_makes_room() {
+    fn families_beyond_the_cap_share_evenly_and_open_nothing() {
         let backend = Counting::new();
-        let pool = backend.pool(3);
-        for family in [1, 2, 1, 3, 1] {
-            pool.get(FamilyId(family)).unwrap();
-        }
-        let expected = FileHandlePoolStats { open: 3, cap: 3, peak: 3, hits: 2, misses: 3, evictions: 1 };
-        assert_eq!(pool.stats(), expected, "family 2 is the one that goes");
-        assert_eq!(backend.open_now(), 3);
+        let pool = Arc::new(backend.pool(4));
+        let handles = handles(&pool, 9);
+        (0..100).for_each(|_| use_all(&handles));
+        let expected = FileHandlePoolStats { open: 4, cap: 4, peak: 4, hits: 897, misses: 3, sharing: 9 };
+        assert_eq!(pool.stats(), expected);
+        assert!(pool.table.lock().descriptors.iter().all(|shared| shared.handles == 3));
     }
 
     #[test]
-    fn a_descriptor_in_use_is_passed_over_for_an_idle_one() {
+    fn a_descriptor_is_closed_after_its_last_handle() {
         let backend = Counting::new();
-        let pool = backend.pool(3);
-        let held = pool.get(FamilyId(1)).unwrap();
-        pool.get(FamilyId(2)).unwrap();
-        pool.get(FamilyId(3)).unwrap();
-        held.write_at(b"still open", 0).unwrap();
-        drop(held);
-        pool.get(FamilyId(1)).unwrap();
-        assert_eq!(pool.stats().hits, 1);
-    }
-
-    #[test]
-    fn a_miss_waits_until_the_io_in_flight_has_let_go() {
-        let backend = Counting::new();
-        let pool = backend.pool(2);
-        let held = pool.get(FamilyId(1)).unwrap();
-        std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| drop(pool.get(FamilyId(2)).unwrap()));
-            while pool.waiters.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-            assert_eq!(backend.open_now(), 2);
-            drop(held);
-            waiter.join().unwrap();
-        });
-        assert_eq!(backend.peak.load(Ordering::SeqCst), 2);
-    }
-
-    #[test]
-    fn forgetting_a_family_closes_its_descriptor_after_its_last_handle() {
-        let backend = Counting::new();
-        let pool = backend.pool(8);
-        let held = pool.get(FamilyId(1)).unwrap();
-        std::thread::scope(|scope| {
-            let forgetter = scope.spawn(|| pool.forget(FamilyId(1)));
-            while pool.waiters.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-            held.write_at(b"x", 0).unwrap();
-            drop(held);
-            forgetter.join().unwrap();
-        });
+        let pool = Arc::new(backend.pool(3));
+        let mut handles = handles(&pool, 4);
+        use_all(&handles);
+        handles.remove(0);
+        use_all(&handles);
+        assert_eq!((backend.open_now(), pool.stats().sharing), (3, 2));
+        // The one that shared it.
+        handles.remove(1);
+        use_all(&handles);
+        assert_eq!((backend.open_now(), pool.stats().open, pool.stats().sharing), (2, 2, 2));
+        drop(handles);
         assert_eq!((backend.open_now(), pool.stats().open), (1, 1));
-        pool.forget(FamilyId(7));
-        assert_eq!(pool.stats().open, 1);
+        use_all(&self::handles(&pool, 1));
+        assert_eq!(pool.stats().misses, 3);
     }
 
     #[test]
-    fn a_refused_open_gives_its_place_back() {
+    fn where_none_can_be_opened_one_is_shared() {
         let backend = Counting::new();
-        let pool = backend.pool(2);
-        pool.get(FamilyId(1)).unwrap();
+        let pool = Arc::new(backend.pool(8));
+        let handles = handles(&pool, 4);
         backend.refuse.store(true, Ordering::SeqCst);
-        let error = pool.get(FamilyId(2)).unwrap_err();
-        assert_eq!(error.location().family, Some(2));
-        assert_eq!(error.location().file.as_deref(), Some("data"));
-        assert_eq!(pool.stats().open, 1);
+        use_all(&handles[..1]);
+        assert_eq!((backend.open_now(), pool.stats().open, pool.stats().sharing), (1, 1, 1));
         backend.refuse.store(false, Ordering::SeqCst);
-        pool.get(FamilyId(2)).unwrap();
+        use_all(&handles[..2]);
+        backend.refuse.store(true, Ordering::SeqCst);
+        use_all(&handles);
+        assert_eq!((backend.open_now(), pool.stats().open, pool.stats().sharing), (2, 2, 4));
+        drop(handles);
+        assert_eq!((backend.open_now(), pool.stats().open, pool.stats().sharing), (1, 1, 0));
     }
 
     #[test]

@@ -52,11 +52,22 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
         let turn = self.writers.lock();
         let guard = epoch::pin();
         let (value, result) = change(self.load(&guard));
-        let old = self.pointer.swap(Arc::into_raw(Arc::new(value)).cast_mut(), Ordering::AcqRel);
+        let old = self.swap(Arc::new(value));
         drop(turn);
-        let old = Counted(old);
         epoch::defer(&guard, move || drop(old));
         result
+    }
+
+    /// Replaces the value, whatever it is.
+    pub(crate) fn replace(&self, value: Arc<T>) {
+        let _turn = self.writers.lock();
+        let guard = epoch::pin();
+        let old = self.swap(value);
+        epoch::defer(&guard, move || drop(old));
+    }
+
+    fn swap(&self, value: Arc<T>) -> Counted<T> {
+        Counted(self.pointer.swap(Arc::into_raw(value).cast_mut(), Ordering::AcqRel))
     }
 }
 

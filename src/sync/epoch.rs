@@ -1,52 +1,186 @@
 //! Epoch-based reclamation (crossbeam-epoch): memory that lock-free readers may still look at is given back
 //! only after every reader that could have seen it has left.
 //!
+//! Invariants:
+//! 1. The collector is the engine's own: guards that other code of the process takes hold nothing back here.
+//! 2. No guard lives across I/O, a wait, or code of users: one that did would hold back all that every database of the process
+//!    lets go of. Whoever reads a page from the disk gives its guard up before, and holds what it needs by counts.
+//!    [`assert_left`] stands where the engine does I/O, waits or calls users.
+//! 3. What was deferred is in the collector's queue, which every thread helps to empty, as soon as the call that deferred it
+//!    returns; nothing stays with a thread that may never come by again. So [`drain`] finds all of it.
+//! 4. Nothing is reclaimed inside of another reclamation: what is reclaimed may defer more, and would stand on the stack of it.
+//!
 //! Source: K. Fraser, "Practical lock-freedom", 2004, chapter 5.
 
 /// While a guard lives, nothing that was reachable when it was made is given back.
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use crossbeam_epoch::Guard;
 
-/// Enters an epoch. Costs a thread-local look-up and a fence; touches nothing that threads share.
 #[cfg(not(any(loom, shuttle)))]
-#[inline]
-pub(crate) fn pin() -> Guard {
-    crossbeam_epoch::pin()
-}
+pub(crate) use own::{assert_left, collect, defer, drain, pin};
 
 #[cfg(not(any(loom, shuttle)))]
-std::thread_local! {
-    /// Whether this thread runs what was deferred.
-    static RECLAIMING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
+mod own {
+    use std::cell::{Cell, RefCell};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, OnceLock};
+    use std::time::Duration;
 
-/// Runs `reclaim` after every guard that lives now is gone.
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
-    guard.defer(move || {
-        let outer = RECLAIMING.replace(true);
-        reclaim();
-        RECLAIMING.set(outer);
-    });
-    // What is reclaimed may defer more. Were that reclaimed at once, one would stand on the stack of the other.
-    if !RECLAIMING.get() {
+    use crossbeam_epoch::{Collector, Guard, LocalHandle};
+
+    type Reclaim = Box<dyn FnOnce() + Send>;
+
+    /// Deferrals that did not run yet, or not to their end.
+    static PENDING: AtomicUsize = AtomicUsize::new(0);
+
+    std::thread_local! {
+        static PARTICIPANT: Participant = Participant::new();
+
+        /// Whether this thread runs what was deferred. Apart from the participant, since it is asked while a thread ends, too.
+        static RECLAIMING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// A thread as the collector knows it.
+    struct Participant {
+        handle: LocalHandle,
+        /// What was deferred while this thread reclaimed: it goes to the collector once that is over.
+        later: RefCell<Vec<Reclaim>>,
+        has_later: Cell<bool>,
+    }
+
+    impl Participant {
+        fn new() -> Self {
+            Self { handle: register(), later: RefCell::default(), has_later: Cell::new(false) }
+        }
+
+        #[cold]
+        fn hand_over(&self, guard: &Guard) {
+            // Whoever reclaims on this thread does it at the end.
+            while self.has_later.get() && !RECLAIMING.get() {
+                self.has_later.set(false);
+                self.later.take().into_iter().for_each(|reclaim| give(guard, reclaim));
+                guard.flush();
+            }
+        }
+    }
+
+    fn register() -> LocalHandle {
+        static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+        COLLECTOR.get_or_init(Collector::new).register()
+    }
+
+    /// Enters an epoch. Costs a thread-local look-up and a fence; touches nothing that threads share.
+    #[inline]
+    pub(crate) fn pin() -> Guard {
+        let entered = PARTICIPANT.try_with(|participant| {
+            // Now and then this reclaims something.
+            let guard = participant.handle.pin();
+            if participant.has_later.get() {
+                participant.hand_over(&guard);
+            }
+            guard
+        });
+        // A thread that ends has given its participant up.
+        entered.unwrap_or_else(|_| register().pin())
+    }
+
+    fn give(guard: &Guard, reclaim: Reclaim) {
+        guard.defer(move || {
+            let outer = RECLAIMING.replace(true);
+            reclaim();
+            RECLAIMING.set(outer);
+            PENDING.fetch_sub(1, Ordering::Release);
+        });
+    }
+
+    /// Runs `reclaim` after every guard that lives now is gone.
+    pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
+        PENDING.fetch_add(1, Ordering::Relaxed);
+        let reclaim: Reclaim = Box::new(reclaim);
+        if !RECLAIMING.get() {
+            give(guard, reclaim);
+            flush(guard);
+            return;
+        }
+        let mut reclaim = Some(reclaim);
+        let _ = PARTICIPANT.try_with(|participant| {
+            participant.later.borrow_mut().extend(reclaim.take());
+            participant.has_later.set(true);
+        });
+        // A thread that ends hands over what it has when its participant goes.
+        reclaim.into_iter().for_each(|reclaim| give(guard, reclaim));
+    }
+
+    /// Hands over what is with this thread, and runs some of what is due.
+    fn flush(guard: &Guard) {
         guard.flush();
+        let _ = PARTICIPANT.try_with(|participant| participant.hand_over(guard));
+    }
+
+    /// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
+    pub(crate) fn collect() {
+        for _ in 0..4 {
+            flush(&pin());
+        }
+    }
+
+    /// How often what was reclaimed may have deferred more of itself, and a bound where other databases defer without end.
+    const ROUNDS: usize = 8;
+
+    /// The longest wait for guards that live, in milliseconds. They live for microseconds, unless their thread is kept from running.
+    const LONGEST_WAIT: usize = 1000;
+
+    /// Runs what was deferred before, and what that deferred in its turn, for one who lets go of much and will not come by again.
+    /// Waits for the guards that live now, though not for ever: what is left then runs when any thread enters an epoch.
+    pub(crate) fn drain() {
+        assert_left();
+        if is_pinned() {
+            return;
+        }
+        for _ in 0..ROUNDS {
+            let passed = Arc::new(AtomicBool::new(false));
+            let marker = Arc::clone(&passed);
+            defer(&pin(), move || marker.store(true, Ordering::Release));
+            for waited in 0.. {
+                collect();
+                if passed.load(Ordering::Acquire) {
+                    break;
+                }
+                if waited == LONGEST_WAIT {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if PENDING.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            // Another thread may be at it.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Panics in a debug build if this thread is in an epoch.
+    #[inline]
+    pub(crate) fn assert_left() {
+        debug_assert!(!is_pinned(), "a thread that is in an epoch does I/O, waits, or calls a user");
+    }
+
+    fn is_pinned() -> bool {
+        PARTICIPANT.try_with(|participant| participant.handle.is_pinned()).unwrap_or(false)
     }
 }
 
-/// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) fn collect() {
-    for _ in 0..4 {
-        pin().flush();
-    }
-}
+#[cfg(loom)]
+pub(crate) fn drain() {}
+
+#[cfg(any(loom, shuttle))]
+pub(crate) fn assert_left() {}
 
 #[cfg(loom)]
 pub(crate) fn collect() {}
 
 #[cfg(shuttle)]
-pub(crate) use super::scheduled::epoch::{Guard, collect, defer, pin};
+pub(crate) use super::scheduled::epoch::{Guard, collect, collect as drain, defer, pin};
 
 #[cfg(loom)]
 pub(crate) use model::{Guard, defer, pin};
@@ -99,6 +233,39 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    fn held() -> (std::sync::Arc<()>, std::sync::Weak<()>) {
+        let held = std::sync::Arc::new(());
+        let weak = std::sync::Arc::downgrade(&held);
+        (held, weak)
+    }
+
+    #[test]
+    fn a_guard_of_a_stranger_holds_nothing_back() {
+        let _stranger = crossbeam_epoch::pin();
+        let (held, weak) = held();
+        defer(&pin(), move || drop(held));
+        drain();
+        assert!(weak.upgrade().is_none());
+    }
+
+    #[test]
+    fn draining_runs_what_threads_deferred_that_never_come_by_again() {
+        let (held, weak) = held();
+        let (deferred, is_deferred) = std::sync::mpsc::channel::<()>();
+        let (end, is_over) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            // Whoever reclaims the first has the second deferred.
+            defer(&pin(), move || defer(&pin(), move || drop(held)));
+            deferred.send(()).unwrap();
+            is_over.recv().unwrap_err();
+        });
+        is_deferred.recv().unwrap();
+        drain();
+        assert!(weak.upgrade().is_none());
+        drop(end);
+        thread.join().unwrap();
+    }
 
     #[test]
     fn what_is_reclaimed_may_defer_more_without_end() {

@@ -17,6 +17,7 @@ impl Condvar {
     }
 
     pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        super::epoch::assert_left();
         self.0.wait(&mut guard);
         guard
     }
@@ -27,6 +28,7 @@ impl Condvar {
         mut guard: MutexGuard<'a, T>,
         timeout: std::time::Duration,
     ) -> MutexGuard<'a, T> {
+        super::epoch::assert_left();
         self.0.wait_for(&mut guard, timeout);
         guard
     }

@@ -33,9 +33,3 @@ pub(crate) use shuttle::sync::mpsc;
 
 /// Neither checker looks at its count: loom's has no unsized coercion and no `Weak`, shuttle's is this one.
 pub(crate) use std::sync::Arc;
-
-/// An [`Arc`] whose count others ask for, so that loom has to see it.
-#[cfg(loom)]
-pub(crate) use loom::sync::Arc as Counted;
-#[cfg(not(loom))]
-pub(crate) use std::sync::Arc as Counted;

@@ -5,13 +5,16 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeBounds;
 
-use crate::codec::ids::FamilyId;
+use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
+use crate::column_family::read::Looked;
 use crate::column_family::value::Value;
+use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::options::Durability;
 use crate::page::CacheStats;
-use crate::sync::{Arc, epoch};
+use crate::sync::Arc;
+use crate::sync::epoch::{self, Guard};
 use crate::txn::batch::{
     check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open, is_empty_range,
 };
@@ -178,12 +181,26 @@ impl ColumnFamily {
 
     /// The value of `key`, or `None`. Waits for no lock, and writes to no memory that threads share.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        let (view, looked) = {
+            let guard = epoch::pin();
+            let (view, at) = self.now(&guard)?;
+            match view.find(key, at, &guard)? {
+                Looked::Break(value) => return Ok(value),
+                looked => (Arc::clone(view), looked),
+            }
+        };
+        view.finish_value(key, looked)
+    }
+
+    /// This family's part of the present view, and the number up to which it is read.
+    #[inline]
+    fn now<'g>(&'g self, guard: &'g Guard) -> Result<(&'g Arc<FamilyView>, SequenceNumber)> {
         self.pipeline.open()?;
-        let guard = epoch::pin();
         // The number first: a view loaded later holds everything up to it.
-        let at = crate::codec::ids::SequenceNumber(self.pipeline.visible.watermark());
-        let view = self.pipeline.views.load(&guard);
-        view.family(self.family.slot(), self.family.id())?.get(key.as_ref(), at, &guard)
+        let at = SequenceNumber(self.pipeline.visible.watermark());
+        let view = self.pipeline.views.load(guard);
+        Ok((view.family(self.family.slot(), self.family.id())?, at))
     }
 
     /// The values of several keys at one moment, in the order of the keys.
@@ -193,11 +210,16 @@ impl ColumnFamily {
 
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.pipeline.open()?;
-        let guard = epoch::pin();
-        let at = crate::codec::ids::SequenceNumber(self.pipeline.visible.watermark());
-        let view = self.pipeline.views.load(&guard);
-        view.family(self.family.slot(), self.family.id())?.contains(key.as_ref(), at, &guard)
+        let key = key.as_ref();
+        let (view, looked) = {
+            let guard = epoch::pin();
+            let (view, at) = self.now(&guard)?;
+            match view.find_presence(key, at, &guard)? {
+                Looked::Break(has_value) => return Ok(has_value),
+                looked => (Arc::clone(view), looked),
+            }
+        };
+        view.finish_presence(key, looked)
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.

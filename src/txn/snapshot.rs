@@ -8,7 +8,7 @@ use crate::codec::key_range::KeyRange;
 use crate::column_family::value::Value;
 use crate::column_family::view::{FamilyView, Moment};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Arc, epoch};
+use crate::sync::Arc;
 use crate::txn::batch::half_open;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
@@ -78,7 +78,7 @@ pub struct FamilySnapshot {
 impl FamilySnapshot {
     /// The value of `key`, or `None`. Waits for no lock.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.view.get(key.as_ref(), self.at, &epoch::pin())
+        self.view.get(key.as_ref(), self.at)
     }
 
     /// The values of several keys, in the order of the keys.
@@ -88,7 +88,7 @@ impl FamilySnapshot {
 
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.view.contains(key.as_ref(), self.at, &epoch::pin())
+        self.view.contains(key.as_ref(), self.at)
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.

@@ -48,8 +48,39 @@ impl Plan {
     }
 }
 
+/// A read that is not let through.
+#[derive(Debug, Default)]
+struct Hold {
+    state: std::sync::Mutex<HoldState>,
+    let_go: std::sync::Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum HoldState {
+    #[default]
+    Nothing,
+    /// The read after so many is to be held.
+    After(u32),
+    Holding,
+}
+
+impl Hold {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        match *state {
+            HoldState::After(0) => {
+                *state = HoldState::Holding;
+                drop(self.let_go.wait_while(state, |state| *state == HoldState::Holding).unwrap());
+            }
+            HoldState::After(reads) => *state = HoldState::After(reads - 1),
+            HoldState::Nothing | HoldState::Holding => {}
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
+    hold: Hold,
     /// Held for reading by every change to the disk, for writing while it is copied.
     changing: RwLock<()>,
     writes: Plan,
@@ -77,7 +108,15 @@ impl TestStorage {
         let plan = || Plan { left: AtomicI64::new(-1), ..Plan::default() };
         let (changing, announced) = (RwLock::new(()), Mutex::default());
         let syncing = RwLock::new(());
-        let shared = Shared { changing, writes: plan(), syncs: plan(), reads: plan(), syncing, announced };
+        let shared = Shared {
+            hold: Hold::default(),
+            changing,
+            writes: plan(),
+            syncs: plan(),
+            reads: plan(),
+            syncing,
+            announced,
+        };
         Self { memory, shared: Arc::new(shared) }
     }
 
@@ -104,6 +143,22 @@ impl TestStorage {
     /// Number of calls so far.
     pub(crate) fn calls(&self, strike: Strike) -> i64 {
         self.plan(strike).calls.load(Ordering::SeqCst)
+    }
+
+    /// The read after `reads` others waits, as for a slow disk, until it is let go.
+    pub(crate) fn hold_read(&self, reads: u32) {
+        *self.shared.hold.state.lock().unwrap() = HoldState::After(reads);
+    }
+
+    /// Whether a read is held.
+    pub(crate) fn is_held(&self) -> bool {
+        *self.shared.hold.state.lock().unwrap() == HoldState::Holding
+    }
+
+    /// Lets the read that is held go on, and holds no other.
+    pub(crate) fn let_go(&self) {
+        *self.shared.hold.state.lock().unwrap() = HoldState::Nothing;
+        self.shared.hold.let_go.notify_all();
     }
 
     /// Offset and length of all that was said to be read soon since this was asked for.
@@ -190,6 +245,7 @@ struct TestFile {
 impl StorageFile for TestFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.shared.reads.check()?;
+        self.shared.hold.pass();
         self.file.read_at(buffer, offset)
     }
 

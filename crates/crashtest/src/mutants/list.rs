@@ -43,6 +43,9 @@ const fn tests(
     Mutation { what, file, original, mutated, suite: Suite::Tests(test) }
 }
 
+const EPOCH: &str = "src/sync/epoch.rs";
+const PARTITIONED: &str = "src/segment/partitioned.rs";
+const POOL: &str = "src/storage/pool.rs";
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
 const OPEN: &str = "src/db/open.rs";
 const RECOVERY: &str = "src/db/recovery.rs";
@@ -587,6 +590,48 @@ pub const MUTATIONS: &[Mutation] = &[
         "        if !self.rung.load(Ordering::Acquire) {",
         "        if true {",
         "who_was_called_while_awake_does_not_sleep",
+    // Readers that wait, and memory that waits for readers.
+    tests(
+        "guards of other code hold back what is reclaimed",
+        EPOCH,
+        "COLLECTOR.get_or_init(Collector::new).register()",
+        "COLLECTOR.get_or_init(|| crossbeam_epoch::default_collector().clone()).register()",
+        "a_guard_of_a_stranger_holds_nothing_back",
+    ),
+    tests(
+        "what is deferred while reclaiming stays with the thread",
+        EPOCH,
+        "            participant.has_later.set(true);\n",
+        "",
+        "draining_runs_what_threads_deferred_that_never_come_by_again",
+    ),
+    tests(
+        "nobody reclaims for a database that is gone",
+        EPOCH,
+        "        for _ in 0..ROUNDS {",
+        "        for _ in 0..0 {",
+        "nothing_stays_in_memory_once_the_last_handle_is_gone",
+    ),
+    tests(
+        "a descent keeps its epoch while it waits for the disk",
+        PARTITIONED,
+        "        *guard = None;\n",
+        "",
+        "a_look_at_a_page_that_is_not_in_memory_leaves_the_epoch",
+    ),
+    tests(
+        "all families beyond the cap use one descriptor",
+        POOL,
+        "table.descriptors.iter_mut().min_by_key(|shared| shared.handles)",
+        "table.descriptors.first_mut()",
+        "families_beyond_the_cap_share_evenly_and_open_nothing",
+    ),
+    tests(
+        "a descriptor is given up while others use it",
+        POOL,
+        "        if table.descriptors[place].handles > 0 {\n            return;\n        }\n",
+        "",
+        "a_descriptor_is_closed_after_its_last_handle",
     ),
     // The end.
     tests(
