@@ -590,6 +590,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "        if !self.rung.load(Ordering::Acquire) {",
         "        if true {",
         "who_was_called_while_awake_does_not_sleep",
+    ),
     // Readers that wait, and memory that waits for readers.
     tests(
         "guards of other code hold back what is reclaimed",
