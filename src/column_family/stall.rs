@@ -191,7 +191,7 @@ impl Stall {
 
     #[inline(never)]
     fn slow_down_by(&self, bytes: usize, memtable_bytes: usize, fill: f64, since: u64, behind: u64) {
-        let pause = self.throttle.pause(self.takes(bytes, memtable_bytes, fill, since, behind));
+        let pause = self.throttle.pause(bytes as u64, self.takes(bytes, memtable_bytes, fill, since, behind));
         if !pause.is_zero() {
             tracing::trace!(
                 ?pause,

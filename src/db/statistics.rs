@@ -29,6 +29,8 @@ pub struct LogStatistics {
     pub bytes_on_disk: u64,
     /// Bytes of log files that hold nothing that recovery would read: kept for reuse, or made ahead of need.
     pub bytes_spare: u64,
+    /// Times that a writer was slowed because the log came near its limit. Each is some milliseconds.
+    pub write_pauses: u64,
     /// Time for which writers were slowed because the log came near its limit.
     pub write_delay: Duration,
     /// Times that a writer was stopped because the log was at its limit.
@@ -232,7 +234,8 @@ impl Shared {
                 replay_weight: stats.weight,
                 bytes_on_disk: stats.bytes_on_disk,
                 bytes_spare: stats.bytes_spare,
-                write_delay: waited.delayed,
+                write_pauses: waited.pauses,
+                write_delay: waited.paused,
                 write_stops: waited.stops,
                 write_stop_time: waited.stopped,
                 segments_recycled: stats.segments_recycled,

@@ -203,6 +203,7 @@ impl Pipeline {
     fn wait_for_log(&self, log: &Log, weight: Weight) -> Result<Admitted<'_>> {
         let pause = self.log_pace.pause(log, weight);
         if !pause.is_zero() {
+            tracing::trace!(?pause, "a writer is slowed until the log is shorter");
             thread::sleep(pause);
         }
         if let Some(admitted) = self.log_pace.admit_in_turn(log, weight) {

@@ -15,19 +15,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::throttle::{Throttle, time_for, time_left};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::wal::{Log, Weight};
 
 /// How long a round takes, as long as none has ended.
 const FIRST_ROUND: Duration = Duration::from_millis(200);
-/// The shortest time that a round is expected to take from now on.
-const LEAST_LEFT: Duration = Duration::from_millis(5);
-/// Pauses shorter than this are saved up: few longer ones hold up fewer commits than many short ones.
-const MIN_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that one commit is slowed before it is let on, and one that is heavier than so much.
-const MAX_PAUSE: Duration = Duration::from_millis(20);
-const MAX_PAUSE_OF_HEAVY: Duration = Duration::from_millis(50);
-const HEAVY: Weight = 64 << 10;
 /// How long a stopped writer waits at most before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -36,9 +29,7 @@ pub(crate) struct LogPace {
     limit: Weight,
     /// What is admitted and may not be in the log's weight yet.
     in_flight: AtomicU64,
-    /// Nanoseconds from `epoch` to the moment at which what was admitted so far is worked off at the present pace.
-    due: AtomicU64,
-    epoch: Instant,
+    throttle: Throttle,
     /// Held by the one stopped writer who looks; others come after him, so that who brings much gets his turn.
     door: Mutex<()>,
     /// Writers at the door.
@@ -47,7 +38,6 @@ pub(crate) struct LogPace {
     wanted: AtomicU64,
     rounds: Mutex<Rounds>,
     freed: Condvar,
-    delayed_nanoseconds: AtomicU64,
     stops: AtomicU64,
     stopped_nanoseconds: AtomicU64,
 }
@@ -65,10 +55,8 @@ struct Rounds {
 impl Rounds {
     /// How long the present round is expected to go on.
     fn left(&self) -> Duration {
-        let average = self.average.unwrap_or(FIRST_ROUND);
-        let took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        // One that takes longer than others did may take as long again.
-        average.saturating_sub(took).max(took / 2).max(LEAST_LEFT)
+        let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        time_left(self.average.unwrap_or(FIRST_ROUND), elapsed)
     }
 }
 
@@ -105,7 +93,8 @@ impl Drop for AtDoor<'_> {
 /// What writers waited for the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waited {
-    pub(crate) delayed: Duration,
+    pub(crate) pauses: u64,
+    pub(crate) paused: Duration,
     pub(crate) stops: u64,
     pub(crate) stopped: Duration,
 }
@@ -115,14 +104,12 @@ impl LogPace {
         Self {
             limit,
             in_flight: AtomicU64::new(0),
-            due: AtomicU64::new(0),
-            epoch: Instant::now(),
+            throttle: Throttle::default(),
             door: Mutex::default(),
             waiting: AtomicUsize::new(0),
             wanted: AtomicU64::new(0),
             rounds: Mutex::default(),
             freed: Condvar::default(),
-            delayed_nanoseconds: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             stopped_nanoseconds: AtomicU64::new(0),
         }
@@ -183,21 +170,7 @@ impl LogPace {
             return Duration::ZERO;
         }
         let left = self.rounds.lock().left();
-        let now = self.epoch.elapsed().as_nanos() as u64;
-        let takes = time_for(weight, self.limit.saturating_sub(watched), left);
-        let most = if weight < HEAVY { MAX_PAUSE } else { MAX_PAUSE_OF_HEAVY };
-        // Nobody pays for more than he is held up by.
-        let latest = now + most.as_nanos() as u64;
-        let due = |due: u64| Some(due.max(now).saturating_add(takes.as_nanos() as u64).min(latest));
-        let before =
-            self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).unwrap_or_else(|due| due);
-        let ahead = Duration::from_nanos(before.saturating_sub(now)) + takes;
-        if ahead < MIN_PAUSE {
-            return Duration::ZERO;
-        }
-        let pause = ahead.min(most);
-        self.delayed_nanoseconds.fetch_add(pause.as_nanos() as u64, Ordering::Relaxed);
-        pause
+        self.throttle.pause(weight, time_for(weight, self.limit.saturating_sub(watched), left))
     }
 
     /// Stops a writer until those before him have gone on.
@@ -262,48 +235,20 @@ impl LogPace {
     }
 
     pub(crate) fn waited(&self) -> Waited {
+        let (pauses, paused) = self.throttle.totals();
         let nanoseconds = |count: &AtomicU64| Duration::from_nanos(count.load(Ordering::Relaxed));
         Waited {
-            delayed: nanoseconds(&self.delayed_nanoseconds),
+            pauses,
+            paused,
             stops: self.stops.load(Ordering::Relaxed),
             stopped: nanoseconds(&self.stopped_nanoseconds),
         }
     }
 }
 
-/// The time for `weight`, if `room` is to last for `left`.
-fn time_for(weight: Weight, room: Weight, left: Duration) -> Duration {
-    left.mul_f64((weight as f64 / room.max(1) as f64).min(1.0))
-}
-
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_left_of_the_log_lasts_as_long_as_the_round() {
-        let left = Duration::from_millis(400);
-        let mut room = 1000;
-        let mut took = Duration::ZERO;
-        while room > 10 {
-            let takes = time_for(10, room, left - took.min(left / 4 * 3));
-            assert!(takes >= Duration::ZERO);
-            took += takes;
-            room -= 10;
-        }
-        assert!(took > left / 2, "{took:?}");
-        assert_eq!(time_for(5000, 10, left), left);
-        assert_eq!(time_for(1, 0, left), left);
-    }
-
-    #[test]
-    fn a_round_that_takes_long_is_not_expected_to_end_at_once() {
-        let mut rounds = Rounds::default();
-        assert_eq!(rounds.left(), FIRST_ROUND);
-        rounds.average = Some(Duration::from_secs(1));
-        rounds.began = Instant::now().checked_sub(Duration::from_secs(5));
-        assert!(rounds.began.is_none() || rounds.left() >= Duration::from_millis(2500));
-    }
 
     #[test]
     fn who_waits_is_told_of_an_obstacle_until_it_is_gone() {
