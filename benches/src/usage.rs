@@ -97,6 +97,8 @@ pub struct Footprint {
     pub disk_bytes: u64,
     /// What of that belongs to the log.
     pub log_bytes: u64,
+    /// What of it does not.
+    pub data_bytes: u64,
     /// The lengths of the files, holes included, in bytes.
     pub length: u64,
 }
@@ -119,7 +121,7 @@ impl Footprint {
                 let bytes = metadata.blocks() * 512;
                 footprint.disk_bytes += bytes;
                 footprint.length += metadata.len();
-                footprint.log_bytes += if is_log(&path) { bytes } else { 0 };
+                *if is_log(&path) { &mut footprint.log_bytes } else { &mut footprint.data_bytes } += bytes;
             }
         }
         Ok(footprint)
@@ -130,6 +132,7 @@ impl Footprint {
         Self {
             disk_bytes: self.disk_bytes.max(other.disk_bytes),
             log_bytes: self.log_bytes.max(other.log_bytes),
+            data_bytes: self.data_bytes.max(other.data_bytes),
             length: self.length.max(other.length),
         }
     }
@@ -147,6 +150,13 @@ pub fn own_memory_bytes() -> Result<u64> {
     Ok(field("/proc/self/status", "RssAnon:")
         .context("the system does not tell the memory of the process")?
         * 1024)
+}
+
+/// Time for which this thread was ready to run and had no processor, in seconds; 0 where the system does not tell.
+pub fn wait_for_processor_seconds() -> f64 {
+    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds: Option<f64> = statistics.split_whitespace().nth(1).and_then(|wait| wait.parse().ok());
+    nanoseconds.unwrap_or(0.0) / 1e9
 }
 
 /// What the threads of this process have done, the one that asks left out.

@@ -99,6 +99,7 @@ impl Row for HeldSnapshot {
             figures: vec![
                 per_live("peak_beside_snapshot", with.peak.disk_bytes),
                 per_live("peak_without_snapshot", without.peak.disk_bytes),
+                per_live("peak_beside_snapshot_without_log", with.peak.data_bytes),
                 per_live("at_rest_afterwards", at_rest),
                 per_live("closed", closed),
                 per_live("length_of_files_after_compaction", compacted),

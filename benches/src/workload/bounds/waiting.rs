@@ -12,6 +12,7 @@ use crate::engine::{Durability, Engine, Memory};
 use crate::entries::{Values, random_key};
 use crate::measure::{Figure, Latencies, Measured, Meter, histogram};
 use crate::threads::{Count, counts, on_threads, watched};
+use crate::usage::wait_for_processor_seconds;
 
 /// A wait that a caller notices, in nanoseconds.
 const LONG: u64 = 50_000_000;
@@ -72,8 +73,12 @@ impl Row for Waiting {
             on_threads(self.writers, |writer| self.put(engine.as_ref(), &values, writer, &counts[writer]))
         })?;
         let (of_writers, seconds) = outcome?;
-        let mut puts = histogram()?;
-        of_writers.into_iter().try_for_each(|of_writer| puts.add(of_writer))?;
+        let (mut puts, mut without_processor) = (histogram()?, 0.0);
+        for (of_writer, waited) in of_writers {
+            puts.add(of_writer)?;
+            without_processor += waited;
+        }
+        let without_processor = without_processor / (seconds * self.writers as f64) * 100.0;
         let mut figures = vec![
             Figure::lower("longest_put", longest_milliseconds(&puts), "ms"),
             Figure::lower("put_p99.9", p999_microseconds(&puts), "us"),
@@ -81,6 +86,8 @@ impl Row for Waiting {
             Figure::lower("puts_of_more_than_50_ms", puts.count_between(LONG, u64::MAX) as f64, "puts")
                 .aside(),
         ];
+        // With more threads than processors, or beside other work, this is what is not the engine's.
+        figures.push(Figure::lower("time_without_processor", without_processor, "%").aside());
         figures.extend(meter.figures()?);
         Ok(Measured {
             version: engine.version(),
@@ -93,13 +100,15 @@ impl Row for Waiting {
 }
 
 impl Waiting {
+    /// Returns the times of the puts, and the seconds for which the writer was ready and had no processor.
     fn put(
         &self,
         engine: &dyn Engine,
         values: &Values,
         family: usize,
         count: &Count,
-    ) -> Result<Histogram<u64>> {
+    ) -> Result<(Histogram<u64>, f64)> {
+        let waited_before = wait_for_processor_seconds();
         let mut puts = histogram()?;
         let mut random = fastrand::Rng::with_seed(family as u64);
         let mut writer = engine.writer(Durability::Unsynced)?;
@@ -119,6 +128,6 @@ impl Waiting {
             count.set(puts.len());
             clock = now;
         }
-        Ok(puts)
+        Ok((puts, wait_for_processor_seconds() - waited_before))
     }
 }
