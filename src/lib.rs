@@ -61,7 +61,8 @@ pub use codec::ids::{FamilyId, SequenceNumber};
 pub use column_family::options::FamilyOptions;
 pub use column_family::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LogStatistics, RecoveryReport, Statistics, VerifyReport,
+    ColumnFamilyDatabase, FamilyProperties, LogStatistics, MemoryReport, RecoveryReport, Statistics,
+    VerifyReport,
 };
 pub use error::{Error, ErrorKind, Location, Result};
 pub use options::{DatabaseBuilder, Durability, RecoveryProgress};

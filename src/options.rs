@@ -1,5 +1,8 @@
 //! What a database is opened with.
 
+mod machine;
+mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,11 +56,6 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// Share of the machine's memory that the default of the read caches never exceeds: one quarter.
-const CACHE_SHARE_OF_MEMORY: u64 = 4;
-/// Share of the machine's memory that the default of the write buffers never exceeds: one eighth.
-const WRITE_SHARE_OF_MEMORY: u64 = 8;
-
 /// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times what is merged on, a delta is
 /// cheaper if keys are random.
 const MERGE_COST: u32 = 8;
@@ -75,6 +73,10 @@ pub(crate) struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) error_if_exists: bool,
     pub(crate) read_only: bool,
+    /// What was asked for of the three that follow.
+    asked: memory::Asked,
+    /// Bytes for all that is kept in memory, of which the other two are parts.
+    pub(crate) memory_bytes: u64,
     pub(crate) cache_bytes: u64,
     pub(crate) write_buffer_bytes: u64,
     pub(crate) page_size: u32,
@@ -91,13 +93,14 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let memory = machine_memory();
         Self {
             create_if_missing: true,
             error_if_exists: false,
             read_only: false,
-            cache_bytes: (4 << 30).min(memory / CACHE_SHARE_OF_MEMORY),
-            write_buffer_bytes: (1 << 30).min(memory / WRITE_SHARE_OF_MEMORY),
+            asked: memory::Asked::default(),
+            memory_bytes: 0,
+            cache_bytes: 0,
+            write_buffer_bytes: 0,
             page_size: 8 << 10,
             max_descriptors: 64,
             log_limit_bytes: LOG_LIMIT,
@@ -119,24 +122,20 @@ impl Options {
         self.log_limit_bytes.min(replayable)
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// The settings, if they make sense, with all that follows from them.
+    pub(crate) fn settled(mut self) -> Result<Self> {
+        self.check()?;
+        let memory::Budgets { total, cache, write } = self.asked.budgets()?;
+        (self.memory_bytes, self.cache_bytes, self.write_buffer_bytes) = (total, cache, write);
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if ![4 << 10, 8 << 10, 16 << 10, 32 << 10].contains(&self.page_size) {
             return refuse(format!(
                 "a page size of {} bytes is not possible; 4096, 8192, 16384 and 32768 are",
                 self.page_size
-            ));
-        }
-        if self.cache_bytes < 64 << 10 {
-            return refuse(format!(
-                "{} bytes of read cache are too few; give at least 64 KiB",
-                self.cache_bytes
-            ));
-        }
-        if self.write_buffer_bytes < 64 << 10 {
-            return refuse(format!(
-                "{} bytes of write buffers are too few; give at least 64 KiB",
-                self.write_buffer_bytes
             ));
         }
         if self.max_descriptors < 2 {
@@ -163,27 +162,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// Bytes of memory that this process may hope for: the machine's, or its control group's if that is less.
-fn machine_memory() -> u64 {
-    let machine = installed_memory().unwrap_or(8 << 30);
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(u64::MAX);
-    machine.min(group).max(64 << 20)
-}
-
-#[cfg(target_os = "linux")]
-fn installed_memory() -> Option<u64> {
-    let info = rustix::system::sysinfo();
-    Some(info.totalram * u64::from(info.mem_unit))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn installed_memory() -> Option<u64> {
-    None
 }
 
 /// Opens a database with other than the default settings.
@@ -227,16 +205,46 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of read cache for all column families together. Default: 4 GiB, but no more than a quarter of the machine's memory.
+    /// Bytes of memory for all that the database keeps there, at least 1 MiB. What its parts take follows from it: five sixteenths, but no more
+    /// than 1 GiB, are for [memtables and write buffers](Self::write_buffer_bytes), an eighth for the log's mapping, filters, tables and lists, the
+    /// rest is the [read cache](Self::cache_bytes). A part that is given besides is taken as it is, and the other one gets what is left.
+    /// [`memory_report`](crate::ColumnFamilyDatabase::memory_report) says what is taken.
+    ///
+    /// Default: what the defaults of the two parts come to, and a seventh of that. They follow from the memory of the machine or, if that
+    /// is less, from what the control groups allow that the process is in.
+    ///
+    /// # Errors
+    ///
+    /// [`open`](Self::open) fails with [`InvalidArgument`](ErrorKind::InvalidArgument) if the parts that are given do not fit into
+    /// seven eighths of the total, 64 KiB of each at least.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// use peristyle::{ColumnFamilyDatabase, MemoryStorage};
+    ///
+    /// let builder = ColumnFamilyDatabase::builder().memory_bytes(64 << 20).storage(MemoryStorage::new());
+    /// let db = builder.open("in memory")?;
+    /// let report = db.memory_report();
+    /// assert_eq!(report.budget_bytes, 64 << 20);
+    /// assert!(report.total_bytes() < report.budget_bytes);
+    /// # db.close() }
+    /// ```
+    pub fn memory_bytes(mut self, total: u64) -> Self {
+        self.options.asked.total = Some(total);
+        self
+    }
+
+    /// Bytes of read cache for all column families together. Default: 4 GiB, but no more than a quarter of the machine's memory; or what
+    /// [`memory_bytes`](Self::memory_bytes) leaves.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.options.cache_bytes = bytes;
+        self.options.asked.cache = Some(bytes);
         self
     }
 
     /// Bytes of memtables and write buffers for all column families together. Default: 1 GiB, but no more
-    /// than an eighth of the machine's memory. A single batch that is larger is taken nevertheless.
+    /// than an eighth of the machine's memory; or what [`memory_bytes`](Self::memory_bytes) leaves. A single batch that is larger is taken nevertheless.
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
-        self.options.write_buffer_bytes = bytes;
+        self.options.asked.write = Some(bytes);
         self
     }
 

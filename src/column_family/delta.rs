@@ -48,6 +48,11 @@ impl Delta {
         Self { tree: Tree::default(), stage, merge, filter: Some(Arc::new(Filter::of_keys(keys))) }
     }
 
+    /// Bytes of memory of its filter.
+    pub(crate) fn filter_bytes(&self) -> u64 {
+        self.filter.as_ref().map_or(0, |filter| filter.memory() as u64)
+    }
+
     /// Whether the delta may say anything of `key`.
     #[inline]
     pub(crate) fn may_hold(&self, key: &[u8]) -> bool {

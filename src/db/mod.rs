@@ -22,6 +22,7 @@ mod log_length;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod log_length_tests;
 mod maintain;
+mod memory;
 mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
@@ -44,6 +45,7 @@ use std::any::Any;
 use std::fmt;
 use std::path::Path;
 
+pub use memory::MemoryReport;
 pub use recovery::RecoveryReport;
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
 pub use verify::VerifyReport;

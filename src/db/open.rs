@@ -61,14 +61,14 @@ impl DatabaseBuilder {
     /// Those of [`ColumnFamilyDatabase::open`], [`InvalidArgument`](ErrorKind::InvalidArgument) for a setting that is out of range,
     /// [`DatabaseNotFound`](ErrorKind::DatabaseNotFound) and [`DatabaseExists`](ErrorKind::DatabaseExists) as the settings ask for.
     pub fn open(self, path: impl AsRef<Path>) -> Result<ColumnFamilyDatabase> {
-        self.options.check()?;
+        let options = self.options.settled()?;
         let path = path.as_ref();
-        let backend: Arc<dyn StorageBackend> = match &self.options.backend {
+        let backend: Arc<dyn StorageBackend> = match &options.backend {
             Some(backend) => Arc::clone(backend),
             None => Arc::new(FileStorage::new(path)),
         };
-        let lock = find_or_create(&backend, &self.options, path)?;
-        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)?, _emptied: Emptied };
+        let lock = find_or_create(&backend, &options, path)?;
+        let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
         if !keeper.shared.options.read_only {
             keeper.shared.gather_small_segments()?;
         }
@@ -81,9 +81,10 @@ impl DatabaseBuilder {
 impl DatabaseBuilder {
     /// As [`open`](Self::open), but nothing happens in the background: see `Shared::work_off`.
     pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
-        let backend = self.options.backend.clone().expect("a test says where the database is");
-        let lock = find_or_create(&backend, &self.options, Path::new(path))?;
-        let keeper = Keeper { shared: open_existing(&backend, self.options, lock)?, _emptied: Emptied };
+        let options = self.options.settled()?;
+        let backend = options.backend.clone().expect("a test says where the database is");
+        let lock = find_or_create(&backend, &options, Path::new(path))?;
+        let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }

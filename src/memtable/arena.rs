@@ -33,6 +33,8 @@ const MOST_MERGED: usize = 4;
 /// Owner of the memory of one memtable.
 pub(super) struct Arena {
     chunks: Mutex<Vec<Chunk>>,
+    /// Bytes that were handed out, as of when the memtable goes.
+    used: AtomicUsize,
     spares: Arc<Spares>,
 }
 
@@ -50,6 +52,8 @@ struct Chunk {
     start: NonNull<u8>,
     layout: Layout,
     backing: Backing,
+    /// Bytes of a mapping of single pages that took memory at most, in all arenas that used it before.
+    touched: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +74,16 @@ impl Arena {
     pub(super) fn new(capacity: usize) -> Self {
         let spares =
             Spares { chunks: Mutex::new(Vec::new()), most: AtomicUsize::new(0), used: AtomicUsize::new(0) };
-        Self { chunks: Mutex::new(Vec::new()), spares: Arc::new(spares) }.with_capacity(capacity)
+        Self::over(Arc::new(spares)).with_capacity(capacity)
     }
 
     /// The arena that follows this one, and gets what this one and those before it leave.
     pub(super) fn successor(&self, capacity: usize) -> Self {
-        Self { chunks: Mutex::new(Vec::new()), spares: Arc::clone(&self.spares) }.with_capacity(capacity)
+        Self::over(Arc::clone(&self.spares)).with_capacity(capacity)
+    }
+
+    fn over(spares: Arc<Spares>) -> Self {
+        Self { chunks: Mutex::new(Vec::new()), used: AtomicUsize::new(0), spares }
     }
 
     fn with_capacity(self, capacity: usize) -> Self {
@@ -83,6 +91,16 @@ impl Arena {
         let mappings = capacity.div_ceil(HUGE_PAGE) + 1;
         self.spares.most.store(mappings * MOST_MERGED, Ordering::Relaxed);
         self
+    }
+
+    /// Bytes of memory of the mappings that wait for the arenas that follow, at most.
+    pub(super) fn spare_bytes(&self) -> usize {
+        self.spares.chunks.lock().iter().map(|chunk| chunk.touched).sum()
+    }
+
+    /// Says how many bytes were handed out in all, before the arena is dropped.
+    pub(super) fn note_used(&self, bytes: usize) {
+        self.used.store(bytes, Ordering::Relaxed);
     }
 
     /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it cleared.
@@ -111,7 +129,9 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         let chunks = std::mem::take(&mut *self.chunks.lock());
-        let spares: Vec<Chunk> = chunks.into_iter().filter(Chunk::may_be_spare).collect();
+        let mut spares: Vec<Chunk> = chunks.into_iter().filter(Chunk::may_be_spare).collect();
+        let used = self.used.load(Ordering::Relaxed).min(HUGE_PAGE);
+        spares.iter_mut().for_each(|chunk| chunk.touched = chunk.touched.max(used));
         self.spares.keep(spares);
     }
 }
@@ -156,7 +176,7 @@ impl Chunk {
         // SAFETY: the layout is not empty, as asserted.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout, backing: Backing::Allocator }
+        Self { start, layout, backing: Backing::Allocator, touched: size }
     }
 
     /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel can back it with one.
@@ -190,7 +210,8 @@ impl Chunk {
                 let _ = munmap(start.add(size).cast(), after);
             }
             let _ = madvise(start.cast(), size, advice);
-            NonNull::new(start).map(|start| Self { start, layout, backing })
+            let touched = if backing == Backing::HugePage { size } else { 0 };
+            NonNull::new(start).map(|start| Self { start, layout, backing, touched })
         }
     }
 

@@ -50,6 +50,11 @@ impl Filter {
         word.store(word.load(Ordering::Relaxed) | spot.bits, Ordering::Relaxed);
     }
 
+    /// Bytes that it takes, however few keys were added.
+    pub(crate) fn memory(&self) -> usize {
+        self.words.get().map_or(0, |words| size_of_val(&**words))
+    }
+
     /// Whether the key may have been added.
     #[inline]
     pub(crate) fn may_hold(&self, key: &[u8]) -> bool {

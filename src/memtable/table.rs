@@ -129,6 +129,11 @@ impl Memtable {
         self.merged_and_held.load(Ordering::Relaxed)
     }
 
+    /// Bytes of memory that memtables before this one left for it and those that follow.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        self.arena.spare_bytes()
+    }
+
     /// Makes memory ready for what is inserted next, an eighth of what is in use at most. For another thread than the writer's, and for
     /// a memtable into which much is inserted at once.
     pub(crate) fn make_ready(&self) {
@@ -259,6 +264,7 @@ impl Memtable {
 
 impl Drop for Memtable {
     fn drop(&mut self) {
+        self.arena.note_used(self.counters.bytes.load(Ordering::Relaxed));
         let counted = self.counted_as_held.load(Ordering::Relaxed);
         if counted > 0 {
             self.merged_and_held.fetch_sub(counted, Ordering::Relaxed);

@@ -47,6 +47,11 @@ impl Admission {
         found
     }
 
+    /// Bytes of all slots.
+    pub(super) fn memory(&self) -> usize {
+        self.chunks.iter().filter_map(OnceLock::get).map(|chunk| size_of_val(&**chunk)).sum()
+    }
+
     fn slot(&self, index: usize) -> &AtomicU64 {
         let (chunk, first, len) = match index.checked_ilog2() {
             Some(bits) if bits >= FIRST_CHUNK_BITS => (bits - FIRST_CHUNK_BITS + 1, 1 << bits, 1 << bits),

@@ -42,7 +42,29 @@ pub(crate) struct Appetite {
     pub(crate) pressure: u64,
 }
 
+/// Bytes of memory that a family's pages take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PageMemory {
+    /// Clean pages and runs, and free frames.
+    pub(crate) cached: u64,
+    pub(crate) dirty: u64,
+    /// What says where pages are and which were missed lately.
+    pub(crate) tables: u64,
+}
+
 impl PagedCachedFile {
+    /// What memory is taken now.
+    pub(crate) fn memory(&self) -> PageMemory {
+        let dirty = self.buffer.lock().bytes;
+        let (frames, states) = self.frames.memory();
+        let dirty_frames = self.table.dirty() * self.page_size;
+        PageMemory {
+            cached: (frames.saturating_sub(dirty_frames) + self.runs.bytes()) as u64,
+            dirty,
+            tables: (self.table.memory() + self.admission.memory() + states) as u64,
+        }
+    }
+
     /// Frames that the read budget has room for.
     pub(super) fn read_frames(&self) -> usize {
         let frames = self.share.bytes() / self.page_size as u64;

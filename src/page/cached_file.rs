@@ -45,7 +45,7 @@ pub(crate) struct PagedCachedFile {
     pub(super) handle: FileHandle,
     pub(super) table: FrameTable,
     pub(super) frames: Arc<FrameStore>,
-    admission: Admission,
+    pub(super) admission: Admission,
     pub(super) clock: CachePadded<Mutex<Clock>>,
     pub(super) runs: RunCache,
     pub(super) buffer: CachePadded<Mutex<WriteBuffer>>,

@@ -223,6 +223,17 @@ impl FrameStore {
         self.list.lock().busy()
     }
 
+    /// Bytes of all frames that have memory, and of what is known of each frame.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        let list = self.list.lock();
+        let frames = (list.next as usize - list.bare.len()) * (self.page_size + COLOUR);
+        let lists =
+            (list.free.capacity() + list.bare.capacity() + list.limbo.capacity()) * size_of::<Frame>();
+        drop(list);
+        let states = self.slabs.iter().filter_map(OnceLock::get).map(|slab| size_of_val(&*slab.frames));
+        (frames, states.sum::<usize>() + lists)
+    }
+
     /// Frames that have ever been used: the clock's dial.
     pub(super) fn dial(&self) -> u32 {
         self.list.lock().next

@@ -92,6 +92,15 @@ impl FrameTable {
         }
     }
 
+    /// Bytes of all entries.
+    pub(super) fn memory(&self) -> usize {
+        let made = |(chunk, entries): (usize, &AtomicPtr<AtomicU32>)| {
+            let is_made = !entries.load(Ordering::Relaxed).is_null();
+            if is_made { chunk_len(chunk) * size_of::<AtomicU32>() } else { 0 }
+        };
+        self.chunks.iter().enumerate().map(made).sum()
+    }
+
     /// Pages in memory that may be evicted.
     pub(super) fn clean(&self) -> usize {
         self.clean.load(Ordering::Relaxed)

@@ -57,6 +57,11 @@ pub(crate) struct PageAllocator {
 }
 
 impl PageAllocator {
+    /// Bytes of memory of the maps.
+    pub(crate) fn memory(&self) -> usize {
+        self.bits.memory()
+    }
+
     /// Nothing is in use.
     pub(crate) fn new() -> Self {
         Self {

@@ -68,6 +68,13 @@ fn trim<T>(elements: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
 }
 
 impl PageBits {
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        let blocks = self.groups.iter().flatten().flatten().count();
+        let places: usize = self.groups.iter().map(|group| group.capacity()).sum();
+        blocks * size_of::<Block>() + places * size_of::<Option<Box<Block>>>()
+    }
+
     #[inline]
     fn block(&self, index: usize) -> Option<&Block> {
         self.groups.get(index / GROUP)?.get(index % GROUP)?.as_deref()

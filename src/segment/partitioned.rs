@@ -390,6 +390,12 @@ impl PartitionedStorageBackend {
         self.cache.stats()
     }
 
+    /// Bytes of memory of what says which pages there are, where, and which of them are in use.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        let pages = self.allocator.lock().pages.memory();
+        (pages + std::mem::size_of_val(self.map().segments())) as u64
+    }
+
     /// The family's pages in memory, for who sees to their budgets.
     pub(crate) fn cache(&self) -> &PagedCachedFile {
         &self.cache

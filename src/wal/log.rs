@@ -361,6 +361,12 @@ impl Log {
         Ok(next)
     }
 
+    /// Bytes of the present segment's mapping that were made ready and not let go.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        let segment = Arc::clone(&self.tail.lock().segment);
+        segment.mapped_bytes()
+    }
+
     /// Whether [`prepare_memory`](Self::prepare_memory) has something to do.
     #[inline]
     pub(crate) fn wants_prepare(&self) -> bool {

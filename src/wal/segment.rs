@@ -209,6 +209,14 @@ impl Segment {
         if self.body.mapping.is_none() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
     }
 
+    /// Bytes of the mapping that were made ready and not let go.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        if self.body.mapping.is_none() {
+            return 0;
+        }
+        self.ready().saturating_sub(self.gone.load(Ordering::Relaxed))
+    }
+
     /// Makes memory ready for stores from `start` to `end`. For one thread at a time.
     pub(super) fn make_ready(&self, start: u64, end: u64) {
         let ready = self.ready().max(start);

@@ -578,11 +578,18 @@ pub const MUTATIONS: &[Mutation] = &[
         "what_is_not_used_goes_first",
     ),
     tests(
-        "the clock turns away from a family whose old tree is held",
-        "src/db/watch.rs",
-        "            if !is_done || !unchanged || family.trees.lock().held() > 0 {",
-        "            if !is_done || !unchanged {",
-        "a_family_is_watched_while_an_older_tree_of_it_is_held",
+        "a write does not wake the clock",
+        COMMIT,
+        "        self.work.touch(family);\n",
+        "",
+        "an_idle_database_sleeps_and_a_write_wakes_it",
+    ),
+    tests(
+        "what a control group above allows does not count",
+        "src/options/machine.rs",
+        "        let limits = below.ancestors()",
+        "        let limits = below.ancestors().take(1)",
+        "the_least_limit_of_all_groups_above_counts",
     ),
     tests(
         "a bell that is rung before its thread lies down is not heard",

@@ -1,0 +1,92 @@
+//! What a database keeps in memory, by kind.
+
+use crate::column_family::family::Family;
+use crate::column_family::view::FamilyView;
+use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::segment::PartitionedStorageBackend;
+
+/// Bytes of memory that a database keeps, by kind. Every number is counted where the memory is taken.
+///
+/// Not in it are what callers hold themselves (values, keys, batches that are not written yet), pages that a reader just reads past
+/// a full cache (one for each thread), and what the process takes beside the database: its program, the stacks of its threads, and what
+/// its allocator keeps after use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryReport {
+    /// Bytes that all of this may come to: see [`memory_bytes`](crate::DatabaseBuilder::memory_bytes).
+    pub budget_bytes: u64,
+    /// Pages and runs of the read caches, and free frames that are kept for the next ones.
+    pub read_cache: u64,
+    /// Pages that merges made and that are not written yet.
+    pub write_buffers: u64,
+    /// Memtables, active and frozen, with their filters.
+    pub memtables: u64,
+    /// Mappings of memtables that are gone, kept for the next ones.
+    pub memtable_spares: u64,
+    /// Memtables that are merged and that readers still hold.
+    pub pinned_by_readers: u64,
+    /// What of the log's mapping was made ready or is not let go yet.
+    pub log: u64,
+    /// Filters of deltas.
+    pub filters: u64,
+    /// Tables that say where pages stand in memory, which were missed lately, and which are in use.
+    pub tables: u64,
+    /// What each family takes whatever it holds.
+    pub families: u64,
+}
+
+impl MemoryReport {
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.read_cache
+            + self.write_buffers
+            + self.memtables
+            + self.memtable_spares
+            + self.pinned_by_readers
+            + self.log
+            + self.filters
+            + self.tables
+            + self.families
+    }
+
+    fn add(&mut self, view: &FamilyView) {
+        let store = view.family.store();
+        let pages = store.cache().memory();
+        self.read_cache += pages.cached;
+        self.write_buffers += pages.dirty;
+        self.tables += pages.tables + store.map_bytes();
+        self.memtables += view.memtables().map(|table| table.bytes() as u64).sum::<u64>();
+        self.memtable_spares += view.active.spare_bytes() as u64;
+        self.pinned_by_readers += view.active.merged_and_held() as u64;
+        self.filters += view.tree.deltas.iter().map(|delta| delta.filter_bytes()).sum::<u64>();
+        let fixed = size_of::<Family>() + size_of::<PartitionedStorageBackend>() + size_of::<FamilyView>();
+        self.families += fixed as u64 + view.family.name().len() as u64;
+    }
+}
+
+impl ColumnFamilyDatabase {
+    /// What the database keeps in memory, by kind. Costs a look at every family.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("in memory")?;
+    /// let planets = db.create_column_family("planets", FamilyOptions::default())?;
+    /// planets.put("mars", "red")?;
+    /// assert!(db.memory_report().memtables > 0);
+    /// # db.close() }
+    /// ```
+    pub fn memory_report(&self) -> MemoryReport {
+        self.shared().memory_report()
+    }
+}
+
+impl Shared {
+    fn memory_report(&self) -> MemoryReport {
+        let log = self.pipeline.log.as_ref().map_or(0, |log| log.mapped_bytes());
+        let mut report =
+            MemoryReport { budget_bytes: self.options.memory_bytes, log, ..MemoryReport::default() };
+        self.pipeline.views.load_full().families().for_each(|view| report.add(view));
+        report
+    }
+}

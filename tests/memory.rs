@@ -1,0 +1,131 @@
+//! The report of memory: every kind of it is counted, and goes when what it was for is gone.
+
+mod common;
+
+use common::shrunken;
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryReport, MemoryStorage};
+
+const TOTAL: u64 = 32 << 20;
+
+fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
+    let builder = ColumnFamilyDatabase::builder().memory_bytes(TOTAL).automatic_maintenance(false);
+    builder.page_size(4096).storage(storage.clone()).open("memory").unwrap()
+}
+
+fn create(db: &ColumnFamilyDatabase) -> ColumnFamily {
+    db.create_column_family("family", FamilyOptions::default()).unwrap()
+}
+
+fn fill(family: &ColumnFamily, len: u32) {
+    (0..len).for_each(|n| family.put(n.to_be_bytes(), [n as u8; 100]).unwrap());
+}
+
+fn assert_within(report: &MemoryReport) {
+    assert_eq!(report.budget_bytes, TOTAL);
+    assert!(report.total_bytes() <= TOTAL, "{report:?}");
+}
+
+#[test]
+fn what_is_written_moves_from_memtables_to_pages_and_leaves_nothing_behind() {
+    let db = open(&MemoryStorage::new());
+    let empty = db.memory_report();
+    assert_eq!((empty.memtables, empty.read_cache, empty.write_buffers), (0, 0, 0));
+    let family = create(&db);
+    assert!(db.memory_report().families > empty.families);
+    fill(&family, 3000);
+    let written = db.memory_report();
+    assert!(written.memtables > 3000 * 100, "{written:?}");
+    db.flush().unwrap();
+    let flushed = db.memory_report();
+    assert_eq!((flushed.memtables, flushed.write_buffers), (0, 0), "{flushed:?}");
+    assert!(flushed.read_cache > 3000 * 100 && flushed.tables > written.tables, "{flushed:?}");
+    assert_within(&flushed);
+    drop(family);
+    db.drop_column_family("family").unwrap();
+    let dropped = db.memory_report();
+    assert_eq!(dropped.total_bytes() - dropped.log, empty.total_bytes() - empty.log, "{dropped:?}");
+}
+
+#[test]
+fn a_merged_memtable_that_a_snapshot_holds_is_counted_until_it_goes() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    fill(&family, 1000);
+    let snapshot = db.snapshot().unwrap();
+    db.flush().unwrap();
+    assert!(db.memory_report().pinned_by_readers > 1000 * 100);
+    drop(snapshot);
+    for _ in 0..1000 {
+        db.flush().unwrap();
+        if db.memory_report().pinned_by_readers == 0 {
+            return;
+        }
+    }
+    panic!("{:?}", db.memory_report());
+}
+
+#[test]
+fn filters_of_deltas_are_counted_while_there_are_deltas() {
+    let builder = shrunken().merge_cost(0).automatic_maintenance(false);
+    let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+    let family = create(&db);
+    fill(&family, 1000);
+    db.flush().unwrap();
+    assert_eq!(db.memory_report().filters, 0);
+    // In front of a tree that is there.
+    fill(&family, 1000);
+    db.flush().unwrap();
+    let properties = db.family_properties(&family).unwrap();
+    assert_eq!(db.memory_report().filters > 0, properties.deltas > 0);
+    assert!(properties.deltas > 0);
+    db.compact().unwrap();
+    assert_eq!(db.memory_report().filters, 0);
+}
+
+#[test]
+fn spares_of_memtables_are_counted() {
+    let builder = ColumnFamilyDatabase::builder().memory_bytes(1 << 30).automatic_maintenance(false);
+    let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+    let family = create(&db);
+    fill(&family, 50_000);
+    db.flush().unwrap();
+    fill(&family, 50_000);
+    db.flush().unwrap();
+    let report = db.memory_report();
+    assert!(report.memtable_spares.is_multiple_of(2 << 20), "{report:?}");
+}
+
+#[test]
+fn what_the_log_maps_is_counted_and_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let builder = ColumnFamilyDatabase::builder().memory_bytes(TOTAL);
+    let db = builder.open(directory.path().join("db")).unwrap();
+    let family = create(&db);
+    for _ in 0..5 {
+        fill(&family, 20_000);
+        let report = db.memory_report();
+        assert!(report.log <= TOTAL / 4, "{report:?}");
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn one_number_bounds_everything_under_a_mixed_load() {
+    let db = open(&MemoryStorage::new());
+    let families: Vec<_> = (0..8)
+        .map(|n| db.create_column_family(&format!("family {n}"), FamilyOptions::default()).unwrap())
+        .collect();
+    for round in 0..4u32 {
+        for family in &families {
+            for n in 0..10_000u32 {
+                let key = (n ^ round).wrapping_mul(2_654_435_761).to_be_bytes();
+                family.put(key, [round as u8; 200]).unwrap();
+                if n % 4 == 0 {
+                    let _ = family.get(n.wrapping_mul(2_654_435_761).to_be_bytes()).unwrap();
+                }
+            }
+            let report = db.memory_report();
+            assert!(report.total_bytes() <= TOTAL + TOTAL / 10, "{report:?}");
+        }
+    }
+}
