@@ -100,7 +100,8 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(time_left(second, second / 2), second / 2);
         assert_eq!(time_left(second, 5 * second), 5 * second / 2);
-        assert_eq!(time_left(Duration::ZERO, second), LEAST_LEFT);
+        assert_eq!(time_left(second, second), second / 2);
+        assert_eq!(time_left(Duration::ZERO, Duration::ZERO), LEAST_LEFT);
     }
 
     #[test]
