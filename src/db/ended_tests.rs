@@ -38,9 +38,12 @@ fn nothing_is_written_after_the_files_were_given_back() {
     assert!(contents(&storage) == before, "a file has changed");
 }
 
+/// What something is, and whether it is still in memory.
+type Trace = (&'static str, Box<dyn Fn() -> bool>);
+
 /// Handles that tell whether what they name is still in memory.
 struct Traces {
-    what: Vec<(&'static str, Box<dyn Fn() -> bool>)>,
+    what: Vec<Trace>,
 }
 
 impl Traces {

@@ -142,7 +142,7 @@ impl PagedCachedFile {
             let room = frames.saturating_sub(reserve) * self.page_size;
             self.read_bytes_held() + Self::batch(reserve) * self.page_size >= room
         };
-        is_full() && !(self.grow(self.page_size) && !is_full())
+        is_full() && (!self.grow(self.page_size) || is_full())
     }
 
     /// Takes more of the total, `wanted` bytes at least, if they are left. Says whether there was anything.

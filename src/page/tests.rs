@@ -145,9 +145,8 @@ impl Bench {
     }
 
     fn check(&self, pointer: PagePointer) {
-        match self.file.find(pointer, &epoch::pin()) {
-            Some(page) => return assert_holds(&page, pointer),
-            None => {}
+        if let Some(page) = self.file.find(pointer, &epoch::pin()) {
+            return assert_holds(&page, pointer);
         }
         assert_holds(&self.pin(pointer).unwrap(), pointer);
     }

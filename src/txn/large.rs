@@ -64,6 +64,7 @@ impl<'a> Parts<'a> {
     }
 
     /// A memtable for every family, in which what is large stands.
+    #[expect(clippy::vec_box, reason = "what is inserted into is dereferenced: a lock that is held, or this")]
     fn insert_apart(&self, families: &[&Arc<Family>]) -> Vec<Box<WriteSide>> {
         let hint = |(bytes, is_large): (&usize, &bool)| if *is_large { *bytes } else { 0 };
         let hints = self.bytes.iter().zip(&self.is_large).map(hint);
