@@ -187,6 +187,9 @@ fn overwriting_under_a_held_snapshot_takes_no_more_than_what_it_sees_and_what_is
     });
 }
 
+/// What is still to come of what a reader holds.
+type Entries = Box<dyn Iterator<Item = Vec<u8>>>;
+
 #[test]
 fn readers_of_many_moments_keep_what_they_see_and_nothing_of_the_moments_between() {
     let _alone = alone();
@@ -198,7 +201,7 @@ fn readers_of_many_moments_keep_what_they_see_and_nothing_of_the_moments_between
         (0..entries).for_each(|n| family.put(scattered(n), vec![byte; value]).unwrap());
         db.flush().unwrap();
     };
-    let mut held: Vec<(u8, Box<dyn Iterator<Item = Vec<u8>>>)> = Vec::new();
+    let mut held: Vec<(u8, Entries)> = Vec::new();
     for round in 0..60u8 {
         fill_with(round);
         match round % 6 {
