@@ -1,7 +1,7 @@
 //! A branch: sorted separators and children, built once at its exact size.
 //!
 //! ```text
-//! header 16 | heads of the separators 8n | children 8n
+//! header 24 | heads of the separators 8n | children 8n
 //! ```
 //!
 //! Child *i* holds the keys from separator *i* up to separator *i + 1*. A separator is the lower bound of its child
@@ -101,7 +101,7 @@ impl<'a> BranchRef<'a> {
         Self::write(
             arena,
             bump,
-            NodeHeader { low: low.map(EntryRef::as_ptr), prefix, level, count: 0, has_gap: false },
+            NodeHeader::of_branch(low.map(EntryRef::as_ptr), prefix, level, false),
             children,
         )
     }
@@ -115,7 +115,7 @@ impl<'a> BranchRef<'a> {
         children: &[Child<'a>],
     ) -> Self {
         let low = children.first().and_then(Child::separator).map(EntryRef::as_ptr);
-        Self::write(arena, bump, NodeHeader { low, prefix: 0, level, count: 0, has_gap }, children)
+        Self::write(arena, bump, NodeHeader::of_branch(low, 0, level, has_gap), children)
     }
 
     /// A new branch with this header, but for the count.

@@ -6,6 +6,7 @@
 
 use super::arena::Arena;
 use super::branch::BranchRef;
+use super::dead::Search;
 use super::entry::EntryRef;
 use super::leaf::{Leaf, Order, Place};
 use super::node::Node;
@@ -15,6 +16,7 @@ use super::tree::Tree;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 /// Which leaf a descent leads to.
@@ -253,6 +255,36 @@ impl<'a> Walk<'a> {
         self.settle(table, landing.map(Position::last_of), Direction::Down)
     }
 
+    /// From a key on upward: to the first that has a value, or the first at or above `until` if that comes sooner.
+    fn skip_up(&mut self, table: &'a Memtable, until: Option<&[u8]>) -> bool {
+        let (tree, arena) = table.points();
+        let looked = Cell::new(0);
+        let search = Search { at: self.at, from: self.entry().key(), until, looked: &looked };
+        let live = tree.first_live(arena, search);
+        self.passed += looked.get();
+        self.current = None;
+        match (live, until) {
+            (Some(live), _) => self.seek(table, live.key()),
+            (None, Some(until)) => self.seek(table, until),
+            (None, None) => false,
+        }
+    }
+
+    /// From a key on downward: to the first that has a value, or the first at or below `until` if that comes sooner.
+    fn skip_down(&mut self, table: &'a Memtable, until: Option<&[u8]>) -> bool {
+        let (tree, arena) = table.points();
+        let looked = Cell::new(0);
+        let search = Search { at: self.at, from: self.entry().key(), until, looked: &looked };
+        let live = tree.last_live(arena, search);
+        self.passed += looked.get();
+        self.current = None;
+        match (live, until) {
+            (Some(live), _) => self.seek_for_prev(table, live.key()),
+            (None, Some(until)) => self.seek_for_prev(table, until),
+            (None, None) => false,
+        }
+    }
+
     fn next(&mut self, table: &'a Memtable) -> bool {
         let (tree, arena) = table.points();
         let next = self.current.and_then(|(position, _)| position.next(tree, arena));
@@ -323,6 +355,16 @@ impl MemtableCursor {
     /// Goes to the last entry.
     pub(crate) fn last(&mut self) -> bool {
         self.walk.last(Self::extend(&self.table))
+    }
+
+    /// From an entry on upward: to the first that is not deleted, at once, or to the first at or above `until` if that comes sooner.
+    pub(crate) fn skip_up(&mut self, until: Option<&[u8]>) -> bool {
+        self.walk.skip_up(Self::extend(&self.table), until)
+    }
+
+    /// From an entry on downward: to the first that is not deleted, at once, or to the first at or below `until` if that comes sooner.
+    pub(crate) fn skip_down(&mut self, until: Option<&[u8]>) -> bool {
+        self.walk.skip_down(Self::extend(&self.table), until)
     }
 
     /// Goes to the next entry. A cursor that stands nowhere stays there.

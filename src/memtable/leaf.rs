@@ -11,10 +11,10 @@ use std::ptr::NonNull;
 
 use super::arena::{Arena, Bump};
 use super::entry::{EntryHeader, EntryRef};
-use super::node::{NodeHeader, NodeRef, head};
+use super::node::{ALIVE, NodeHeader, NodeRef, head};
 use crate::codec::key;
 use crate::codec::prefetch::{self, LINE};
-use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 /// Keys that a leaf can hold.
 #[cfg(not(loom))]
@@ -92,6 +92,14 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Number of keys at or below the one that was looked for.
+    pub(super) fn end(self) -> usize {
+        match self {
+            Self::At(rank) => rank + 1,
+            Self::Before(rank) => rank,
+        }
+    }
+
     /// Rank of the first key at or above the one that was looked for.
     pub(super) fn rank(self) -> usize {
         let (Self::At(rank) | Self::Before(rank)) = self;
@@ -107,18 +115,29 @@ pub(super) struct Item<'a> {
 }
 
 impl Leaf {
-    /// A new leaf with `items`, which are sorted and whose heads are those of a node with `prefix`.
+    /// A new leaf with `items`, which are sorted and whose heads are those of a node with `prefix`. `deleted` of their keys are.
     pub(super) fn build<'a>(
         arena: &'a Arena,
         bump: &mut Bump,
         low: Option<EntryRef<'a>>,
         prefix: u32,
         items: &[Item<'a>],
+        deleted: usize,
     ) -> &'a Self {
         debug_assert!(!items.is_empty() && items.len() <= LEAF_SLOTS, "a leaf of {} entries", items.len());
         let item = |slot| items.get(slot);
+        let newest = || items.iter().map(|item| item.entry.sequence().0).fold(0, u64::max);
+        let dead_since = if deleted == items.len() { newest() } else { ALIVE };
         let leaf = Self {
-            header: NodeHeader { low: low.map(EntryRef::as_ptr), prefix, level: 0, count: 0, has_gap: false },
+            header: NodeHeader {
+                low: low.map(EntryRef::as_ptr),
+                prefix,
+                level: 0,
+                count: 0,
+                has_gap: false,
+                deleted: AtomicU8::new(deleted as u8),
+                dead_since: AtomicU64::new(dead_since),
+            },
             order: AtomicU64::new(Order::ascending(items.len()).0),
             heads: std::array::from_fn(|slot| AtomicU64::new(item(slot).map_or(u64::MAX, |item| item.head))),
             entries: std::array::from_fn(|slot| {
@@ -243,6 +262,30 @@ impl Leaf {
         let order = self.order().0;
         self.order.store(order | Order::SPLIT_OFF, Ordering::Release);
         order & Order::SPLIT_OFF == 0
+    }
+
+    /// Keys that are deleted, as the writer knows it.
+    #[inline]
+    pub(super) fn deleted(&self) -> usize {
+        usize::from(self.header.deleted.load(Ordering::Relaxed))
+    }
+
+    /// Whether all keys are deleted, as the writer knows it.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deleted() == self.order().count()
+    }
+
+    /// Whether the leaf is marked as dead, as the writer knows it.
+    #[inline]
+    pub(super) fn is_dead(&self) -> bool {
+        self.header.dead_since.load(Ordering::Relaxed) != ALIVE
+    }
+
+    /// One more key is deleted, or one less. Only the writer calls this.
+    #[inline]
+    pub(super) fn count_deleted(&self, more: bool) {
+        let deleted = self.header.deleted.load(Ordering::Relaxed);
+        self.header.deleted.store(if more { deleted + 1 } else { deleted - 1 }, Ordering::Relaxed);
     }
 
     /// Other leaves take the place of this one. Only the writer calls this.

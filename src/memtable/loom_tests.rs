@@ -170,3 +170,62 @@ fn loom_a_reader_finds_published_range_deletions() {
         thread.join().unwrap();
     });
 }
+
+/// Deletes the keys of `meanwhile` that are there, and puts those that are not, while a reader skips what is deleted: it stands on the first
+/// and on the last key that has a value at its moment.
+fn explore_deletions(before: &'static [u8], meanwhile: &'static [u8]) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.max_branches = 10_000;
+    builder.check(move || {
+        let mut writer = Memtable::create(0);
+        for (i, &key) in before.iter().enumerate() {
+            put(&mut writer, key, i + 1);
+        }
+        let change = |there: &mut std::collections::BTreeSet<u8>, key: u8| {
+            let was_there = there.remove(&key);
+            if !was_there {
+                there.insert(key);
+            }
+            !was_there
+        };
+        let table = Arc::clone(writer.table());
+        let published = Arc::new(AtomicU64::new(before.len() as u64));
+        let thread = {
+            let published = Arc::clone(&published);
+            thread::spawn(move || {
+                let mut there = before.iter().copied().collect();
+                for (i, &key) in meanwhile.iter().enumerate() {
+                    let sequence = before.len() + i + 1;
+                    if change(&mut there, key) {
+                        put(&mut writer, key, sequence);
+                    } else {
+                        writer.delete(&[key], SequenceNumber(sequence as u64));
+                    }
+                    published.store(sequence as u64, Ordering::Release);
+                }
+            })
+        };
+        let count = published.load(Ordering::Acquire);
+        let mut there = before.iter().copied().collect();
+        for &key in &meanwhile[..count as usize - before.len()] {
+            change(&mut there, key);
+        }
+        let mut cursor = table.cursor(SequenceNumber(count));
+        let stands = cursor.first() && (cursor.found() != Found::Deleted || cursor.skip_up(None));
+        assert_eq!(stands.then(|| cursor.key()[0]), there.first().copied(), "up at {count}");
+        let stands = cursor.last() && (cursor.found() != Found::Deleted || cursor.skip_down(None));
+        assert_eq!(stands.then(|| cursor.key()[0]), there.last().copied(), "down at {count}");
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_walk_that_skips_misses_no_value_while_leaves_die_and_revive() {
+    explore_deletions(&[1, 2, 3], &[1, 2, 1]);
+}
+
+#[test]
+fn loom_a_walk_that_skips_misses_no_value_while_a_dead_leaf_splits() {
+    explore_deletions(&[1, 5], &[1, 5, 3]);
+}

@@ -1,6 +1,6 @@
 //! Recent writes of one column family, in memory: a sorted, multi-version map and range deletions.
 //!
-//! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor` walks the tree,
+//! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor` walks the tree, past what is `dead`,
 //! `ranges` holds the range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are
 //! the memory that all of it lies in. `unsafe` stands in `arena`, `entry`, `node`, `leaf`, `branch`, `ranges` (links
 //! between versions) and `cursor` (a self-reference), behind safe functions.
@@ -35,11 +35,12 @@
 //!    its keys stays in the tree as it is, and so do full branches above it that it is the last child of.
 //! 5. A change of structure (a split, and all splits above that it causes) builds all its nodes aside and is published
 //!    by one store, into the root or a branch that stays. Before it readers see the old nodes, after it the new ones.
-//! 6. A node that was replaced is never changed again, but for the writer's note that it was, and holds all that its subtree
+//! 6. A node that was replaced is never changed again, but for the writer's notes, and holds all that its subtree
 //!    held when it was replaced.
 //! 7. Keys of a node share its prefix: what both bounds of its range begin with. Heads are the eight bytes behind it.
 //! 8. Every version of the range deletions is a tree that never changes. Its last boundary covers nothing, and before every boundary that
 //!    covers nothing stands one that covers something.
+//! 9. Nodes below which every key is deleted are marked, which lets walks pass them: see `dead`.
 //!
 //! # Why a reader finds every commit that was visible when it began
 //!
@@ -77,6 +78,9 @@ mod branch;
 #[cfg(all(test, not(loom)))]
 mod concurrency_tests;
 mod cursor;
+mod dead;
+#[cfg(all(test, not(loom)))]
+mod dead_tests;
 mod entry;
 mod filter;
 mod leaf;

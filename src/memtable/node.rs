@@ -7,10 +7,11 @@ use super::arena::Arena;
 use super::branch::BranchRef;
 use super::entry::{EntryHeader, EntryRef};
 use super::leaf::Leaf;
+use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
-use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
-/// The first bytes of every node. Never changed once the node is built.
+/// The first bytes of every node. But for its marks (see `dead`) never changed once the node is built.
 #[repr(C)]
 pub(super) struct NodeHeader {
     /// An entry whose key is the lower bound of all keys of the node; `None`: there is none below it.
@@ -23,6 +24,45 @@ pub(super) struct NodeHeader {
     pub(super) count: u8,
     /// Of a branch of range deletions: whether a boundary under it covers nothing.
     pub(super) has_gap: bool,
+    /// Keys of a leaf that are deleted, for the writer.
+    pub(super) deleted: AtomicU8,
+    /// Number of the commit since which every key below is deleted; [`ALIVE`] if that is not known.
+    pub(super) dead_since: AtomicU64,
+}
+
+/// No commit has this number.
+pub(super) const ALIVE: u64 = u64::MAX;
+
+impl NodeHeader {
+    /// That of a branch whose children are not counted yet.
+    pub(super) fn of_branch(
+        low: Option<NonNull<EntryHeader>>,
+        prefix: u32,
+        level: u8,
+        has_gap: bool,
+    ) -> Self {
+        let (deleted, dead_since) = (AtomicU8::new(0), AtomicU64::new(ALIVE));
+        Self { low, prefix, level, count: 0, has_gap, deleted, dead_since }
+    }
+
+    /// Whether every key below is deleted, and was so at `at` and ever since.
+    #[inline]
+    pub(super) fn is_dead_at(&self, at: SequenceNumber) -> bool {
+        let since = self.dead_since.load(Ordering::Acquire);
+        since != ALIVE && since <= at.0
+    }
+
+    /// Every key below is deleted since `sequence`, or longer if that was known. Only the writer calls this.
+    pub(super) fn set_dead(&self, sequence: SequenceNumber) {
+        if self.dead_since.load(Ordering::Relaxed) == ALIVE {
+            self.dead_since.store(sequence.0, Ordering::Release);
+        }
+    }
+
+    /// A key below gets a value. Only the writer calls this.
+    pub(super) fn set_alive(&self) {
+        self.dead_since.store(ALIVE, Ordering::Release);
+    }
 }
 
 /// A node of an arena that lives for `'a`.
@@ -57,7 +97,7 @@ impl<'a> NodeRef<'a> {
 
     #[inline]
     pub(super) fn header(self) -> &'a NodeHeader {
-        // SAFETY: a `NodeRef` points to a node, which begins with a header that never changes.
+        // SAFETY: a `NodeRef` points to a node, which begins with a header; what changes in it are atomics.
         unsafe { self.start.as_ref() }
     }
 

@@ -9,7 +9,12 @@ use super::branch::{BranchRef, Child, Target, most_children};
 use super::entry::EntryRef;
 use super::leaf::{Item, LEAF_SLOTS, Leaf, Order, Place};
 use super::node::{Node, NodeRef, Root, head};
+use crate::codec::entry::EntryKind;
+#[cfg(test)]
+use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+#[cfg(test)]
+use crate::sync::atomic::Ordering;
 
 pub(super) struct Tree {
     root: Root,
@@ -118,19 +123,41 @@ impl Tree {
         spot: Option<Spot<'a>>,
         entry: EntryRef<'a>,
     ) {
-        match spot {
-            None => self.plant(memory, entry),
-            Some(Spot { leaf, order, place: Place::At(rank) }) => leaf.replace(order, rank, entry),
-            Some(Spot { leaf, order, place: Place::Before(rank) }) if order.count() < LEAF_SLOTS => {
-                leaf.insert(order, rank, Item { head: head(entry.key(), leaf.prefix()), entry });
+        let deletes = entry.kind() == EntryKind::Delete;
+        let Some(Spot { leaf, order, place }) = spot else { return self.plant(memory, entry) };
+        if !deletes && leaf.is_dead() {
+            self.revive(memory.arena, entry.key());
+        }
+        match place {
+            Place::At(rank) => {
+                let deleted = leaf.entry(order, rank).kind() == EntryKind::Delete;
+                leaf.replace(order, rank, entry);
+                if deletes != deleted {
+                    leaf.count_deleted(deletes);
+                }
             }
-            Some(_) => self.grow(memory, entry),
+            Place::Before(rank) if order.count() < LEAF_SLOTS => {
+                leaf.insert(order, rank, Item { head: head(entry.key(), leaf.prefix()), entry });
+                if deletes {
+                    leaf.count_deleted(true);
+                }
+            }
+            Place::Before(_) => {
+                self.grow(memory, entry);
+                if deletes {
+                    self.mark_dead(memory.arena, entry.key(), entry.sequence());
+                }
+                return;
+            }
+        }
+        if deletes && leaf.is_deleted() && !leaf.is_dead() {
+            self.mark_dead(memory.arena, entry.key(), entry.sequence());
         }
     }
 
     fn plant<'a>(&self, memory: &mut NodeMemory<'a, '_>, entry: EntryRef<'a>) {
         let item = Item { head: head(entry.key(), 0), entry };
-        let leaf = Leaf::build(memory.arena, memory.bump, None, 0, &[item]);
+        let leaf = Leaf::build(memory.arena, memory.bump, None, 0, &[item], deleted_of(&[item]));
         self.root.publish(memory.arena, leaf.into());
     }
 
@@ -157,15 +184,16 @@ impl Tree {
     /// separator is the lower bound of its child, and that all leaves are on one level.
     pub(super) fn check(&self, arena: &Arena) {
         if let Some(root) = self.root(arena) {
-            check_node(root, None, None);
+            check_node(root, None, None, false);
         }
     }
 }
 
 #[cfg(test)]
-fn check_node(node: NodeRef<'_>, low: Option<&[u8]>, high: Option<&[u8]>) {
+fn check_node(node: NodeRef<'_>, low: Option<&[u8]>, high: Option<&[u8]>, below_mark: bool) {
     assert_eq!(node.low().map(EntryRef::key), low, "a node's lower bound is its separator");
     let prefix = node.header().prefix;
+    let is_marked = node.header().is_dead_at(SequenceNumber::MAX);
     if prefix > 0 {
         let (low, high) = (low.expect("a prefix needs a lower bound"), high.expect("and an upper one"));
         assert_eq!(low[..prefix as usize], high[..prefix as usize], "bounds share the prefix");
@@ -183,6 +211,19 @@ fn check_node(node: NodeRef<'_>, low: Option<&[u8]>, high: Option<&[u8]>) {
                 assert_eq!(item.head, head(key, prefix), "the head of {key:?}");
                 last = Some(key);
             }
+            let items: Vec<_> = leaf.items(order).collect();
+            assert_eq!(leaf.deleted(), deleted_of(&items), "keys that are deleted");
+            assert_eq!(is_marked, leaf.is_deleted(), "a leaf is marked if all its keys are deleted");
+            assert!(is_marked || !below_mark, "a leaf below a mark is marked");
+            let since = SequenceNumber(node.header().dead_since.load(Ordering::Relaxed));
+            let is_deleted_since = |item: &Item<'_>| {
+                let versions = std::iter::successors(Some(item.entry), |entry| entry.older());
+                let mut later = versions.take_while(|entry| entry.sequence() > since);
+                let then = item.entry.visible(since).into_iter();
+                later.all(|entry| entry.kind() == EntryKind::Delete)
+                    && then.into_iter().all(|entry| entry.kind() == EntryKind::Delete)
+            };
+            assert!(!is_marked || items.iter().all(is_deleted_since), "a mark says too much");
         }
         Node::Branch(branch) => {
             let children: Vec<_> = branch.children().collect();
@@ -200,7 +241,7 @@ fn check_node(node: NodeRef<'_>, low: Option<&[u8]>, high: Option<&[u8]>) {
                     low.is_none_or(|low| high.is_none_or(|high| low < high)),
                     "{low:?} is below {high:?}"
                 );
-                check_node(branch.child(i), low, high);
+                check_node(branch.child(i), low, high, is_marked || below_mark);
             }
         }
     }
@@ -316,12 +357,18 @@ fn split_leaf<'a>(
     let (count, rank) = (order.count(), leaf.search(order, entry.key()).rank());
     let item = Item { head: head(entry.key(), leaf.prefix()), entry };
     let newest = leaf.newest_rank(order);
+    // Where nothing was deleted no entry is looked at.
+    let none_is = leaf.deleted() == 0 && entry.kind() != EntryKind::Delete;
+    let deleted = |items: &[Item<'a>]| if none_is { 0 } else { deleted_of(items) };
     let upper_child =
         |first: Item<'a>, node: &'a Leaf| Child { head: first.head, target: Target::Node(node.into()) };
 
     if rank == count && newest + 1 == count && leaf.split_off_once() {
         // Ascending keys: the leaf stays as it is, full.
-        let upper = upper_child(item, build_leaf(memory, Some(entry), high, leaf.prefix(), &[item]));
+        let upper = upper_child(
+            item,
+            build_leaf(memory, Some(entry), high, leaf.prefix(), &[item], deleted(&[item])),
+        );
         return Grown::Split { lower: leaf.into(), upper, upper_prefix: leaf.prefix(), ascending: true };
     }
     leaf.mark_replaced();
@@ -340,8 +387,9 @@ fn split_leaf<'a>(
     let (lower, upper) = items.split_at(middle);
     let first = upper[0];
     let between = Child { head: first.head, target: Target::Entry(first.entry) };
-    let lower = build_leaf(memory, leaf.low(), Some(between), leaf.prefix(), lower);
-    let upper = upper_child(first, build_leaf(memory, Some(first.entry), high, leaf.prefix(), upper));
+    let lower = build_leaf(memory, leaf.low(), Some(between), leaf.prefix(), lower, deleted(lower));
+    let upper = build_leaf(memory, Some(first.entry), high, leaf.prefix(), upper, deleted(upper));
+    let upper = upper_child(first, upper);
     Grown::Split { lower: lower.into(), upper, upper_prefix: leaf.prefix(), ascending: false }
 }
 
@@ -352,16 +400,22 @@ fn build_leaf<'a>(
     high: High<'a>,
     old_prefix: u32,
     items: &[Item<'a>],
+    deleted: usize,
 ) -> &'a Leaf {
     let prefix = choose_prefix(old_prefix, low, high, items.iter().map(|item| item.head));
     if prefix == old_prefix {
-        return Leaf::build(memory.arena, memory.bump, low, prefix, items);
+        return Leaf::build(memory.arena, memory.bump, low, prefix, items, deleted);
     }
     let mut renewed = [items[0]; LEAF_SLOTS];
     for (new, item) in renewed.iter_mut().zip(items) {
         *new = Item { head: head(item.entry.key(), prefix), ..*item };
     }
-    Leaf::build(memory.arena, memory.bump, low, prefix, &renewed[..items.len()])
+    Leaf::build(memory.arena, memory.bump, low, prefix, &renewed[..items.len()], deleted)
+}
+
+/// How many of the keys of `items` are deleted.
+fn deleted_of(items: &[Item<'_>]) -> usize {
+    items.iter().filter(|item| item.entry.kind() == EntryKind::Delete).count()
 }
 
 /// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers `[low, high)`.
