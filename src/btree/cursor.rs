@@ -158,6 +158,14 @@ impl TreeCursor {
         }
     }
 
+    /// Goes to the last entry below `key`.
+    pub(crate) fn seek_below(&mut self, key: &[u8]) -> Result<bool> {
+        if self.seek_for_prev(key)? && self.key() == key {
+            return self.prev();
+        }
+        Ok(self.valid)
+    }
+
     /// Goes to the first entry.
     pub(crate) fn first(&mut self) -> Result<bool> {
         self.enter_edge(Way::Forward)

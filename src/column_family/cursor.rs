@@ -21,6 +21,7 @@ use crate::codec::key_range::KeyRange;
 use crate::column_family::delta::Delta;
 use crate::column_family::family::Counters;
 use crate::column_family::hidden::{Hidden, Skipped, TREE};
+use crate::column_family::leap::{Run, Sources};
 use crate::column_family::recent::{Recent, Source};
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
@@ -50,6 +51,7 @@ pub(crate) struct FamilyCursor {
     /// What the memtables delete by range.
     hidden: Hidden,
     skipped: Skipped<Place>,
+    at: SequenceNumber,
     /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where it was not looked for.
     clear: Option<u64>,
     forward: bool,
@@ -84,6 +86,7 @@ impl FamilyView {
             tree: TreeCursor::new(self.tree.tree, Arc::clone(store)),
             hidden,
             skipped: Skipped::nothing(),
+            at,
             clear: None,
             forward: true,
             place: Place::Nowhere,
@@ -184,9 +187,9 @@ impl FamilyCursor {
         let range = Arc::clone(&self.range);
         let moved = match range.end() {
             None => self.start(false, Source::last).and_then(|()| self.tree.last()),
-            Some(end) => self
-                .start(false, |source| source.seek_below(end))
-                .and_then(|()| seek_below(&mut self.tree, end)),
+            Some(end) => {
+                self.start(false, |source| source.seek_below(end)).and_then(|()| self.tree.seek_below(end))
+            }
         };
         let moved = moved.and_then(|_| self.settle_backward());
         self.settled(moved)
@@ -463,6 +466,13 @@ impl FamilyCursor {
 
     /// Finds the entry to stand on: the lowest key of all sources, of the newest source that has it.
     fn settle_forward(&mut self) -> Result<bool> {
+        let mut run = Run::default();
+        let stands = self.pass_deleted_forward(&mut run)?;
+        self.note(run);
+        Ok(stands)
+    }
+
+    fn pass_deleted_forward(&mut self, run: &mut Run) -> Result<bool> {
         loop {
             let Some(place) = self.choose(Ordering::Less) else {
                 self.place = Place::End;
@@ -472,13 +482,20 @@ impl FamilyCursor {
             self.passed += 1;
             match place {
                 _ if self.skip_forward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.step_over_forward()?,
+                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
                 _ => return Ok(self.stand()),
             }
         }
     }
 
     fn settle_backward(&mut self) -> Result<bool> {
+        let mut run = Run::default();
+        let stands = self.pass_deleted_backward(&mut run)?;
+        self.note(run);
+        Ok(stands)
+    }
+
+    fn pass_deleted_backward(&mut self, run: &mut Run) -> Result<bool> {
         loop {
             let Some(place) = self.choose(Ordering::Greater) else {
                 self.place = Place::Start;
@@ -488,9 +505,38 @@ impl FamilyCursor {
             self.passed += 1;
             match place {
                 _ if self.skip_backward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.step_over_backward()?,
+                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
                 _ => return Ok(self.stand()),
             }
+        }
+    }
+
+    /// Passes the deleted entry of source `i`, and more that follow if there is a way around them.
+    fn pass(&mut self, i: usize, run: &mut Run) -> Result<()> {
+        let looks = run.step(self.recent[i].recent.key());
+        if self.forward {
+            self.step_over_forward()?;
+        } else {
+            self.step_over_backward()?;
+        }
+        if !looks {
+            return Ok(());
+        }
+        let Self { recent, tree, forward, at, view, .. } = self;
+        let sources = Sources { recent, tree, forward: *forward, at: *at };
+        run.leap(sources, i, &view.tree.gone).map_err(|error| error.of_family(view.family.id().0))
+    }
+
+    /// Deleted entries were passed to where the cursor stands now.
+    #[inline]
+    fn note(&self, run: Run) {
+        if run.is_long() {
+            let stop = match self.place {
+                Place::End => self.range.end(),
+                Place::Start => Some(self.range.start()).filter(|start| !start.is_empty()),
+                _ => Some(self.key()),
+            };
+            run.note(stop, self.forward, self.at, &self.view.tree.gone);
         }
     }
 
@@ -526,7 +572,7 @@ impl FamilyCursor {
         }
         match place {
             Place::Recent(i) => self.recent[i].seek_below(start)?,
-            _ => drop(seek_below(&mut self.tree, start)?),
+            _ => drop(self.tree.seek_below(start)?),
         }
         Ok(true)
     }
@@ -626,14 +672,6 @@ fn comes_first(
             && clear != Some(fence)
             && range.goes_on_at(key, way)
             && nearest.is_none_or(|nearest| key::compare(key, nearest.recent.key()) == way)
-}
-
-/// Goes to the last entry below `key`.
-fn seek_below(tree: &mut TreeCursor, key: &[u8]) -> Result<bool> {
-    if tree.seek_for_prev(key)? && tree.key() == key {
-        return tree.prev();
-    }
-    Ok(tree.valid())
 }
 
 impl Drop for FamilyCursor {

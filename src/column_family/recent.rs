@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::btree::TreeCursor;
+use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::error::Result;
 use crate::memtable::{Found, MemtableCursor};
@@ -32,6 +33,14 @@ impl Recent {
         match self {
             Self::Memtable(cursor) => matches!(cursor.found(), Found::Deleted),
             Self::Delta(cursor) => cursor.is_deletion(),
+        }
+    }
+
+    /// Whether the source may hold something of commits after `sequence`, that its cursor sees.
+    pub(super) fn may_hold_later_than(&self, sequence: SequenceNumber) -> bool {
+        match self {
+            Self::Memtable(cursor) => cursor.last_sequence() > sequence,
+            Self::Delta(_) => false,
         }
     }
 
@@ -127,6 +136,22 @@ impl Source {
     pub(super) fn seek_below(&mut self, key: &[u8]) -> Result<()> {
         self.seek_for_prev(key)?;
         if self.stands_on(key::head8(key), key) { self.prev() } else { Ok(()) }
+    }
+
+    /// From a deletion on: to the first entry that is none, or to the first key at or behind `until` if that comes sooner. Where the source
+    /// cannot find it at once it stays.
+    pub(super) fn skip_deletions(&mut self, until: Option<&[u8]>, forward: bool) -> Result<()> {
+        match &mut self.recent {
+            Recent::Memtable(cursor) if forward => {
+                let moved = cursor.skip_up(until);
+                self.went_up(Ok(moved))
+            }
+            Recent::Memtable(cursor) => {
+                let moved = cursor.skip_down(until);
+                self.went_down(Ok(moved))
+            }
+            Recent::Delta(_) => Ok(()),
+        }
     }
 
     /// Keys that the source passed over, since they were written later than what its cursor sees.

@@ -6,6 +6,7 @@
 use crate::btree::{MergeOutcome, Tree};
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::delta::Delta;
+use crate::column_family::gone::Gone;
 use crate::column_family::kept::Kept;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
@@ -19,6 +20,8 @@ pub(crate) struct TreeVersion {
     pub(crate) tree: Tree,
     /// Newest first.
     pub(crate) deltas: Vec<Delta>,
+    /// Where what trees and memtables hold is deleted.
+    pub(crate) gone: Gone,
     /// Behind the trees: dropped after them.
     #[expect(dead_code, reason = "what it does it does when it is dropped")]
     number: Option<Numbered>,
@@ -26,7 +29,7 @@ pub(crate) struct TreeVersion {
 
 impl TreeVersion {
     pub(crate) fn new(tree: Tree, deltas: Vec<Delta>) -> Self {
-        Self { tree, deltas, number: None }
+        Self { tree, deltas, gone: Gone::default(), number: None }
     }
 }
 
@@ -100,7 +103,7 @@ impl Trees {
         self.replaced.insert(self.number, Instant::now());
         self.number += 1;
         let number = Numbered { number: self.number, let_go: Arc::clone(&self.let_go) };
-        let version = TreeVersion { tree: outcome.tree, deltas, number: Some(number) };
+        let version = TreeVersion { tree: outcome.tree, deltas, gone: Gone::default(), number: Some(number) };
         self.current = Arc::new(version);
         self.merged_through = merged_through;
         Ok(Arc::clone(&self.current))

@@ -13,6 +13,8 @@ mod cursor_tests;
 mod ended_tests;
 mod families;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod gone_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod hidden_tests;
 #[cfg(all(test, not(loom)))]
 mod independence_tests;

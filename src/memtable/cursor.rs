@@ -377,6 +377,11 @@ impl MemtableCursor {
         self.walk.prev(Self::extend(&self.table))
     }
 
+    /// The highest sequence number that was written to the memtable.
+    pub(crate) fn last_sequence(&self) -> SequenceNumber {
+        self.table.last_sequence()
+    }
+
     /// Keys that the cursor passed over since they were written later than what it sees.
     pub(crate) fn passed(&self) -> u64 {
         self.walk.passed
