@@ -4,7 +4,7 @@
 //! the newest delta. Later several deltas become one (`join.rs`), and all are drained into the tree, both a range of keys at a
 //! time (`drain.rs`). Whatever a delta says of a key counts more than what older deltas and the tree say.
 
-use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree};
+use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor};
 use crate::codec::ids::PageId;
 use crate::column_family::join::JOINED;
 use crate::column_family::trees::TreeVersion;
@@ -13,6 +13,12 @@ use crate::memtable::Filter;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 use std::ops::Range;
+use std::sync::OnceLock;
+
+/// A leaf takes at least this for an entry: head, offset, two lengths.
+const FEWEST_ENTRY_BYTES: u64 = 8;
+/// Keys that go into a filter from one look whether to stop to the next.
+const KEYS_BETWEEN_LOOKS: u64 = 1 << 12;
 
 /// Where a delta stands between its memtables and the tree: see `join.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +39,20 @@ pub(crate) struct Delta {
     pub(crate) stage: Stage,
     /// Entries of the largest merge that it was made of; a guess if it was there when the database was opened.
     pub(crate) merge: u64,
-    /// Of its keys; a delta that was there when the database was opened has none.
-    filter: Option<Arc<Filter>>,
+    /// Of its keys, and of some that were taken out. For a delta that was there when the database was opened it is built later.
+    filter: Arc<OnceLock<Filter>>,
 }
 
 impl Delta {
     /// A delta as the catalog knows it. It is drained, but not joined any more.
     pub(crate) fn restore(tree: Tree) -> Self {
-        Self { tree, stage: Stage::Filled, merge: tree.entries / JOINED as u64, filter: None }
+        Self { tree, stage: Stage::Filled, merge: tree.entries / JOINED as u64, filter: Arc::default() }
     }
 
     /// A delta for at most `keys` keys.
     fn empty(stage: Stage, merge: u64, keys: u64) -> Self {
-        Self { tree: Tree::default(), stage, merge, filter: Some(Arc::new(Filter::of_keys(keys))) }
+        let filter = Arc::new(OnceLock::from(Filter::of_keys(keys)));
+        Self { tree: Tree::default(), stage, merge, filter }
     }
 
     /// Bytes of memory of its filter.
@@ -56,7 +63,44 @@ impl Delta {
     /// Whether the delta may say anything of `key`.
     #[inline]
     pub(crate) fn may_hold(&self, key: &[u8]) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.may_hold(key))
+        self.filter.get().is_none_or(|filter| filter.may_hold(key))
+    }
+
+    /// Whether every look-up has to search the delta.
+    pub(crate) fn lacks_filter(&self) -> bool {
+        self.filter.get().is_none()
+    }
+
+    /// Bytes of memory that the filter takes.
+    pub(crate) fn filter_bytes(&self) -> u64 {
+        self.filter.get().map_or(0, |filter| filter.most_bytes() as u64)
+    }
+
+    /// Builds the filter of a delta that lacks one, also for what the delta becomes meanwhile: keys are only taken out of it. Reads all of
+    /// its leaves. The caller holds the version of the trees. `should_stop` is asked once in a while.
+    pub(crate) fn build_filter(
+        &self,
+        store: &Arc<PartitionedStorageBackend>,
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        assert!(self.stage == Stage::Filled, "keys may be put into a delta that is {:?}", self.stage);
+        // What a crafted file says of the number of keys is not believed.
+        let most = store.space().bytes / FEWEST_ENTRY_BYTES;
+        let filter = Filter::of_keys(self.tree.entries.min(most));
+        let mut cursor = TreeCursor::new(self.tree, Arc::clone(store));
+        let mut stands = cursor.first()?;
+        let mut count = 0u64;
+        while stands {
+            filter.add(filter.spot(cursor.key()));
+            count += 1;
+            if count.is_multiple_of(KEYS_BETWEEN_LOOKS) && should_stop() {
+                return Ok(());
+            }
+            stands = cursor.next()?;
+        }
+        // Somebody else may have been sooner.
+        let _ = self.filter.set(filter);
+        Ok(())
     }
 }
 
@@ -184,7 +228,7 @@ impl<'s> Change<'s> {
     ) -> Result<()> {
         let Delta { tree, filter, .. } = self.deltas[at].clone();
         let ops = ops.inspect(|(key, _)| {
-            if let Some(filter) = &filter {
+            if let Some(filter) = filter.get() {
                 filter.add(filter.spot(key));
             }
         });

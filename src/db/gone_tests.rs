@@ -193,7 +193,7 @@ fn walk(cursor: &mut Cursor, expected: &[u32], moves: &[Move]) {
     // Index of the entry that the cursor stands on; -1 before the first, as many as there are past the last.
     let len = expected.len() as i64;
     let mut place: Option<i64> = None;
-    let mut check = |cursor: &Cursor, moved: bool, place: i64| {
+    let check = |cursor: &Cursor, moved: bool, place: i64| {
         let entry = usize::try_from(place).ok().and_then(|place| expected.get(place));
         assert_eq!(moved, entry.is_some());
         assert_eq!(moved.then(|| cursor.key()), entry.map(|&n| key(n)).as_deref());

@@ -12,6 +12,7 @@ mod cursor_tests;
 #[cfg(all(test, not(loom)))]
 mod ended_tests;
 mod families;
+mod filters;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod gone_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -73,6 +73,7 @@ impl DatabaseBuilder {
             keeper.shared.gather_small_segments()?;
         }
         keeper.shared.spawn_threads()?;
+        keeper.shared.spawn_filters();
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }

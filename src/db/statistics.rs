@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::column_family::delta::Delta;
 use crate::column_family::family::Family;
 use crate::column_family::view::FamilyView;
 use crate::db::{ColumnFamilyDatabase, Shared};
@@ -112,6 +113,9 @@ pub struct FamilyProperties {
     pub deltas: u64,
     /// Entries, deletions included, in deltas.
     pub entries_in_deltas: u64,
+    /// Bytes of memory in filters of deltas, which keep look-ups of other keys away from them. Of deltas that were there when the database was
+    /// opened they are built in the background.
+    pub filter_bytes: u64,
     /// Entries, versions and deletions alike, in memtables.
     pub entries_in_memtables: u64,
     /// Bytes of memory in memtables.
@@ -176,6 +180,7 @@ impl ColumnFamilyDatabase {
                 .deltas
                 .iter()
                 .fold(0, |sum: u64, delta| sum.saturating_add(delta.tree.entries)),
+            filter_bytes: view.tree.deltas.iter().map(Delta::filter_bytes).sum(),
             entries_in_memtables: view.memtables().map(|table| table.entries()).sum(),
             memtable_bytes: memtable_bytes(&view),
             memtable_bytes_pinned: view.active.merged_and_held() as u64,

@@ -1,0 +1,125 @@
+//! Filters of the deltas that were there when the database was opened.
+//!
+//! A filter is memory alone. So after an opening, for reading only or not, a thread reads these deltas once and ends; until it has come to
+//! one, look-ups search it.
+
+use crate::db::Shared;
+use crate::sync::{Arc, thread};
+
+impl Shared {
+    /// Has the filters built that deltas lack, unless everything is done by hand.
+    pub(super) fn spawn_filters(self: &Arc<Self>) {
+        if !self.options.automatic || !self.lack_filters() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let thread = thread::Builder::new().name("peristyle-filters".into());
+        match thread.spawn(move || shared.build_filters()) {
+            Ok(thread) => self.threads.lock().push(thread),
+            Err(error) => tracing::warn!(%error, "deltas stay without filters"),
+        }
+    }
+
+    fn lack_filters(&self) -> bool {
+        let view = self.pipeline.views.load_full();
+        view.families().any(|family| family.tree.deltas.iter().any(|delta| delta.lacks_filter()))
+    }
+
+    fn build_filters(&self) {
+        let should_stop = || self.pipeline.work.is_stopped();
+        let families: Vec<_> = self.registry.lock().families().cloned().collect();
+        for family in families {
+            // Held for one family at a time, so that little stays on the disk for it.
+            let view = self.pipeline.views.load_full();
+            let Ok(view) = view.family(family.slot(), family.id()).cloned() else { continue };
+            for delta in view.tree.deltas.iter().filter(|delta| delta.lacks_filter()) {
+                if should_stop() {
+                    return;
+                }
+                // Who reads this page is told; look-ups of other keys search the delta.
+                if let Err(error) = delta.build_filter(family.store(), &should_stop) {
+                    tracing::warn!(%error, family = family.id().0, "a delta stays without a filter");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::FamilyOptions;
+    use crate::db::ColumnFamilyDatabase;
+    use crate::options::DatabaseBuilder;
+    use crate::storage::MemoryStorage;
+    use crate::txn::handle::ColumnFamily;
+
+    fn builder(storage: &MemoryStorage) -> DatabaseBuilder {
+        ColumnFamilyDatabase::builder()
+            .page_size(4096)
+            .merge_cost(0)
+            .write_buffer_bytes(16 << 20)
+            .storage(storage.clone())
+    }
+
+    fn key(n: u32) -> [u8; 4] {
+        n.to_be_bytes()
+    }
+
+    /// Looks that the page cache was asked for by look-ups of `keys`, none of which is there.
+    fn looks(family: &ColumnFamily, keys: impl Iterator<Item = u32>) -> u64 {
+        let asked = |family: &ColumnFamily| {
+            let stats = family.cache_stats();
+            stats.hits + stats.misses
+        };
+        let before = asked(family);
+        keys.for_each(|n| assert!(family.get(key(n)).unwrap().is_none()));
+        asked(family) - before
+    }
+
+    #[test]
+    fn deltas_that_were_there_at_opening_get_filters_also_for_reading_only() {
+        let storage = MemoryStorage::new();
+        let db = builder(&storage).automatic_maintenance(false).open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        for n in (0..20_000).step_by(2) {
+            family.put(key(n), b"value").unwrap();
+        }
+        db.flush().unwrap();
+        for version in 0..4u32 {
+            for n in (version * 2..20_000).step_by(40) {
+                family.put(key(n), b"newer").unwrap();
+            }
+            db.flush().unwrap();
+        }
+        assert_eq!(db.family_properties(&family).unwrap().deltas, 4);
+        drop(family);
+        db.close().unwrap();
+
+        // By hand: without.
+        let db = builder(&storage).automatic_maintenance(false).open("memory").unwrap();
+        let family = db.column_family("family").unwrap();
+        let odd = || (1..20_000).step_by(200);
+        let without = looks(&family, odd());
+        assert_eq!(db.family_properties(&family).unwrap().filter_bytes, 0);
+        drop(family);
+        db.close().unwrap();
+
+        let db = builder(&storage).read_only(true).open("memory").unwrap();
+        let family = db.column_family("family").unwrap();
+        let begun = Instant::now();
+        let lacks = || family.snapshot().unwrap().view.tree.deltas.iter().any(|delta| delta.lacks_filter());
+        while lacks() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no filters were built");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(db.family_properties(&family).unwrap().filter_bytes > 3000);
+        let with = looks(&family, odd());
+        assert!(with * 3 < without, "{with} looks with filters, {without} without");
+        for n in (0..20_000).step_by(2) {
+            let expected: &[u8] = if n % 40 < 8 { b"newer" } else { b"value" };
+            assert_eq!(family.get(key(n)).unwrap().unwrap(), expected);
+        }
+    }
+}
