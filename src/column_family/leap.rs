@@ -122,49 +122,47 @@ impl Sources<'_> {
         let far = if self.forward { stretch.end.as_deref() } else { Some(&stretch.start[..]) };
         let mut first: Option<Vec<u8>> = None;
         for i in 0..self.recent.len() {
-            let source = &mut self.recent[i];
-            if !source.recent.may_hold_later_than(stretch.since) || !source.recent.valid() {
+            let recent = &mut self.recent[i].recent;
+            if !recent.valid() || !recent.may_hold_later_than(stretch.since) {
                 continue;
             }
-            if source.recent.is_deletion() {
-                source.skip_deletions(far, self.forward)?;
-            }
-            let source = &self.recent[i].recent;
-            if source.valid() && first.as_deref().is_none_or(|first| self.precedes(source.key(), first)) {
-                first = Some(source.key().to_vec());
+            if let Some(key) = recent.next_value(far, self.forward).map(<[u8]>::to_vec)
+                && first.as_deref().is_none_or(|first| self.precedes(&key, first))
+            {
+                first = Some(key);
             }
         }
-        // Backward the start belongs to the stretch.
-        let within = |key: &[u8]| match far {
-            Some(far) if self.forward => key::compare(key, far).is_lt(),
-            Some(far) => key::compare(key, far).is_ge(),
-            None => true,
-        };
-        match (first.filter(|first| within(first)), far) {
-            (Some(first), _) => self.seek(&first, true),
-            (None, Some(far)) => self.seek(far, self.forward),
+        match (first, far) {
+            (Some(first), _) => self.seek(&first),
+            // Backward the start itself is gone as well: one step more.
+            (None, Some(far)) => self.seek(far),
             // Nothing comes any more: whatever is left is passed.
             (None, None) => self.finish(),
         }
     }
 
-    /// Moves all sources to the first key on the way at `key`, or behind it; `inclusive` for a key at which to stand.
-    fn seek(&mut self, key: &[u8], inclusive: bool) -> Result<()> {
+    /// Moves all sources that stand before `key` on the way to it, or behind it. They stand nowhere in between afterwards.
+    fn seek(&mut self, key: &[u8]) -> Result<()> {
+        let forward = self.forward;
+        let precedes = |other: &[u8]| {
+            let order = key::compare(other, key);
+            if forward { order.is_lt() } else { order.is_gt() }
+        };
         for source in self.recent.iter_mut() {
-            match (self.forward, inclusive) {
-                (true, _) => source.seek(key)?,
-                (false, true) => source.seek_for_prev(key)?,
-                (false, false) => source.seek_below(key)?,
+            if source.recent.valid() && precedes(source.recent.key()) {
+                if forward { source.seek(key)? } else { source.seek_for_prev(key)? }
             }
         }
-        match (self.forward, inclusive) {
-            (true, _) => self.tree.seek(key)?,
-            (false, true) => self.tree.seek_for_prev(key)?,
-            (false, false) => self.tree.seek_below(key)?,
-        };
+        if self.tree.valid() && precedes(self.tree.key()) {
+            if forward {
+                self.tree.seek(key)?
+            } else {
+                self.tree.seek_for_prev(key)?
+            };
+        }
         // In a tree whose keys are out of order, as only a crafted file has them, a search may end before the place where it began.
         match self.nearest() {
-            Some(nearest) if self.precedes(nearest, key) => {
+            Some(nearest) if precedes(nearest) => {
                 Err(Error::corruption("the keys of a tree are out of order"))
             }
             _ => Ok(()),

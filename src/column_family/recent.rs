@@ -36,6 +36,15 @@ impl Recent {
         }
     }
 
+    /// The first key with a value from the one on that the source stands on, which is before `until`. Only for memtables; the source stays where it is.
+    pub(super) fn next_value(&mut self, until: Option<&[u8]>, forward: bool) -> Option<&[u8]> {
+        match (self, forward) {
+            (Self::Memtable(cursor), true) => cursor.next_value_up(until),
+            (Self::Memtable(cursor), false) => cursor.next_value_down(until),
+            (Self::Delta(_), _) => None,
+        }
+    }
+
     /// Whether the source may hold something of commits after `sequence`, that its cursor sees.
     pub(super) fn may_hold_later_than(&self, sequence: SequenceNumber) -> bool {
         match self {

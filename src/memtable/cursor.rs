@@ -255,33 +255,32 @@ impl<'a> Walk<'a> {
         self.settle(table, landing.map(Position::last_of), Direction::Down)
     }
 
-    /// From a key on upward: to the first that has a value, or the first at or above `until` if that comes sooner.
-    fn skip_up(&mut self, table: &'a Memtable, until: Option<&[u8]>) -> bool {
+    /// The first key from the present one on, in `direction`, that has a value; keys from `until` on are of no interest.
+    fn next_value(
+        &mut self,
+        table: &'a Memtable,
+        until: Option<&[u8]>,
+        direction: Direction,
+    ) -> Option<EntryRef<'a>> {
         let (tree, arena) = table.points();
         let looked = Cell::new(0);
         let search = Search { at: self.at, from: self.entry().key(), until, looked: &looked };
-        let live = tree.first_live(arena, search);
+        let found = match direction {
+            Direction::Up => tree.first_live(arena, search),
+            Direction::Down => tree.last_live(arena, search),
+        };
         self.passed += looked.get();
-        self.current = None;
-        match (live, until) {
-            (Some(live), _) => self.seek(table, live.key()),
-            (None, Some(until)) => self.seek(table, until),
-            (None, None) => false,
-        }
+        found
     }
 
-    /// From a key on downward: to the first that has a value, or the first at or below `until` if that comes sooner.
-    fn skip_down(&mut self, table: &'a Memtable, until: Option<&[u8]>) -> bool {
-        let (tree, arena) = table.points();
-        let looked = Cell::new(0);
-        let search = Search { at: self.at, from: self.entry().key(), until, looked: &looked };
-        let live = tree.last_live(arena, search);
-        self.passed += looked.get();
+    /// To the first key from the present one on, in `direction`, that has a value, or the first from `until` on if that comes sooner.
+    fn skip(&mut self, table: &'a Memtable, until: Option<&[u8]>, direction: Direction) -> bool {
+        let value = self.next_value(table, until, direction).map(EntryRef::key);
         self.current = None;
-        match (live, until) {
-            (Some(live), _) => self.seek_for_prev(table, live.key()),
-            (None, Some(until)) => self.seek_for_prev(table, until),
-            (None, None) => false,
+        match (value.or(until), direction) {
+            (Some(key), Direction::Up) => self.seek(table, key),
+            (Some(key), Direction::Down) => self.seek_for_prev(table, key),
+            (None, _) => false,
         }
     }
 
@@ -359,12 +358,22 @@ impl MemtableCursor {
 
     /// From an entry on upward: to the first that is not deleted, at once, or to the first at or above `until` if that comes sooner.
     pub(crate) fn skip_up(&mut self, until: Option<&[u8]>) -> bool {
-        self.walk.skip_up(Self::extend(&self.table), until)
+        self.walk.skip(Self::extend(&self.table), until, Direction::Up)
     }
 
     /// From an entry on downward: to the first that is not deleted, at once, or to the first at or below `until` if that comes sooner.
     pub(crate) fn skip_down(&mut self, until: Option<&[u8]>) -> bool {
-        self.walk.skip_down(Self::extend(&self.table), until)
+        self.walk.skip(Self::extend(&self.table), until, Direction::Down)
+    }
+
+    /// The key to which [`skip_up`](Self::skip_up) would go, if that comes before `until`.
+    pub(crate) fn next_value_up(&mut self, until: Option<&[u8]>) -> Option<&[u8]> {
+        self.walk.next_value(Self::extend(&self.table), until, Direction::Up).map(EntryRef::key)
+    }
+
+    /// The key to which [`skip_down`](Self::skip_down) would go, if that comes before `until`.
+    pub(crate) fn next_value_down(&mut self, until: Option<&[u8]>) -> Option<&[u8]> {
+        self.walk.next_value(Self::extend(&self.table), until, Direction::Down).map(EntryRef::key)
     }
 
     /// Goes to the next entry. A cursor that stands nowhere stays there.

@@ -28,6 +28,7 @@ use super::tree::Tree;
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::sync::atomic::Ordering;
 
 /// What a walk looks for.
 #[derive(Clone, Copy)]
@@ -95,6 +96,15 @@ fn mark(node: NodeRef<'_>, key: &[u8], sequence: SequenceNumber) -> bool {
         node.header().set_dead(sequence);
     }
     is_dead
+}
+
+/// Marks a branch that was just built if all its children are marked.
+pub(super) fn mark_built(branch: BranchRef<'_>) {
+    if is_dead(branch) {
+        let since = |index| branch.child(index).header().dead_since.load(Ordering::Relaxed);
+        let since = (0..branch.count()).map(since).fold(0, u64::max);
+        branch.node().header().set_dead(SequenceNumber(since));
+    }
 }
 
 fn is_dead(branch: BranchRef<'_>) -> bool {

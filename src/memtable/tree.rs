@@ -6,6 +6,7 @@
 
 use super::arena::{Arena, Bump};
 use super::branch::{BranchRef, Child, Target, most_children};
+use super::dead::mark_built;
 use super::entry::EntryRef;
 use super::leaf::{Item, LEAF_SLOTS, Leaf, Order, Place};
 use super::node::{Node, NodeRef, Root, head};
@@ -125,7 +126,8 @@ impl Tree {
     ) {
         let deletes = entry.kind() == EntryKind::Delete;
         let Some(Spot { leaf, order, place }) = spot else { return self.plant(memory, entry) };
-        if !deletes && leaf.is_dead() {
+        let revives = !deletes && leaf.is_dead();
+        if revives {
             self.revive(memory.arena, entry.key());
         }
         match place {
@@ -146,6 +148,10 @@ impl Tree {
                 self.grow(memory, entry);
                 if deletes {
                     self.mark_dead(memory.arena, entry.key(), entry.sequence());
+                } else if revives {
+                    // The old leaf may have stayed as it was.
+                    let last = leaf.entry(order, order.count() - 1);
+                    self.mark_dead(memory.arena, last.key(), entry.sequence());
                 }
                 return;
             }
@@ -322,6 +328,8 @@ fn replace_child<'a>(
     let first = upper[0];
     let lower = build_branch(memory, branch.low(), Some(first), level, prefix, lower);
     let upper = build_branch(memory, first.separator(), high, level, prefix, upper);
+    mark_built(BranchRef::new(lower));
+    mark_built(BranchRef::new(upper));
     Grown::Split { lower, upper: first.of_parent(upper), upper_prefix: prefix, ascending: false }
 }
 
