@@ -267,6 +267,11 @@ impl Shared {
                 family.set_hurried();
                 self.pipeline.work.request_merge(family);
             }
+            // What is deleted goes with a merge.
+            if watched.passes_much(self.entries_in_memtables(family)) {
+                family.set_hurried();
+                self.freeze_for_merge(family);
+            }
             let may_wait = watched.is_patient() && self.keeps_little(family);
             if watched.is_at_rest() && !may_wait && !self.freeze_for_merge(family) {
                 idle = false;
@@ -318,6 +323,12 @@ impl Shared {
         }
         self.turn_away(watched, &at_work);
         given_back
+    }
+
+    fn entries_in_memtables(&self, family: &Family) -> u64 {
+        let view = self.pipeline.views.load_full();
+        let view = view.family(family.slot(), family.id());
+        view.map_or(0, |view| view.memtables().map(|table| table.entries()).sum())
     }
 
     /// Whether all that waits to be merged of `family` is little and in its active memtable.

@@ -19,6 +19,9 @@ pub(super) const RESTED: u32 = 10;
 /// bytes, however little it is.
 const KEPT_LOOKS: u32 = 60;
 
+/// Deleted entries that readers pass from one look to the next in some milliseconds of their time.
+const MUCH_PASSED: u64 = 1 << 17;
+
 /// A family, and for how long it has been at rest.
 pub(super) struct Watched {
     pub(super) family: Arc<Family>,
@@ -30,6 +33,9 @@ pub(super) struct Watched {
     freezes: u64,
     /// How often in a row nothing had been frozen since.
     waits: u32,
+    /// Entries that cursors had passed so far, and since the look before.
+    passed: u64,
+    passed_lately: u64,
 }
 
 impl Watched {
@@ -38,7 +44,17 @@ impl Watched {
         let freezes = family.counters.freezes.load(Ordering::Relaxed);
         // Of one that was not watched the last memtable was frozen long ago.
         let waits = if freezes == 0 { 0 } else { KEPT_LOOKS };
-        Self { family, writing: Writing::default(), bytes_inserted: 0, looks: None, freezes, waits }
+        let passed = family.counters.entries_passed.load(Ordering::Relaxed);
+        Self {
+            family,
+            writing: Writing::default(),
+            bytes_inserted: 0,
+            looks: None,
+            freezes,
+            waits,
+            passed,
+            passed_lately: 0,
+        }
     }
 
     /// Sees what was done since the last look.
@@ -51,7 +67,9 @@ impl Watched {
             Some(looks) if self.bytes_inserted == bytes => Some(looks.saturating_add(1)),
             _ => Some(0),
         };
-        (self.bytes_inserted, self.freezes) = (bytes, freezes);
+        let passed = count(&counters.entries_passed);
+        self.passed_lately = passed - self.passed;
+        (self.bytes_inserted, self.freezes, self.passed) = (bytes, freezes, passed);
         self.family.set_resting(self.is_at_rest());
     }
 
@@ -73,6 +91,11 @@ impl Watched {
     /// Whether a memtable was frozen lately, so that a little may wait in the next.
     pub(super) fn is_patient(&self) -> bool {
         self.waits < KEPT_LOOKS
+    }
+
+    /// Whether readers passed so much that is deleted that a merge of what waits, `entries` in memtables, is cheaper than to leave it.
+    pub(super) fn passes_much(&self, entries: u64) -> bool {
+        self.passed_lately >= MUCH_PASSED.max(entries)
     }
 
     /// Whether frozen memtables have waited for long.

@@ -102,3 +102,23 @@ fn a_write_after_a_rest_wakes_the_thread_of_the_clock() {
         crate::sync::thread::yield_now();
     }
 }
+
+#[test]
+fn a_family_whose_readers_pass_much_that_is_deleted_is_merged_though_it_is_written_to() {
+    let db = open(&MemoryStorage::new());
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    let mut clock = Clock::new();
+    let in_memory = || db.family_properties(&family).unwrap().entries_in_memtables;
+    for (round, passed) in [(0u8, 0), (1, 1 << 10), (2, 1 << 20)] {
+        family.put([round], "value").unwrap();
+        crate::column_family::family::Counters::add(&family.family().counters.entries_passed, passed);
+        db.shared().look_around(&mut clock);
+        db.shared().work_off();
+        assert_eq!(in_memory() == 0, passed == 1 << 20, "{passed} were passed");
+    }
+    // Once: what was passed before counts no more.
+    family.put([3], "value").unwrap();
+    db.shared().look_around(&mut clock);
+    db.shared().work_off();
+    assert_eq!(in_memory(), 1);
+}

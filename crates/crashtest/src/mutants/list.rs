@@ -74,6 +74,10 @@ const MERGE: &str = "src/column_family/merge.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const CURSOR: &str = "src/column_family/cursor.rs";
 const MEMTABLE_CURSOR: &str = "src/memtable/cursor.rs";
+const MEMTABLE_TREE: &str = "src/memtable/tree.rs";
+const DEAD: &str = "src/memtable/dead.rs";
+const LEAP: &str = "src/column_family/leap.rs";
+const GONE: &str = "src/column_family/gone.rs";
 const LARGE: &str = "src/txn/large.rs";
 const TABLE: &str = "src/memtable/table.rs";
 const LOG: &str = "src/wal/log.rs";
@@ -512,6 +516,62 @@ pub const MUTATIONS: &[Mutation] = &[
         "            self.place = Place::Failed;",
         "            self.place = Place::Nowhere;",
         "says_so_until_it_is_placed_anew",
+    ),
+    tests(
+        "a value goes into a leaf that stays marked as dead",
+        MEMTABLE_TREE,
+        "        let revives = !deletes && leaf.is_dead();",
+        "        let revives = false && !deletes && leaf.is_dead();",
+        "dead_tests",
+    ),
+    tests(
+        "a branch is dead as soon as one way through it is",
+        DEAD,
+        "branch.child(branch.index_for(key)), key, sequence) && is_dead(branch),",
+        "branch.child(branch.index_for(key)), key, sequence),",
+        "dead_tests",
+    ),
+    tests(
+        "a mark counts for readers of before",
+        "src/memtable/node.rs",
+        "        since != ALIVE && since <= at.0",
+        "        since != ALIVE && at.0 > 0",
+        "dead_tests",
+    ),
+    tests(
+        "a memtable's deletions are passed that hide something",
+        LEAP,
+        "        let until = self.first_of(&self.recent[present + 1..]);",
+        "        let until = self.first_of(&self.recent[self.recent.len()..]);",
+        "gone_tests",
+    ),
+    tests(
+        "what came into a stretch since it was noted is passed",
+        LEAP,
+        "            if !recent.valid() || !recent.may_hold_later_than(stretch.since) {",
+        "            if recent.valid() {",
+        "gone_tests",
+    ),
+    tests(
+        "a note serves readers of before",
+        GONE,
+        "stretch.since <= at && stretch.holds(key)",
+        "stretch.holds(key)",
+        "gone",
+    ),
+    tests(
+        "a filter is built for a part of a delta's keys",
+        DELTA,
+        "            filter.add(filter.spot(cursor.key()));\n            count += 1;",
+        "            if count % 2 == 0 {\n                filter.add(filter.spot(cursor.key()));\n            }\n            count += 1;",
+        "get_filters_also_for_reading_only",
+    ),
+    tests(
+        "nobody asks for a merge of what readers pass",
+        "src/db/watch.rs",
+        "        self.passed_lately = passed - self.passed;",
+        "        self.passed_lately = 0 * (passed - self.passed);",
+        "merged_though_it_is_written_to",
     ),
     // Large batches.
     tests(
