@@ -58,6 +58,7 @@ mod txn;
 mod wal;
 
 pub use codec::ids::{FamilyId, SequenceNumber};
+pub use column_family::key::Key;
 pub use column_family::options::FamilyOptions;
 pub use column_family::value::Value;
 pub use db::{

@@ -319,7 +319,8 @@ fn iterators_are_walked_from_both_ends_in_other_threads_while_all_changes() {
                         } else {
                             (iter.next_back(), model.next_back())
                         };
-                        let found = found.transpose().unwrap().map(|(key, value)| (key, value.to_vec()));
+                        let found =
+                            found.transpose().unwrap().map(|(key, value)| (key.to_vec(), value.to_vec()));
                         assert!(found == expected, "an iterator went astray");
                         if expected.is_none() {
                             break;

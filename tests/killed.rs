@@ -246,7 +246,7 @@ fn read(families: &[ColumnFamily]) -> Contents {
     for (n, family) in families.iter().enumerate() {
         for entry in family.iter().unwrap() {
             let (key, value) = entry.unwrap();
-            contents.insert((n, key), value.to_vec());
+            contents.insert((n, key.into()), value.to_vec());
         }
     }
     contents

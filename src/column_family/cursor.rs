@@ -127,6 +127,7 @@ impl FamilyCursor {
     }
 
     /// The value in a form that outlives the cursor's next step.
+    #[inline]
     pub(crate) fn owned_value(&self) -> Result<Value> {
         let value = self.value()?;
         if Value::is_small(value.len()) {

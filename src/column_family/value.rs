@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 
+use crate::column_family::short::Short;
 use crate::page::PinnedPage;
 
 /// Values up to this many bytes are copied out of their page; larger ones are held where they stand.
@@ -11,7 +12,7 @@ const COPY_LIMIT: usize = 1024;
 /// The bytes of a value. Dereferences to `[u8]`.
 ///
 /// A small value is a copy, and so is whatever was found in a memtable: to keep a value for long takes its own bytes of memory
-/// and keeps no memtable. A large one (above 1 KiB) that was found in a tree is held in its page, without a copy, until this is
+/// and keeps no memtable; up to 62 bytes take no allocation. A large one (above 1 KiB) that was found in a tree is held in its page, without a copy, until this is
 /// dropped. It stays the same whatever is written, merged or dropped meanwhile. Where a copy is too much, as of a value of many
 /// MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
 ///
@@ -30,13 +31,14 @@ pub struct Value(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    Copied(Box<[u8]>),
+    Copied(Short),
     Page(PinnedPage, Range<usize>),
 }
 
 impl Value {
+    #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Self {
-        Self(Bytes::Copied(bytes.into()))
+        Self(Bytes::Copied(Short::copy(bytes)))
     }
 
     /// Whether a value of `len` bytes is better copied out of its page than held there.
@@ -60,7 +62,7 @@ impl Deref for Value {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Copied(bytes) => bytes,
+            Bytes::Copied(bytes) => bytes.get(),
             Bytes::Page(page, range) => &page[range.clone()],
         }
     }

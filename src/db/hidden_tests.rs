@@ -185,8 +185,14 @@ fn entries_of_older_memtables_and_deltas_are_sought_over_as_well() {
 
 fn assert_same(moment: &FamilySnapshot, model: &Model) {
     assert_eq!(moment.len().unwrap(), model.len() as u64);
-    assert!(moment.iter().map(Result::unwrap).map(|(key, value)| (key, value.to_vec())).eq(model.clone()));
-    let back = moment.iter().rev().map(Result::unwrap).map(|(key, value)| (key, value.to_vec()));
+    assert!(
+        moment
+            .iter()
+            .map(Result::unwrap)
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .eq(model.clone())
+    );
+    let back = moment.iter().rev().map(Result::unwrap).map(|(key, value)| (key.to_vec(), value.to_vec()));
     assert!(back.eq(model.clone().into_iter().rev()));
     let mut cursor = moment.cursor();
     let mut shown = Vec::new();

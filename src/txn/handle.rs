@@ -7,6 +7,7 @@ use std::ops::RangeBounds;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
+use crate::column_family::key::Key;
 use crate::column_family::read::Looked;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
@@ -273,12 +274,12 @@ impl ColumnFamily {
     }
 
     /// The entry with the lowest key.
-    pub fn first(&self) -> Result<Option<(Vec<u8>, Value)>> {
+    pub fn first(&self) -> Result<Option<(Key, Value)>> {
         self.snapshot()?.first()
     }
 
     /// The entry with the highest key.
-    pub fn last(&self) -> Result<Option<(Vec<u8>, Value)>> {
+    pub fn last(&self) -> Result<Option<(Key, Value)>> {
         self.snapshot()?.last()
     }
 

@@ -6,6 +6,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::cursor::FamilyCursor;
+use crate::column_family::key::Key;
 use crate::column_family::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
@@ -150,7 +151,7 @@ impl Cursor {
 
 /// The entries of a range of keys, at one moment, from both ends. Made by `range`, `prefix` and `iter`.
 ///
-/// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`]; a [`Cursor`] copies less.
+/// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`], both without an allocation if they are short; a [`Cursor`] copies less.
 pub struct Iter {
     view: Arc<FamilyView>,
     at: SequenceNumber,
@@ -176,6 +177,7 @@ impl Iter {
     }
 
     /// Whether the front stands on an entry that the back has not come to.
+    #[inline]
     fn step_forward(&mut self) -> Result<bool> {
         let Self { view, at, start, end, front, back, .. } = self;
         // Where the back stands the front ends, wherever the range does.
@@ -185,6 +187,7 @@ impl Iter {
         Ok(stands && back.as_ref().is_none_or(|back| key::compare(front.key(), back.key()).is_lt()))
     }
 
+    #[inline]
     fn step_backward(&mut self) -> Result<bool> {
         let Self { view, at, start, end, front, back, .. } = self;
         let start = front.as_ref().map_or(&start[..], FamilyCursor::key);
@@ -193,11 +196,12 @@ impl Iter {
         Ok(stands && front.as_ref().is_none_or(|front| key::compare(back.key(), front.key()).is_gt()))
     }
 
-    fn item(&mut self, stepped: Result<bool>, forward: bool) -> Option<Result<(Vec<u8>, Value)>> {
+    #[inline]
+    fn item(&mut self, stepped: Result<bool>, forward: bool) -> Option<Result<(Key, Value)>> {
         let cursor = if forward { &mut self.front } else { &mut self.back };
         let item = match (stepped, cursor) {
             (Ok(true), Some(cursor)) => {
-                let key = cursor.key().to_vec();
+                let key = Key::copy(cursor.key());
                 cursor.owned_value().map(|value| (key, value))
             }
             (Err(error), _) => Err(error),
@@ -213,8 +217,9 @@ impl Iter {
 }
 
 impl Iterator for Iter {
-    type Item = Result<(Vec<u8>, Value)>;
+    type Item = Result<(Key, Value)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
             return None;
@@ -225,6 +230,7 @@ impl Iterator for Iter {
 }
 
 impl DoubleEndedIterator for Iter {
+    #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
         if self.done {
             return None;

@@ -5,6 +5,7 @@ use std::ops::RangeBounds;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_range::KeyRange;
+use crate::column_family::key::Key;
 use crate::column_family::value::Value;
 use crate::column_family::view::{FamilyView, Moment};
 use crate::error::{Error, ErrorKind, Result};
@@ -132,12 +133,12 @@ impl FamilySnapshot {
     }
 
     /// The entry with the lowest key.
-    pub fn first(&self) -> Result<Option<(Vec<u8>, Value)>> {
+    pub fn first(&self) -> Result<Option<(Key, Value)>> {
         self.iter().next().transpose()
     }
 
     /// The entry with the highest key.
-    pub fn last(&self) -> Result<Option<(Vec<u8>, Value)>> {
+    pub fn last(&self) -> Result<Option<(Key, Value)>> {
         self.iter().next_back().transpose()
     }
 }

@@ -140,7 +140,7 @@ fn assert_value(found: Option<&[u8]>, expected: Option<&Arc<[u8]>>, key: &[u8]) 
 }
 
 #[track_caller]
-fn assert_entry(found: Option<(Vec<u8>, peristyle::Value)>, expected: Option<(&Vec<u8>, &Arc<[u8]>)>) {
+fn assert_entry(found: Option<(peristyle::Key, peristyle::Value)>, expected: Option<(&Vec<u8>, &Arc<[u8]>)>) {
     match (found, expected) {
         (None, None) => {}
         (Some((key, value)), Some((expected_key, expected_value))) => {
