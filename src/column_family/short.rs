@@ -17,15 +17,13 @@ impl Short {
             return Self::Apart(bytes.into());
         }
         let mut copy = [0; IN_PLACE];
-        // By pieces of one length, since a call of `memcpy` takes longer than to copy what most of them are.
-        let mut at = 0;
-        let (pieces, rest) = bytes.as_chunks::<8>();
-        for piece in pieces {
-            copy[at..at + 8].copy_from_slice(piece);
-            at += 8;
-        }
-        for (to, from) in copy[at..].iter_mut().zip(rest) {
-            *to = *from;
+        let to = &mut copy[..bytes.len()];
+        // A call of `memcpy` takes longer than to copy what most of them are.
+        match bytes.len() {
+            32.. => copy_ends::<32>(to, bytes),
+            16.. => copy_ends::<16>(to, bytes),
+            8.. => copy_ends::<8>(to, bytes),
+            _ => to.copy_from_slice(bytes),
         }
         Self::InPlace { len: bytes.len() as u8, bytes: copy }
     }
@@ -43,6 +41,17 @@ impl Short {
             Self::Apart(bytes) => bytes.into_vec(),
             in_place => in_place.get().to_vec(),
         }
+    }
+}
+
+/// Copies the first and the last `N` bytes, which are all of them if there are `N` to `2 N`.
+#[inline(always)]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
+        *to = *from;
     }
 }
 

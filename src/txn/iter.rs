@@ -199,20 +199,17 @@ impl Iter {
     #[inline]
     fn item(&mut self, stepped: Result<bool>, forward: bool) -> Option<Result<(Key, Value)>> {
         let cursor = if forward { &mut self.front } else { &mut self.back };
-        let item = match (stepped, cursor) {
-            (Ok(true), Some(cursor)) => {
-                let key = Key::copy(cursor.key());
-                cursor.owned_value().map(|value| (key, value))
-            }
-            (Err(error), _) => Err(error),
-            _ => {
-                self.done = true;
-                return None;
-            }
+        // An iterator that failed ends, too: what comes after the gap is not the next entry.
+        let error = match (stepped, cursor) {
+            (Ok(true), Some(cursor)) => match cursor.owned_value() {
+                Ok(value) => return Some(Ok((Key::copy(cursor.key()), value))),
+                Err(error) => Some(Err(error)),
+            },
+            (Err(error), _) => Some(Err(error)),
+            _ => None,
         };
-        // An iterator that failed ends: what comes after the gap is not the next entry.
-        self.done = item.is_err();
-        Some(item)
+        self.done = true;
+        error
     }
 }
 
