@@ -57,7 +57,7 @@ impl Delta {
 
     /// Bytes of memory of its filter.
     pub(crate) fn filter_bytes(&self) -> u64 {
-        self.filter.as_ref().map_or(0, |filter| filter.memory() as u64)
+        self.filter.get().map_or(0, |filter| filter.memory() as u64)
     }
 
     /// Whether the delta may say anything of `key`.
@@ -69,11 +69,6 @@ impl Delta {
     /// Whether every look-up has to search the delta.
     pub(crate) fn lacks_filter(&self) -> bool {
         self.filter.get().is_none()
-    }
-
-    /// Bytes of memory that the filter takes.
-    pub(crate) fn filter_bytes(&self) -> u64 {
-        self.filter.get().map_or(0, |filter| filter.most_bytes() as u64)
     }
 
     /// Builds the filter of a delta that lacks one, also for what the delta becomes meanwhile: keys are only taken out of it. Reads all of

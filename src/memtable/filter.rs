@@ -63,11 +63,6 @@ impl Filter {
         words[spot.word].load(Ordering::Relaxed) & spot.bits == spot.bits
     }
 
-    /// Bytes of memory that the filter takes once keys were added.
-    pub(crate) fn most_bytes(&self) -> usize {
-        self.count * size_of::<u64>()
-    }
-
     /// Bytes of memory that adding `keys` keys has touched at most.
     pub(super) fn bytes(&self, keys: u64) -> usize {
         let touched = usize::try_from(keys).unwrap_or(usize::MAX).saturating_mul(PAGE);
