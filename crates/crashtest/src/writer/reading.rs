@@ -126,7 +126,7 @@ impl Writer {
         if let Some(HeldIterator { iterator, mut rest }) = self.iterator.take() {
             for entry in iterator {
                 let (key, value) = entry?;
-                if rest.pop_front() != Some((key.clone(), digest::entry(&key, &value))) {
+                if rest.pop_front() != Some((key.to_vec(), digest::entry(&key, &value))) {
                     let message = format!("an iterator gives {key:?}, which was not there when it was made");
                     return Ok(Err(Violation::new(Kind::Wrong, message)));
                 }
@@ -148,7 +148,7 @@ impl Writer {
             let found = iterator.next().transpose()?;
             let found = found.map(|(key, value)| {
                 let sum = digest::entry(&key, &value);
-                (key, sum)
+                (key.to_vec(), sum)
             });
             if found != expected {
                 return Ok(Err(Violation::new(
