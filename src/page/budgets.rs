@@ -5,6 +5,7 @@ use super::frames::Frame;
 use super::held::RunBuffer;
 use super::share::Share;
 use super::stats::count;
+use super::table::Retired;
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -162,7 +163,9 @@ impl PagedCachedFile {
     }
 
     fn read_bytes_held(&self) -> usize {
-        self.table.clean() * self.page_size + self.runs.bytes()
+        // What the frame table takes counts in whole frames.
+        let table = self.table.piece_bytes() / self.page_size;
+        (self.table.clean() + table) * self.page_size + self.runs.bytes()
     }
 
     /// Bytes beyond what the read cache may hold while it keeps some frames in reserve.
@@ -202,18 +205,19 @@ impl PagedCachedFile {
             over = over.saturating_sub(self.evict_runs(over.min(runs - half)));
         }
         let guard = epoch::pin();
-        let mut evicted = Vec::new();
+        let mut retired = Retired::default();
+        let mut evicted = 0;
         if over > 0 {
             let wanted = over.div_ceil(self.page_size).max(Self::batch(reserve));
-            evicted = clock.sweep(&self.table, &self.frames, wanted);
-            over = over.saturating_sub(evicted.len() * self.page_size);
+            evicted = clock.sweep(&self.table, &self.frames, wanted, &guard, &mut retired);
+            over = over.saturating_sub(evicted * self.page_size);
         }
         if over > 0 {
             self.evict_runs(over);
         }
         drop(clock);
-        count(&self.counters.evictions, evicted.len());
-        self.frames.retire(evicted, &guard);
+        count(&self.counters.evictions, evicted);
+        self.frames.retire(retired.frames, retired.pieces, &guard);
     }
 
     pub(super) fn evict_runs(&self, bytes: usize) -> usize {

@@ -190,7 +190,7 @@ impl PagedCachedFile {
     fn enter(&self, pointer: PagePointer, frame: OwnedFrame) -> PinnedPage {
         frame.set_page(pointer.page);
         let guard = epoch::pin();
-        let entered = match self.table.insert(pointer.page, frame.frame(), false) {
+        let entered = match self.table.insert(pointer.page, frame.frame(), false, &guard) {
             Inserted::Done => {
                 let mapped = frame.frame();
                 frame.into_mapped();
@@ -293,6 +293,7 @@ impl PagedCachedFile {
             budget_bytes: self.share.bytes(),
             dirty_bytes,
             dirty_budget_bytes: self.write_budget.load(Ordering::Relaxed),
+            table_bytes: (self.table.piece_bytes() + self.table.directory_bytes()) as u64,
             bytes_read: self.bytes_read.sum(),
             bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
         }

@@ -153,12 +153,13 @@ impl FrameStore {
         Some(frame)
     }
 
-    /// Retires frames that were just taken out of the frame table under `guard`.
-    pub(super) fn retire(self: &Arc<Self>, frames: Vec<Frame>, guard: &Guard) {
+    /// Retires frames that were just taken out of the frame table under `guard`; `beside` is dropped with them.
+    pub(super) fn retire(self: &Arc<Self>, frames: Vec<Frame>, beside: impl Send + 'static, guard: &Guard) {
         if !frames.is_empty() {
             // A store that is gone has nobody who could look at its frames.
             let store = Arc::downgrade(self);
             epoch::defer(guard, move || {
+                drop(beside);
                 if let Some(store) = store.upgrade() {
                     store.reclaim(frames);
                 }

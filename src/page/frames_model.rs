@@ -5,7 +5,7 @@ use loom::thread;
 
 use super::clock::Clock;
 use super::frames::{Frame, FrameStore, OwnedFrame};
-use super::table::{FrameTable, Inserted};
+use super::table::{FrameTable, Inserted, Retired};
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
 use crate::sync::epoch;
@@ -43,7 +43,7 @@ impl Model {
         // SAFETY: the frame is owned.
         self.contents[frame.0 as usize].with_mut(|at| unsafe { *at = page });
         owned.set_page(PageId(page));
-        match self.table.insert(PageId(page), frame, dirty) {
+        match self.table.insert(PageId(page), frame, dirty, &epoch::pin()) {
             Inserted::Done => {
                 owned.into_mapped();
                 frame
@@ -71,12 +71,27 @@ impl Model {
         assert_eq!(held, page, "frame {} was reused", frame.0);
     }
 
+    fn evict(&self, wanted: usize) {
+        let guard = epoch::pin();
+        let mut retired = Retired::default();
+        Clock::default().sweep(&self.table, &self.store, wanted, &guard, &mut retired);
+        self.store.retire(retired.frames, retired.pieces, &guard);
+    }
+
+    /// The page is given up: nothing reaches it any more.
+    fn remove(&self, page: u32) {
+        let guard = epoch::pin();
+        let mut retired = Retired::default();
+        if let Some(frame) = self.table.remove(PageId(page), &guard, &mut retired.pieces) {
+            self.assert_holds(frame, page);
+            retired.frames.push(frame);
+        }
+        self.store.retire(retired.frames, retired.pieces, &guard);
+    }
+
     /// Evicts page 0 and, if its frame came free, has page 1 use it.
     fn evict_and_reuse(&self) {
-        let guard = epoch::pin();
-        let evicted = Clock::default().sweep(&self.table, &self.store, 1);
-        self.store.retire(evicted, &guard);
-        drop(guard);
+        self.evict(1);
         if let Some(owned) = self.store.take(1) {
             self.fill(owned, 1);
         }
@@ -125,11 +140,7 @@ fn loom_two_threads_that_take_the_same_page_out_retire_its_frame_once() {
         let model = Model::new();
         let other = Arc::clone(&model);
         let evictor = thread::spawn(move || other.evict_and_reuse());
-        let guard = epoch::pin();
-        if let Some(frame) = model.table.remove(PageId(0)) {
-            model.store.retire(vec![frame], &guard);
-        }
-        drop(guard);
+        model.remove(0);
         evictor.join().unwrap();
         drop(epoch::pin());
         let busy = model.table.clean();
@@ -148,9 +159,7 @@ fn loom_two_readers_that_load_one_page_find_it_while_it_is_evicted() {
                     if reader == 0 {
                         model.read(1);
                     } else {
-                        let guard = epoch::pin();
-                        let evicted = Clock::default().sweep(&model.table, &model.store, 2);
-                        model.store.retire(evicted, &guard);
+                        model.evict(2);
                     }
                 })
             })
@@ -176,25 +185,50 @@ fn loom_a_page_that_was_written_out_is_evicted_or_taken_out_once() {
             let guard = epoch::pin();
             if writer.table.lookup_dirty(PageId(1), &guard).is_some() {
                 writer.assert_holds(frame, 1);
-                writer.table.mark_clean(PageId(1), frame);
+                writer.table.mark_clean(PageId(1), frame, &guard);
             }
         });
-        let evicting = thread::spawn(move || {
-            let guard = epoch::pin();
-            let evicted = Clock::default().sweep(&other.table, &other.store, 2);
-            other.store.retire(evicted, &guard);
-        });
-        // The page is given up: nothing reaches it any more.
-        let guard = epoch::pin();
-        if let Some(frame) = model.table.remove(PageId(1)) {
-            model.assert_holds(frame, 1);
-            model.store.retire(vec![frame], &guard);
-        }
-        drop(guard);
+        let evicting = thread::spawn(move || other.evict(2));
+        model.remove(1);
         writing.join().unwrap();
         evicting.join().unwrap();
         drop(epoch::pin());
         assert_eq!(model.table.dirty(), 0);
         assert_eq!(model.store.busy(), model.table.clean(), "a frame was lost, or is mapped twice");
+    });
+}
+
+#[test]
+fn loom_a_page_that_enters_while_its_piece_is_let_go_is_found() {
+    loom::model(|| {
+        let model = Model::new();
+        let other = Arc::clone(&model);
+        // Pages 0 and 1 are neighbours: what holds the entry of both goes with the one, or stays for the other.
+        let removing = thread::spawn(move || other.remove(0));
+        model.read(1);
+        removing.join().unwrap();
+        let guard = epoch::pin();
+        assert!(
+            model.table.lookup(PageId(1), &guard).is_some(),
+            "the page went with the piece of its neighbour"
+        );
+        drop(guard);
+        model.remove(1);
+        assert_eq!(model.table.piece_bytes(), 0);
+    });
+}
+
+#[test]
+fn loom_two_pages_that_leave_one_piece_let_it_go_once() {
+    loom::model(|| {
+        let model = Model::new();
+        model.read(1);
+        let other = Arc::clone(&model);
+        let removing = thread::spawn(move || other.remove(0));
+        model.remove(1);
+        removing.join().unwrap();
+        assert_eq!((model.table.clean(), model.table.piece_bytes()), (0, 0));
+        model.read(0);
+        assert_eq!(model.table.clean(), 1);
     });
 }

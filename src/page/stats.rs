@@ -24,6 +24,9 @@ pub struct CacheStats {
     pub dirty_bytes: u64,
     /// Bytes in the write buffer beyond which it writes itself out.
     pub dirty_budget_bytes: u64,
+    /// Bytes that the tables take in which pages are looked up. What grows with the pages in memory counts as part of the read cache;
+    /// the rest is an eighth to a quarter of a byte for each page of the family's part of the file.
+    pub table_bytes: u64,
     /// Bytes read from the data file.
     pub bytes_read: u64,
     /// Bytes of pages written to the data file.
@@ -41,6 +44,7 @@ impl std::ops::AddAssign for CacheStats {
         self.budget_bytes += other.budget_bytes;
         self.dirty_bytes += other.dirty_bytes;
         self.dirty_budget_bytes += other.dirty_budget_bytes;
+        self.table_bytes += other.table_bytes;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;
     }

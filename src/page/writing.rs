@@ -1,11 +1,11 @@
 //! The way of a page from being built to the file.
 
 use super::cached_file::PagedCachedFile;
-use super::frames::{Frame, OwnedFrame};
+use super::frames::OwnedFrame;
 use super::header::{self, PageHeader, PageKind, PagePointer};
 use super::held::{NewMemory, NewPage, PinnedPage, RunBuffer};
 use super::stats::count;
-use super::table::Inserted;
+use super::table::{Inserted, Retired};
 use super::write_buffer::{DirtyMemory, DirtyPage, Outgoing, WriteBuffer, neighbours};
 use crate::codec::ids::PageId;
 use crate::error::{Error, ErrorKind, Result};
@@ -66,7 +66,7 @@ impl PagedCachedFile {
 
     fn map_dirty(&self, page: PageId, frame: OwnedFrame) -> Result<DirtyMemory> {
         frame.set_page(page);
-        Ok(match self.table.insert(page, frame.frame(), true) {
+        Ok(match self.table.insert(page, frame.frame(), true, &epoch::pin()) {
             Inserted::Done => {
                 let mapped = frame.frame();
                 frame.into_mapped();
@@ -127,7 +127,7 @@ impl PagedCachedFile {
                 buffer.remove(*page);
                 match &dirty.memory {
                     DirtyMemory::Frame(frame) => {
-                        let marked = self.table.mark_clean(*page, *frame);
+                        let marked = self.table.mark_clean(*page, *frame, &epoch::pin());
                         assert!(
                             marked,
                             "page {page} was dirty in frame {}, but the table does not say so",
@@ -166,7 +166,7 @@ impl PagedCachedFile {
     /// Forgets pages that nothing reaches any more; what is dirty is dropped unwritten.
     pub(crate) fn release(&self, pages: &[(PageId, u32)]) {
         let guard = epoch::pin();
-        let mut retired = Vec::new();
+        let mut retired = Retired::default();
         {
             let mut buffer = self.buffer.lock();
             for &(page, pages) in pages {
@@ -175,13 +175,13 @@ impl PagedCachedFile {
                     self.dirty_runs.fetch_sub(1, Ordering::Release);
                 }
                 if pages == 1 {
-                    retired.extend(self.table.remove(page));
+                    retired.frames.extend(self.table.remove(page, &guard, &mut retired.pieces));
                 } else {
                     self.runs.remove(page);
                 }
             }
         }
-        self.frames.retire(retired, &guard);
+        self.frames.retire(retired.frames, retired.pieces, &guard);
     }
 
     /// Pages whose [`NewPage`] was dropped unpublished since this was last asked.
@@ -199,13 +199,15 @@ impl PagedCachedFile {
         };
         self.dirty_runs.store(0, Ordering::Release);
         let guard = epoch::pin();
-        let mut retired: Vec<Frame> =
-            dirty.pages.keys().filter_map(|&page| self.table.remove(page)).collect();
-        retired.extend(self.clock.lock().sweep(&self.table, &self.frames, usize::MAX));
+        let mut retired = Retired::default();
+        for &page in dirty.pages.keys() {
+            retired.frames.extend(self.table.remove(page, &guard, &mut retired.pieces));
+        }
+        self.clock.lock().sweep(&self.table, &self.frames, usize::MAX, &guard, &mut retired);
         self.runs.evict(usize::MAX);
         self.write_budget.store(0, Ordering::Relaxed);
         self.frames.set_keep(0);
-        self.frames.retire(retired, &guard);
+        self.frames.retire(retired.frames, retired.pieces, &guard);
         let all = self.share.shrink(u64::MAX);
         self.share.give_back(all);
     }

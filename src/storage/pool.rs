@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 use super::{FileMode, StorageBackend, StorageFile};
 use crate::codec::ids::FamilyId;
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, epoch};
 
 /// Descriptors onto one file, shared among the families.
@@ -246,6 +246,8 @@ pub(crate) struct FileHandle {
     pool: Arc<FileHandlePool>,
     family: FamilyId,
     descriptor: OnceLock<Arc<Descriptor>>,
+    /// Whether there is one, where a checker of interleavings sees it.
+    asked: AtomicBool,
     /// Held by the one thread that asks the pool.
     asking: Mutex<()>,
 }
@@ -253,14 +255,16 @@ pub(crate) struct FileHandle {
 impl FileHandle {
     /// Opens nothing yet.
     pub(crate) fn new(pool: Arc<FileHandlePool>, family: FamilyId) -> Self {
-        Self { pool, family, descriptor: OnceLock::new(), asking: Mutex::new(()) }
+        let (descriptor, asked) = (OnceLock::new(), AtomicBool::new(false));
+        Self { pool, family, descriptor, asked, asking: Mutex::new(()) }
     }
 
     /// The file. The caller holds no epoch.
     #[inline]
     pub(crate) fn file(&self) -> &dyn StorageFile {
         epoch::assert_left();
-        let descriptor = self.descriptor.get().unwrap_or_else(|| self.ask());
+        let known = if self.asked.load(Ordering::Acquire) { self.descriptor.get() } else { None };
+        let descriptor = known.unwrap_or_else(|| self.ask());
         descriptor.uses.fetch_add(1, Ordering::Relaxed);
         &*descriptor.file
     }
@@ -268,7 +272,9 @@ impl FileHandle {
     #[cold]
     fn ask(&self) -> &Arc<Descriptor> {
         let _turn = self.asking.lock();
-        self.descriptor.get_or_init(|| self.pool.lease(self.family))
+        let descriptor = self.descriptor.get_or_init(|| self.pool.lease(self.family));
+        self.asked.store(true, Ordering::Release);
+        descriptor
     }
 
     pub(crate) fn pool(&self) -> &Arc<FileHandlePool> {
@@ -293,7 +299,6 @@ impl fmt::Debug for FileHandle {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::io;
-    use std::sync::atomic::AtomicBool;
 
     use super::super::{MemoryStorage, StorageLock};
     use super::*;

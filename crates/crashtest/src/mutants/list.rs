@@ -45,6 +45,7 @@ const fn tests(
 
 const EPOCH: &str = "src/sync/epoch.rs";
 const PARTITIONED: &str = "src/segment/partitioned.rs";
+const FRAME_TABLE: &str = "src/page/table.rs";
 const POOL: &str = "src/storage/pool.rs";
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
 const OPEN: &str = "src/db/open.rs";
@@ -686,6 +687,20 @@ pub const MUTATIONS: &[Mutation] = &[
         "        *guard = None;\n",
         "",
         "a_look_at_a_page_that_is_not_in_memory_leaves_the_epoch",
+    ),
+    tests(
+        "a piece of the frame table is let go while a page enters it",
+        FRAME_TABLE,
+        "piece.users.compare_exchange(0, GONE, Ordering::AcqRel, Ordering::Relaxed).is_err()",
+        "piece.users.swap(GONE, Ordering::AcqRel) == GONE",
+        "pieces_that_come_and_go_beside_readers_lose_no_page",
+    ),
+    tests(
+        "pieces of the frame table stay when their pages leave",
+        FRAME_TABLE,
+        "        if users > 1 || ",
+        "        if users > 0 || ",
+        "memory_follows_what_is_cached_and_not_the_file",
     ),
     tests(
         "all families beyond the cap use one descriptor",
