@@ -293,7 +293,7 @@ impl PagedCachedFile {
             budget_bytes: self.share.bytes(),
             dirty_bytes,
             dirty_budget_bytes: self.write_budget.load(Ordering::Relaxed),
-            table_bytes: (self.table.piece_bytes() + self.table.directory_bytes()) as u64,
+            table_bytes: self.table.memory() as u64,
             bytes_read: self.bytes_read.sum(),
             bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
         }

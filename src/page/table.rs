@@ -137,13 +137,9 @@ impl FrameTable {
         }
     }
 
-    /// Bytes of all entries.
+    /// Bytes of pieces and directory.
     pub(super) fn memory(&self) -> usize {
-        let made = |(chunk, entries): (usize, &AtomicPtr<AtomicU32>)| {
-            let is_made = !entries.load(Ordering::Relaxed).is_null();
-            if is_made { chunk_len(chunk) * size_of::<AtomicU32>() } else { 0 }
-        };
-        self.chunks.iter().enumerate().map(made).sum()
+        self.piece_bytes() + self.directory_bytes()
     }
 
     /// Pages in memory that may be evicted.
