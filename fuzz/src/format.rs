@@ -1,6 +1,7 @@
 //! As much of the file formats of DESIGN.md as damage and repair need. Written from that description and not shared with the engine: where the
 //! two disagree, [`crate::repair`] changes a sound database, which its tests forbid.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Where the two slots of the superblock stand in the data file.
@@ -131,29 +132,49 @@ impl FamilyTree {
     }
 }
 
-/// The trees of families that a catalog lists, as far as it makes sense.
+/// Parts of the catalog start at multiples of this many bytes.
+const CATALOG_BLOCK: usize = 4096;
+
+/// The trees of families that a catalog lists, as far as it makes sense. Of a family that several parts have, the last one counts.
 pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
-    let mut trees = Vec::new();
+    let mut families = BTreeMap::new();
     let mut rest = bytes.get(4..).unwrap_or_default();
-    let mut header = || {
-        varint(&mut rest)?;
-        varint(&mut rest)?;
-        varint(&mut rest)
-    };
-    for _ in 0..header().unwrap_or(0) {
-        match family(bytes.len(), &mut rest) {
-            Some(of_family) => trees.extend(of_family),
-            None => break,
-        }
+    while part(bytes.len(), &mut rest, &mut families).is_some() {
+        let at = bytes.len() - rest.len();
+        rest = rest.get(at.next_multiple_of(CATALOG_BLOCK) - at..).unwrap_or_default();
     }
-    trees
+    families.into_values().flatten().collect()
 }
 
-/// Takes a family off the front. `len` is that of the whole catalog.
-fn family(len: usize, bytes: &mut &[u8]) -> Option<Vec<FamilyTree>> {
-    let id = varint(bytes)?.try_into().ok()?;
-    let name = varint(bytes)?.try_into().ok()?;
-    *bytes = bytes.get(name..)?;
+/// Takes a part off the front. `len` is that of the whole catalog.
+fn part(len: usize, bytes: &mut &[u8], families: &mut BTreeMap<u32, Vec<FamilyTree>>) -> Option<()> {
+    // Next family, last sequence number.
+    varint(bytes)?;
+    varint(bytes)?;
+    for _ in 0..varint(bytes)? {
+        let id = varint(bytes)?.try_into().ok()?;
+        let (&kind, rest) = bytes.split_first()?;
+        *bytes = rest;
+        match kind {
+            0 => drop(families.remove(&id)),
+            1 => name(bytes)?,
+            2 => drop(families.insert(id, family(id, len, bytes)?)),
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// Takes a name off the front.
+fn name(bytes: &mut &[u8]) -> Option<()> {
+    let len = varint(bytes)?.try_into().ok()?;
+    *bytes = bytes.get(len..)?;
+    Some(())
+}
+
+/// Takes what is said of a family off the front. `len` is that of the whole catalog.
+fn family(id: u32, len: usize, bytes: &mut &[u8]) -> Option<Vec<FamilyTree>> {
+    name(bytes)?;
     // Page fill, cache share, memtable share, merged through.
     for _ in 0..4 {
         varint(bytes)?;

@@ -1,276 +1,298 @@
-//! The catalog: what a checkpoint records of every family. One blob in an extent of its own.
+//! The catalog: what checkpoints record of every family, in an extent of its own.
 //!
 //! ```text
-//! u32     format of the catalog: 2; 1 knows no deltas and says nothing of them
-//! varint  next family number
-//! varint  last sequence number assigned when the checkpoint was made
-//! varint  families, then for each, by number:
-//!   varint  number
-//!   varint  length of the name, then the name (UTF-8)
-//!   varint  page fill, cache share, memtable share
-//!   varint  merged through: every commit up to here that touched the family is in its trees
-//!   tree
-//!   varint  deltas in front of it, then for each, the newest first: tree
-//!   varint  segments, then for each: varint first page, pages, file page
-//!   pages reachable from the roots: a page set, see `segment/page_set.rs`
+//! u32   format of the catalog: 3
+//! part  with a whole record of every family
+//! parts, each at a multiple of 4096 bytes from the start, of families that changed since
 //!
-//! tree:
-//!   varint  generation
-//!   varint  height, 0 for an empty tree; otherwise
-//!     varint  root page, length in pages; u32 checksum; varint entries; u8 whether it owns value runs
+//! part:
+//!   varint  next family number
+//!   varint  last sequence number assigned when the part was made
+//!   varint  records, then the records, see `record.rs`; of one family the last one counts
+//!   zeros up to the next multiple of 4096 bytes from the start
 //! ```
 //!
-//! Its checksum stands in the superblock.
+//! Length and checksum of all parts together stand in the superblock. So a checkpoint writes a part behind the others, which
+//! changes no byte that the superblock before it names, and all families are written anew when the extent is full. The superblock
+//! may hold one record more, which is newer than all parts: see `db/checkpoint.rs`.
+//!
+//! Formats 1 and 2 are one part without records' kinds, and without zeros behind it; format 1 knows no deltas.
 
-use crate::btree::Tree;
-use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
+use std::collections::BTreeMap;
+
+use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::varint;
-use crate::column_family::options::FamilyOptions;
+use crate::column_family::record::{FamilyRecord, Format, Record, take_id, take_sequence};
 use crate::error::{Error, ErrorKind, Result};
-use crate::page::PagePointer;
-use crate::segment::{PageSet, Segment};
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+const FORMAT_WITHOUT_PARTS: u32 = 2;
 const FORMAT_WITHOUT_DELTAS: u32 = 1;
-/// More deltas than any family comes to: each takes memory when a family is read.
-const MOST_DELTAS: u64 = 256;
 
-fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
-    varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
+/// Parts start at multiples of this many bytes, the largest piece that a disk writes as a whole, so that writing one touches nothing
+/// of those before it.
+pub(crate) const BLOCK: usize = 4 << 10;
+
+/// What a checkpoint adds to the catalog.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) next_family: u32,
+    pub(crate) last_sequence: SequenceNumber,
+    pub(crate) records: Vec<Record>,
 }
 
-/// What the catalog says of one family.
-#[derive(Debug, PartialEq)]
-pub(crate) struct FamilyRecord {
-    pub(crate) id: FamilyId,
-    pub(crate) name: String,
-    pub(crate) options: FamilyOptions,
-    pub(crate) merged_through: SequenceNumber,
-    pub(crate) tree: Tree,
-    /// Newest first; none is empty.
-    pub(crate) deltas: Vec<Tree>,
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) reachable: PageSet,
+impl Part {
+    /// The part as it stands behind others: whole blocks.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.encode_behind(Vec::new())
+    }
+
+    /// The part as the first of a catalog. Its records are whole.
+    pub(crate) fn encode_first(&self) -> Vec<u8> {
+        self.encode_behind(FORMAT.to_le_bytes().to_vec())
+    }
+
+    fn encode_behind(&self, mut out: Vec<u8>) -> Vec<u8> {
+        varint::put(&mut out, u64::from(self.next_family));
+        varint::put(&mut out, self.last_sequence.0);
+        varint::put(&mut out, self.records.len() as u64);
+        for record in &self.records {
+            record.encode(&mut out);
+        }
+        out.resize(out.len().next_multiple_of(BLOCK), 0);
+        out
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        let next_family = varint::take(bytes)?.try_into().ok()?;
+        let last_sequence = take_sequence(bytes)?;
+        let count = varint::take(bytes)?;
+        let mut records = Vec::new();
+        for _ in 0..count {
+            let record = Record::decode(bytes)?;
+            if record.id().0 >= next_family {
+                return None;
+            }
+            records.push(record);
+        }
+        Some(Self { next_family, last_sequence, records })
+    }
 }
 
-/// What a checkpoint records.
+/// What the parts say together.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Catalog {
     pub(crate) next_family: u32,
     pub(crate) last_sequence: SequenceNumber,
-    /// By number, ascending.
-    pub(crate) families: Vec<FamilyRecord>,
+    pub(crate) families: BTreeMap<FamilyId, FamilyRecord>,
+    /// Whether parts can be written behind this one.
+    pub(crate) has_parts: bool,
+}
+
+fn nonsense() -> Error {
+    Error::corruption("the catalog does not make sense").in_file("data")
 }
 
 impl Catalog {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(&FORMAT.to_le_bytes());
-        varint::put(&mut out, u64::from(self.next_family));
-        varint::put(&mut out, self.last_sequence.0);
-        varint::put(&mut out, self.families.len() as u64);
-        for family in &self.families {
-            family.encode(&mut out);
-        }
-        out
+    /// Decodes a catalog. Never allocates more than a small multiple of `bytes`.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let (format, rest) = bytes.split_first_chunk().ok_or_else(nonsense)?;
+        let decoded = match u32::from_le_bytes(*format) {
+            FORMAT => Self::decode_parts(rest),
+            FORMAT_WITHOUT_PARTS => Self::decode_whole(rest, Format::WithoutParts),
+            FORMAT_WITHOUT_DELTAS => Self::decode_whole(rest, Format::WithoutDeltas),
+            newer if newer > FORMAT => {
+                let message =
+                    format!("the catalog has format {newer}; this version knows {FORMAT} and older ones");
+                return Err(Error::new(ErrorKind::NewerFormat, message).in_file("data"));
+            }
+            _ => None,
+        };
+        decoded.ok_or_else(nonsense)
     }
 
-    /// Decodes what [`encode`](Self::encode) made. Never allocates more than a small multiple of `bytes`.
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self> {
-        let format = bytes.first_chunk().map_or(0, |format| u32::from_le_bytes(*format));
-        if format > FORMAT {
-            let message =
-                format!("the catalog has format {format}; this version knows {FORMAT} and older ones");
-            return Err(Error::new(ErrorKind::NewerFormat, message).in_file("data"));
-        }
-        let bytes = &mut bytes;
-        Self::decode_all(bytes)
-            .ok_or_else(|| Error::corruption("the catalog does not make sense").in_file("data"))
-    }
-
-    fn decode_all(bytes: &mut &[u8]) -> Option<Self> {
-        let (format, rest) = bytes.split_first_chunk::<4>()?;
-        *bytes = rest;
-        let format = u32::from_le_bytes(*format);
-        if ![FORMAT, FORMAT_WITHOUT_DELTAS].contains(&format) {
-            return None;
-        }
-        let next_family = varint::take(bytes)?.try_into().ok()?;
-        let last_sequence = take_sequence(bytes)?;
-        let count = varint::take(bytes)?;
-        let mut families: Vec<FamilyRecord> = Vec::new();
-        for _ in 0..count {
-            let family = FamilyRecord::decode(bytes, format)?;
-            let in_order = families.last().is_none_or(|last| last.id < family.id);
-            if !in_order || family.id.0 == 0 || family.id.0 >= next_family {
+    /// Decodes what follows the format, which counts as part of the first block.
+    fn decode_parts(mut bytes: &[u8]) -> Option<Self> {
+        let mut catalog = Self { has_parts: true, ..Self::default() };
+        let len = size_of_val(&FORMAT) + bytes.len();
+        while !bytes.is_empty() {
+            let Part { next_family, last_sequence, records } = Part::decode(&mut bytes)?;
+            if next_family < catalog.next_family || last_sequence < catalog.last_sequence {
                 return None;
             }
-            families.push(family);
+            (catalog.next_family, catalog.last_sequence) = (next_family, last_sequence);
+            records.into_iter().try_for_each(|record| catalog.take(record))?;
+            let at = len - bytes.len();
+            let (zeros, rest) = bytes.split_at_checked(at.next_multiple_of(BLOCK) - at)?;
+            if zeros.iter().any(|&byte| byte != 0) {
+                return None;
+            }
+            bytes = rest;
         }
-        bytes.is_empty().then_some(Self { next_family, last_sequence, families })
-    }
-}
-
-impl FamilyRecord {
-    fn encode(&self, out: &mut Vec<u8>) {
-        varint::put(out, u64::from(self.id.0));
-        varint::put(out, self.name.len() as u64);
-        out.extend_from_slice(self.name.as_bytes());
-        self.options.encode(out);
-        varint::put(out, self.merged_through.0);
-        encode_tree(&self.tree, out);
-        varint::put(out, self.deltas.len() as u64);
-        for delta in &self.deltas {
-            encode_tree(delta, out);
-        }
-        varint::put(out, self.segments.len() as u64);
-        for segment in &self.segments {
-            varint::put(out, u64::from(segment.first_page));
-            varint::put(out, u64::from(segment.pages));
-            varint::put(out, segment.file_page);
-        }
-        self.reachable.encode(out);
+        (catalog.next_family > 0).then_some(catalog)
     }
 
-    fn decode(bytes: &mut &[u8], format: u32) -> Option<Self> {
-        let id = FamilyId(varint::take(bytes)?.try_into().ok()?);
-        let name_len = varint::take(bytes)?.try_into().ok()?;
-        let (name, rest) = bytes.split_at_checked(name_len)?;
-        *bytes = rest;
-        let name = std::str::from_utf8(name).ok()?.to_owned();
-        let options = FamilyOptions::decode(bytes)?;
-        let merged_through = take_sequence(bytes)?;
-        let tree = decode_tree(bytes)?;
-        let count = if format == FORMAT { varint::take(bytes)? } else { 0 };
-        let mut deltas = Vec::new();
-        if count > MOST_DELTAS {
-            return None;
-        }
+    fn decode_whole(mut bytes: &[u8], format: Format) -> Option<Self> {
+        let next_family = varint::take(&mut bytes)?.try_into().ok()?;
+        let last_sequence = take_sequence(&mut bytes)?;
+        let count = varint::take(&mut bytes)?;
+        let mut catalog = Self { next_family, last_sequence, ..Self::default() };
         for _ in 0..count {
-            deltas.push(decode_tree(bytes).filter(|delta| delta.root.is_some())?);
+            let id = take_id(&mut bytes).filter(|id| id.0 < next_family)?;
+            let family = FamilyRecord::decode(id, &mut bytes, format)?;
+            if catalog.families.insert(id, family).is_some() {
+                return None;
+            }
         }
-        let count = varint::take(bytes)?;
-        let mut segments = Vec::new();
-        let mut pages_end = 0u64;
-        for _ in 0..count {
-            let segment = Segment {
-                first_page: varint::take(bytes)?.try_into().ok()?,
-                pages: varint::take(bytes)?.try_into().ok()?,
-                file_page: varint::take(bytes)?,
-            };
-            pages_end = pages_end.max(u64::from(segment.first_page) + u64::from(segment.pages));
-            segments.push(segment);
-        }
-        let reachable = PageSet::decode(bytes, pages_end)?;
-        Some(Self { id, name, options, merged_through, tree, deltas, segments, reachable })
+        bytes.is_empty().then_some(catalog)
     }
-}
 
-fn encode_tree(tree: &Tree, out: &mut Vec<u8>) {
-    varint::put(out, tree.generation);
-    match tree.root {
-        None => varint::put(out, 0),
-        Some(root) => {
-            varint::put(out, u64::from(tree.height));
-            varint::put(out, u64::from(root.page.0));
-            varint::put(out, u64::from(root.pages));
-            out.extend_from_slice(&root.checksum.to_le_bytes());
-            varint::put(out, tree.entries);
-            out.push(u8::from(tree.owns_values));
+    /// Applies the one record that the superblock holds.
+    pub(crate) fn apply(&mut self, mut bytes: &[u8]) -> Result<Record> {
+        let record = Record::decode(&mut bytes).filter(|_| bytes.is_empty()).ok_or_else(nonsense)?;
+        let next = record.id().0.checked_add(1).ok_or_else(nonsense)?;
+        self.next_family = self.next_family.max(next);
+        self.take(record.clone()).ok_or_else(nonsense)?;
+        Ok(record)
+    }
+
+    /// `None` if the record is of a family that there is not.
+    fn take(&mut self, record: Record) -> Option<()> {
+        match record {
+            Record::Dropped(id) => self.families.remove(&id).map(drop),
+            Record::Renamed(id, name) => self.families.get_mut(&id).map(|family| family.name = name),
+            Record::Whole(family) => {
+                self.families.insert(family.id, *family);
+                Some(())
+            }
         }
     }
-}
-
-fn decode_tree(bytes: &mut &[u8]) -> Option<Tree> {
-    let generation = varint::take(bytes).filter(|&generation| generation < BEYOND_COUNTING)?;
-    let height: u8 = varint::take(bytes)?.try_into().ok()?;
-    if height == 0 {
-        return Some(Tree { generation, ..Tree::default() });
-    }
-    let page = PageId(varint::take(bytes)?.try_into().ok()?);
-    let pages = varint::take(bytes)?.try_into().ok()?;
-    let (checksum, rest) = bytes.split_first_chunk::<4>()?;
-    *bytes = rest;
-    let root = PagePointer { page, pages, checksum: u32::from_le_bytes(*checksum) };
-    let entries = varint::take(bytes)?;
-    let (&owns_values, rest) = bytes.split_first()?;
-    *bytes = rest;
-    let owns_values = match owns_values {
-        0 => false,
-        1 => true,
-        _ => return None,
-    };
-    Some(Tree { root: Some(root), height, entries, owns_values, generation })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btree::Tree;
+    use crate::codec::ids::PageId;
+    use crate::column_family::options::FamilyOptions;
+    use crate::page::PagePointer;
+    use crate::segment::{PageSet, Segment};
 
-    fn example() -> Catalog {
-        let root = PagePointer { page: PageId(7), pages: 1, checksum: 0xdead_beef };
-        let mut reachable = PageSet::default();
-        reachable.insert_run(PageId(3), 5);
-        let full = FamilyRecord {
-            id: FamilyId(2),
-            name: "tokens \u{1f3db}".into(),
-            options: FamilyOptions::default().page_fill(90),
-            merged_through: SequenceNumber(1 << 40),
-            tree: Tree { root: Some(root), height: 3, entries: 1000, owns_values: true, generation: 9 },
-            deltas: vec![Tree {
-                root: Some(root),
-                height: 1,
-                entries: 2,
-                owns_values: false,
-                generation: 10,
-            }],
-            segments: vec![Segment { first_page: 0, pages: 8, file_page: 12 }],
-            reachable,
-        };
-        let empty = FamilyRecord {
-            id: FamilyId(5),
-            name: "empty".into(),
+    fn empty(id: u32, name: &str) -> Record {
+        Record::Whole(Box::new(FamilyRecord {
+            id: FamilyId(id),
+            name: name.into(),
             options: FamilyOptions::default(),
             merged_through: SequenceNumber(0),
             tree: Tree::default(),
             deltas: Vec::new(),
             segments: Vec::new(),
             reachable: PageSet::default(),
-        };
-        Catalog { next_family: 6, last_sequence: SequenceNumber(77), families: vec![full, empty] }
+        }))
+    }
+
+    fn full(id: u32) -> Record {
+        let root = PagePointer { page: PageId(7), pages: 1, checksum: 0xdead_beef };
+        let mut reachable = PageSet::default();
+        reachable.insert_run(PageId(3), 5);
+        let delta = Tree { root: Some(root), height: 1, entries: 2, owns_values: false, generation: 10 };
+        Record::Whole(Box::new(FamilyRecord {
+            id: FamilyId(id),
+            name: "tokens \u{1f3db}".into(),
+            options: FamilyOptions::default().page_fill(90),
+            merged_through: SequenceNumber(1 << 40),
+            tree: Tree { root: Some(root), height: 3, entries: 1000, owns_values: true, generation: 9 },
+            deltas: vec![delta],
+            segments: vec![Segment { first_page: 0, pages: 8, file_page: 12 }],
+            reachable,
+        }))
+    }
+
+    fn part(next_family: u32, last: u64, records: Vec<Record>) -> Part {
+        Part { next_family, last_sequence: SequenceNumber(last), records }
+    }
+
+    fn example() -> Vec<u8> {
+        part(6, 77, vec![full(2), empty(5, "empty")]).encode_first()
+    }
+
+    fn names(catalog: &Catalog) -> Vec<(u32, &str)> {
+        catalog.families.values().map(|family| (family.id.0, family.name.as_str())).collect()
     }
 
     #[test]
     fn a_catalog_comes_back_as_it_was() {
-        let catalog = example();
-        assert_eq!(Catalog::decode(&catalog.encode()).unwrap(), catalog);
+        let catalog = Catalog::decode(&example()).unwrap();
+        assert_eq!((catalog.next_family, catalog.last_sequence), (6, SequenceNumber(77)));
+        let records: Vec<_> =
+            catalog.families.into_values().map(|family| Record::Whole(Box::new(family))).collect();
+        assert_eq!(records, [full(2), empty(5, "empty")]);
     }
 
     #[test]
-    fn a_catalog_without_deltas_is_read() {
-        let mut bytes = FORMAT_WITHOUT_DELTAS.to_le_bytes().to_vec();
-        // Next family 2, last sequence 9, one family: number 1, named "a"; its options; merged through 7; an empty tree of
-        // generation 3; no segments, no pages.
-        bytes.extend([2, 9, 1, 1, 1, b'a']);
-        FamilyOptions::default().encode(&mut bytes);
-        bytes.extend([7, 3, 0, 0]);
-        PageSet::default().encode(&mut bytes);
-        let catalog = Catalog::decode(&bytes).unwrap();
-        assert_eq!(catalog.families[0].tree, Tree { generation: 3, ..Tree::default() });
-        assert_eq!(catalog.families[0].merged_through, SequenceNumber(7));
-        assert!(catalog.families[0].deltas.is_empty());
+    fn later_parts_and_the_record_of_the_superblock_count_more() {
+        let mut bytes = example();
+        let renamed = Record::Renamed(FamilyId(2), "renamed".into());
+        bytes.extend(part(8, 78, vec![renamed, empty(6, "a"), empty(7, "b")]).encode());
+        bytes.extend(part(8, 80, vec![Record::Dropped(FamilyId(5)), full(6)]).encode());
+        assert_eq!(bytes.len(), 3 * BLOCK);
+        let mut catalog = Catalog::decode(&bytes).unwrap();
+        assert_eq!((catalog.next_family, catalog.last_sequence), (8, SequenceNumber(80)));
+        assert_eq!(names(&catalog), [(2, "renamed"), (6, "tokens \u{1f3db}"), (7, "b")]);
+        let mut record = Vec::new();
+        empty(9, "newest").encode(&mut record);
+        assert_eq!(catalog.apply(&record).unwrap(), empty(9, "newest"));
+        assert_eq!((catalog.next_family, names(&catalog).len()), (10, 4));
+        assert!(catalog.apply(&[4, 0]).is_err(), "there is no family 4 to drop");
+        assert!(catalog.apply(&[7, 0, 0]).is_err(), "something follows the record");
+    }
+
+    #[test]
+    fn parts_that_contradict_those_before_are_refused() {
+        let behind = |next: Part| Catalog::decode(&[example(), next.encode()].concat());
+        assert!(behind(part(6, 77, Vec::new())).is_ok());
+        assert!(behind(part(5, 77, Vec::new())).is_err(), "numbers of families are given once");
+        assert!(behind(part(6, 76, Vec::new())).is_err(), "sequence numbers grow");
+        assert!(behind(part(6, 77, vec![Record::Dropped(FamilyId(3))])).is_err());
+        assert!(behind(part(6, 77, vec![Record::Renamed(FamilyId(3), "c".into())])).is_err());
+        assert!(behind(part(6, 77, vec![empty(6, "c")])).is_err(), "the next family has number 6");
+        let mut bytes = example();
+        bytes[BLOCK - 1] = 1;
+        assert!(Catalog::decode(&bytes).is_err(), "something stands behind the part");
+    }
+
+    #[test]
+    fn catalogs_of_older_formats_are_read() {
+        for format in [FORMAT_WITHOUT_DELTAS, FORMAT_WITHOUT_PARTS] {
+            let mut bytes = format.to_le_bytes().to_vec();
+            // Next family 2, last sequence 9, one family: number 1, named "a"; its options; merged through 7; an empty tree of
+            // generation 3; no deltas, no segments, no pages.
+            bytes.extend([2, 9, 1, 1, 1, b'a']);
+            FamilyOptions::default().encode(&mut bytes);
+            bytes.extend([7, 3, 0]);
+            if format == FORMAT_WITHOUT_PARTS {
+                bytes.push(0);
+            }
+            bytes.push(0);
+            PageSet::default().encode(&mut bytes);
+            let catalog = Catalog::decode(&bytes).unwrap();
+            let family = &catalog.families[&FamilyId(1)];
+            assert_eq!(family.tree, Tree { generation: 3, ..Tree::default() });
+            assert_eq!(family.merged_through, SequenceNumber(7));
+            assert!(family.deltas.is_empty() && !catalog.has_parts);
+        }
     }
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let mut bytes = example().encode();
+        let mut bytes = example();
         bytes[0] += 1;
         assert_eq!(Catalog::decode(&bytes).unwrap_err().kind(), ErrorKind::NewerFormat);
     }
 
     #[test]
     fn a_cut_or_extended_catalog_is_refused() {
-        let bytes = example().encode();
+        let bytes = example();
         for len in 0..bytes.len() {
             assert!(Catalog::decode(&bytes[..len]).is_err(), "cut at {len}");
         }
@@ -279,7 +301,7 @@ mod tests {
 
     #[test]
     fn flipped_bits_never_panic() {
-        let bytes = example().encode();
+        let bytes = example();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

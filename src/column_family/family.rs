@@ -4,6 +4,7 @@ use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::drain::DrainPosition;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
+use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
 use crate::column_family::view::{self, FamilyView, Frozen, View};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +52,8 @@ pub(crate) struct Family {
     /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
     active_segment: AtomicU64,
     memtable_bytes: AtomicUsize,
+    touched: Arc<Touched>,
+    mark: Mark,
     pub(crate) counters: Counters,
 }
 
@@ -86,6 +89,7 @@ pub(crate) struct Origin {
     pub(crate) options: FamilyOptions,
     pub(crate) trees: TreeVersion,
     pub(crate) merged_through: SequenceNumber,
+    pub(crate) touched: Arc<Touched>,
 }
 
 impl Family {
@@ -117,6 +121,8 @@ impl Family {
             moved: AtomicU64::new(u64::MAX),
             active_segment: AtomicU64::new(u64::MAX),
             memtable_bytes: AtomicUsize::new(memtable_bytes),
+            touched: origin.touched,
+            mark: Mark::default(),
             counters: Counters::default(),
         });
         Arc::new(FamilyView { family, active, frozen: Vec::new(), tree })
@@ -212,7 +218,38 @@ impl Family {
     pub(crate) fn note_segment(&self, segment: u64) {
         if self.active_segment.load(Ordering::Relaxed) == u64::MAX {
             self.active_segment.store(segment, Ordering::SeqCst);
+            self.touch();
         }
+    }
+
+    /// Has the next checkpoint look at the family.
+    pub(crate) fn touch(&self) {
+        self.touched.touch(self.id, &self.mark);
+    }
+
+    /// The family got new trees, of which the next checkpoint has to know. Call under the lock of the trees.
+    pub(super) fn count_installed(&self) {
+        self.touched.count_installed();
+        self.touch();
+    }
+
+    /// A checkpoint is about to look at the family.
+    pub(crate) fn untouch(&self) {
+        self.mark.clear();
+    }
+
+    /// Gives free segments and long runs of free pages back to the data file, if they have `least` pages together. Returns whether it did.
+    pub(crate) fn give_back(&self, least: u64) -> bool {
+        let mut trees = self.trees.lock();
+        let cut = self.store.cut_free(least);
+        if cut.is_empty() {
+            return false;
+        }
+        // Before they are free: the checkpoint that lets others have them must not name them.
+        trees.set_recorded(false);
+        self.touch();
+        self.store.free_cut(cut);
+        true
     }
 
     /// No record stands in the active memtable after all. Call under the write lock.
@@ -231,6 +268,8 @@ impl Family {
     /// Puts `part`, which is newer than everything that was written so far, in front of the frozen memtables, and freezes the active one
     /// before it unless that is empty. Call with the write lock's content, when there are places for what this freezes.
     pub(crate) fn freeze_apart(&self, side: &mut WriteSide, part: Frozen, views: &ArcCell<View>) {
+        // A checkpoint may not have heard of it: the log is replayed into memtables that were never active.
+        self.touch();
         let frozen = self.freeze_with(side, Some(part), views);
         assert!(frozen || self.is_dropped(), "there is no place for a memtable that has its number");
     }

@@ -253,6 +253,7 @@ impl Family {
         let mut trees = self.trees.lock();
         let through = through.unwrap_or(trees.merged_through());
         let version = trees.install(self.store(), outcome, deltas, through)?;
+        self.count_installed();
         self.stall.set_excess(version.excess());
         views.update(|view| {
             // A dropped family has left the view; its readers keep the views that they hold.

@@ -26,9 +26,11 @@ pub(crate) mod merge;
 pub(crate) mod options;
 pub(crate) mod read;
 mod recent;
+pub(crate) mod record;
 mod short;
 mod slots;
 pub(crate) mod stall;
+pub(crate) mod touched;
 pub(crate) mod trees;
 #[cfg(all(test, loom))]
 mod trees_model;

@@ -60,6 +60,8 @@ pub(crate) struct Trees {
     /// When old versions that are held were replaced.
     replaced: BTreeMap<u64, Instant>,
     let_go: Arc<LetGo>,
+    /// Whether a checkpoint holds, or is about to, the current version and the family's segments.
+    recorded: bool,
 }
 
 impl Trees {
@@ -73,6 +75,7 @@ impl Trees {
             kept: Kept::default(),
             replaced: BTreeMap::new(),
             let_go,
+            recorded: true,
         }
     }
 
@@ -106,7 +109,17 @@ impl Trees {
         let version = TreeVersion { tree: outcome.tree, deltas, gone: Gone::default(), number: Some(number) };
         self.current = Arc::new(version);
         self.merged_through = merged_through;
+        self.recorded = false;
         Ok(Arc::clone(&self.current))
+    }
+
+    /// Whether the catalog says of the family what there is to say.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+
+    pub(crate) fn set_recorded(&mut self, recorded: bool) {
+        self.recorded = recorded;
     }
 
     /// Frees the pages that nobody reads any more.

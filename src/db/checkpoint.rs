@@ -1,24 +1,32 @@
 //! The checkpoint: merged trees become durable, and what was kept for the last ones becomes free.
 //!
 //! ```text
-//! for every family: note tree, pages reachable from it, and the oldest log segment that it still needs   (1)
-//! write the dirty pages and the catalog
-//! sync the log          law 1: no tree is durable before the log that it holds                        (2)
+//! for every family that was touched since the last one:
+//!     note tree, pages reachable from it, and the oldest log segment that it still needs                 (1)
+//! write the dirty pages, and a part of the catalog for those whose trees or segments are not as it says
+//! sync the log          law 1: no tree is durable before the log that it holds                           (2)
 //! sync the data file
 //! superblock: one slot, sync, the other                                                                  (3)
 //! pages and extents that only the last checkpoint needed are free; log segments before (1) are released
 //! ```
 //!
 //! A crash before (3) leaves the old checkpoint with all its pages: they were neither written nor handed out. The log segment of a
-//! family is read before its view, because a freeze changes the view first: so a memtable is seen in one of the two.
+//! family is read before its view, because a freeze changes the view first: so a memtable is seen in one of the two. A family is touched
+//! before any of its commits is appended and when a merge is installed, and stays so while its memtables need log: see
+//! `column_family/touched.rs`.
 
-use crate::column_family::catalog::{Catalog, FamilyRecord};
+use std::collections::HashSet;
+
+use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::column_family::catalog::Part;
 use crate::column_family::family::Family;
+use crate::column_family::record::{FamilyRecord, Record};
 use crate::column_family::trees::TreeVersion;
 use crate::db::Shared;
+use crate::db::catalog_file::{CatalogFile, Change};
 use crate::db::space::MUCH_FREE;
-use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{CatalogExtent, Superblock};
+use crate::error::{ErrorKind, Result};
+use crate::segment::{CatalogRecord, Superblock};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Instant};
 
@@ -27,18 +35,19 @@ pub(super) struct State {
     pub(super) superblock: Superblock,
     /// The slot of the superblock to write first.
     pub(super) first_slot: usize,
-    /// Where the catalog before the last one stood: room for the next, also on a full disk. First file page and pages.
-    pub(super) spare: Option<(u64, u64)>,
-    /// Where the catalog stands: first file page and pages.
-    pub(super) catalog: (u64, u64),
+    pub(super) catalog: CatalogFile,
 }
 
-impl State {
-    pub(super) fn restore(superblock: Superblock, first_slot: usize) -> Self {
-        let CatalogExtent { file_page, len, .. } = superblock.catalog;
-        let pages = len.div_ceil(u64::from(superblock.page_size));
-        Self { superblock, first_slot, spare: None, catalog: (file_page, pages) }
-    }
+/// What a checkpoint found of the families that it looked at.
+struct Noted {
+    records: Vec<Record>,
+    /// Those of the records.
+    families: Vec<Arc<Family>>,
+    /// A merge meanwhile retires pages that this checkpoint is about to write: nobody lets go of them while the version is held.
+    held: Vec<Arc<TreeVersion>>,
+    /// Families whose memtables need log.
+    with_log: Vec<Arc<Family>>,
+    first_segment: u64,
 }
 
 /// What checkpoints did, and when something for the next one came up.
@@ -59,79 +68,52 @@ impl Shared {
     ///
     /// [`ErrorKind::OutOfSpace`] leaves the last checkpoint in force; every other failure ends all writing.
     pub(super) fn checkpoint(&self) -> Result<()> {
-        self.checkpoint_with(|| (), || ())
-    }
-
-    /// A checkpoint of the families as `change` makes them; `undo` takes the change back if it fails. No other checkpoint sees the
-    /// change before this one.
-    pub(super) fn checkpoint_with(&self, change: impl FnOnce(), undo: impl FnOnce()) -> Result<()> {
-        let mut state = self.checkpoint.lock();
-        change();
-        self.checkpoint_under(&mut state).inspect_err(|_| undo())
+        self.checkpoint_under(&mut self.checkpoint.lock(), None, false)
     }
 
     /// A checkpoint whose catalog goes to the lowest place that is free, instead of the spare one, which may keep the file long.
     pub(super) fn checkpoint_afresh(&self) -> Result<()> {
         let mut state = self.checkpoint.lock();
-        if let Some((file_page, pages)) = state.spare.take() {
-            self.data.space().free(file_page, pages);
-        }
-        self.checkpoint_under(&mut state)
+        self.free_spare(&mut state);
+        self.checkpoint_under(&mut state, None, true)
     }
 
-    fn checkpoint_under(&self, state: &mut State) -> Result<()> {
+    /// A checkpoint after `change`; of all families if they are to be written `whole`, or there is no room for a part.
+    pub(super) fn checkpoint_under(
+        &self,
+        state: &mut State,
+        change: Option<&Change<'_>>,
+        whole: bool,
+    ) -> Result<()> {
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
         let Some(log) = &self.pipeline.log else { return Ok(()) };
         let started = Instant::now();
-        let (families, next_family) = {
-            let registry = self.registry.lock();
-            (registry.families().cloned().collect::<Vec<_>>(), registry.next_family())
+        let installed = self.touched.installed();
+        let mut noted = Noted {
+            records: Vec::new(),
+            families: Vec::new(),
+            held: Vec::new(),
+            with_log: Vec::new(),
+            first_segment: log.segment_of_next(),
         };
-        let merges = Self::merges(&families);
-        let mut first_segment = log.segment_of_next();
+        let last_sequence = log.last_assigned();
         self.data.space().begin_checkpoint();
-        let mut catalog = Catalog { next_family, last_sequence: log.last_assigned(), families: Vec::new() };
-        // A merge meanwhile retires pages that this checkpoint is about to write: nobody lets go of them while the version is held.
-        let mut held = Vec::with_capacity(families.len());
-        for family in &families {
-            let (record, segment, version) = self.note(family);
-            held.push(version);
-            first_segment = first_segment.min(segment);
-            catalog.last_sequence = catalog.last_sequence.max(record.merged_through);
-            catalog.families.push(record);
+        let touched = self.take_touched();
+        touched.iter().for_each(|family| self.note(family, false, &mut noted));
+        let mut part = Part { last_sequence, ..Part::default() };
+        part.next_family = self.registry.lock().next_family();
+        let written = self.write_part(state, &mut part, change, whole, &mut noted);
+        if let Err(error) = written {
+            self.forget(&noted, &touched);
+            let is_space = error.kind() == ErrorKind::OutOfSpace;
+            return Err(if is_space { error } else { self.pipeline.fail(error) });
         }
-        let bytes = catalog.encode();
-        let page_size = self.data.page_size() as u64;
-        let pages = (bytes.len() as u64).div_ceil(page_size);
-        let (file_page, room) = match self.room_for_catalog(state, pages) {
-            Ok(room) => room,
-            Err(error) => {
-                families.iter().for_each(|family| family.store().end_checkpoint(false));
-                return Err(if error.kind() == ErrorKind::OutOfSpace {
-                    error
-                } else {
-                    self.pipeline.fail(error)
-                });
-            }
-        };
-        let superblock = Superblock {
-            checkpoint: state.superblock.checkpoint + 1,
-            catalog: CatalogExtent {
-                file_page,
-                len: bytes.len() as u64,
-                checksum: crate::codec::checksum::crc32(&[&bytes]),
-            },
-            ..state.superblock
-        };
-        let superblock = self
-            .make_durable(&families, &bytes, superblock, first_segment, state.first_slot)
-            .map_err(|error| self.pipeline.fail(error))?;
-        drop(held);
-        families.iter().for_each(|family| family.store().end_checkpoint(true));
+        self.make_durable(state, &noted).map_err(|error| self.pipeline.fail(error))?;
+        drop(noted.held);
+        noted.families.iter().for_each(|family| family.store().end_checkpoint(true));
+        noted.with_log.iter().for_each(|family| family.touch());
         self.data.space().checkpoint_durable();
-        state.superblock = superblock;
-        state.spare = Some(std::mem::replace(&mut state.catalog, (file_page, room)));
         match log.release_before(state.superblock.log.first_segment) {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, "old log stays for now")
@@ -140,26 +122,67 @@ impl Shared {
         }
         self.pipeline.work.log.ring();
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
-        self.checkpoints.first_segment.store(state.superblock.log.first_segment, Ordering::Relaxed);
-        self.checkpoints.merges_seen.store(merges, Ordering::Relaxed);
+        let first_segment = state.superblock.log.first_segment;
+        self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
+        self.checkpoints.merges_seen.store(installed, Ordering::Relaxed);
         self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         tracing::debug!(number = state.superblock.checkpoint, first_segment, took = ?started.elapsed(), "checkpoint");
         Ok(())
     }
 
-    /// Room for a catalog of `pages` pages: the spare one, so that a checkpoint that makes space needs none. First file page and
-    /// pages.
-    fn room_for_catalog(&self, state: &mut State, pages: u64) -> Result<(u64, u64)> {
-        if let Some(spare) = state.spare.take_if(|spare| spare.1 >= pages) {
-            return Ok(spare);
+    /// The families that were touched since the last checkpoint, their marks cleared. Those that are dropped are not among them.
+    fn take_touched(&self) -> Vec<Arc<Family>> {
+        let touched = self.touched.take();
+        let registry = self.registry.lock();
+        let families: Vec<_> = touched.into_iter().filter_map(|id| registry.get(id).cloned()).collect();
+        families.iter().for_each(|family| family.untouch());
+        families
+    }
+
+    /// Writes what the catalog has to say behind what it says, or all of it.
+    fn write_part(
+        &self,
+        state: &mut State,
+        part: &mut Part,
+        change: Option<&Change<'_>>,
+        whole: bool,
+        noted: &mut Noted,
+    ) -> Result<()> {
+        let page_size = self.data.page_size() as u64;
+        if !whole {
+            part.records.extend(state.catalog.unlisted.clone());
+            let unlisted = part.records.len();
+            part.records.append(&mut noted.records);
+            part.last_sequence = latest(part);
+            if state.catalog.says(part) {
+                return Ok(());
+            }
+            let bytes = part.encode();
+            if state.catalog.has_room(&bytes, page_size) {
+                return self.append_part(state, part, &bytes);
+            }
+            noted.records = part.records.split_off(unlisted);
         }
-        let room = pages + pages / 4 + 1;
-        let file_page = self.data.space().allocate(room)?;
-        if let Some((file_page, pages)) = state.spare.take() {
-            self.data.space().free(file_page, pages);
+        let known: HashSet<FamilyId> = noted.records.iter().map(Record::id).collect();
+        for family in self.families().iter().filter(|family| !known.contains(&family.id())) {
+            self.note(family, true, noted);
         }
-        Ok((file_page, room))
+        part.records = std::mem::take(&mut noted.records);
+        if let Some(change) = change {
+            change.apply(&mut part.records);
+        }
+        part.last_sequence = latest(part);
+        self.write_whole(state, part, &part.encode_first())
+    }
+
+    /// A checkpoint is given up: the next one looks at the same families.
+    fn forget(&self, noted: &Noted, touched: &[Arc<Family>]) {
+        for family in &noted.families {
+            family.store().end_checkpoint(false);
+            family.trees.lock().set_recorded(false);
+        }
+        noted.families.iter().chain(touched).for_each(|family| family.touch());
     }
 
     /// Cuts the file and makes holes in it once much of it is free, or the disk is full: what the next merges take anyhow may stay.
@@ -173,34 +196,35 @@ impl Shared {
         Ok(())
     }
 
-    /// How often `families` have got new trees in all.
-    fn merges<'f>(families: impl IntoIterator<Item = &'f Arc<Family>>) -> u64 {
-        let of = |family: &Arc<Family>| {
-            let counters = &family.counters;
-            let all = [&counters.merges, &counters.joins, &counters.drains, &counters.rewrites];
-            all.map(|count| count.load(Ordering::Relaxed)).iter().sum::<u64>()
-        };
-        families.into_iter().map(of).sum()
-    }
-
     /// Whether merges were made that no checkpoint holds.
     pub(super) fn has_merges_to_checkpoint(&self) -> bool {
-        Self::merges(self.registry.lock().families()) != self.checkpoints.merges_seen.load(Ordering::Relaxed)
+        self.touched.installed() != self.checkpoints.merges_seen.load(Ordering::Relaxed)
     }
 
-    /// What the catalog says of `family` now, the oldest log segment that its memtables need, and the version of the tree.
-    fn note(&self, family: &Arc<Family>) -> (FamilyRecord, u64, Arc<TreeVersion>) {
+    /// Notes what the catalog does not say of `family`, or all there is to say if it `must`, and the oldest log segment that the
+    /// family's memtables need.
+    fn note(&self, family: &Arc<Family>, must: bool, noted: &mut Noted) {
         let mut segment = family.active_segment();
         family.release_unread();
-        let trees = family.trees.lock();
+        let mut trees = family.trees.lock();
         let view = self.pipeline.views.load_full();
         if let Ok(view) = view.family(family.slot(), family.id()) {
             for frozen in &view.frozen {
                 segment = segment.min(frozen.first_segment);
             }
         }
+        if segment != u64::MAX {
+            noted.with_log.push(Arc::clone(family));
+            noted.first_segment = noted.first_segment.min(segment);
+        }
+        if trees.is_recorded() && !must {
+            return;
+        }
+        trees.set_recorded(true);
         let (segments, reachable) = family.store().begin_checkpoint();
-        let record = FamilyRecord {
+        noted.held.push(Arc::clone(trees.current()));
+        noted.families.push(Arc::clone(family));
+        noted.records.push(Record::Whole(Box::new(FamilyRecord {
             id: family.id(),
             name: family.name().to_string(),
             options: family.options().clone(),
@@ -209,34 +233,33 @@ impl Shared {
             deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),
             segments,
             reachable,
-        };
-        (record, segment, Arc::clone(trees.current()))
+        })));
     }
 
-    fn make_durable(
-        &self,
-        families: &[Arc<Family>],
-        catalog: &[u8],
-        superblock: Superblock,
-        first_segment: u64,
-        first_slot: usize,
-    ) -> Result<Superblock> {
-        for family in families {
+    fn make_durable(&self, state: &mut State, noted: &Noted) -> Result<()> {
+        for family in &noted.families {
             family.store().write_dirty()?;
         }
-        let offset = self.data.offset(superblock.catalog.file_page);
-        self.data
-            .pool()
-            .permanent()
-            .write_at(catalog, offset)
-            .map_err(|error| Error::io("writing the catalog", error).in_file("data").at_offset(offset))?;
-        let mut superblock = superblock;
+        let mut superblock = Superblock {
+            checkpoint: state.superblock.checkpoint + 1,
+            catalog: state.catalog.extent(),
+            record: CatalogRecord::default(),
+            ..state.superblock
+        };
         if let Some(log) = &self.pipeline.log {
             log.sync()?;
-            superblock.log = log.mark(first_segment);
+            superblock.log = log.mark(noted.first_segment);
         }
         self.data.pool().sync()?;
-        superblock.store(self.data.pool(), first_slot)?;
-        Ok(superblock)
+        self.store_superblock(state, superblock)
     }
+}
+
+/// The highest sequence number that a part names.
+fn latest(part: &Part) -> SequenceNumber {
+    let merged = part.records.iter().filter_map(|record| match record {
+        Record::Whole(family) => Some(family.merged_through),
+        Record::Renamed(..) | Record::Dropped(_) => None,
+    });
+    merged.fold(part.last_sequence, std::cmp::Ord::max)
 }

@@ -183,7 +183,7 @@ impl Shared {
         let families = self.families();
         for family in families {
             family.release_unread();
-            family.store().give_back(1);
+            family.give_back(1);
         }
         self.free_removed_log();
         self.checkpoint()?;
@@ -247,7 +247,7 @@ impl Shared {
             self.pipeline.work.touch(family);
             if let Err(error) = repacked {
                 // What it took until the disk was full is of use to others.
-                family.store().give_back(1);
+                family.give_back(1);
                 return Err(self.judge(error));
             }
         }
@@ -262,7 +262,7 @@ impl Shared {
         let mut any = self.reap();
         for family in families {
             family.release_unread();
-            any |= family.store().give_back(1);
+            any |= family.give_back(1);
         }
         if any {
             // The first lets go of the pages; the last two bring the catalog and its spare place to the front.

@@ -4,6 +4,7 @@
 
 mod background;
 mod budget;
+mod catalog_file;
 mod checkpoint;
 #[cfg(all(test, not(loom)))]
 mod checkpoint_tests;
@@ -54,6 +55,7 @@ pub use statistics::{FamilyProperties, LogStatistics, Statistics};
 pub use verify::VerifyReport;
 
 use crate::column_family::family::Family;
+use crate::column_family::touched::Touched;
 use crate::db::registry::Registry;
 use crate::error::Result;
 use crate::options::{DatabaseBuilder, Durability, Options};
@@ -72,6 +74,7 @@ struct Shared {
     options: Options,
     data: Arc<DataFile>,
     registry: Mutex<Registry>,
+    touched: Arc<Touched>,
     /// Held while a family is created, renamed or dropped.
     changes: Mutex<()>,
     checkpoint: Mutex<checkpoint::State>,

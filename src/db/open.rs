@@ -11,12 +11,15 @@ use crossbeam_utils::CachePadded;
 
 use crate::codec::checksum::crc32;
 use crate::codec::log_mark::LogMark;
-use crate::column_family::catalog::{Catalog, FamilyRecord};
+use crate::column_family::catalog::{Catalog, Part};
 use crate::column_family::delta::Delta;
 use crate::column_family::family::{Family, Origin};
+use crate::column_family::record::{FamilyRecord, Record};
+use crate::column_family::touched::Touched;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
 use crate::column_family::work::Work;
+use crate::db::catalog_file::CatalogFile;
 use crate::db::progress::Progress;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
@@ -26,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheTotal;
 use crate::segment::{
-    CatalogExtent, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
+    CatalogExtent, CatalogRecord, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
 };
 use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend, StorageLock};
 use crate::sync::arc_cell::ArcCell;
@@ -190,13 +193,19 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
         _ => {}
     }
     backend.open(NEW_DATA, FileMode::Create).map_err(file)?;
-    let catalog = Catalog { next_family: 1, ..Catalog::default() }.encode();
+    let catalog = Part { next_family: 1, ..Part::default() }.encode_first();
     let superblock = Superblock {
         page_size: options.page_size,
         checkpoint: 1,
         database_id: random_id(),
-        catalog: CatalogExtent { file_page: 0, len: catalog.len() as u64, checksum: crc32(&[&catalog]) },
+        catalog: CatalogExtent {
+            file_page: 0,
+            len: catalog.len() as u64,
+            checksum: crc32(&[&catalog]),
+            room: 1,
+        },
         log: LogMark::default(),
+        record: CatalogRecord::default(),
     };
     let pool = FileHandlePool::new(Arc::clone(backend), NEW_DATA, FileMode::Write, 2)?;
     let data = pool.permanent();
@@ -214,10 +223,13 @@ struct Restored {
     data: Arc<DataFile>,
     views: ArcCell<View>,
     registry: Registry,
+    touched: Arc<Touched>,
     catalog: Catalog,
+    /// The record that stood in the superblock.
+    newest: Option<Record>,
 }
 
-fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<Catalog> {
+fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<(Catalog, Option<Record>)> {
     let extent = &superblock.catalog;
     let page_size = u64::from(superblock.page_size);
     let offset = extent.file_page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(EXTENTS_START));
@@ -235,7 +247,12 @@ fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<Catalo
     if crc32(&[&bytes]) != extent.checksum {
         return Err(damaged("the catalog's checksum does not match"));
     }
-    Catalog::decode(&bytes).map_err(|error| error.at_offset(offset))
+    let mut catalog = Catalog::decode(&bytes).map_err(|error| error.at_offset(offset))?;
+    let newest = match superblock.record.bytes() {
+        [] => None,
+        record => Some(catalog.apply(record)?),
+    };
+    Ok((catalog, newest))
 }
 
 fn restore(
@@ -244,19 +261,21 @@ fn restore(
     options: &Options,
     total: &Arc<CacheTotal>,
 ) -> Result<Restored> {
-    let catalog = read_catalog(&pool, superblock)?;
+    let (catalog, newest) = read_catalog(&pool, superblock)?;
     let page_size = u64::from(superblock.page_size);
-    let segments = catalog.families.iter().flat_map(|family| &family.segments);
+    let segments = catalog.families.values().flat_map(|family| &family.segments);
     let used = segments
         .map(|segment| (segment.file_page, u64::from(segment.pages)))
-        .chain([(superblock.catalog.file_page, superblock.catalog.len.div_ceil(page_size))]);
+        .chain([(superblock.catalog.file_page, superblock.catalog_pages())]);
     let space = SpaceMap::restore(Arc::clone(pool.permanent()), DATA, page_size as usize, used)?;
     let data = DataFile::new(pool, page_size as usize, space);
     let mut registry = Registry::new(catalog.next_family);
     let mut slots = Vec::with_capacity(catalog.families.len());
-    for record in &catalog.families {
+    let touched = Arc::new(Touched::default());
+    for record in catalog.families.values() {
         let slot = registry.take_slot();
-        let view = restore_family(record, slot, &data, options, total, catalog.families.len())?;
+        let place = (slot, catalog.families.len());
+        let view = restore_family(record, place, &data, options, total, &touched)?;
         let name = view.family.name();
         if registry.named(&name).is_some() {
             let message = format!("the catalog names two column families {name:?}");
@@ -267,16 +286,17 @@ fn restore(
         slots.push((slot, Some(view)));
     }
     let view = View::default().with_all(slots);
-    Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, catalog })
+    Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, touched, catalog, newest })
 }
 
+/// The family in `slot`, one of `families`.
 fn restore_family(
     record: &FamilyRecord,
-    slot: usize,
+    (slot, families): (usize, usize),
     data: &Arc<DataFile>,
     options: &Options,
     total: &Arc<CacheTotal>,
-    families: usize,
+    touched: &Arc<Touched>,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
     let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable } = record;
     let (cache, memtable) = budget::initial(options, total, own, data.page_size(), families);
@@ -289,6 +309,7 @@ fn restore_family(
         options: own.clone(),
         trees: TreeVersion::new(*tree, deltas.iter().copied().map(Delta::restore).collect()),
         merged_through: *merged_through,
+        touched: Arc::clone(touched),
     };
     Ok(Family::create(origin, store, memtable))
 }
@@ -303,7 +324,8 @@ fn open_existing(
     let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
     let work = Work::default();
     let cache_total = CacheTotal::new(options.cache_bytes, Arc::clone(&work.clock));
-    let Restored { data, views, registry, catalog } = restore(pool, &superblock, &options, &cache_total)?;
+    let Restored { data, views, registry, touched, catalog, newest } =
+        restore(pool, &superblock, &options, &cache_total)?;
     if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
@@ -322,7 +344,7 @@ fn open_existing(
         if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) }
     })?;
     drop(replayer);
-    let merged = catalog.families.iter().map(|family| family.merged_through).max().unwrap_or_default();
+    let merged = catalog.families.values().map(|family| family.merged_through).max().unwrap_or_default();
     let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);
     let recovery = RecoveryReport {
         records: report.records,
@@ -371,7 +393,12 @@ fn open_existing(
         data,
         registry: Mutex::new(registry),
         changes: Mutex::new(()),
-        checkpoint: Mutex::new(checkpoint::State::restore(superblock, first_slot)),
+        touched,
+        checkpoint: Mutex::new(checkpoint::State {
+            superblock,
+            first_slot,
+            catalog: CatalogFile::restore(&superblock, &catalog, newest),
+        }),
         checkpoints: checkpoint::Counters {
             first_segment: AtomicU64::new(superblock.log.first_segment),
             ..checkpoint::Counters::default()

@@ -43,17 +43,22 @@ impl Registry {
         self.weights
     }
 
+    pub(super) fn get(&self, id: FamilyId) -> Option<&Arc<Family>> {
+        self.families.get(&id)
+    }
+
     pub(super) fn next_family(&self) -> u32 {
         self.next_family
     }
 
-    /// A number that no family had before.
-    pub(super) fn take_number(&mut self) -> Result<FamilyId> {
-        let id = FamilyId(self.next_family);
-        self.next_family = self.next_family.checked_add(1).ok_or_else(|| {
+    /// `count` numbers in a row that no family had before. Returns the first.
+    pub(super) fn take_numbers(&mut self, count: usize) -> Result<FamilyId> {
+        let first = FamilyId(self.next_family);
+        let next = u32::try_from(count).ok().and_then(|count| self.next_family.checked_add(count));
+        self.next_family = next.ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "all 4 billion numbers of column families are used up")
         })?;
-        Ok(id)
+        Ok(first)
     }
 
     /// The lowest slot that no family lives in.
@@ -139,8 +144,10 @@ mod tests {
 
     #[test]
     fn numbers_are_given_once_and_end() {
-        let mut registry = Registry::new(u32::MAX - 1);
-        assert_eq!(registry.take_number().unwrap(), FamilyId(u32::MAX - 1));
-        assert_eq!(registry.take_number().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let mut registry = Registry::new(u32::MAX - 3);
+        assert_eq!(registry.take_numbers(1).unwrap(), FamilyId(u32::MAX - 3));
+        assert_eq!(registry.take_numbers(3).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(registry.take_numbers(2).unwrap(), FamilyId(u32::MAX - 2));
+        assert_eq!(registry.take_numbers(1).unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 }

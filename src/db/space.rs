@@ -55,7 +55,7 @@ impl Shared {
     ) -> bool {
         let mut any = false;
         for family in families {
-            any |= family.store().give_back(self.much_free(family, most));
+            any |= family.give_back(self.much_free(family, most));
         }
         any
     }
@@ -150,7 +150,7 @@ impl Shared {
             crate::sync::epoch::collect();
             for family in &families {
                 family.release_unread();
-                family.store().give_back(1);
+                family.give_back(1);
                 if round == 0 && self.keeps_more(family, LITTLE) {
                     tolerate(self.move_all(family, &context).map(drop))?;
                 }

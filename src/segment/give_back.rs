@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 
 use super::allocator::Placement;
-use super::map::SegmentMap;
+use super::map::{Segment, SegmentMap};
 use super::partitioned::PartitionedStorageBackend;
 
 /// A run inside a segment is given back if it has this many pages at least.
@@ -21,12 +21,12 @@ const LEAST_SHARE: u64 = 1024;
 const MOST_SEGMENTS: usize = 256;
 
 impl PartitionedStorageBackend {
-    /// Gives free segments and long runs of free pages back to the space map, if they have `least` pages together. Returns
-    /// whether it did. Does nothing while a compaction says where pages are placed.
-    pub(crate) fn give_back(&self, least: u64) -> bool {
+    /// Takes free segments and long runs of free pages out of the family, if they have `least` pages together, and returns
+    /// them for [`free_cut`](Self::free_cut). Takes none while a compaction says where pages are placed.
+    pub(crate) fn cut_free(&self, least: u64) -> Vec<Segment> {
         let allocator = self.lock_allocator();
         if *allocator.pages.placement() != Placement::Anywhere {
-            return false;
+            return Vec::new();
         }
         let mut map = SegmentMap::clone(&self.map());
         map.join();
@@ -47,14 +47,27 @@ impl PartitionedStorageBackend {
         });
         let pages: u64 = runs.iter().map(|&(_, pages, _)| u64::from(pages)).sum();
         if pages < least.max(1) {
-            return false;
+            return Vec::new();
         }
         let cut: Vec<_> = runs.iter().map(|&(first_page, pages, _)| map.cut(first_page, pages)).collect();
         cut.iter().for_each(|segment| allocator.pages.check_unused(segment));
         self.set_map(map);
+        cut
+    }
+
+    /// Gives what was cut out back to the space map. The next checkpoint must record the family's segments.
+    pub(crate) fn free_cut(&self, cut: Vec<Segment>) {
         for segment in cut {
             self.shared.space().free(segment.file_page, u64::from(segment.pages));
         }
-        true
+    }
+
+    /// Both; returns whether there was anything.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn give_back(&self, least: u64) -> bool {
+        let cut = self.cut_free(least);
+        let any = !cut.is_empty();
+        self.free_cut(cut);
+        any
     }
 }

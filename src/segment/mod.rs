@@ -29,4 +29,4 @@ pub use map::Segment;
 pub(crate) use page_set::PageSet;
 pub(crate) use partitioned::PartitionedStorageBackend;
 pub(crate) use space::SpaceMap;
-pub(crate) use superblock::{CatalogExtent, Superblock};
+pub(crate) use superblock::{CatalogExtent, CatalogRecord, Superblock};

@@ -10,17 +10,18 @@
 //!     40    8 catalog: first file page
 //!     48    8 catalog: length in bytes
 //!     56    4 catalog: CRC-32
-//!     60    4 reserved, zero
+//!     60    4 catalog: pages that are kept for it; 0: as many as its length takes
 //!     64    8 log: id of the first segment that recovery reads
 //!     72    8 log: id of the newest segment when this was written
 //!     80    8 log: bytes of that segment that were known to be durable
-//!     88  420 reserved, zero
+//!     88    2 length of the record that follows, at most 418
+//!     90  418 a record of the catalog that is newer than the catalog, see `column_family/record.rs`, then zeros
 //!    508    4 CRC-32 of bytes 0..508
 //! ```
 //!
-//! It stands in two slots. A checkpoint writes one and syncs, then writes the other with the same content, which the next sync
-//! makes durable, at the latest that of the next checkpoint before it touches the first. The first checkpoint after opening begins with the
-//! slot that does not hold the newest superblock: what the older one reaches may be overwritten by then. So at every instant
+//! It stands in two slots. A checkpoint writes one and syncs, then writes the other with the same content. The next checkpoint begins
+//! with that other one, and its sync, at the latest, makes it durable before the first is touched. The first checkpoint after opening begins
+//! with the slot that does not hold the newest superblock: what the older one reaches may be overwritten by then. So at every instant
 //! one slot is whole and good, and normally both say the same. Magic, version and checksum stay where they are in every version
 //! of the format.
 
@@ -42,13 +43,14 @@ const AT_DATABASE_ID: usize = AT_CHECKPOINT + 8;
 const AT_CATALOG_PAGE: usize = AT_DATABASE_ID + 16;
 const AT_CATALOG_LEN: usize = AT_CATALOG_PAGE + 8;
 const AT_CATALOG_CHECKSUM: usize = AT_CATALOG_LEN + 8;
-const AT_RESERVED: usize = AT_CATALOG_CHECKSUM + 4;
-const AT_LOG_FIRST: usize = AT_RESERVED + 4;
+const AT_CATALOG_ROOM: usize = AT_CATALOG_CHECKSUM + 4;
+const AT_LOG_FIRST: usize = AT_CATALOG_ROOM + 4;
 const AT_LOG_NEWEST: usize = AT_LOG_FIRST + 8;
 const AT_LOG_DURABLE: usize = AT_LOG_NEWEST + 8;
-const AT_RESERVED_TAIL: usize = AT_LOG_DURABLE + 8;
-const RESERVED_TAIL_LEN: usize = 420;
-const AT_CHECKSUM: usize = AT_RESERVED_TAIL + RESERVED_TAIL_LEN;
+const AT_RECORD_LEN: usize = AT_LOG_DURABLE + 8;
+const AT_RECORD: usize = AT_RECORD_LEN + 2;
+const RECORD_ROOM: usize = 418;
+const AT_CHECKSUM: usize = AT_RECORD + RECORD_ROOM;
 const LEN: usize = AT_CHECKSUM + 4;
 const _: () = assert!(LEN == 512);
 
@@ -66,6 +68,7 @@ pub(crate) struct Superblock {
     pub(crate) database_id: [u8; 16],
     pub(crate) catalog: CatalogExtent,
     pub(crate) log: LogMark,
+    pub(crate) record: CatalogRecord,
 }
 
 /// Where the catalog stands.
@@ -75,6 +78,34 @@ pub(crate) struct CatalogExtent {
     /// In bytes. Not yet checked against the length of the file.
     pub(crate) len: u64,
     pub(crate) checksum: u32,
+    /// File pages that are the catalog's; 0: as many as its length takes.
+    pub(crate) room: u32,
+}
+
+/// A record of the catalog, encoded, that stands in the superblock itself; empty if there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CatalogRecord {
+    bytes: [u8; RECORD_ROOM],
+    len: u16,
+}
+
+impl Default for CatalogRecord {
+    fn default() -> Self {
+        Self { bytes: [0; RECORD_ROOM], len: 0 }
+    }
+}
+
+impl CatalogRecord {
+    /// `None` if the record is too long.
+    pub(crate) fn new(record: &[u8]) -> Option<Self> {
+        let mut bytes = [0; RECORD_ROOM];
+        bytes.get_mut(..record.len())?.copy_from_slice(record);
+        Some(Self { bytes, len: record.len() as u16 })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
 }
 
 fn u32_at(bytes: &[u8; LEN], at: usize) -> u32 {
@@ -90,6 +121,12 @@ fn is_whole(bytes: &[u8; LEN]) -> bool {
 }
 
 impl Superblock {
+    /// File pages that belong to the catalog.
+    pub(crate) fn catalog_pages(&self) -> u64 {
+        let least = self.catalog.len.div_ceil(u64::from(self.page_size));
+        least.max(u64::from(self.catalog.room))
+    }
+
     pub(crate) fn encode(&self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -101,6 +138,9 @@ impl Superblock {
         put(AT_CATALOG_PAGE, &self.catalog.file_page.to_le_bytes());
         put(AT_CATALOG_LEN, &self.catalog.len.to_le_bytes());
         put(AT_CATALOG_CHECKSUM, &self.catalog.checksum.to_le_bytes());
+        put(AT_CATALOG_ROOM, &self.catalog.room.to_le_bytes());
+        put(AT_RECORD_LEN, &self.record.len.to_le_bytes());
+        put(AT_RECORD, &self.record.bytes);
         put(AT_LOG_FIRST, &self.log.first_segment.to_le_bytes());
         put(AT_LOG_NEWEST, &self.log.newest_segment.to_le_bytes());
         put(AT_LOG_DURABLE, &self.log.durable_bytes.to_le_bytes());
@@ -140,10 +180,14 @@ impl Superblock {
         if !PAGE_SIZES.contains(&page_size) {
             return Err(Error::corruption(format!("the superblock names a page size of {page_size} bytes")));
         }
-        let reserved = [&bytes[AT_RESERVED..AT_LOG_FIRST], &bytes[AT_RESERVED_TAIL..AT_CHECKSUM]];
-        if reserved.concat().iter().any(|&byte| byte != 0) {
+        let record_len = u16::from_le_bytes([bytes[AT_RECORD_LEN], bytes[AT_RECORD_LEN + 1]]);
+        let (record, zeros) = bytes[AT_RECORD..AT_CHECKSUM]
+            .split_at_checked(record_len.into())
+            .ok_or_else(|| Error::corruption("the record in the superblock is longer than its room"))?;
+        if zeros.iter().any(|&byte| byte != 0) {
             return Err(Error::corruption("reserved bytes of the superblock are not zero"));
         }
+        let record = CatalogRecord::new(record).unwrap_or_default();
         let counters = [AT_CHECKPOINT, AT_LOG_FIRST, AT_LOG_NEWEST].map(|at| u64_at(bytes, at));
         if counters.iter().any(|&counter| counter >= BEYOND_COUNTING) {
             return Err(Error::corruption("the superblock counts higher than any database does"));
@@ -156,7 +200,9 @@ impl Superblock {
                 file_page: u64_at(bytes, AT_CATALOG_PAGE),
                 len: u64_at(bytes, AT_CATALOG_LEN),
                 checksum: u32_at(bytes, AT_CATALOG_CHECKSUM),
+                room: u32_at(bytes, AT_CATALOG_ROOM),
             },
+            record,
             log: LogMark {
                 first_segment: u64_at(bytes, AT_LOG_FIRST),
                 newest_segment: u64_at(bytes, AT_LOG_NEWEST),
@@ -256,8 +302,9 @@ mod tests {
             page_size: 8192,
             checkpoint,
             database_id: *b"0123456789abcdef",
-            catalog: CatalogExtent { file_page: 77, len: 4321, checksum: 0xdead_beef },
+            catalog: CatalogExtent { file_page: 77, len: 4321, checksum: 0xdead_beef, room: 3 },
             log: LogMark { first_segment: 5, newest_segment: 9, durable_bytes: 1 << 33 },
+            record: CatalogRecord::new(&[7, 9]).unwrap(),
         }
     }
 
@@ -287,6 +334,16 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_held_if_there_is_room_for_it() {
+        assert!(CatalogRecord::new(&[1; RECORD_ROOM + 1]).is_none());
+        for len in [0, 1, RECORD_ROOM] {
+            let record = vec![1; len];
+            let superblock = Superblock { record: CatalogRecord::new(&record).unwrap(), ..sample(1) };
+            assert_eq!(Superblock::decode(&superblock.encode()).unwrap().record.bytes(), record);
+        }
+    }
+
+    #[test]
     fn fields_stand_where_the_format_says() {
         let bytes = sample(3).encode();
         assert_eq!(&bytes[..8], b"PERISTYL");
@@ -294,6 +351,7 @@ mod tests {
         assert_eq!(bytes[16], 3);
         assert_eq!(&bytes[24..40], b"0123456789abcdef");
         assert_eq!((bytes[40], bytes[64], bytes[72], bytes[84]), (77, 5, 9, 2));
+        assert_eq!((bytes[60], &bytes[88..93]), (3, &[2, 0, 7, 9, 0][..]));
     }
 
     #[test]
@@ -373,8 +431,8 @@ mod tests {
 
     #[test]
     fn well_summed_nonsense_is_corruption() {
-        for at in [AT_PAGE_SIZE, AT_RESERVED, AT_RESERVED_TAIL, AT_CHECKSUM - 1] {
-            let bytes = resealed(sample(7).encode(), |bytes| bytes[at] ^= 1);
+        for at in [AT_PAGE_SIZE, AT_RECORD_LEN, AT_RECORD_LEN + 1, AT_RECORD + 2, AT_CHECKSUM - 1] {
+            let bytes = resealed(sample(7).encode(), |bytes| bytes[at] ^= 3);
             assert_eq!(Superblock::decode(&bytes).unwrap_err().kind(), ErrorKind::Corruption, "byte {at}");
         }
         let bytes = resealed(sample(7).encode(), |bytes| bytes[AT_VERSION] = 0);

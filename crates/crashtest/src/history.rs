@@ -38,6 +38,8 @@ pub enum Action {
     },
     /// A family comes into being.
     Create(String),
+    /// Several come into being at once.
+    CreateAll(Vec<String>),
     /// A family gets another name: from, to.
     Rename(String, String),
     /// A family goes.
@@ -125,6 +127,11 @@ impl State {
                 }
             }
             Action::Create(name) => drop(self.families.insert(name.clone(), Default::default())),
+            Action::CreateAll(names) => {
+                for name in names {
+                    self.families.insert(name.clone(), Default::default());
+                }
+            }
             Action::Rename(from, to) => {
                 if let Some(family) = self.families.remove(from) {
                     self.families.insert(to.clone(), family);

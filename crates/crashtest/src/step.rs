@@ -57,6 +57,8 @@ pub enum Step {
     Iterate(u8),
     /// Creates one of the writer's own families.
     Create(u8),
+    /// Creates both of them at once.
+    CreateBoth,
     /// Drops one.
     Drop(u8),
     /// Renames one.
@@ -148,7 +150,9 @@ impl Mixture {
             84..86 => Step::Snapshot,
             86..88 => Step::Compare,
             88..91 => Step::Iterate(Self::family(random)),
-            91 | 92 => Step::Create(random.random_range(2..4)),
+            91 => Step::Create(random.random_range(2..4)),
+            92 if random.random() => Step::CreateBoth,
+            92 => Step::Create(random.random_range(2..4)),
             93 => Step::Drop(random.random_range(2..4)),
             94 => Step::Rename(random.random_range(2..4), random.random_range(2..4)),
             95 if self.maintains => Step::Compact,

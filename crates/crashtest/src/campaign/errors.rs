@@ -49,6 +49,8 @@ fn all_of_it() -> Vec<Step> {
         Step::Compact,
         put(1, 8, 5000, Sync),
         Step::Drop(3),
+        Step::CreateBoth,
+        put(3, 1, 200, Buffered),
         Step::Close,
         put(0, 9, 100, Sync),
         Step::Read,

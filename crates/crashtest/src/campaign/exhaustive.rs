@@ -50,6 +50,10 @@ pub fn operations() -> Vec<(&'static str, Vec<Step>)> {
         ),
         ("snapshot", vec![Step::Snapshot, Step::Iterate(0)]),
         ("create", vec![Step::Create(2), commit(vec![Write::Put(2, 1, 50)], Buffered)]),
+        (
+            "create several",
+            vec![Step::Drop(3), Step::CreateBoth, commit(vec![Write::Put(3, 1, 50)], Buffered)],
+        ),
         ("drop", vec![Step::Drop(3)]),
         ("rename", vec![Step::Rename(3, 2)]),
         ("compact", vec![Step::Compact]),

@@ -155,6 +155,9 @@ impl Writer {
             Step::Create(number) if !exists(self, *number) => {
                 Some((Action::Create(self.own_name(*number)), false))
             }
+            Step::CreateBoth if !exists(self, 2) && !exists(self, 3) => {
+                Some((Action::CreateAll(vec![self.own_name(2), self.own_name(3)]), false))
+            }
             Step::Drop(number) if exists(self, *number) => {
                 Some((Action::Drop(self.own_name(*number)), false))
             }
@@ -191,7 +194,7 @@ impl Writer {
                 self.act(run, step, *durability, keeps)
             }
             Step::Unlogged(_) => self.act(run, step, Durability::None, Keeps::Nothing),
-            Step::Create(_) | Step::Drop(_) | Step::Rename(..) => {
+            Step::Create(_) | Step::CreateBoth | Step::Drop(_) | Step::Rename(..) => {
                 self.act(run, step, Durability::Sync, Keeps::Itself)
             }
             Step::Sync => self.keep(run, Keeps::Logged, ColumnFamilyDatabase::sync),
@@ -340,6 +343,10 @@ fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -
             db.write_with(&batch, durability)
         }
         Action::Create(name) => db.create_column_family(name, FamilyOptions::default()).map(drop),
+        Action::CreateAll(names) => {
+            let families = names.iter().map(|name| (name, FamilyOptions::default()));
+            db.create_column_families(families).map(drop)
+        }
         Action::Rename(from, to) => db.rename_column_family(from, to),
         Action::Drop(name) => db.drop_column_family(name),
     }

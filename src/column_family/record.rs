@@ -1,0 +1,229 @@
+//! What the catalog says of one family, and of what became of it.
+//!
+//! ```text
+//! record:
+//!   varint  number of the family
+//!   u8      kind
+//!   kind 0: the family is dropped
+//!   kind 1: it has another name
+//!     varint  length of the name, then the name (UTF-8)
+//!   kind 2: all that there is to say
+//!     varint  length of the name, then the name (UTF-8)
+//!     varint  page fill, cache share, memtable share
+//!     varint  merged through: every commit up to here that touched the family is in its trees
+//!     tree
+//!     varint  deltas in front of it, then for each, the newest first: tree
+//!     varint  segments, then for each: varint first page, pages, file page
+//!     pages reachable from the roots: a page set, see `segment/page_set.rs`
+//!
+//! tree:
+//!   varint  generation
+//!   varint  height, 0 for an empty tree; otherwise
+//!     varint root page, length in pages; u32 checksum; varint entries; u8 whether it owns value runs
+//! ```
+
+use crate::btree::Tree;
+use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
+use crate::codec::varint;
+use crate::column_family::options::FamilyOptions;
+use crate::page::PagePointer;
+use crate::segment::{PageSet, Segment};
+
+/// More deltas than any family comes to: each takes memory when a family is read.
+const MOST_DELTAS: u64 = 256;
+
+const DROPPED: u8 = 0;
+const RENAMED: u8 = 1;
+const WHOLE: u8 = 2;
+
+/// Formats of a family's description, the newest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Format {
+    WithoutDeltas,
+    WithoutParts,
+    Newest,
+}
+
+/// What the catalog says of one family.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FamilyRecord {
+    pub(crate) id: FamilyId,
+    pub(crate) name: String,
+    pub(crate) options: FamilyOptions,
+    pub(crate) merged_through: SequenceNumber,
+    pub(crate) tree: Tree,
+    /// Newest first; none is empty.
+    pub(crate) deltas: Vec<Tree>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) reachable: PageSet,
+}
+
+/// What became of one family.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record {
+    Dropped(FamilyId),
+    Renamed(FamilyId, String),
+    Whole(Box<FamilyRecord>),
+}
+
+pub(super) fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
+    varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
+}
+
+fn put_name(name: &str, out: &mut Vec<u8>) {
+    varint::put(out, name.len() as u64);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn take_name(bytes: &mut &[u8]) -> Option<String> {
+    let len = varint::take(bytes)?.try_into().ok()?;
+    let (name, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(std::str::from_utf8(name).ok()?.to_owned())
+}
+
+impl Record {
+    /// The number of the family.
+    pub(crate) fn id(&self) -> FamilyId {
+        match self {
+            Self::Dropped(id) | Self::Renamed(id, _) => *id,
+            Self::Whole(family) => family.id,
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        varint::put(out, u64::from(self.id().0));
+        match self {
+            Self::Dropped(_) => out.push(DROPPED),
+            Self::Renamed(_, name) => {
+                out.push(RENAMED);
+                put_name(name, out);
+            }
+            Self::Whole(family) => {
+                out.push(WHOLE);
+                family.encode(out);
+            }
+        }
+    }
+
+    /// Takes a record off the front of `bytes`; `None` if there is none.
+    pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        let id = take_id(bytes)?;
+        let (&kind, rest) = bytes.split_first()?;
+        *bytes = rest;
+        match kind {
+            DROPPED => Some(Self::Dropped(id)),
+            RENAMED => take_name(bytes).map(|name| Self::Renamed(id, name)),
+            WHOLE => {
+                FamilyRecord::decode(id, bytes, Format::Newest).map(|family| Self::Whole(Box::new(family)))
+            }
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn take_id(bytes: &mut &[u8]) -> Option<FamilyId> {
+    let id = varint::take(bytes)?.try_into().ok()?;
+    Some(FamilyId(id)).filter(|id| id.0 > 0)
+}
+
+impl FamilyRecord {
+    /// A family that holds nothing yet.
+    pub(crate) fn new(id: FamilyId, name: &str, options: FamilyOptions) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            options,
+            merged_through: SequenceNumber(0),
+            tree: Tree::default(),
+            deltas: Vec::new(),
+            segments: Vec::new(),
+            reachable: PageSet::default(),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_name(&self.name, out);
+        self.options.encode(out);
+        varint::put(out, self.merged_through.0);
+        encode_tree(&self.tree, out);
+        varint::put(out, self.deltas.len() as u64);
+        for delta in &self.deltas {
+            encode_tree(delta, out);
+        }
+        varint::put(out, self.segments.len() as u64);
+        for segment in &self.segments {
+            varint::put(out, u64::from(segment.first_page));
+            varint::put(out, u64::from(segment.pages));
+            varint::put(out, segment.file_page);
+        }
+        self.reachable.encode(out);
+    }
+
+    /// Takes what follows the number, and the kind if there is one, off the front of `bytes`.
+    pub(super) fn decode(id: FamilyId, bytes: &mut &[u8], format: Format) -> Option<Self> {
+        let name = take_name(bytes)?;
+        let options = FamilyOptions::decode(bytes)?;
+        let merged_through = take_sequence(bytes)?;
+        let tree = decode_tree(bytes)?;
+        let count = if format == Format::WithoutDeltas { 0 } else { varint::take(bytes)? };
+        let mut deltas = Vec::new();
+        if count > MOST_DELTAS {
+            return None;
+        }
+        for _ in 0..count {
+            deltas.push(decode_tree(bytes).filter(|delta| delta.root.is_some())?);
+        }
+        let count = varint::take(bytes)?;
+        let mut segments = Vec::new();
+        let mut pages_end = 0u64;
+        for _ in 0..count {
+            let segment = Segment {
+                first_page: varint::take(bytes)?.try_into().ok()?,
+                pages: varint::take(bytes)?.try_into().ok()?,
+                file_page: varint::take(bytes)?,
+            };
+            pages_end = pages_end.max(u64::from(segment.first_page) + u64::from(segment.pages));
+            segments.push(segment);
+        }
+        let reachable = PageSet::decode(bytes, pages_end)?;
+        Some(Self { id, name, options, merged_through, tree, deltas, segments, reachable })
+    }
+}
+
+fn encode_tree(tree: &Tree, out: &mut Vec<u8>) {
+    varint::put(out, tree.generation);
+    match tree.root {
+        None => varint::put(out, 0),
+        Some(root) => {
+            varint::put(out, u64::from(tree.height));
+            varint::put(out, u64::from(root.page.0));
+            varint::put(out, u64::from(root.pages));
+            out.extend_from_slice(&root.checksum.to_le_bytes());
+            varint::put(out, tree.entries);
+            out.push(u8::from(tree.owns_values));
+        }
+    }
+}
+
+fn decode_tree(bytes: &mut &[u8]) -> Option<Tree> {
+    let generation = varint::take(bytes).filter(|&generation| generation < BEYOND_COUNTING)?;
+    let height: u8 = varint::take(bytes)?.try_into().ok()?;
+    if height == 0 {
+        return Some(Tree { generation, ..Tree::default() });
+    }
+    let page = PageId(varint::take(bytes)?.try_into().ok()?);
+    let pages = varint::take(bytes)?.try_into().ok()?;
+    let (checksum, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    let root = PagePointer { page, pages, checksum: u32::from_le_bytes(*checksum) };
+    let entries = varint::take(bytes)?;
+    let (&owns_values, rest) = bytes.split_first()?;
+    *bytes = rest;
+    let owns_values = match owns_values {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(Tree { root: Some(root), height, entries, owns_values, generation })
+}
