@@ -27,7 +27,7 @@ use crate::segment::{CatalogExtent, CatalogRecord, Superblock};
 use crate::sync::Arc;
 
 /// Room for parts behind the first one, in bytes, if that one is smaller.
-const LEAST_ROOM: u64 = 4 * BLOCK as u64;
+const LEAST_ROOM: u64 = 3 * BLOCK as u64;
 
 /// The parts that are written, those of them that no superblock names yet included.
 pub(super) struct CatalogFile {

@@ -90,6 +90,10 @@ struct Shared {
     syncing: RwLock<()>,
     /// Offsets and lengths of what was said to be read soon.
     announced: Mutex<Vec<(u64, u64)>>,
+    /// Bytes written in all.
+    bytes_written: AtomicI64,
+    /// Whether the disk takes no more.
+    full: std::sync::atomic::AtomicBool,
 }
 
 /// A directory in memory; clones share it.
@@ -108,6 +112,7 @@ impl TestStorage {
         let plan = || Plan { left: AtomicI64::new(-1), ..Plan::default() };
         let (changing, announced) = (RwLock::new(()), Mutex::default());
         let syncing = RwLock::new(());
+        let (bytes_written, full) = Default::default();
         let shared = Shared {
             hold: Hold::default(),
             changing,
@@ -116,6 +121,8 @@ impl TestStorage {
             reads: plan(),
             syncing,
             announced,
+            bytes_written,
+            full,
         };
         Self { memory, shared: Arc::new(shared) }
     }
@@ -159,6 +166,16 @@ impl TestStorage {
     pub(crate) fn let_go(&self) {
         *self.shared.hold.state.lock().unwrap() = HoldState::Nothing;
         self.shared.hold.let_go.notify_all();
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn bytes_written(&self) -> i64 {
+        self.shared.bytes_written.load(Ordering::SeqCst)
+    }
+
+    /// Whether the disk has no room that was not given out before.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.shared.full.store(full, Ordering::SeqCst);
     }
 
     /// Offset and length of all that was said to be read soon since this was asked for.
@@ -255,6 +272,7 @@ impl StorageFile for TestFile {
             self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(error);
         }
+        self.shared.bytes_written.fetch_add(bytes.len() as i64, Ordering::SeqCst);
         self.file.write_at(bytes, offset)
     }
 
@@ -279,6 +297,9 @@ impl StorageFile for TestFile {
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         let _changing = self.shared.changing.read().unwrap();
+        if self.shared.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.allocate(offset, len)
     }
 

@@ -48,6 +48,7 @@ const PARTITIONED: &str = "src/segment/partitioned.rs";
 const FRAME_TABLE: &str = "src/page/table.rs";
 const POOL: &str = "src/storage/pool.rs";
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
+const CATALOG_FILE: &str = "src/db/catalog_file.rs";
 const OPEN: &str = "src/db/open.rs";
 const RECOVERY: &str = "src/db/recovery.rs";
 const REPLAY_PART: &str = "src/db/replay_part.rs";
@@ -147,8 +148,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "the superblock is written before the data file is synced",
         CHECKPOINT,
-        "        self.data.pool().sync()?;\n        superblock.store(self.data.pool(), first_slot)?;",
-        "        superblock.store(self.data.pool(), first_slot)?;\n        self.data.pool().sync()?;",
+        "        self.data.pool().sync()?;\n        self.store_superblock(state, superblock)\n",
+        "        self.store_superblock(state, superblock)?;\n        self.data.pool().sync()\n",
     ),
     crashes(
         "of two superblocks the older one is taken",
@@ -277,6 +278,75 @@ pub const MUTATIONS: &[Mutation] = &[
         ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_lt())",
         ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_le())",
     ),
+    // The catalog and the families that changed.
+    crashes(
+        "a commit does not touch its family",
+        FAMILY,
+        "            self.active_segment.store(segment, Ordering::SeqCst);\n            self.touch();\n",
+        "            self.active_segment.store(segment, Ordering::SeqCst);\n",
+    ),
+    crashes(
+        "a merge does not touch its family",
+        FAMILY,
+        "        self.touched.count_installed();\n        self.touch();\n",
+        "        self.touched.count_installed();\n",
+    ),
+    crashes(
+        "a family whose memtables need log is looked at once",
+        CHECKPOINT,
+        "        noted.with_log.iter().for_each(|family| family.touch());\n",
+        "",
+    ),
+    tests(
+        "a checkpoint that is refused forgets what it looked at",
+        CHECKPOINT,
+        "        noted.families.iter().chain(touched).for_each(|family| family.touch());\n",
+        "        let _ = touched;\n",
+        "a_checkpoint_that_found_no_room_leaves_the_log",
+    ),
+    crashes(
+        "segments that are given back are not recorded",
+        FAMILY,
+        "        trees.set_recorded(false);\n",
+        "        let _ = &mut trees;\n",
+    ),
+    crashes(
+        "the record in the superblock is passed over",
+        OPEN,
+        "        record => Some(catalog.apply(record)?),\n",
+        "        _ => None,\n",
+    ),
+    tests(
+        "the record that the superblock held at an open is forgotten by the next checkpoint",
+        CHECKPOINT,
+        "            part.records.extend(state.catalog.unlisted.clone());\n",
+        "",
+        "whatever_becomes_of_families_is_there_after_every_kill",
+    ),
+    crashes(
+        "the superblock names several families before they are synced",
+        CATALOG_FILE,
+        "                self.data.pool().sync()?;\n",
+        "",
+    ),
+    crashes(
+        "the superblock names the part that its own sync is to make durable",
+        CATALOG_FILE,
+        "            Some(record) => Superblock { catalog: named, record, ..superblock },\n",
+        "            Some(_) => Superblock { catalog: CatalogExtent { ..state.catalog.extent() }, record: CatalogRecord::default(), ..{ let _ = named; superblock } },\n",
+    ),
+    crashes(
+        "the superblock begins with the same slot every time",
+        CATALOG_FILE,
+        "        state.first_slot = 1 - state.first_slot;\n",
+        "",
+    ),
+    crashes(
+        "a family is dropped before what was committed is durable",
+        CATALOG_FILE,
+        "            log.sync()?;\n",
+        "            let _ = log;\n",
+    ),
     // Space.
     crashes(
         "pages that the durable superblock reaches are handed out",
@@ -388,8 +458,8 @@ pub const MUTATIONS: &[Mutation] = &[
     tests(
         "a checkpoint does not hold the trees that it writes",
         CHECKPOINT,
-        "            held.push(version);\n",
-        "            held.push(Arc::new(TreeVersion::new(version.tree, version.deltas.clone())));\n            drop(version);\n",
+        "        noted.held.push(Arc::clone(trees.current()));\n",
+        "        noted.held.push(Arc::new(TreeVersion::new(trees.current().tree, trees.current().deltas.clone())));\n",
         "a_checkpoint_writes_the_trees_that_it_names",
     ),
     // Replay.
