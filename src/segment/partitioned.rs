@@ -17,8 +17,7 @@ use crate::sync::arc_cell::ArcCell;
 use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
-/// The first segment of a family, in bytes, and the largest that is made unless a run needs more.
-const FIRST_SEGMENT: u64 = 64 << 10;
+/// The largest segment that is made unless a run needs more, in bytes. The first one is a page.
 const LARGEST_SEGMENT: u64 = 512 << 20;
 /// Up to this many bytes a family's segments double; then each is at least as large, and one in so many of what the family has.
 const DOUBLED: u64 = 1 << 20;
@@ -264,6 +263,9 @@ impl PartitionedStorageBackend {
         let segment = Segment { first_page, pages: size, file_page };
         let mut map = map.clone();
         map.insert(segment);
+        if *allocator.pages.placement() == Placement::Anywhere {
+            map.join();
+        }
         allocator.pages.add_segment(&segment);
         Ok(self.set_map(map))
     }
@@ -272,12 +274,12 @@ impl PartitionedStorageBackend {
     /// of the file is held in reserve. A compaction, which knows how much it will write, asks for what is missing.
     fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
         let page_size = self.page_size() as u64;
-        let (first, largest) = (FIRST_SEGMENT / page_size, LARGEST_SEGMENT / page_size);
+        let largest = LARGEST_SEGMENT / page_size;
         match pages.placement() {
             Placement::Fresh(_) => {
-                pages.pages_reachable().saturating_sub(pages.placed_pages(map)).clamp(first, largest)
+                pages.pages_reachable().saturating_sub(pages.placed_pages(map)).clamp(1, largest)
             }
-            _ => map.pages().min(DOUBLED / page_size).max(map.pages() / SHARE).clamp(first, largest),
+            _ => map.pages().min(DOUBLED / page_size).max(map.pages() / SHARE).clamp(1, largest),
         }
     }
 
