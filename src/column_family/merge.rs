@@ -97,11 +97,12 @@ impl Family {
         Counters::add(&self.counters.entries_merged, change.stats.entries_in);
         self.count(&change.stats);
         self.install(change, Some(through), &view.frozen, context.views)?;
-        let bytes = tables.iter().map(|table| table.bytes()).sum();
+        let bytes: usize = tables.iter().map(|table| table.bytes()).sum();
         let took = started.elapsed();
         Counters::add(&self.counters.merges, 1);
         Counters::add(&self.counters.merge_nanoseconds, took.as_nanos() as u64);
-        self.stall.merged(tables.len(), bytes, took);
+        // What a merge of next to nothing takes for a byte says nothing of a large one.
+        self.stall.merged(tables.len(), bytes.max(self.memtable_bytes() / 2), took);
         tracing::debug!(
             family = self.id().0,
             memtables = tables.len(),

@@ -101,13 +101,17 @@ impl Stall {
         }
     }
 
-    /// `count` memtables of `bytes` in all were merged within `took`.
+    /// `count` memtables were merged within `took`, which counts as for `bytes`.
     pub(crate) fn merged(&self, count: usize, bytes: usize, took: Duration) {
         let waiting = self.waiting.fetch_sub(count, Ordering::AcqRel) - count;
         let now = self.now();
         let since = self.due_since.swap(if waiting >= WORTH_A_MERGE { now } else { 0 }, Ordering::Relaxed);
         let round = if since == 0 { took } else { Duration::from_nanos(now.saturating_sub(since)) };
         average(&self.picoseconds_per_byte, bytes, round.max(took));
+        if self.waiting() < WORTH_A_MERGE {
+            // One that was counted was not frozen after all.
+            self.due_since.store(0, Ordering::Relaxed);
+        }
         self.state.lock().obstacle = None;
         self.changed.notify_all();
     }

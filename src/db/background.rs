@@ -220,6 +220,9 @@ impl Shared {
 
     /// For how long nothing is due; `None` if for ever.
     pub(super) fn until_due(&self, clock: &Clock) -> Option<Duration> {
+        if self.pipeline.latch.check().is_err() {
+            return Some(LOOK_AROUND);
+        }
         if !clock.watched.iter().all(Watched::is_at_rest) {
             return Some(TICK);
         }

@@ -35,6 +35,11 @@ pub(super) struct Writing {
 }
 
 impl Writing {
+    /// For a family that is not watched yet: what was written to it before does not count.
+    pub(super) fn from_now(family: &Family) -> Self {
+        Self { bytes: family.counters.bytes_inserted.load(Ordering::Relaxed), lately: 0.0 }
+    }
+
     fn look(&mut self, family: &Family) {
         let bytes = family.counters.bytes_inserted.load(Ordering::Relaxed);
         self.lately = self.lately / 2.0 + (bytes - self.bytes) as f64;

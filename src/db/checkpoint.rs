@@ -124,6 +124,7 @@ impl Shared {
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         let first_segment = state.superblock.log.first_segment;
         self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
+        self.pipeline.log_pace.freed(self.log_is_long());
         self.checkpoints.merges_seen.store(installed, Ordering::Relaxed);
         self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);

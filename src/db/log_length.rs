@@ -35,12 +35,13 @@ impl Shared {
 
     pub(super) fn make_due(&self, due: Due) -> Result<()> {
         let Some(log) = &self.pipeline.log else { return Ok(()) };
-        let is_worth_it = self.shorten_log(log)?;
-        if due == Due::Checkpoint || is_worth_it {
+        let shortened = self.shorten_log(log);
+        // On a full disk a checkpoint is what makes room for the next segment.
+        let is_full = shortened.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutOfSpace);
+        if due == Due::Checkpoint || is_full || shortened.as_ref().is_ok_and(|&is_worth_it| is_worth_it) {
             self.checkpoint()?;
-            self.pipeline.log_pace.freed(self.log_is_long());
         }
-        Ok(())
+        shortened.map(drop)
     }
 
     /// Whether the log weighs so much, by itself or for what a writer brings, that it has to become shorter.
@@ -61,10 +62,11 @@ impl Shared {
     fn shorten_log(&self, log: &Log) -> Result<bool> {
         if !self.log_is_long() {
             self.checkpoints.wanted_segment.store(0, Ordering::Relaxed);
+            self.pipeline.log_pace.is_short();
             return Ok(false);
         }
         self.pipeline.log_pace.is_long();
-        log.leave_heavy_segment().map_err(|error| self.judge(error))?;
+        let left = log.leave_heavy_segment().map_err(|error| self.judge(error));
         let wanted = log.segment_within(self.pipeline.log_pace.short_enough());
         self.checkpoints.wanted_segment.store(wanted, Ordering::Relaxed);
         let families = self.families();
@@ -76,6 +78,7 @@ impl Shared {
                 self.merge_for_log(family, wanted)?;
             }
         }
+        left?;
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
         let freed = log.weight_since(first).saturating_sub(log.weight_since(needed));
         Ok(needed > first && (needed == wanted || freed >= self.options.log_limit() / WORTH_A_CHECKPOINT))

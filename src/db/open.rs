@@ -337,7 +337,8 @@ fn open_existing(
         Budget::new(options.write_buffer_bytes, options.cache_bytes)
     };
     let plan = wal::Plan::load(&**backend, &superblock.database_id, superblock.log)?;
-    let log_bytes = plan.segments(&**backend)?.iter().map(|(_, bytes)| bytes).sum();
+    let log_bytes =
+        plan.segments(&**backend)?.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let progress = Progress::new(options.progress.as_ref(), log_bytes);
     let replayer = Replayer::new(&views, budget, options.merge_cost, progress);
     let (report, replayed) = replayer.replay(&**backend, &plan, |report| {
@@ -409,9 +410,14 @@ fn open_existing(
         closing: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     };
-    for family in shared.registry.lock().families() {
-        // What was replayed is to be merged, and there may be deltas and free pages since before.
-        shared.pipeline.work.touch(family);
+    if !shared.options.read_only {
+        for family in shared.registry.lock().families() {
+            // What was replayed is to be merged, and there may be deltas and free pages since before.
+            shared.pipeline.work.touch(family);
+            if family.stall.waiting() > 0 {
+                shared.pipeline.work.request_merge(family);
+            }
+        }
     }
     Ok(Arc::new(shared))
 }

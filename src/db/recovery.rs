@@ -170,17 +170,18 @@ fn parts() -> usize {
 /// The first segments of up to `parts` parts of about as many bytes. There is always one, of 0 if there is no log.
 fn divide(segments: &[(u64, u64)], parts: usize) -> Vec<u64> {
     let mut starts = vec![segments.first().map_or(0, |&(id, _)| id)];
-    let all: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
+    // What headers say of lengths is not trusted.
+    let all = segments.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     if all < WORTH_DIVIDING {
         return starts;
     }
     let mut before = 0u64;
     for pair in segments.windows(2) {
         let half_of_next = pair[1].1 / 2;
-        before += pair[0].1;
+        before = before.saturating_add(pair[0].1);
         // What is nearest to the place where the next part should begin.
         let place = u128::from(all) * starts.len() as u128 / parts as u128;
-        if starts.len() < parts && u128::from(before + half_of_next) >= place {
+        if starts.len() < parts && u128::from(before) + u128::from(half_of_next) >= place {
             starts.push(pair[1].0);
         }
     }

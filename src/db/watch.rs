@@ -44,10 +44,11 @@ impl Watched {
         let freezes = family.counters.freezes.load(Ordering::Relaxed);
         // Of one that was not watched the last memtable was frozen long ago.
         let waits = if freezes == 0 { 0 } else { KEPT_LOOKS };
+        let writing = Writing::from_now(&family);
         let passed = family.counters.entries_passed.load(Ordering::Relaxed);
         Self {
             family,
-            writing: Writing::default(),
+            writing,
             bytes_inserted: 0,
             looks: None,
             freezes,

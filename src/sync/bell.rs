@@ -17,10 +17,11 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again: it costs a load if the thread was called already.
+    /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again.
     #[inline]
     pub(crate) fn ring(&self) {
-        if !self.rung.load(Ordering::Relaxed) && !self.rung.swap(true, Ordering::AcqRel) {
+        // Not a load first: one that ran ahead of what the thread is called for could find an earlier call, which is just being answered.
+        if !self.rung.swap(true, Ordering::AcqRel) {
             // Whoever looks whether it was rung has lain down by then, or finds that it was.
             drop(self.asleep.lock());
             self.ringing.notify_all();

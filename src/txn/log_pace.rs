@@ -204,6 +204,11 @@ impl LogPace {
         self.rounds.lock().began.get_or_insert_with(Instant::now);
     }
 
+    /// The log is not long: no round is under way.
+    pub(crate) fn is_short(&self) {
+        self.rounds.lock().began = None;
+    }
+
     /// A round has ended: segments were let go of. `is_long`: another one begins.
     pub(crate) fn freed(&self, is_long: bool) {
         let mut rounds = self.rounds.lock();

@@ -109,6 +109,9 @@ impl Plan {
     pub(crate) fn segments(&self, backend: &dyn StorageBackend) -> Result<Vec<(u64, u64)>> {
         let mut segments = Vec::new();
         let mut segment = self.mark.first_segment;
+        if segment != 0 {
+            self.chain.first(segment)?;
+        }
         loop {
             let successor = self.chain.successor(segment);
             if segment != 0 {
