@@ -6,7 +6,7 @@ use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
-use crate::column_family::view::{self, FamilyView, Frozen, View};
+use crate::column_family::view::{self, FamilyView, Frozen, Measured, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Memtable, MemtableWriter};
 use crate::segment::PartitionedStorageBackend;
@@ -125,7 +125,7 @@ impl Family {
             mark: Mark::default(),
             counters: Counters::default(),
         });
-        Arc::new(FamilyView { family, active, frozen: Vec::new(), tree })
+        Arc::new(FamilyView { family, active, frozen: Vec::new(), tree, measured: Measured::default() })
     }
 
     #[inline]
@@ -297,6 +297,7 @@ impl Family {
                 active: Arc::clone(&active),
                 frozen,
                 tree: Arc::clone(&old.tree),
+                measured: Measured::default(),
             };
             (view.with(self.slot, Some(Arc::new(new))), true)
         });

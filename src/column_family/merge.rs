@@ -8,7 +8,7 @@ use crate::column_family::drain::DrainPosition;
 use crate::column_family::family::{Counters, Family, WORTH_A_MERGE};
 use crate::column_family::hidden::join;
 use crate::column_family::trees::TreeVersion;
-use crate::column_family::view::{FamilyView, Frozen, View};
+use crate::column_family::view::{FamilyView, Frozen, Measured, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
 use crate::sync::arc_cell::ArcCell;
@@ -266,6 +266,7 @@ impl Family {
                 active: Arc::clone(&old.active),
                 frozen: old.frozen.iter().filter(|frozen| !is_merged(frozen)).cloned().collect(),
                 tree: version,
+                measured: Measured::default(),
             };
             (view.with(self.slot(), Some(Arc::new(new))), ())
         });

@@ -153,8 +153,20 @@ impl FamilyView {
     }
 
     /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in
-    /// memtables and deltas. Costs a look-up in the tree for each such key, and for each such range that holds any of the tree's keys.
+    /// memtables and deltas. Costs a look-up in the tree for each such key, and for each such range that holds any of the tree's keys; nothing where
+    /// it was asked before and the family was not written to since.
     pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
+        if let Some((then, entries)) = self.measured.last()
+            && (then == at || self.is_all_seen_at(then.min(at)))
+        {
+            return Ok(entries);
+        }
+        let entries = self.count(at)?;
+        self.measured.set(at, entries);
+        Ok(entries)
+    }
+
+    fn count(&self, at: SequenceNumber) -> Result<u64> {
         let (tree, store) = (&self.tree.tree, self.family.store());
         let tables: Vec<_> = self.memtables().collect();
         let mut hidden = Hidden::at(at);

@@ -6,9 +6,9 @@ use crate::column_family::slots::Slots;
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::Memtable;
-use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, Mutex};
 
 /// A memtable that takes no more writes and waits to be merged.
 #[derive(Clone)]
@@ -26,9 +26,36 @@ pub(crate) struct FamilyView {
     /// Newest first.
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) tree: Arc<TreeVersion>,
+    pub(crate) measured: Measured,
+}
+
+/// How many entries a family view was found to hold last, and at which number, so that they are not counted again until
+/// something is written.
+#[derive(Default)]
+pub(crate) struct Measured(Mutex<Option<(SequenceNumber, u64)>>);
+
+impl Measured {
+    pub(crate) fn last(&self) -> Option<(SequenceNumber, u64)> {
+        *self.0.lock()
+    }
+
+    pub(crate) fn set(&self, at: SequenceNumber, entries: u64) {
+        *self.0.lock() = Some((at, entries));
+    }
+}
+
+impl Clone for Measured {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.last()))
+    }
 }
 
 impl FamilyView {
+    /// Whether all that the memtables hold now is seen at `at`, and will be what is seen at it. For a moment of which a reader knows that it is visible.
+    pub(crate) fn is_all_seen_at(&self, at: SequenceNumber) -> bool {
+        self.memtables().all(|table| table.last_sequence() <= at)
+    }
+
     /// The memtables that hold anything, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active)

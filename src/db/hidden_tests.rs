@@ -61,7 +61,7 @@ const LOOK: u64 = 40;
 
 #[test]
 fn readers_pay_for_range_deletions_that_they_meet_and_for_no_others() {
-    for deletions in [1_000, 10_000, 100_000] {
+    for deletions in [10_000, 100_000] {
         let written = Written::new(8);
         let family = &written.family;
         // A hundred keys, between which ranges are deleted that hold none.
@@ -92,6 +92,12 @@ fn readers_pay_for_range_deletions_that_they_meet_and_for_no_others() {
         let (len, steps) = counted(|| family.len().unwrap());
         assert_eq!(len, 100);
         assert!(steps <= 101 * 3 * LOOK, "{steps} steps to count a hundred entries");
+        let (len, steps) = counted(|| family.len().unwrap());
+        assert_eq!((len, steps), (100, 0), "nothing was written since");
+        family.delete(key(0)).unwrap();
+        assert_eq!((family.len().unwrap(), before.len().unwrap()), (99, 100));
+        family.put(key(0), "0").unwrap();
+        assert_eq!(family.len().unwrap(), 100);
         let (first, steps) = counted(|| before.first().unwrap().unwrap());
         assert!(first.0 == key(0) && steps <= LOOK, "{steps} steps before all of them");
     }
@@ -121,7 +127,7 @@ fn a_scan_goes_by_leaves_where_no_range_deletion_is_near() {
 
 #[test]
 fn ranges_that_touch_each_other_are_sought_over_at_once() {
-    for deletions in [1_000, 10_000, 40_000u32] {
+    for deletions in [1_000, 20_000u32] {
         let written = Written::new(8);
         let family = &written.family;
         written.put(0..deletions + 10);
@@ -203,6 +209,7 @@ fn assert_same(moment: &FamilySnapshot, model: &Model) {
     assert!(cursor.scan(&mut show).unwrap().is_continue());
     assert!(cursor.scan_back(&mut show).unwrap().is_continue());
     assert!(model.keys().chain(model.keys().rev()).eq(&shown));
+    assert_eq!(moment.len().unwrap(), model.len() as u64, "counted again");
     // Turned around at every entry, after a search from between two of them.
     for (at, found) in model.keys().enumerate().step_by(7) {
         assert!(cursor.seek(found).unwrap() && cursor.key() == found);

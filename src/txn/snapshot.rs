@@ -122,7 +122,8 @@ impl FamilySnapshot {
     }
 
     /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable or a delta, and
-    /// for every range deletion in a memtable that covers any of the tree's keys.
+    /// for every range deletion in a memtable that covers any of the tree's keys; nothing if it was counted before and the family was not
+    /// written to since.
     pub fn len(&self) -> Result<u64> {
         self.view.len(self.at)
     }

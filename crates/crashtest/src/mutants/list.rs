@@ -694,6 +694,13 @@ pub const MUTATIONS: &[Mutation] = &[
         "snapshots_see_their_moment_through_all_ranges",
     ),
     tests(
+        "what was counted is believed though something was written since",
+        "src/column_family/read.rs",
+        "(then == at || self.is_all_seen_at(then.min(at)))",
+        "(then <= at || self.is_all_seen_at(then.min(at)))",
+        "readers_pay_for_range_deletions",
+    ),
+    tests(
         "hidden keys of the tree are counted",
         "src/column_family/read.rs",
         "            count = count.saturating_add(within);\n",
