@@ -132,7 +132,7 @@ fn node_search(c: &mut Criterion) {
         let (db, family) = tree(entries);
         assert_eq!(db.family_properties(&family).unwrap().tree_height, levels, "levels of {entries} entries");
         let neighbours: Vec<Key> =
-            family.iter().unwrap().take(256).map(|entry| entry.unwrap().0.try_into().unwrap()).collect();
+            family.iter().unwrap().take(256).map(|entry| entry.unwrap().0[..].try_into().unwrap()).collect();
         let mut picks = Picks::new(|random| neighbours[random.usize(..neighbours.len())]);
         c.bench_function(&format!("node_search/levels/{levels}"), |b| {
             b.iter(|| assert!(family.contains_key(picks.next()).unwrap()));

@@ -116,7 +116,7 @@ fn read_family(
         let mut iter = moment.iter();
         while met.len() < MAX_ENTRIES {
             match if from_back { iter.next_back() } else { iter.next() } {
-                Some(Ok((key, value))) => met.push((key, value.to_vec())),
+                Some(Ok((key, value))) => met.push((key.to_vec(), value.to_vec())),
                 Some(Err(_)) => {
                     whole = false;
                     break;
