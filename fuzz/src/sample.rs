@@ -274,7 +274,7 @@ mod tests {
             for (name, entries) in last {
                 let family = db.column_family(name).unwrap();
                 let found = family.iter().unwrap().map(|entry| entry.unwrap());
-                let found: BTreeMap<_, _> = found.map(|(key, value)| (key, value.to_vec())).collect();
+                let found: BTreeMap<_, _> = found.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
                 assert!(found == *entries, "family {name} of sample {number}");
             }
             let mut repaired = sample.files.clone();
