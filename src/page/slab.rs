@@ -5,8 +5,10 @@
 
 use std::ptr::NonNull;
 
-/// A slab of this size or more is aligned to it and asks for huge pages.
 const HUGE_PAGE: usize = 2 << 20;
+/// A slab of this size or more is aligned to huge pages and asks for them. A huge page takes all of its memory when one frame in it is used, so what
+/// a family has of them beyond its frames must be little beside the slab, and beside all slabs before, which come to as much.
+const LEAST_HUGE: usize = 8 * HUGE_PAGE;
 
 /// Other slabs are aligned to this: a page of most systems.
 const ALIGN: usize = 4096;
@@ -26,10 +28,10 @@ unsafe impl Sync for Slab {}
 impl Slab {
     /// `None` if the system has no memory for it.
     pub(super) fn new(len: usize) -> Option<Self> {
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
+        let align = if len >= LEAST_HUGE { HUGE_PAGE } else { ALIGN };
         let memory = memory::Memory::new(len, align)?;
         let start = memory.start(align);
-        if len >= HUGE_PAGE {
+        if len >= LEAST_HUGE {
             memory::prefer_huge_pages(start, len);
         }
         Some(Self { start, len, memory })
@@ -165,8 +167,7 @@ mod tests {
 
     #[test]
     fn slabs_are_zero_aligned_and_writable_to_the_end() {
-        for (len, align) in [(4096, 4096), (12288, 4096), (HUGE_PAGE, HUGE_PAGE), (HUGE_PAGE * 2, HUGE_PAGE)]
-        {
+        for (len, align) in [(4096, 4096), (12288, 4096), (HUGE_PAGE, 4096), (LEAST_HUGE, HUGE_PAGE)] {
             let slab = Slab::new(len).unwrap();
             assert_eq!(slab.start.as_ptr().align_offset(align), 0);
             for offset in [0, len - 1] {
