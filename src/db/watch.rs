@@ -46,16 +46,7 @@ impl Watched {
         let waits = if freezes == 0 { 0 } else { KEPT_LOOKS };
         let writing = Writing::from_now(&family);
         let passed = family.counters.entries_passed.load(Ordering::Relaxed);
-        Self {
-            family,
-            writing,
-            bytes_inserted: 0,
-            looks: None,
-            freezes,
-            waits,
-            passed,
-            passed_lately: 0,
-        }
+        Self { family, writing, bytes_inserted: 0, looks: None, freezes, waits, passed, passed_lately: 0 }
     }
 
     /// Sees what was done since the last look.
