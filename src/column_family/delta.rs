@@ -39,20 +39,29 @@ pub(crate) struct Delta {
     pub(crate) stage: Stage,
     /// Entries of the largest merge that it was made of; a guess if it was there when the database was opened.
     pub(crate) merge: u64,
-    /// Of its keys, and of some that were taken out. For a delta that was there when the database was opened it is built later.
-    filter: Arc<OnceLock<Filter>>,
+    /// Of its keys, and of some that were taken out. For a delta that was there when the database was opened it is built later: from some
+    /// version of the delta, for that one and those that come of it, which hold fewer keys. So versions share a filter, but no place for one.
+    filter: Arc<OnceLock<Arc<Filter>>>,
+    /// Shared by all versions of the delta, and by no other.
+    origin: Arc<()>,
 }
 
 impl Delta {
     /// A delta as the catalog knows it. It is drained, but not joined any more.
     pub(crate) fn restore(tree: Tree) -> Self {
-        Self { tree, stage: Stage::Filled, merge: tree.entries / JOINED as u64, filter: Arc::default() }
+        Self {
+            tree,
+            stage: Stage::Filled,
+            merge: tree.entries / JOINED as u64,
+            filter: Arc::default(),
+            origin: Arc::default(),
+        }
     }
 
     /// A delta for at most `keys` keys.
     fn empty(stage: Stage, merge: u64, keys: u64) -> Self {
-        let filter = Arc::new(OnceLock::from(Filter::of_keys(keys)));
-        Self { tree: Tree::default(), stage, merge, filter }
+        let filter = Arc::new(OnceLock::from(Arc::new(Filter::of_keys(keys))));
+        Self { tree: Tree::default(), stage, merge, filter, origin: Arc::default() }
     }
 
     /// Bytes of memory of its filter.
@@ -71,13 +80,33 @@ impl Delta {
         self.filter.get().is_none()
     }
 
-    /// Builds the filter of a delta that lacks one, also for what the delta becomes meanwhile: keys are only taken out of it. Reads all of
+    /// Takes what remains of the delta for its tree: keys were taken out.
+    fn become_less(&mut self, tree: Tree) {
+        self.tree = tree;
+        if self.lacks_filter() {
+            // One that is built from what remains would not do for who holds the version before.
+            self.filter = Arc::default();
+        }
+    }
+
+    /// Whether both are versions of one delta.
+    pub(crate) fn is_version_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin)
+    }
+
+    /// Gives the delta, and whoever holds this version of it, a filter that was built from it or from a version before.
+    pub(crate) fn set_filter(&self, filter: &Arc<Filter>) {
+        // Somebody else may have been sooner.
+        let _ = self.filter.set(Arc::clone(filter));
+    }
+
+    /// Builds a filter of the keys of a delta that lacks one; `None` if it was to stop. Reads all of
     /// its leaves. The caller holds the version of the trees. `should_stop` is asked once in a while.
     pub(crate) fn build_filter(
         &self,
         store: &Arc<PartitionedStorageBackend>,
         should_stop: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Arc<Filter>>> {
         assert!(self.stage == Stage::Filled, "keys may be put into a delta that is {:?}", self.stage);
         // What a crafted file says of the number of keys is not believed.
         let most = store.space().bytes / FEWEST_ENTRY_BYTES;
@@ -89,13 +118,11 @@ impl Delta {
             filter.add(filter.spot(cursor.key()));
             count += 1;
             if count.is_multiple_of(KEYS_BETWEEN_LOOKS) && should_stop() {
-                return Ok(());
+                return Ok(None);
             }
             stands = cursor.next()?;
         }
-        // Somebody else may have been sooner.
-        let _ = self.filter.set(filter);
-        Ok(())
+        Ok(Some(Arc::new(filter)))
     }
 }
 
@@ -177,7 +204,8 @@ impl<'s> Change<'s> {
             let tree = self.deltas[i].tree;
             let ops = std::iter::empty();
             let outcome = btree::merge(&tree, self.store, deletions, ops, &self.options, self.should_stop)?;
-            self.deltas[i].tree = self.note(outcome);
+            let tree = self.note(outcome);
+            self.deltas[i].become_less(tree);
         }
         self.deltas.retain(|delta| delta.tree.root.is_some());
         if self.deltas.iter().all(|delta| delta.stage != Stage::Leaving) {

@@ -3,7 +3,11 @@
 //! A filter is memory alone. So after an opening, for reading only or not, a thread reads these deltas once and ends; until it has come to
 //! one, look-ups search it.
 
+use crate::column_family::delta::Delta;
+use crate::column_family::family::Family;
+use crate::column_family::trees::TreeVersion;
 use crate::db::Shared;
+use crate::memtable::Filter;
 use crate::sync::{Arc, thread};
 
 impl Shared {
@@ -30,17 +34,34 @@ impl Shared {
         let families: Vec<_> = self.registry.lock().families().cloned().collect();
         for family in families {
             // Held for one family at a time, so that little stays on the disk for it.
-            let view = self.pipeline.views.load_full();
-            let Ok(view) = view.family(family.slot(), family.id()).cloned() else { continue };
-            for delta in view.tree.deltas.iter().filter(|delta| delta.lacks_filter()) {
-                if should_stop() {
-                    return;
-                }
-                // Who reads this page is told; look-ups of other keys search the delta.
-                if let Err(error) = delta.build_filter(family.store(), &should_stop) {
-                    tracing::warn!(%error, family = family.id().0, "a delta stays without a filter");
+            let Some(version) = self.trees_of(&family) else { continue };
+            for delta in version.deltas.iter().filter(|delta| delta.lacks_filter()) {
+                match delta.build_filter(family.store(), &should_stop) {
+                    Ok(Some(filter)) => self.hand_out(&family, delta, &filter),
+                    Ok(None) => return,
+                    // Who reads this page is told; look-ups of other keys search the delta.
+                    Err(error) => {
+                        tracing::warn!(%error, family = family.id().0, "a delta stays without a filter");
+                    }
                 }
             }
+        }
+    }
+
+    fn trees_of(&self, family: &Family) -> Option<Arc<TreeVersion>> {
+        let view = self.pipeline.views.load_full();
+        view.family(family.slot(), family.id()).ok().map(|view| Arc::clone(&view.tree))
+    }
+
+    /// Gives the filter of `delta` to it and to what has become of it.
+    fn hand_out(&self, family: &Family, delta: &Delta, filter: &Arc<Filter>) {
+        delta.set_filter(filter);
+        // What is made at this moment of a version that lacks the filter, and installed after the last look, stays without.
+        while let Some(version) = self.trees_of(family)
+            && let Some(later) =
+                version.deltas.iter().find(|later| later.is_version_of(delta) && later.lacks_filter())
+        {
+            later.set_filter(filter);
         }
     }
 }
@@ -76,6 +97,45 @@ mod tests {
         let before = asked(family);
         keys.for_each(|n| assert!(family.get(key(n)).unwrap().is_none()));
         asked(family) - before
+    }
+
+    /// A snapshot sees all keys of a delta of which some were drained before the filter was built.
+    #[test]
+    fn a_filter_that_is_built_while_deltas_are_drained_keeps_nothing_from_older_snapshots() {
+        let storage = MemoryStorage::new();
+        let by_hand = || builder(&storage).automatic_maintenance(false).open("memory").unwrap();
+        let db = by_hand();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        (0..20_000).for_each(|n| family.put(key(n), b"old").unwrap());
+        db.flush().unwrap();
+        (0..20_000).step_by(2).for_each(|n| family.put(key(n), b"newer").unwrap());
+        db.flush().unwrap();
+        assert_eq!(db.family_properties(&family).unwrap().deltas, 1);
+        drop(family);
+        db.close().unwrap();
+
+        let db = by_hand();
+        let family = db.column_family("family").unwrap();
+        family.family().set_memtable_bytes(16 << 10);
+        let before = family.snapshot().unwrap();
+        let lacks = || family.snapshot().unwrap().view.tree.deltas.iter().any(|delta| delta.lacks_filter());
+        let shared = db.shared();
+        family.family().drain_step(&shared.pipeline.merge_context(&|| false)).unwrap();
+        assert!(lacks(), "a part was drained");
+        shared.build_filters();
+        assert!(!lacks());
+        let check = || {
+            for n in 0..20_000 {
+                let expected: &[u8] = if n % 2 == 0 { b"newer" } else { b"old" };
+                assert_eq!(before.get(key(n)).unwrap().unwrap(), expected, "key {n}");
+                assert_eq!(family.get(key(n)).unwrap().unwrap(), expected, "key {n}");
+            }
+            assert_eq!(before.len().unwrap(), 20_000);
+        };
+        check();
+        family.family().drain_step(&shared.pipeline.merge_context(&|| false)).unwrap();
+        assert!(!lacks(), "what becomes of a delta keeps its filter");
+        check();
     }
 
     #[test]
