@@ -300,6 +300,43 @@ fn a_database_at_rest_gives_free_space_back_by_itself() {
 }
 
 #[test]
+fn a_compaction_cuts_the_file_although_what_is_free_is_scattered() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let db = open_by_hand(&storage);
+    let families = ["gone", "left", "large"]
+        .map(|name| db.create_column_family(name, FamilyOptions::default()).unwrap());
+    let [gone, left, large] = &families;
+    // They grow in turn, so that the segments of what is left stand between those of what goes.
+    for round in 0..30u32 {
+        let numbers = round * 1000..(round + 1) * 1000;
+        numbers.clone().for_each(|n| gone.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap());
+        numbers.step_by(5).for_each(|n| left.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap());
+        large.put(round.to_be_bytes(), vec![round as u8; 20_000]).unwrap();
+        db.flush().unwrap();
+    }
+    db.compact().unwrap();
+    let before = db.statistics().data_file_bytes;
+    gone.delete_range(10u32.to_be_bytes()..).unwrap();
+    db.compact().unwrap();
+    let trees: u64 = families.iter().map(|family| db.family_properties(family).unwrap().tree_bytes).sum();
+    let after = db.statistics().data_file_bytes;
+    assert!(after <= trees * 5 / 4 + (512 << 10), "{after} bytes for {trees}, {before} before");
+    assert_clean(&db);
+    drop(families);
+    drop(db);
+    let db = open_by_hand(&storage);
+    assert_clean(&db);
+    let left = db.column_family("left").unwrap();
+    assert_eq!(left.len().unwrap(), 6000);
+    (0..30_000u32)
+        .step_by(5)
+        .for_each(|n| assert_eq!(left.get(n.to_be_bytes()).unwrap().unwrap(), vec![n as u8; 400]));
+    let large = db.column_family("large").unwrap();
+    (0..30u32).for_each(|n| assert_eq!(large.get(n.to_be_bytes()).unwrap().unwrap(), vec![n as u8; 20_000]));
+}
+
+#[test]
 fn a_compaction_rewrites_nothing_that_is_packed() {
     let _alone = alone();
     let storage = MemoryStorage::new();

@@ -128,11 +128,19 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     let _ = pages_with_pointers(tree, store);
     let middle_page = harness.live.iter().nth(harness.live.len() / 2).map_or(0, |&page| page);
     for first in [0, middle_page] {
-        abandon(relocate(tree, store, PageId(first), &options, &|| false));
+        abandon(relocate(
+            tree,
+            store,
+            std::slice::from_ref(&(u64::from(first)..u64::MAX)),
+            &options,
+            &|| false,
+        ));
     }
     if let Some(first) = store.place_before_end(0, u64::MAX) {
         // Room for some of it.
-        match relocate(tree, store, first, &options, &|| false) {
+        match relocate(tree, store, std::slice::from_ref(&(u64::from(first.0)..u64::MAX)), &options, &|| {
+            false
+        }) {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {}
             outcome => abandon(outcome),
         }

@@ -1,5 +1,4 @@
-//! Moves the pages at the end of a family to free pages before: nodes are copied as they are, but for the pointers to what
-//! has moved.
+//! Moves some of a family's pages to free pages elsewhere: nodes are copied as they are, but for the pointers to what has moved.
 
 use super::builder::MergeOptions;
 use super::node::{Fault, LeafValue, Node};
@@ -11,20 +10,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::page::{HEADER_LEN, PagePointer};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
+use std::ops::Range;
 
-/// Writes anew, wherever the store allocates pages now, what stands at `first` or behind it, and the inner nodes above that. Leaves
+/// Writes anew, wherever the store allocates pages now, what begins in one of the ranges `moving` (ascending, disjoint), and the inner nodes above that. Leaves
 /// and values that find no room stay. Reads all inner nodes, the leaves that own value runs, and what it moves.
 ///
 /// Fails as [`merge`](super::merge::merge) does, and with [`ErrorKind::OutOfSpace`] if there is no room for a node whose pointers change.
 pub(crate) fn relocate(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
-    first: PageId,
+    moving: &[Range<u64>],
     options: &MergeOptions,
     should_stop: &dyn Fn() -> bool,
 ) -> Result<MergeOutcome> {
     let out = Output::new(store, options.generation);
-    let mut relocator = Relocator { out, store, first, visited: 0, no_room_for: u32::MAX, should_stop };
+    let mut relocator = Relocator { out, store, moving, visited: 0, no_room_for: u32::MAX, should_stop };
     let new = relocator.run(tree);
     relocator.out.conclude(tree, new)
 }
@@ -57,7 +57,7 @@ pub(crate) fn pages_with_pointers(tree: &Tree, store: &Arc<PartitionedStorageBac
 struct Relocator<'s> {
     out: Output<'s>,
     store: &'s Arc<PartitionedStorageBackend>,
-    first: PageId,
+    moving: &'s [Range<u64>],
     /// Pages of the nodes and runs seen so far.
     visited: u64,
     /// Length of the shortest run of values for which there was no room.
@@ -86,7 +86,9 @@ impl Relocator<'_> {
     }
 
     fn is_moving(&self, page: PageId) -> bool {
-        page >= self.first
+        let page = u64::from(page.0);
+        let at = self.moving.partition_point(|run| run.end <= page);
+        self.moving.get(at).is_some_and(|run| run.start <= page)
     }
 
     /// Where the node stands now, if it was written anew.

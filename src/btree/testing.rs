@@ -126,7 +126,14 @@ impl Harness {
     pub(super) fn move_to_front(&mut self) -> Option<(PageId, MergeStats)> {
         let inner = pages_with_pointers(&self.tree, &self.store).unwrap();
         let first = self.store.place_before_end(inner, u64::MAX)?;
-        let outcome = relocate(&self.tree, &self.store, first, &self.options(), &|| false).unwrap();
+        let outcome = relocate(
+            &self.tree,
+            &self.store,
+            std::slice::from_ref(&(u64::from(first.0)..u64::MAX)),
+            &self.options(),
+            &|| false,
+        )
+        .unwrap();
         self.store.place_anywhere();
         Some((first, self.install(outcome)))
     }

@@ -6,6 +6,7 @@
 
 use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor};
 use crate::codec::ids::PageId;
+use crate::column_family::gather::Stretch;
 use crate::column_family::join::JOINED;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
@@ -126,6 +127,11 @@ impl Delta {
     }
 }
 
+/// The trees of `deltas`.
+pub(super) fn trees_of(deltas: &[Delta]) -> impl Iterator<Item = Tree> + '_ {
+    deltas.iter().map(|delta| delta.tree)
+}
+
 impl std::fmt::Debug for Delta {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.tree.fmt(f)
@@ -187,9 +193,17 @@ impl<'s> Change<'s> {
         Ok(())
     }
 
-    /// Moves what the tree behind all deltas has at page `first` or behind it to where pages are allocated now.
-    pub(crate) fn relocate_tree(&mut self, first: PageId) -> Result<()> {
-        let outcome = btree::relocate(&self.tree, self.store, first, &self.options, self.should_stop)?;
+    /// Writes the next entries of the tree behind all deltas anew, from `start` on, in packed pages: about `limit` bytes. Returns where those begin
+    /// that follow; `None` at the end.
+    pub(crate) fn repack_range(&mut self, start: &[u8], limit: usize) -> Result<Option<Vec<u8>>> {
+        let mut range = Stretch::gather([self.tree], self.store, start, limit)?;
+        self.merge_into_tree(&[], range.ops())?;
+        Ok(range.end.take())
+    }
+
+    /// Moves what the tree behind all deltas has in the ranges of pages `moving` to where pages are allocated now.
+    pub(crate) fn relocate_tree(&mut self, moving: &[Range<u64>]) -> Result<()> {
+        let outcome = btree::relocate(&self.tree, self.store, moving, &self.options, self.should_stop)?;
         self.tree = self.note(outcome);
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! s / (2 d) bytes of it.
 
 use crate::btree::RangeDeletion;
+use crate::column_family::delta::trees_of;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
 use crate::column_family::join::JOINED;
@@ -107,10 +108,10 @@ impl Family {
         }
         let started = Instant::now();
         let limit = self.memtable_bytes().min(MOST_BYTES);
-        let mut range = Stretch::gather(&version.deltas, self.store(), &position.0, limit)?;
+        let mut range = Stretch::gather(trees_of(&version.deltas), self.store(), &position.0, limit)?;
         if range.is_empty() {
             // The end of the keys.
-            range = Stretch::gather(&version.deltas, self.store(), &[], limit)?;
+            range = Stretch::gather(trees_of(&version.deltas), self.store(), &[], limit)?;
         }
         if range.is_empty() {
             return Err(out_of_order(self.store()));

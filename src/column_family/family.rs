@@ -24,7 +24,7 @@ pub(crate) struct WriteSide {
     pub(crate) writer: MemtableWriter,
 }
 
-/// One column family. Locks are taken in the order `write`, `merging`, `trees`, then the cell of views.
+/// One column family. Locks are taken in the order `write`, `compaction`, `merging`, `trees`, then the cell of views.
 pub(crate) struct Family {
     id: FamilyId,
     slot: usize,
@@ -35,6 +35,8 @@ pub(crate) struct Family {
     pub(crate) write: Mutex<WriteSide>,
     /// Held by the one merge or compaction that may run at a time.
     pub(crate) merging: Mutex<DrainPosition>,
+    /// Held while pages are moved, or the tree is written anew in steps.
+    pub(super) compaction: Mutex<()>,
     pub(crate) trees: Mutex<Trees>,
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
@@ -111,6 +113,7 @@ impl Family {
             store,
             write: Mutex::new(WriteSide { writer }),
             merging: Mutex::default(),
+            compaction: Mutex::new(()),
             trees: Mutex::new(trees),
             stall: Stall::default(),
             dropped: AtomicBool::new(false),

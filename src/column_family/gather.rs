@@ -1,8 +1,7 @@
-//! What several deltas say of a range of keys, gathered into memory.
+//! What several deltas, or the tree, say of a range of keys, gathered into memory.
 
-use crate::btree::{MergeOp, TreeCursor};
+use crate::btree::{MergeOp, Tree, TreeCursor};
 use crate::codec::key;
-use crate::column_family::delta::Delta;
 use crate::error::{Error, Result};
 use crate::page::PinnedPage;
 use crate::segment::PartitionedStorageBackend;
@@ -33,9 +32,9 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
-    /// The first keys from `start` on, until they have `limit` bytes.
+    /// The first keys from `start` on of `trees`, the newest first, until they have `limit` bytes.
     pub(super) fn gather(
-        deltas: &[Delta],
+        trees: impl IntoIterator<Item = Tree>,
         store: &Arc<PartitionedStorageBackend>,
         start: &[u8],
         limit: usize,
@@ -47,9 +46,9 @@ impl Stretch {
             entries: Vec::new(),
             bytes: 0,
         };
-        let mut sources = Vec::with_capacity(deltas.len());
-        for delta in deltas {
-            let mut cursor = TreeCursor::new(delta.tree, Arc::clone(store));
+        let mut sources = Vec::new();
+        for tree in trees {
+            let mut cursor = TreeCursor::new(tree, Arc::clone(store));
             cursor.seek(start)?;
             sources.push(Source::new(cursor));
         }
@@ -123,7 +122,7 @@ impl Stretch {
 
 #[cold]
 pub(super) fn out_of_order(store: &PartitionedStorageBackend) -> Error {
-    Error::corruption("the keys of a delta are out of order").of_family(store.family().0)
+    Error::corruption("the keys of a tree are out of order").of_family(store.family().0)
 }
 
 /// A delta that is walked.

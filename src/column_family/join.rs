@@ -9,7 +9,7 @@
 //! step.
 
 use crate::btree::RangeDeletion;
-use crate::column_family::delta::Stage;
+use crate::column_family::delta::{Stage, trees_of};
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
 use crate::column_family::merge::MergeContext;
@@ -57,7 +57,7 @@ impl Family {
         }
         let started = Instant::now();
         let limit = self.memtable_bytes().min(MOST_BYTES);
-        let range = Stretch::gather(&version.deltas[leaving.clone()], self.store(), &[], limit)?;
+        let range = Stretch::gather(trees_of(&version.deltas[leaving.clone()]), self.store(), &[], limit)?;
         if range.is_empty() {
             return Err(out_of_order(self.store()));
         }

@@ -1,6 +1,6 @@
 //! The merge: a family's frozen memtables become part of its tree, or a delta in front of it.
 
-use crate::btree::{self, MergeOp, MergeStats, RangeDeletion};
+use crate::btree::{MergeOp, MergeStats, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::delta::Change;
@@ -12,7 +12,6 @@ use crate::column_family::view::{FamilyView, Frozen, Measured, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
 use crate::sync::arc_cell::ArcCell;
-use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Instant, MutexGuard};
 
@@ -37,19 +36,6 @@ pub(crate) enum Pace {
     /// fewer and larger deltas are cheaper to drain.
     WhenWorthIt,
 }
-
-/// What a move of pages to the front did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moved {
-    Nothing,
-    /// There may be more to move.
-    Some,
-    /// Nothing, or little, is left to move.
-    AllThatFits,
-}
-
-/// Bytes of pages that are moved at once: merges of the family wait meanwhile.
-const MOST_MOVED: u64 = 32 << 20;
 
 impl Family {
     /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped.
@@ -150,71 +136,6 @@ impl Family {
         let bytes: usize = frozen.iter().map(|frozen| frozen.table.bytes()).sum();
         let rewritten = pages.min(operations as f64) * self.store().page_size() as f64;
         Ok(rewritten > f64::from(cost) * bytes as f64)
-    }
-
-    /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family is dropped.
-    pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
-        let place = |_: &TreeVersion| {
-            self.store().place_afresh();
-            Ok(Some(()))
-        };
-        self.rewrite(context, place, |change, ()| change.repack_tree()).map(drop)
-    }
-
-    /// Moves some of the tree's pages at the end of the family into free pages before them, if there are any. Does nothing if there are deltas, if that was tried with the same tree and gained little, or if the family is dropped.
-    pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Moved> {
-        let most = MOST_MOVED / self.store().page_size() as u64;
-        let place = |version: &TreeVersion| {
-            if !version.deltas.is_empty() || self.moved.load(Ordering::Relaxed) == version.tree.generation {
-                return Ok(None);
-            }
-            // Beside what is moved, what points to it is written anew.
-            let pointing = btree::pages_with_pointers(&version.tree, self.store())?;
-            Ok(self.store().place_before_end(pointing, most).map(|first| (first, version.tree.generation)))
-        };
-        let mut more = false;
-        let rewritten = self.rewrite(context, place, |change, (first, generation)| {
-            self.moved.store(generation, Ordering::Relaxed);
-            change.relocate_tree(first)?;
-            more = change.stats.pages_retired >= most / 2;
-            if !more {
-                self.moved.store(change.tree.generation, Ordering::Relaxed);
-            }
-            Ok(())
-        });
-        match rewritten {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(Moved::Nothing),
-            Ok(true) if more => Ok(Moved::Some),
-            Ok(true) => Ok(Moved::AllThatFits),
-            Ok(false) => Ok(Moved::Nothing),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes the same tree anew, by `rewrite`, which gets what `place` said of where its pages are to stand, if that said anything.
-    fn rewrite<P>(
-        self: &Arc<Self>,
-        context: &MergeContext<'_>,
-        place: impl FnOnce(&TreeVersion) -> Result<Option<P>>,
-        rewrite: impl FnOnce(&mut Change<'_>, P) -> Result<()>,
-    ) -> Result<bool> {
-        let _one_at_a_time = self.take_turn();
-        // While the lock is held, the pages of a family that is dropped from now on stay.
-        if self.is_dropped() {
-            return Ok(false);
-        }
-        let version = Arc::clone(self.trees.lock().current());
-        if version.tree.root.is_none() {
-            return Ok(false);
-        }
-        let Some(place) = place(&version)? else { return Ok(false) };
-        let rewritten = self.change(context, &version, |change| rewrite(change, place));
-        self.store().place_anywhere();
-        if rewritten?.is_none() {
-            return Ok(false);
-        }
-        Counters::add(&self.counters.rewrites, 1);
-        Ok(true)
     }
 
     /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the same commits afterwards. `None` if the family was

@@ -8,9 +8,10 @@
 //! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
 //! 5. A page stays until nobody holds any of the tree versions that reach it.
 //!
-//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`], [`join`] and [`drain`].
+//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`], [`join`], [`drain`] and [`compaction`].
 
 pub(crate) mod catalog;
+pub(crate) mod compaction;
 pub(crate) mod cursor;
 pub(crate) mod delta;
 pub(crate) mod drain;

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::column_family::compaction::Moved;
 use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
-use crate::column_family::merge::{MergeContext, Moved, Pace};
+use crate::column_family::merge::{MergeContext, Pace};
 use crate::db::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::db::watch::{RESTED, Watched};

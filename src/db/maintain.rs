@@ -14,6 +14,8 @@ use crate::wal::Log;
 
 /// Rounds of moving trees to the front of the file that a compaction makes at most.
 const COMPACTION_ROUNDS: usize = 3;
+/// Free bytes of the file that a compaction leaves in any case.
+const LITTLE_FREE: u64 = 256 << 10;
 /// Bytes of a log that the next open reads in about a millisecond.
 const MUCH_TO_READ: u64 = 1 << 20;
 
@@ -63,7 +65,9 @@ impl ColumnFamilyDatabase {
     ///
     /// A family is rewritten, in new and full pages, if that saves more than a sixteenth of them, which is estimated from a sample of its
     /// leaves; this needs room for a second copy of it meanwhile. Of other families free pages are given back where they
-    /// are many in a row. Free space in the middle of the file becomes holes, where the file system has such.
+    /// are many in a row. If more than an eighth of the file is free then, what stands at its end moves to the front, and the file is cut;
+    /// what is free in the middle of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB at a time,
+    /// between which merges go on.
     pub fn compact(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().families();
@@ -212,21 +216,38 @@ impl Shared {
                 sparse.push(Arc::clone(family));
             }
         }
-        let mut before = u64::MAX;
-        for _ in 0..COMPACTION_ROUNDS {
-            if sparse.is_empty() {
-                break;
-            }
+        if !sparse.is_empty() {
             self.rewrite(&sparse)?;
-            let after = self.data.space().file_pages();
-            let free = self.data.space().free_pages();
-            // New segments lie behind the old ones the first time: another round moves them to the front.
-            if after >= before || free <= after / 8 {
+        }
+        for _ in 0..COMPACTION_ROUNDS {
+            if !self.shorten(families)? {
                 break;
             }
-            before = after;
         }
         self.give_back_log()
+    }
+
+    /// Moves what `families` have far behind in the data file to where the file is free before, so that it can be cut, if much of it is free.
+    /// Returns whether anything was moved.
+    fn shorten(&self, families: &[Arc<Family>]) -> Result<bool> {
+        let space = self.data.space();
+        let (used, end) = (space.used_pages(), space.file_pages());
+        if end - used <= (used / 8).max(LITTLE_FREE / self.data.page_size() as u64) {
+            return Ok(false);
+        }
+        // What is used fits before this, and a little more, since what is free is in pieces.
+        let line = used + used / 16 + 1;
+        let ended = || self.pipeline.owns_files().is_err();
+        let context = self.pipeline.merge_context(&ended);
+        let mut any = false;
+        for family in families {
+            any |= self.move_below(family, &context, line)?;
+        }
+        if any {
+            self.checkpoint()?;
+            self.give_back_all(families)?;
+        }
+        Ok(any)
     }
 
     /// Merges all that is in the memtables of `families`; what was committed so far, to whichever family, is durable then.

@@ -3,8 +3,9 @@
 //! Three occasions: families at rest, which background threads look at; [`wait_until_idle`](crate::ColumnFamilyDatabase::wait_until_idle);
 //! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
 
+use crate::column_family::compaction::{MOST_MOVED, Moved};
 use crate::column_family::family::Family;
-use crate::column_family::merge::{MergeContext, Moved};
+use crate::column_family::merge::MergeContext;
 use crate::db::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -86,6 +87,25 @@ impl Shared {
                 Moved::Some => any = true,
             }
         }
+    }
+
+    /// Moves what `family` has at `file_page` of the data file, or behind it, to where the file is free before. Returns whether there
+    /// was anything that found room.
+    pub(super) fn move_below(
+        &self,
+        family: &Arc<Family>,
+        context: &MergeContext<'_>,
+        file_page: u64,
+    ) -> Result<bool> {
+        let mut any = false;
+        // Merges may put more there meanwhile, but not for ever.
+        for _ in 0..8 + 2 * family.store().space().bytes / MOST_MOVED {
+            if family.move_below(context, file_page).map_err(|error| self.judge(error))? == Moved::Nothing {
+                break;
+            }
+            any = true;
+        }
+        Ok(any)
     }
 
     /// Does at once what background threads do after some seconds of rest, without regard to how little it is: makes merged
@@ -224,6 +244,7 @@ impl Shared {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::Duration;
 
     use crate::btree::MergeOp;
@@ -272,6 +293,53 @@ mod tests {
         fill(0..9_000);
         assert_eq!(due(), 1, "beside what a reader keeps it may be less");
         drop(snapshot);
+    }
+
+    #[test]
+    fn merges_go_on_between_the_steps_of_a_compaction() {
+        let builder = ColumnFamilyDatabase::builder()
+            .automatic_maintenance(false)
+            .merge_cost(u32::MAX)
+            .page_size(4096)
+            .write_buffer_bytes(1 << 20)
+            .storage(MemoryStorage::new());
+        let db = builder.open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        let key = |n: u32| n.wrapping_mul(0x9e37_79b9).to_be_bytes();
+        (0..20_000).for_each(|n| family.put(key(n), [n as u8; 600]).unwrap());
+        db.flush().unwrap();
+        (0..20_000).filter(|n| n % 4 > 0).for_each(|n| family.delete(key(n)).unwrap());
+        db.flush().unwrap();
+        let own = family.family();
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (merges, merged_at_last) = (counted(&own.counters.merges), AtomicU64::new(0));
+        let should_stop = || {
+            merged_at_last.store(counted(&own.counters.merges), Ordering::Relaxed);
+            false
+        };
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut n = 1;
+                while !done.load(Ordering::Relaxed) {
+                    family.put(key(n), [n as u8; 600]).unwrap();
+                    db.shared().drain(own).unwrap();
+                    n += 4;
+                }
+            });
+            own.repack(&db.pipeline().merge_context(&should_stop)).unwrap();
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(counted(&own.counters.rewrites) >= 8, "it has steps");
+        assert!(merged_at_last.into_inner() > merges, "no merge came before the last step");
+        assert!(
+            (0..20_000)
+                .filter(|n| n % 4 == 0)
+                .all(|n| family.get(key(n)).unwrap().unwrap() == vec![n as u8; 600])
+        );
+        assert!(db.verify().unwrap().is_clean());
+        db.compact().unwrap();
+        assert!(db.verify().unwrap().is_clean());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::page_bits::{Bit, PageBits};
 use super::page_set::PageSet;
 use crate::codec::ids::PageId;
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// Where pages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum Placement {
     Fresh(Vec<u32>),
     /// The pages before this one.
     Before(u64),
+    /// Pages that stand before this page of the file.
+    Below(u64),
 }
 
 impl Placement {
@@ -36,8 +39,14 @@ impl Placement {
                 }
             }
             Self::Before(end) => segment.end().min(*end).max(first),
+            Self::Below(file_page) => first + below(segment, *file_page),
         }
     }
+}
+
+/// How many pages of `segment` stand before `file_page` in the file.
+fn below(segment: &Segment, file_page: u64) -> u64 {
+    file_page.saturating_sub(segment.file_page).min(u64::from(segment.pages))
 }
 
 /// The bitmaps of one family's pages.
@@ -165,9 +174,10 @@ impl PageAllocator {
         self.no_run_of = u64::MAX;
     }
 
-    pub(crate) fn set_placement(&mut self, placement: Placement) {
-        self.placement = placement;
+    /// Gives the placement that was in force.
+    pub(crate) fn set_placement(&mut self, placement: Placement) -> Placement {
         self.freed(0);
+        std::mem::replace(&mut self.placement, placement)
     }
 
     pub(crate) fn placement(&self) -> &Placement {
@@ -202,6 +212,24 @@ impl PageAllocator {
             }
         }
         (from, moving)
+    }
+
+    /// Pages that stand at `file_page` or behind it, of which the tree reaches `most` or few more; ascending, none if the tree reaches none there.
+    pub(crate) fn movable_below(&self, map: &SegmentMap, file_page: u64, most: u64) -> Vec<Range<u64>> {
+        let (mut moving, mut runs) = (0, Vec::new());
+        for segment in map.segments() {
+            let (mut at, end) = (u64::from(segment.first_page) + below(segment, file_page), segment.end());
+            while at < end && moving < most {
+                let next = (at + 64).min(end);
+                let reachable = self.bits.count(Bit::Reachable, at, next - at);
+                if reachable > 0 {
+                    runs.push(at..next);
+                }
+                moving += reachable;
+                at = next;
+            }
+        }
+        runs
     }
 
     /// A new tree replaced the old one: it reaches `written` and no longer `retired`. An error, and nothing changed, if
@@ -339,6 +367,7 @@ mod tests {
         Grow(u32),
         Place(bool),
         PlaceBefore(u64),
+        PlaceBelow(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -352,6 +381,7 @@ mod tests {
             1 => (8u32..80).prop_map(Step::Grow),
             1 => any::<bool>().prop_map(Step::Place),
             1 => (0..200u64).prop_map(Step::PlaceBefore),
+            1 => (0..300u64).prop_map(Step::PlaceBelow),
         ]
     }
 
@@ -368,7 +398,7 @@ mod tests {
             let mut building: Vec<(PageId, u32)> = Vec::new();
             let mut retired: Vec<Vec<(PageId, u32)>> = Vec::new();
             let mut fresh: Option<Vec<Segment>> = None;
-            let mut end = u64::MAX;
+            let (mut end, mut line) = (u64::MAX, u64::MAX);
             for step in steps {
                 match step {
                     Step::Allocate(pages) => {
@@ -380,7 +410,10 @@ mod tests {
                         let segments = fresh.as_deref().unwrap_or(map.segments());
                         let fits = |first: u32| {
                             let inside = segments.iter().any(|segment| {
-                                segment.first_page <= first && u64::from(first + pages) <= segment.end().min(end)
+                                let in_file = |page: u32| segment.file_page + u64::from(page - segment.first_page);
+                                segment.first_page <= first
+                                    && u64::from(first + pages) <= segment.end().min(end)
+                                    && in_file(first + pages) <= line
                             });
                             inside && !(first..first + pages).any(taken)
                         };
@@ -446,11 +479,25 @@ mod tests {
                     Step::Place(only_fresh) => {
                         let placement = if only_fresh { Placement::Fresh(Vec::new()) } else { Placement::Anywhere };
                         allocator.set_placement(placement);
-                        (fresh, end) = (only_fresh.then(Vec::new), u64::MAX);
+                        (fresh, end, line) = (only_fresh.then(Vec::new), u64::MAX, u64::MAX);
                     }
                     Step::PlaceBefore(first) => {
                         allocator.set_placement(Placement::Before(first));
-                        (fresh, end) = (None, first);
+                        (fresh, end, line) = (None, first, u64::MAX);
+                    }
+                    Step::PlaceBelow(file_page) => {
+                        allocator.set_placement(Placement::Below(file_page));
+                        (fresh, end, line) = (None, u64::MAX, file_page);
+                        let moving = allocator.movable_below(&map, file_page, u64::MAX);
+                        for segment in map.segments() {
+                            for page in segment.first_page..segment.end() as u32 {
+                                let behind = segment.file_page + u64::from(page - segment.first_page) >= file_page;
+                                let moves = moving.iter().any(|run| run.contains(&u64::from(page)));
+                                let reached = tree.iter().any(|(&first, &pages)| (first..first + pages).contains(&page));
+                                prop_assert!(!moves || behind, "{} stands before {}", page, file_page);
+                                prop_assert!(!(behind && reached) || moves, "{} stays behind {}", page, file_page);
+                            }
+                        }
                     }
                 }
                 let is_taken = |page: u32| {

@@ -207,9 +207,7 @@ impl PartitionedStorageBackend {
         let page = match allocator.pages.allocate(&map, pages) {
             Some(page) => page,
             None if matches!(allocator.pages.placement(), Placement::Before(_)) => {
-                let error =
-                    Error::new(ErrorKind::OutOfSpace, "no pages are free before those that are moved");
-                return Err(error.of_family(self.family.0));
+                return Err(self.no_room_to_move());
             }
             None => {
                 map = self.grow(&mut allocator, &map, pages)?;
@@ -220,6 +218,11 @@ impl PartitionedStorageBackend {
         drop(allocator);
         let file_page = map.locate(page, pages).expect("pages are handed out inside one segment");
         Ok(self.cache.new_page(page, pages, self.shared.offset(file_page)))
+    }
+
+    fn no_room_to_move(&self) -> Error {
+        let error = Error::new(ErrorKind::OutOfSpace, "no pages are free before those that are moved");
+        error.of_family(self.family.0)
     }
 
     fn check_alive(&self, allocator: &Allocator) -> Result<()> {
@@ -245,7 +248,17 @@ impl PartitionedStorageBackend {
         let least = u64::from(pages);
         let mut size = self.segment_pages(&allocator.pages, map).max(least);
         let file_page = loop {
-            match self.shared.space().allocate(size) {
+            let found = match *allocator.pages.placement() {
+                Placement::Below(end) => match self.shared.space().allocate_below(end, size, least)? {
+                    Some((file_page, pages)) => {
+                        size = pages;
+                        Ok(file_page)
+                    }
+                    None => return Err(self.no_room_to_move()),
+                },
+                _ => self.shared.space().allocate(size),
+            };
+            match found {
                 Ok(file_page) => break file_page,
                 // Not the least at once: segments of a page each would be many.
                 Err(error) if error.kind() == ErrorKind::OutOfSpace && size > least => {
@@ -363,9 +376,9 @@ impl PartitionedStorageBackend {
 
     // ---- where pages are placed: compactions and moves ----
 
-    /// From now on, pages are allocated only in segments that are new after this call.
-    pub(crate) fn place_afresh(&self) {
-        self.allocator.lock().pages.set_placement(Placement::Fresh(Vec::new()));
+    /// From now on, pages are allocated only in segments that are new after this call, and in those of `fresh`, known by their first page.
+    pub(crate) fn place_afresh(&self, fresh: Vec<u32>) {
+        self.allocator.lock().pages.set_placement(Placement::Fresh(fresh));
     }
 
     /// If pages that the tree reaches at the end, `most` or fewer, fit into free pages of the front, with `spare` pages besides, then from
@@ -381,9 +394,25 @@ impl PartitionedStorageBackend {
         Some(PageId(first as u32))
     }
 
-    /// Ends what [`place_afresh`](Self::place_afresh) or [`place_before_end`](Self::place_before_end) began.
-    pub(crate) fn place_anywhere(&self) {
-        self.allocator.lock().pages.set_placement(Placement::Anywhere);
+    /// If the tree reaches pages at `file_page` of the file or behind it, then from now on pages are allocated only before it; where there is no
+    /// room, none are. Returns which pages are behind it; the tree reaches about `most` of them, if not fewer.
+    pub(crate) fn place_below(&self, file_page: u64, most: u64) -> Option<Vec<Range<u64>>> {
+        let mut allocator = self.lock_allocator();
+        let moving = allocator.pages.movable_below(&self.map(), file_page, most);
+        if moving.is_empty() {
+            return None;
+        }
+        allocator.pages.set_placement(Placement::Below(file_page));
+        Some(moving)
+    }
+
+    /// Ends what [`place_afresh`](Self::place_afresh), [`place_before_end`](Self::place_before_end) or [`place_below`](Self::place_below) began. Returns
+    /// the segments that were new.
+    pub(crate) fn place_anywhere(&self) -> Vec<u32> {
+        match self.allocator.lock().pages.set_placement(Placement::Anywhere) {
+            Placement::Fresh(fresh) => fresh,
+            _ => Vec::new(),
+        }
     }
 
     // ---- watching ----

@@ -7,6 +7,7 @@
 //! 3. An extent is reserved on the disk before it is handed out, and is accounted as used before anybody writes to it.
 //! 4. Free extents neither overlap nor touch.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
@@ -99,6 +100,25 @@ impl SpaceMap {
             .map_err(|error| Error::io("reserving space", error).in_file(&self.path))?;
         extents.take(first, pages);
         Ok(first)
+    }
+
+    /// Reserves the largest free extent before file page `end`, or `pages` pages of it if it is larger. First page and pages; `None` if none has
+    /// `least` pages.
+    pub(crate) fn allocate_below(&self, end: u64, pages: u64, least: u64) -> Result<Option<(u64, u64)>> {
+        let mut extents = self.extents.lock();
+        let before = extents.free.range(..end).map(|(&first, free)| (free.pages.min(end - first), first));
+        let Some((room, first)) = before.max_by_key(|&(room, first)| (room, Reverse(first))) else {
+            return Ok(None);
+        };
+        if room < least {
+            return Ok(None);
+        }
+        let pages = room.min(pages.max(least));
+        self.file
+            .allocate(self.offset(first), pages * self.page_size as u64)
+            .map_err(|error| Error::io("reserving space", error).in_file(&self.path))?;
+        extents.take(first, pages);
+        Ok(Some((first, pages)))
     }
 
     /// Gives an extent back. It is reused once a checkpoint that began after this is durable.

@@ -240,7 +240,7 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
     let before = shared.pool().permanent().len().unwrap();
     assert!(store.give_back(1), "what is behind the last page was never used");
 
-    store.place_afresh();
+    store.place_afresh(Vec::new());
     let moved: Vec<_> =
         kept.iter().map(|&(tag, _)| (tag as u64, publish(&store, 1, tag as u64).unwrap())).collect();
     let retired: Vec<_> = kept.iter().map(|&(_, &pointer)| run_of(pointer)).collect();
@@ -259,7 +259,7 @@ fn compaction_moves_to_fresh_segments_and_the_file_shrinks() {
         assert_holds(&store, pointer, tag);
     }
     // The pages stand behind the old ones; a second round brings them to the front, and the tail goes.
-    store.place_afresh();
+    store.place_afresh(Vec::new());
     let again: Vec<_> = moved.iter().map(|&(tag, _)| (tag, publish(&store, 1, tag).unwrap())).collect();
     let retired = written;
     let written: Vec<_> = again.iter().map(|&(_, pointer)| run_of(pointer)).collect();
@@ -482,8 +482,8 @@ mod family_model {
                         store.give_back(1);
                         shared.space().shrink().unwrap();
                     }
-                    Step::Place(true) => store.place_afresh(),
-                    Step::Place(false) => store.place_anywhere(),
+                    Step::Place(true) => store.place_afresh(Vec::new()),
+                    Step::Place(false) => drop(store.place_anywhere()),
                     Step::Budgets(bytes) => store.cache().set_budgets(bytes, bytes / 2),
                     Step::Crash => {
                         let (segments, reachable) = durable.1.clone();

@@ -66,6 +66,7 @@ const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DB_SPACE: &str = "src/db/space.rs";
+const COMPACTION: &str = "src/column_family/compaction.rs";
 const KEPT: &str = "src/column_family/kept.rs";
 const DELTA: &str = "src/column_family/delta.rs";
 const DRAIN: &str = "src/column_family/drain.rs";
@@ -399,6 +400,20 @@ pub const MUTATIONS: &[Mutation] = &[
         "            Self::Before(end) => segment.end().min(*end).max(first),\n",
         "            Self::Before(_) => segment.end(),\n",
         "no_page_is_handed_out_that_anything_reaches",
+    ),
+    tests(
+        "what is moved to the front of the file may go behind the line",
+        ALLOCATOR,
+        "            Self::Below(file_page) => first + below(segment, *file_page),\n",
+        "            Self::Below(_) => segment.end(),\n",
+        "no_page_is_handed_out_that_anything_reaches",
+    ),
+    tests(
+        "a step of a compaction skips the keys that it ended before",
+        COMPACTION,
+        "            (fresh, position) = (segments, next);\n",
+        "            (fresh, position) = (segments, next.filter(|_| false));\n",
+        "merges_go_on_between_the_steps_of_a_compaction",
     ),
     tests(
         "extents are free as soon as they are given back",
