@@ -83,7 +83,7 @@ pub fn play_child(directory: &Path, seed: u64) -> std::process::ExitCode {
 
 fn write_until_killed(directory: &Path, seed: u64) -> Checked<()> {
     let place = Place::Files(directory.to_owned());
-    let setup = if seed % 2 == 0 { SETUP } else { ROOMY };
+    let setup = if seed.is_multiple_of(2) { SETUP } else { ROOMY };
     let db = place.open(setup).map_err(|error| failed("opening", &error))?;
     let base = read_state(&db)?;
     let run = Run::over(place, setup, db);
