@@ -25,7 +25,7 @@ pub(crate) struct CacheBudgets {
 
 impl CacheBudgets {
     /// Budgets that do not change by themselves.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn fixed(read_bytes: u64, write_bytes: u64) -> Self {
         Self { read: Share::alone(read_bytes), write_bytes }
     }

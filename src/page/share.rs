@@ -102,7 +102,7 @@ impl Share {
     }
 
     /// All of a total of its own.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn alone(bytes: u64) -> Self {
         let share = Self::of(&CacheTotal::new(bytes, Arc::default()));
         share.take(bytes);

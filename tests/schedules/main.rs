@@ -76,7 +76,7 @@ fn audit(snapshot: &Snapshot, families: &[ColumnFamily], backward: bool) -> BTre
             let balance = number(&value);
             assert_eq!(view.get(&key).unwrap().map(|value| number(&value)), Some(balance));
             sums[key[0] as usize] += balance;
-            accounts.insert((n, key), balance);
+            accounts.insert((n, key.to_vec()), balance);
         }
     }
     assert_eq!(sums, [OPENING_BALANCE * ACCOUNTS * FAMILIES as u64; WRITERS], "{accounts:?}");

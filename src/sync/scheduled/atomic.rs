@@ -107,6 +107,7 @@ macro_rules! counter {
     };
 }
 
+counter!(AtomicU8, u8);
 counter!(AtomicU32, u32);
 counter!(AtomicU64, u64);
 counter!(AtomicUsize, usize);
