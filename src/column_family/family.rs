@@ -232,8 +232,9 @@ impl Family {
 
     /// The family got new trees, of which the next checkpoint has to know. Call under the lock of the trees.
     pub(super) fn count_installed(&self) {
-        self.touched.count_installed();
+        // In this order: a checkpoint that counts it has the family in its list.
         self.touch();
+        self.touched.count_installed();
     }
 
     /// A checkpoint is about to look at the family.

@@ -26,8 +26,13 @@ pub(crate) struct Mark(AtomicBool);
 impl Touched {
     /// Lists a family, if it is not.
     pub(super) fn touch(&self, family: FamilyId, mark: &Mark) {
+        if mark.0.load(Ordering::SeqCst) {
+            return;
+        }
+        // Both under the lock: who finds the mark set finds the family in the list, or taken out of it and not looked at yet.
+        let mut families = self.families.lock();
         if !mark.0.swap(true, Ordering::SeqCst) {
-            self.families.lock().push(family);
+            families.push(family);
         }
     }
 
@@ -85,6 +90,19 @@ mod loom_tests {
             }
             seen
         }
+    }
+
+    /// Whoever finds that somebody else lists the family goes on only when it is listed.
+    #[test]
+    fn loom_of_two_who_touch_a_family_neither_goes_on_before_it_is_listed() {
+        loom::model(|| {
+            let database = Arc::new(Database::default());
+            let other = Arc::clone(&database);
+            let thread = thread::spawn(move || other.touched.touch(FamilyId(1), &other.mark));
+            database.note();
+            assert!(database.look(), "a checkpoint missed what was noted before it");
+            thread.join().unwrap();
+        });
     }
 
     #[test]

@@ -245,6 +245,10 @@ impl Shared {
 
     /// Writes the superblock; the next time it begins with the slot that was written last.
     pub(super) fn store_superblock(&self, state: &mut State, superblock: Superblock) -> Result<()> {
+        if !state.twin_is_durable {
+            self.data.pool().sync()?;
+            state.twin_is_durable = true;
+        }
         superblock.store(self.data.pool(), state.first_slot)?;
         state.superblock = superblock;
         state.first_slot = 1 - state.first_slot;

@@ -35,6 +35,9 @@ pub(super) struct State {
     pub(super) superblock: Superblock,
     /// The slot of the superblock to write first.
     pub(super) first_slot: usize,
+    /// Whether that slot's twin is known to be durable. When a database is opened both may say the same, and one of them only in
+    /// the memory of the system: which one is not known.
+    pub(super) twin_is_durable: bool,
     pub(super) catalog: CatalogFile,
 }
 
@@ -109,6 +112,9 @@ impl Shared {
             let is_space = error.kind() == ErrorKind::OutOfSpace;
             return Err(if is_space { error } else { self.pipeline.fail(error) });
         }
+        // A writer may have read the number of its segment before the last checkpoint let go of that one, and noted it since: what it
+        // appends comes later.
+        noted.first_segment = noted.first_segment.max(state.superblock.log.first_segment);
         self.make_durable(state, &noted).map_err(|error| self.pipeline.fail(error))?;
         drop(noted.held);
         noted.families.iter().for_each(|family| family.store().end_checkpoint(true));

@@ -398,6 +398,7 @@ fn open_existing(
         checkpoint: Mutex::new(checkpoint::State {
             superblock,
             first_slot,
+            twin_is_durable: false,
             catalog: CatalogFile::restore(&superblock, &catalog, newest),
         }),
         checkpoints: checkpoint::Counters {

@@ -1,7 +1,7 @@
 //! The families of an open database: by number, by name, and the slots of the view that they live in.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
@@ -13,7 +13,7 @@ use crate::sync::Arc;
 pub(super) struct Registry {
     families: BTreeMap<FamilyId, Arc<Family>>,
     /// Every family whose creation is durable, by its name.
-    names: HashMap<Arc<str>, Arc<Family>>,
+    names: BTreeMap<Arc<str>, Arc<Family>>,
     pub(super) dying: Vec<Arc<Family>>,
     next_family: u32,
     slots: FreeSlots,
@@ -100,7 +100,7 @@ impl Registry {
         self.names.get(name)
     }
 
-    /// The names, in no order.
+    /// The names, sorted.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(|name| &**name)
     }

@@ -4,8 +4,8 @@
 //! own. Its turn comes when the part before it is done and the thread that reads all of the log has come to it; then its memtables go in front of those
 //! of the part before, and the rest, if it did not have room enough before, goes into them there.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::WriteSide;
@@ -117,7 +117,7 @@ pub(super) struct Part<'r> {
     starts: &'r [u64],
     /// Whether its turn has come: it writes to the families' active memtables.
     is_first: bool,
-    tables: HashMap<FamilyId, Table>,
+    tables: BTreeMap<FamilyId, Table>,
     /// Bytes of all memtables of `tables`.
     bytes: u64,
     replayed: Replayed,
@@ -137,7 +137,7 @@ impl<'r> Part<'r> {
             number,
             starts,
             is_first: number == 0,
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             bytes: 0,
             replayed: Replayed::default(),
         }

@@ -1,6 +1,6 @@
 //! What the parts of a replay share: the families, the memory that they may take, and the merges that keep them within it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::{Family, MAX_FROZEN};
@@ -70,7 +70,7 @@ pub(super) struct Known {
 /// several times as long as what it merges took to replay, and can go on when the database is open.
 pub(super) struct Replayer<'a> {
     pub(super) views: &'a ArcCell<View>,
-    pub(super) families: HashMap<FamilyId, Known>,
+    pub(super) families: BTreeMap<FamilyId, Known>,
     pub(super) budget: Budget,
     pub(super) progress: Progress<'a>,
     /// As merges of the open database have it.
