@@ -81,6 +81,7 @@ const MEMTABLE_TREE: &str = "src/memtable/tree.rs";
 const DEAD: &str = "src/memtable/dead.rs";
 const LEAP: &str = "src/column_family/leap.rs";
 const GONE: &str = "src/column_family/gone.rs";
+const STALL: &str = "src/column_family/stall.rs";
 const LARGE: &str = "src/txn/large.rs";
 const TABLE: &str = "src/memtable/table.rs";
 const LOG: &str = "src/wal/log.rs";
@@ -289,7 +290,7 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a merge does not touch its family",
         FAMILY,
-        "        self.touched.count_installed();\n        self.touch();\n",
+        "        self.touch();\n        self.touched.count_installed();\n",
         "        self.touched.count_installed();\n",
     ),
     crashes(
@@ -658,6 +659,21 @@ pub const MUTATIONS: &[Mutation] = &[
         "        self.passed_lately = passed - self.passed;",
         "        self.passed_lately = 0 * (passed - self.passed);",
         "merged_though_it_is_written_to",
+    ),
+    // Pace, filters.
+    tests(
+        "writers are not slowed while a merge is due",
+        STALL,
+        "        if since > 0 || behind > 0 {\n            self.slow_down_by",
+        "        if behind > 0 {\n            self.slow_down_by",
+        "writers_are_slowed_only_while_a_merge_is_due",
+    ),
+    tests(
+        "versions of a delta share a place for a filter",
+        DELTA,
+        "            self.filter = Arc::default();\n",
+        "",
+        "a_filter_that_is_built_while_deltas_are_drained",
     ),
     // Large batches.
     tests(
