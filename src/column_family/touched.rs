@@ -26,9 +26,6 @@ pub(crate) struct Mark(AtomicBool);
 impl Touched {
     /// Lists a family, if it is not.
     pub(super) fn touch(&self, family: FamilyId, mark: &Mark) {
-        if mark.0.load(Ordering::SeqCst) {
-            return;
-        }
         // Both under the lock: who finds the mark set finds the family in the list, or taken out of it and not looked at yet.
         let mut families = self.families.lock();
         if !mark.0.swap(true, Ordering::SeqCst) {
