@@ -7,7 +7,7 @@ use crate::codec::log_mark::LogMark;
 use crate::error::Result;
 use crate::storage::{MemoryStorage, StorageBackend};
 use crate::sync::Arc;
-use crate::txn::batch::Operations;
+use crate::txn::operation::Operations;
 use crate::wal::{self, Log, LogOptions};
 
 /// What the superblock says of the log.

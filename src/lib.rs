@@ -58,9 +58,9 @@ mod txn;
 mod wal;
 
 pub use codec::ids::{FamilyId, SequenceNumber};
-pub use column_family::key::Key;
 pub use column_family::options::FamilyOptions;
-pub use column_family::value::Value;
+pub use column_family::reading::key::Key;
+pub use column_family::reading::value::Value;
 pub use db::{
     ColumnFamilyDatabase, FamilyProperties, LogStatistics, MemoryReport, RecoveryReport, Statistics,
     VerifyReport,
@@ -74,6 +74,7 @@ pub use storage::{
     StorageLock,
 };
 pub use txn::batch::WriteBatch;
+pub use txn::family_snapshot::FamilySnapshot;
 pub use txn::handle::ColumnFamily;
 pub use txn::iter::{Cursor, Iter};
-pub use txn::snapshot::{FamilySnapshot, Snapshot};
+pub use txn::snapshot::Snapshot;

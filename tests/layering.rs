@@ -9,22 +9,7 @@ use source::{Reference, Source};
 
 /// What each module may import, beside itself and what is [`FREE`].
 const LAYERS: &[(&str, &[&str])] = &[
-    (
-        "db",
-        &[
-            "recovery",
-            "txn",
-            "column_family",
-            "btree",
-            "segment",
-            "page",
-            "wal",
-            "memtable",
-            "options",
-            "storage",
-        ],
-    ),
-    ("recovery", &["txn", "column_family", "memtable", "wal", "storage", "options", "segment"]),
+    ("db", &["txn", "column_family", "btree", "segment", "page", "wal", "memtable", "options", "storage"]),
     ("txn", &["column_family", "page", "wal", "memtable", "options"]),
     ("column_family", &["btree", "segment", "page", "memtable", "storage", "options"]),
     ("btree", &["segment", "page"]),
@@ -66,6 +51,59 @@ fn imports_point_down_only() {
         }
     }
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+/// No two files import each other, be it by way of others. What a folder's `mod.rs` exports counts as imported by it.
+#[test]
+fn files_have_no_cycle() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let sources = read_all(&src);
+    let test_files: BTreeSet<PathBuf> = sources.iter().flat_map(|source| source.test_modules()).collect();
+    let is_test = |source: &&Source| !test_files.iter().any(|file| source.path.starts_with(file));
+    let cycle = cycle_among(sources.iter().filter(is_test));
+    assert!(cycle.is_empty(), "these files import each other in a circle, or are imported by it: {cycle:#?}");
+}
+
+/// What a family is knows neither how it is read nor how it is merged, and neither of these knows the other.
+#[test]
+fn the_rooms_of_a_family_are_kept() {
+    let sources = read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let known: BTreeSet<Vec<String>> = sources.iter().map(|source| source.place()).collect();
+    let room = |place: &[String]| match place.get(1).map(String::as_str) {
+        Some(room @ ("reading" | "merging")) if place[0] == "column_family" => Some(room.to_owned()),
+        _ => None,
+    };
+    for source in sources.iter().filter(|source| source.module() == "column_family") {
+        let own = room(&source.place());
+        for import in source.imports(&known).iter().filter(|import| room(import).is_some()) {
+            assert!(
+                own.is_some() && own == room(import),
+                "{} imports {}",
+                source.path.display(),
+                import.join("::")
+            );
+        }
+    }
+}
+
+/// The files that are left when those are taken away, again and again, that import nothing of what is left.
+fn cycle_among<'s>(sources: impl Iterator<Item = &'s Source>) -> BTreeMap<String, BTreeSet<String>> {
+    let sources: Vec<&Source> = sources.filter(|source| source.path != Path::new("lib.rs")).collect();
+    let known: BTreeSet<Vec<String>> = sources.iter().map(|source| source.place()).collect();
+    let mut left: BTreeMap<String, BTreeSet<String>> = sources
+        .iter()
+        .map(|source| (source.place().join("::"), source.imports(&known)))
+        .map(|(place, imports)| (place, imports.iter().map(|place| place.join("::")).collect()))
+        .collect();
+    loop {
+        let settled: BTreeSet<String> =
+            left.iter().filter(|(_, imports)| imports.is_empty()).map(|(place, _)| place.clone()).collect();
+        if settled.is_empty() {
+            return left;
+        }
+        left.retain(|place, _| !settled.contains(place));
+        left.values_mut().for_each(|imports| imports.retain(|place| !settled.contains(place)));
+    }
 }
 
 #[test]
@@ -177,6 +215,29 @@ mod rules {
     }
 
     #[test]
+    fn circles_of_files_are_found() {
+        let circle = |files: &[(&str, &str)]| {
+            let sources: Vec<_> =
+                files.iter().map(|(path, text)| Source::new(Path::new(path), text)).collect();
+            cycle_among(sources.iter()).into_keys().collect::<Vec<_>>()
+        };
+        let one_way =
+            [("a/b.rs", "use crate::a::c::{D, e};"), ("a/c.rs", "use super::super::f::G;"), ("f.rs", "")];
+        assert!(circle(&one_way).is_empty());
+        assert_eq!(circle(&[("a.rs", "use crate::b::C;"), ("b.rs", "fn f() { super::a::g() }")]), ["a", "b"]);
+        let through_exports = [("a/mod.rs", "mod b; pub use b::C;"), ("a/b.rs", "use super::D;")];
+        assert_eq!(circle(&through_exports), ["a", "a::b"]);
+        let in_braces =
+            [("a.rs", "use crate::{x, b::{self, c::D}};"), ("b/c.rs", "use crate::a;"), ("b/mod.rs", "")];
+        assert_eq!(circle(&in_braces), ["a", "b::c"]);
+        let no_import = [
+            ("a.rs", "pub(in crate::b) fn f() {} mod m { pub(in super::super) use super::g; }"),
+            ("b.rs", "use crate::a::f;"),
+        ];
+        assert!(circle(&no_import).is_empty());
+    }
+
+    #[test]
     fn comments_strings_and_tests_are_not_looked_at() {
         let text = r##"
             //! [`crate::db`]
@@ -221,7 +282,7 @@ mod rules {
 
 /// As much of Rust's grammar as it takes to find the paths that leave a module.
 mod source {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::{Path, PathBuf};
 
     /// A file, without comments and literals and without what is compiled for tests or fuzzing only.
@@ -258,6 +319,81 @@ mod source {
         pub(super) fn module(&self) -> &str {
             let first = self.path.iter().next().and_then(|part| part.to_str()).expect("a path in UTF-8");
             first.trim_end_matches(".rs")
+        }
+
+        /// The names of the modules that lead to it from the crate's root.
+        pub(super) fn place(&self) -> Vec<String> {
+            let path = self.path.with_extension("");
+            let names = path.iter().map(|part| part.to_str().expect("a path in UTF-8").to_owned());
+            names.filter(|name| name != "mod").collect()
+        }
+
+        /// The files among `known` that its paths lead to.
+        pub(super) fn imports(&self, known: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+            let mut imports = BTreeSet::new();
+            // The module that a token stands in, and for each open brace whether it opened that module.
+            let (mut here, mut blocks) = (self.place(), Vec::new());
+            for at in 0..self.tokens.len() {
+                let before = if at > 0 { self.text(at - 1) } else { "" };
+                let leads_on = self.text(at + 1) == "::";
+                let mut from = here.clone();
+                match self.text(at) {
+                    "{" => {
+                        let is_module = at >= 2 && self.text(at - 2) == "mod";
+                        if is_module {
+                            here.push(before.to_owned());
+                        }
+                        blocks.push(is_module);
+                        continue;
+                    }
+                    "}" => {
+                        if blocks.pop() == Some(true) {
+                            here.pop();
+                        }
+                        continue;
+                    }
+                    "crate" if before != "in" && leads_on => from.clear(),
+                    "super" if !["::", "in"].contains(&before) && leads_on => drop(from.pop()),
+                    "self" if before != "::" && leads_on => {}
+                    name if before == "use" && known.contains(&[&from[..], &[name.to_owned()]].concat()) => {
+                        from.push(name.to_owned());
+                    }
+                    _ => continue,
+                }
+                self.lead(at + 1, from, &mut |path| {
+                    let file =
+                        (1..=path.len()).rev().map(|len| &path[..len]).find(|path| known.contains(*path));
+                    imports.extend(file.map(<[String]>::to_vec));
+                });
+            }
+            imports.remove(&self.place());
+            imports
+        }
+
+        /// Calls `found` for each path that begins with `from` and goes on with the tokens at `at`. Returns where they end.
+        fn lead(&self, mut at: usize, mut from: Vec<String>, found: &mut dyn FnMut(&[String])) -> usize {
+            while self.text(at) == "::" {
+                match self.text(at + 1) {
+                    "{" => {
+                        at += 2;
+                        while !["}", ""].contains(&self.text(at)) {
+                            at = match self.text(at) {
+                                name if is_name(name) => {
+                                    let path = [&from[..], &[name.to_owned()]].concat();
+                                    self.lead(at + 1, path, found)
+                                }
+                                _ => at + 1,
+                            };
+                        }
+                        return at + 1;
+                    }
+                    "super" => drop(from.pop()),
+                    name => from.push(name.to_owned()),
+                }
+                at += 2;
+            }
+            found(&from);
+            at
         }
 
         /// Files and directories in which the modules stand that are compiled for tests or fuzzing only.

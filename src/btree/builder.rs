@@ -8,8 +8,9 @@
 
 use super::inner_level::InnerLevel;
 use super::leaf_level::{LeafLevel, OldLeaf};
+use super::locate::locate;
 use super::node::{Fault, MAX_HEIGHT, Node, Shape};
-use super::output::{Output, locate};
+use super::output::Output;
 use super::records::Child;
 use super::split_key::SplitKey;
 use super::tree::Tree;

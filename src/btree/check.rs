@@ -9,8 +9,8 @@
 //! 4. entries are as long as they say, keys and values no longer than a leaf may hold, value runs as long as the value;
 //! 5. the count and the flag that an inner node holds for a child are true.
 
+use super::locate::locate;
 use super::node::{Fault, LeafValue, Node};
-use super::output::locate;
 use super::records::ValuePointer;
 use super::tree::Tree;
 use crate::codec::key;

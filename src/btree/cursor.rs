@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
 
 use super::key_buffer::{KeyBuffer, put_together};
+use super::locate::locate;
 use super::node::{Fault, LeafValue, Node, Shape, USUAL_REST, usual_entry};
-use super::output::locate;
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};

@@ -1,7 +1,7 @@
 //! How full the leaves are, estimated from a few of them.
 
+use super::locate::locate;
 use super::node::Node;
-use super::output::locate;
 use super::tree::Tree;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;

@@ -6,9 +6,10 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use super::locate::locate;
 use super::node::{Fault, LeafValue, Node, NodeResult, Shape, kind};
 use super::node_writer::{NodeWriter, arrays_len};
-use super::output::{Output, locate};
+use super::output::Output;
 use super::pack::Packer;
 use super::records::{Child, VALUE_POINTER_LEN, ValuePointer};
 use super::split_key::SplitKey;

@@ -9,8 +9,9 @@
 
 use super::builder::{MergeOptions, TreeBuilder};
 use super::leaf_level::OldLeaf;
+use super::locate::locate;
 use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
-use super::output::{MergeOutcome, locate};
+use super::output::MergeOutcome;
 use super::records::Child;
 use super::tree::Tree;
 use crate::codec::key;

@@ -22,6 +22,7 @@ mod fill;
 mod inner_level;
 mod key_buffer;
 mod leaf_level;
+mod locate;
 mod merge;
 mod node;
 mod node_writer;

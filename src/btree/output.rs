@@ -1,5 +1,6 @@
 //! What a merge makes and makes obsolete: new pages, retired pages, figures.
 
+use super::locate::locate;
 use super::node::Fault;
 use super::records::ValuePointer;
 use super::tree::Tree;
@@ -29,16 +30,6 @@ impl std::ops::AddAssign for MergeStats {
         self.pages_written += other.pages_written;
         self.pages_retired += other.pages_retired;
         self.subtrees_dropped += other.subtrees_dropped;
-    }
-}
-
-/// Says where the node is that `fault` was found in.
-#[cold]
-pub(super) fn locate(store: &PartitionedStorageBackend, pointer: PagePointer, fault: Fault) -> Error {
-    let error = Error::corruption(fault.0).of_family(store.family().0).on_page(pointer.page.0);
-    match store.file_offset(pointer.page) {
-        Some(offset) => error.at_offset(offset),
-        None => error,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Moves some of a family's pages to free pages elsewhere: nodes are copied as they are, but for the pointers to what has moved.
 
 use super::builder::MergeOptions;
+use super::locate::locate;
 use super::node::{Fault, LeafValue, Node};
-use super::output::{MergeOutcome, Output, REACHED_TWICE, locate};
+use super::output::{MergeOutcome, Output, REACHED_TWICE};
 use super::records::Child;
 use super::tree::{Tree, load_run};
 use crate::codec::ids::PageId;

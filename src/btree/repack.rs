@@ -1,8 +1,9 @@
 //! Rewrites a whole tree in order and packed: compaction.
 
 use super::builder::{MergeOptions, TreeBuilder};
+use super::locate::locate;
 use super::node::{LeafValue, Node};
-use super::output::{MergeOutcome, locate};
+use super::output::MergeOutcome;
 use super::records::Child;
 use super::tree::{Tree, load_run};
 use crate::error::{Error, ErrorKind, Result};

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::locate::locate;
 use super::node::{LeafValue, MAX_HEIGHT, Node};
-use super::output::locate;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PageRef, PinnedPage};
 use crate::segment::PartitionedStorageBackend;

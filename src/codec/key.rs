@@ -8,6 +8,9 @@ use std::cmp::Ordering;
 /// The longest key, in bytes.
 pub(crate) const MAX_KEY_LEN: usize = 64 << 10;
 
+/// A key above every key that a family can hold: the end of a range deletion that has no end.
+pub(crate) static ABOVE_EVERY_KEY: [u8; MAX_KEY_LEN + 1] = [0xff; MAX_KEY_LEN + 1];
+
 /// Orders two keys.
 #[inline]
 pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {

@@ -1,28 +1,24 @@
 //! What one column family is made of.
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::drain::DrainPosition;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
-use crate::column_family::view::{self, FamilyView, Frozen, Measured, View};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memtable::{Memtable, MemtableWriter};
+use crate::memtable::MemtableWriter;
 use crate::segment::PartitionedStorageBackend;
-use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
-
-/// Memtables of a family that may wait for a merge.
-pub(crate) const MAX_FROZEN: usize = 4;
-/// Frozen memtables for which a merge is worth its while.
-pub(crate) const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
 
 /// The part of a family that the holder of its write lock owns.
 pub(crate) struct WriteSide {
     pub(crate) writer: MemtableWriter,
 }
+
+/// Where the next step of draining begins.
+#[derive(Default)]
+pub(crate) struct DrainPosition(pub(super) Vec<u8>);
 
 /// One column family. Locks are taken in the order `write`, `compaction`, `merging`, `trees`, then the cell of views.
 pub(crate) struct Family {
@@ -41,7 +37,7 @@ pub(crate) struct Family {
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
     dropped: AtomicBool,
-    /// Whether the clock looks after it, see [`Work::touch`](super::work::Work::touch).
+    /// Whether the clock looks after it, see `Work::touch`.
     pub(super) watched: AtomicBool,
     /// Nothing was written lately: what deltas hold may go into the tree.
     resting: AtomicBool,
@@ -95,17 +91,15 @@ pub(crate) struct Origin {
 }
 
 impl Family {
-    /// The family and its first view.
-    pub(crate) fn create(
+    /// The family, with an empty memtable and without a view.
+    pub(super) fn new(
         origin: Origin,
         store: Arc<PartitionedStorageBackend>,
+        writer: MemtableWriter,
         memtable_bytes: usize,
-    ) -> Arc<FamilyView> {
-        let writer = Memtable::create(memtable_bytes);
-        let active = Arc::clone(writer.table());
+    ) -> Arc<Self> {
         let trees = Trees::new(origin.trees, origin.merged_through);
-        let tree = Arc::clone(trees.current());
-        let family = Arc::new(Self {
+        Arc::new(Self {
             id: origin.id,
             slot: origin.slot,
             name: Mutex::new(origin.name),
@@ -127,8 +121,7 @@ impl Family {
             touched: origin.touched,
             mark: Mark::default(),
             counters: Counters::default(),
-        });
-        Arc::new(FamilyView { family, active, frozen: Vec::new(), tree, measured: Measured::default() })
+        })
     }
 
     #[inline]
@@ -163,7 +156,7 @@ impl Family {
     }
 
     pub(crate) fn check_not_dropped(&self) -> Result<()> {
-        if self.is_dropped() { Err(view::dropped(self.id)) } else { Ok(()) }
+        if self.is_dropped() { Err(dropped(self.id)) } else { Ok(()) }
     }
 
     /// Ends writing and merging; what readers hold stays.
@@ -260,63 +253,11 @@ impl Family {
     pub(crate) fn forget_segment(&self) {
         self.active_segment.store(u64::MAX, Ordering::SeqCst);
     }
+}
 
-    /// Freezes the active memtable unless it is empty. Call with the write lock's content; fails if `MAX_FROZEN` wait already.
-    pub(crate) fn freeze(&self, side: &mut WriteSide, views: &ArcCell<View>) -> Result<bool> {
-        if side.writer.table().is_empty() {
-            return Ok(false);
-        }
-        Ok(self.freeze_with(side, None, views))
-    }
-
-    /// Puts `part`, which is newer than everything that was written so far, in front of the frozen memtables, and freezes the active one
-    /// before it unless that is empty. Call with the write lock's content, when there are places for what this freezes.
-    pub(crate) fn freeze_apart(&self, side: &mut WriteSide, part: Frozen, views: &ArcCell<View>) {
-        // A checkpoint may not have heard of it: the log is replayed into memtables that were never active.
-        self.touch();
-        let frozen = self.freeze_with(side, Some(part), views);
-        assert!(frozen || self.is_dropped(), "there is no place for a memtable that has its number");
-    }
-
-    fn freeze_with(&self, side: &mut WriteSide, part: Option<Frozen>, views: &ArcCell<View>) -> bool {
-        let writer = (!side.writer.table().is_empty()).then(|| side.writer.successor(self.memtable_bytes()));
-        let active = Arc::clone(writer.as_ref().unwrap_or(&side.writer).table());
-        let first_segment = self.active_segment();
-        let count = usize::from(writer.is_some()) + usize::from(part.is_some());
-        // Counted first: a merge may take them as soon as the view shows them.
-        self.stall.frozen(count);
-        let frozen = views.update(|view| {
-            let Ok(old) = view.family(self.slot, self.id) else { return (view.clone(), false) };
-            if old.frozen.len() + count > MAX_FROZEN {
-                return (view.clone(), false);
-            }
-            let mut frozen = Vec::with_capacity(old.frozen.len() + count);
-            frozen.extend(part.iter().cloned());
-            if writer.is_some() {
-                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });
-            }
-            frozen.extend(old.frozen.iter().cloned());
-            let new = FamilyView {
-                family: Arc::clone(&old.family),
-                active: Arc::clone(&active),
-                frozen,
-                tree: Arc::clone(&old.tree),
-                measured: Measured::default(),
-            };
-            (view.with(self.slot, Some(Arc::new(new))), true)
-        });
-        if frozen {
-            if let Some(writer) = writer {
-                side.writer = writer;
-            }
-            // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then the view, misses neither.
-            self.active_segment.store(u64::MAX, Ordering::SeqCst);
-            Counters::add(&self.counters.freezes, count as u64);
-        } else {
-            self.stall.not_frozen(count);
-        }
-        frozen
-    }
+/// A family that is not there any more.
+pub(crate) fn dropped(id: FamilyId) -> Error {
+    Error::new(ErrorKind::FamilyDropped, "the column family was dropped").of_family(id.0)
 }
 
 /// Refuses names that are no family names.

@@ -8,33 +8,23 @@
 //! 4. What a newer delta says of a key counts more than what older ones and the tree say; memtables count more than all of them.
 //! 5. A page stays until nobody holds any of the tree versions that reach it.
 //!
-//! Start reading at [`family`], then [`view`], [`cursor`], [`merge`], [`join`], [`drain`] and [`compaction`].
+//! What a family *is* stands here: [`family`], then [`view`] and [`trees`]. How it is read stands in [`reading`], how its memtables become
+//! its tree in [`merging`]. Both build on what stands here, which knows neither of them, and neither knows the other.
 
 pub(crate) mod catalog;
-pub(crate) mod compaction;
-pub(crate) mod cursor;
 pub(crate) mod delta;
-pub(crate) mod drain;
 pub(crate) mod family;
-mod gather;
+mod freeze;
 mod gone;
-pub(crate) mod hidden;
-mod join;
 mod kept;
-pub(crate) mod key;
-mod leap;
-pub(crate) mod merge;
+pub(crate) mod merging;
 pub(crate) mod options;
-pub(crate) mod read;
-mod recent;
+pub(crate) mod reading;
 pub(crate) mod record;
-mod short;
 mod slots;
 pub(crate) mod stall;
 pub(crate) mod touched;
 pub(crate) mod trees;
 #[cfg(all(test, loom))]
 mod trees_model;
-pub(crate) mod value;
 pub(crate) mod view;
-pub(crate) mod work;

@@ -7,12 +7,15 @@
 
 use std::time::Duration;
 
-use crate::column_family::family::{MAX_FROZEN, WORTH_A_MERGE};
 use crate::error::Error;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::throttle::{Throttle, time_for, time_left};
 use crate::sync::{Condvar, Instant, Mutex, thread};
 
+/// Memtables of a family that may wait for a merge.
+pub(crate) const MAX_FROZEN: usize = 4;
+/// Frozen memtables for which a merge is worth its while.
+pub(crate) const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
 /// Merges by which deltas may hold too much before writers are slowed to half of what joining and draining can do.
 const MAX_EXCESS: f64 = 4.0;
 /// What a merge takes for a byte of memtable as long as none was made, in picoseconds.

@@ -1,10 +1,10 @@
 //! The view: what the whole database consists of at one moment.
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::family::Family;
+use crate::column_family::family::{Family, dropped};
 use crate::column_family::slots::Slots;
 use crate::column_family::trees::TreeVersion;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::memtable::Memtable;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
@@ -99,10 +99,6 @@ impl View {
         changes.into_iter().for_each(|(slot, family)| slots.set(slot, family));
         Self { slots }
     }
-}
-
-pub(crate) fn dropped(id: FamilyId) -> Error {
-    Error::new(ErrorKind::FamilyDropped, "the column family was dropped").of_family(id.0)
 }
 
 /// A view and the sequence number up to which it is read.

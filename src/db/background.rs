@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::column_family::compaction::Moved;
-use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
-use crate::column_family::merge::{MergeContext, Pace};
-use crate::db::Shared;
+use crate::column_family::merging::compaction::Moved;
+use crate::column_family::merging::drain::Drained;
+use crate::column_family::merging::merge::{MergeContext, Pace};
+use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::db::watch::{RESTED, Watched};
 use crate::error::{Error, ErrorKind, Result};

@@ -11,7 +11,7 @@
 
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
-use crate::db::Shared;
+use crate::db::shared::Shared;
 use crate::options::Options;
 use crate::page::{Appetite, CacheBudgets, CacheTotal, Share};
 use crate::sync::Arc;

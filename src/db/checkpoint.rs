@@ -22,24 +22,13 @@ use crate::column_family::catalog::Part;
 use crate::column_family::family::Family;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::column_family::trees::TreeVersion;
-use crate::db::Shared;
-use crate::db::catalog_file::{CatalogFile, Change};
+use crate::db::catalog_file::{Change, State};
+use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::error::{ErrorKind, Result};
 use crate::segment::{CatalogRecord, Superblock};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Instant};
-
-/// What the last checkpoint wrote; guarded by the lock that lets one run at a time.
-pub(super) struct State {
-    pub(super) superblock: Superblock,
-    /// The slot of the superblock to write first.
-    pub(super) first_slot: usize,
-    /// Whether that slot's twin is known to be durable. When a database is opened both may say the same, and one of them only in
-    /// the memory of the system: which one is not known.
-    pub(super) twin_is_durable: bool,
-    pub(super) catalog: CatalogFile,
-}
 
 /// What a checkpoint found of the families that it looked at.
 struct Noted {
@@ -51,19 +40,6 @@ struct Noted {
     /// Families whose memtables need log.
     with_log: Vec<Arc<Family>>,
     first_segment: u64,
-}
-
-/// What checkpoints did, and when something for the next one came up.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) made: AtomicU64,
-    pub(super) nanoseconds: AtomicU64,
-    /// First log segment that recovery would read.
-    pub(super) first_segment: AtomicU64,
-    /// Merges that the last checkpoint found done.
-    pub(super) merges_seen: AtomicU64,
-    /// The log is to be let go of up to this segment; 0 if it is short.
-    pub(super) wanted_segment: AtomicU64,
 }
 
 impl Shared {

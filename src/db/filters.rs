@@ -6,7 +6,7 @@
 use crate::column_family::delta::Delta;
 use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
-use crate::db::Shared;
+use crate::db::shared::Shared;
 use crate::memtable::Filter;
 use crate::sync::{Arc, thread};
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use crate::FamilyOptions;
-use crate::column_family::merge::Pace;
+use crate::column_family::merging::merge::Pace;
 use crate::db::ColumnFamilyDatabase;
 use crate::storage::MemoryStorage;
+use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::Cursor;
-use crate::txn::snapshot::FamilySnapshot;
 
 fn open(merge_cost: u32) -> (ColumnFamilyDatabase, ColumnFamily) {
     let builder = ColumnFamilyDatabase::builder()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use crate::column_family::merge::Pace;
+use crate::column_family::merging::merge::Pace;
 use crate::db::ColumnFamilyDatabase;
 use crate::memtable::touched;
 use crate::storage::MemoryStorage;

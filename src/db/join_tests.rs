@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::column_family::delta::Stage;
-use crate::column_family::drain::Drained;
-use crate::column_family::merge::Pace;
+use crate::column_family::merging::drain::Drained;
+use crate::column_family::merging::merge::Pace;
 use crate::db::ColumnFamilyDatabase;
 use crate::storage::MemoryStorage;
 use crate::{ColumnFamily, FamilyOptions, FamilySnapshot};

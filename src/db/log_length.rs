@@ -7,8 +7,8 @@
 //! The thread that makes checkpoints merges nothing itself: so a checkpoint that is due, for whatever reason, never waits for a merge.
 
 use crate::column_family::family::Family;
-use crate::column_family::work::Due;
-use crate::db::Shared;
+use crate::column_family::merging::work::Due;
+use crate::db::shared::Shared;
 use crate::error::{ErrorKind, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;

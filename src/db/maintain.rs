@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::column_family::drain::Drained;
 use crate::column_family::family::Family;
-use crate::column_family::merge::Pace;
-use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::column_family::merging::drain::Drained;
+use crate::column_family::merging::merge::Pace;
+use crate::db::database::ColumnFamilyDatabase;
+use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;

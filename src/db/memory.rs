@@ -2,7 +2,8 @@
 
 use crate::column_family::family::Family;
 use crate::column_family::view::FamilyView;
-use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::db::database::ColumnFamilyDatabase;
+use crate::db::shared::Shared;
 use crate::segment::PartitionedStorageBackend;
 
 /// Bytes of memory that a database keeps, by kind. Every number is counted where the memory is taken.

@@ -14,17 +14,20 @@ use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, Part};
 use crate::column_family::delta::Delta;
 use crate::column_family::family::{Family, Origin};
+use crate::column_family::merging::work::Work;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::column_family::touched::Touched;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
-use crate::column_family::work::Work;
+use crate::db::budget;
 use crate::db::catalog_file::CatalogFile;
+use crate::db::catalog_file::State;
+use crate::db::database::ColumnFamilyDatabase;
 use crate::db::progress::Progress;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
-use crate::db::{ColumnFamilyDatabase, Emptied, Keeper, Shared, budget, checkpoint};
+use crate::db::shared::{Counters, Emptied, Keeper, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheTotal;
@@ -36,9 +39,9 @@ use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex};
-use crate::txn::commit::Pipeline;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
+use crate::txn::pipeline::Pipeline;
 use crate::wal::{self, Log, LogOptions};
 
 const DATA: &str = "data";
@@ -395,15 +398,15 @@ fn open_existing(
         registry: Mutex::new(registry),
         changes: Mutex::new(()),
         touched,
-        checkpoint: Mutex::new(checkpoint::State {
+        checkpoint: Mutex::new(State {
             superblock,
             first_slot,
             twin_is_durable: false,
             catalog: CatalogFile::restore(&superblock, &catalog, newest),
         }),
-        checkpoints: checkpoint::Counters {
+        checkpoints: Counters {
             first_segment: AtomicU64::new(superblock.log.first_segment),
-            ..checkpoint::Counters::default()
+            ..Counters::default()
         },
         cache_total,
         recovery,

@@ -14,8 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::Memtable;
 use crate::storage::StorageBackend;
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::txn::batch::{Operation, Operations};
-use crate::txn::commit::{Replaced, insert_all};
+use crate::txn::apply::{Replaced, insert_all};
+use crate::txn::operation::{Operation, Operations};
 use crate::wal::{Plan, StoppedAt};
 
 /// Whose turn it is.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::family::{Family, MAX_FROZEN};
-use crate::column_family::merge::{MergeContext, Pace};
+use crate::column_family::family::Family;
+use crate::column_family::merging::merge::{MergeContext, Pace};
+use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::db::progress::Progress;
 use crate::error::Result;

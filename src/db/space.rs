@@ -3,10 +3,10 @@
 //! Three occasions: families at rest, which background threads look at; [`wait_until_idle`](crate::ColumnFamilyDatabase::wait_until_idle);
 //! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
 
-use crate::column_family::compaction::{MOST_MOVED, Moved};
 use crate::column_family::family::Family;
-use crate::column_family::merge::MergeContext;
-use crate::db::Shared;
+use crate::column_family::merging::compaction::{MOST_MOVED, Moved};
+use crate::column_family::merging::merge::MergeContext;
+use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
@@ -248,7 +248,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::btree::MergeOp;
-    use crate::column_family::delta::Change;
+    use crate::column_family::merging::change::Change;
     use crate::column_family::trees::TreeVersion;
     use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
 

@@ -3,7 +3,8 @@
 use crate::btree::CheckOptions;
 use crate::codec::ids::{PageId, SequenceNumber};
 use crate::column_family::family::Family;
-use crate::db::{ColumnFamilyDatabase, Shared};
+use crate::db::database::ColumnFamilyDatabase;
+use crate::db::shared::Shared;
 use crate::error::{Error, Result};
 use crate::segment::PageSet;
 use crate::sync::Arc;

@@ -8,8 +8,8 @@
 //! nothing was written since. Who does anything else to a family touches it afterwards, and the clock looks once more after it turned away.
 
 use crate::column_family::family::Family;
-use crate::db::Shared;
 use crate::db::budget::Writing;
+use crate::db::shared::Shared;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 

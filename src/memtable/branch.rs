@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use super::arena::{Arena, Bump};
 use super::entry::{EntryHeader, EntryRef};
 use super::node::{NodeHeader, NodeRef, head};
+use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::prefetch::LINE;
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -289,5 +290,27 @@ impl<'a> BranchRef<'a> {
     #[inline]
     pub(super) fn index_for(self, key: &[u8]) -> usize {
         self.at_or_below(key).saturating_sub(1)
+    }
+}
+
+impl BranchRef<'_> {
+    /// Whether every key below is deleted.
+    pub(super) fn is_dead(self) -> bool {
+        (0..self.count()).all(|index| self.child(index).header().is_dead_at(SequenceNumber::MAX))
+    }
+
+    /// Marks a branch that was just built if all its children are marked.
+    pub(super) fn mark_built(self) {
+        if self.is_dead() {
+            let since = |index| self.child(index).header().dead_since.load(Ordering::Relaxed);
+            let since = (0..self.count()).map(since).fold(0, u64::max);
+            self.node().header().set_dead(SequenceNumber(since));
+        }
+    }
+}
+
+impl<'a> From<BranchRef<'a>> for NodeRef<'a> {
+    fn from(branch: BranchRef<'a>) -> Self {
+        branch.node()
     }
 }

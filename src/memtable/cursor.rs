@@ -9,7 +9,7 @@ use super::branch::BranchRef;
 use super::dead::Search;
 use super::entry::EntryRef;
 use super::leaf::{Leaf, Order, Place};
-use super::node::Node;
+use super::opened::Node;
 use super::ranges::Steps;
 use super::table::{Found, Memtable};
 use super::tree::Tree;
@@ -18,6 +18,24 @@ use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
 use std::cell::Cell;
 use std::cmp::Ordering;
+
+impl Memtable {
+    /// A cursor over the keys that have a version at or below `at`. It stands nowhere yet.
+    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> MemtableCursor {
+        self.cursor_in(at, Arc::default())
+    }
+
+    /// As [`cursor`](Self::cursor), for a caller that wants keys of `range` alone: on the way to a key that is to be seen it goes no further than
+    /// the end of the range, beyond which it may stand on any key or on none.
+    pub(crate) fn cursor_in(self: &Arc<Self>, at: SequenceNumber, range: Arc<KeyRange>) -> MemtableCursor {
+        MemtableCursor::new(Arc::clone(self), at, range)
+    }
+
+    /// All keys, ascending, with the sequence number of their newest version and what it says, range deletions applied.
+    pub(crate) fn iter_newest(&self) -> impl Iterator<Item = (&[u8], SequenceNumber, Found<'_>)> {
+        Newest::new(self)
+    }
+}
 
 /// Which leaf a descent leads to.
 #[derive(Clone, Copy)]

@@ -21,14 +21,13 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::arena::Arena;
-use super::branch::BranchRef;
 use super::entry::EntryRef;
-use super::node::{Node, NodeRef};
+use super::node::NodeRef;
+use super::opened::Node;
 use super::tree::Tree;
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
-use crate::sync::atomic::Ordering;
 
 /// What a walk looks for.
 #[derive(Clone, Copy)]
@@ -90,25 +89,12 @@ impl Tree {
 fn mark(node: NodeRef<'_>, key: &[u8], sequence: SequenceNumber) -> bool {
     let is_dead = match node.open() {
         Node::Leaf(leaf) => leaf.is_deleted(),
-        Node::Branch(branch) => mark(branch.child(branch.index_for(key)), key, sequence) && is_dead(branch),
+        Node::Branch(branch) => mark(branch.child(branch.index_for(key)), key, sequence) && branch.is_dead(),
     };
     if is_dead {
         node.header().set_dead(sequence);
     }
     is_dead
-}
-
-/// Marks a branch that was just built if all its children are marked.
-pub(super) fn mark_built(branch: BranchRef<'_>) {
-    if is_dead(branch) {
-        let since = |index| branch.child(index).header().dead_since.load(Ordering::Relaxed);
-        let since = (0..branch.count()).map(since).fold(0, u64::max);
-        branch.node().header().set_dead(SequenceNumber(since));
-    }
-}
-
-fn is_dead(branch: BranchRef<'_>) -> bool {
-    (0..branch.count()).all(|index| branch.child(index).header().is_dead_at(SequenceNumber::MAX))
 }
 
 /// `edge`: the node is the first of the walk.

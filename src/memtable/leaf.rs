@@ -310,6 +310,13 @@ impl Leaf {
     }
 }
 
+impl<'a> From<&'a Leaf> for NodeRef<'a> {
+    fn from(leaf: &'a Leaf) -> Self {
+        // SAFETY: a leaf begins with its header, and the reference covers all of it.
+        unsafe { Self::from_ptr(NonNull::from(leaf).cast()) }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

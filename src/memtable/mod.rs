@@ -89,6 +89,7 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 mod node;
+mod opened;
 mod ranges;
 mod table;
 pub(crate) mod touched;

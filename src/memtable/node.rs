@@ -4,9 +4,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use super::arena::Arena;
-use super::branch::BranchRef;
 use super::entry::{EntryHeader, EntryRef};
-use super::leaf::Leaf;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
@@ -72,12 +70,6 @@ pub(super) struct NodeRef<'a> {
     life: PhantomData<&'a NodeHeader>,
 }
 
-/// A node of a tree whose lowest level are leaves.
-pub(super) enum Node<'a> {
-    Leaf(&'a Leaf),
-    Branch(BranchRef<'a>),
-}
-
 impl<'a> NodeRef<'a> {
     /// The node at `start`.
     ///
@@ -106,29 +98,6 @@ impl<'a> NodeRef<'a> {
     pub(super) fn low(self) -> Option<EntryRef<'a>> {
         // SAFETY: `low` came from an entry of the same arena that was written before the node.
         self.header().low.map(|start| unsafe { EntryRef::from_ptr(start) })
-    }
-
-    /// What the node is, in a tree whose lowest level are leaves.
-    #[inline]
-    pub(super) fn open(self) -> Node<'a> {
-        if self.header().level == 0 {
-            // SAFETY: in such a tree nodes of level 0 are leaves, and `start` covers the whole node.
-            Node::Leaf(unsafe { self.start.cast::<Leaf>().as_ref() })
-        } else {
-            Node::Branch(BranchRef::new(self))
-        }
-    }
-}
-
-impl<'a> From<&'a Leaf> for NodeRef<'a> {
-    fn from(leaf: &'a Leaf) -> Self {
-        Self { start: NonNull::from(leaf).cast(), life: PhantomData }
-    }
-}
-
-impl<'a> From<BranchRef<'a>> for NodeRef<'a> {
-    fn from(branch: BranchRef<'a>) -> Self {
-        branch.node()
     }
 }
 

@@ -3,7 +3,6 @@
 use crossbeam_utils::CachePadded;
 
 use super::arena::{Arena, Bump};
-use super::cursor::{MemtableCursor, Newest};
 use super::entry::{Draft, EntryRef};
 use super::filter::{Filter, FilterSpot};
 use super::node::NodeRef;
@@ -11,7 +10,6 @@ use super::ranges::{self, RangeDeletions, Steps};
 use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
-use crate::codec::key_range::KeyRange;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -223,25 +221,9 @@ impl Memtable {
         self.range_deletions_at(at)?.end_of_last_stretch(key)
     }
 
-    /// A cursor over the keys that have a version at or below `at`. It stands nowhere yet.
-    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber) -> MemtableCursor {
-        self.cursor_in(at, Arc::default())
-    }
-
-    /// As [`cursor`](Self::cursor), for a caller that wants keys of `range` alone: on the way to a key that is to be seen it goes no further than
-    /// the end of the range, beyond which it may stand on any key or on none.
-    pub(crate) fn cursor_in(self: &Arc<Self>, at: SequenceNumber, range: Arc<KeyRange>) -> MemtableCursor {
-        MemtableCursor::new(Arc::clone(self), at, range)
-    }
-
     /// Maximal disjoint ranges, start and end, that range deletions at or below `at` cover, ascending.
     pub(crate) fn deleted_ranges(&self, at: SequenceNumber) -> Vec<(&[u8], &[u8])> {
         self.range_deletions_at(at).map_or_else(Vec::new, Steps::ranges)
-    }
-
-    /// All keys, ascending, with the sequence number of their newest version and what it says, range deletions applied.
-    pub(crate) fn iter_newest(&self) -> impl Iterator<Item = (&[u8], SequenceNumber, Found<'_>)> {
-        Newest::new(self)
     }
 
     /// Checks the invariants of the folder that one thread can see.

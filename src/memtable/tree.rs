@@ -6,10 +6,10 @@
 
 use super::arena::{Arena, Bump};
 use super::branch::{BranchRef, Child, Target, most_children};
-use super::dead::mark_built;
 use super::entry::EntryRef;
 use super::leaf::{Item, LEAF_SLOTS, Leaf, Order, Place};
-use super::node::{Node, NodeRef, Root, head};
+use super::node::{NodeRef, Root, head};
+use super::opened::Node;
 use crate::codec::entry::EntryKind;
 #[cfg(test)]
 use crate::codec::ids::SequenceNumber;
@@ -328,8 +328,8 @@ fn replace_child<'a>(
     let first = upper[0];
     let lower = build_branch(memory, branch.low(), Some(first), level, prefix, lower);
     let upper = build_branch(memory, first.separator(), high, level, prefix, upper);
-    mark_built(BranchRef::new(lower));
-    mark_built(BranchRef::new(upper));
+    BranchRef::new(lower).mark_built();
+    BranchRef::new(upper).mark_built();
     Grown::Split { lower, upper: first.of_parent(upper), upper_prefix: prefix, ascending: false }
 }
 

@@ -3,33 +3,12 @@
 use super::cached_file::PagedCachedFile;
 use super::frames::Frame;
 use super::held::RunBuffer;
-use super::share::Share;
 use super::stats::count;
 use super::table::Retired;
 use crate::codec::ids::PageId;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::sync::epoch;
-
-/// How much memory a family's pages may take.
-///
-/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: the page or run that makes the write
-/// buffer write itself out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers
-/// hold and that did not enter the cache, of which each thread keeps the memory of one.
-pub(crate) struct CacheBudgets {
-    /// What clean pages and runs may take.
-    pub(crate) read: Share,
-    /// Bytes of dirty pages and runs.
-    pub(crate) write_bytes: u64,
-}
-
-impl CacheBudgets {
-    /// Budgets that do not change by themselves.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn fixed(read_bytes: u64, write_bytes: u64) -> Self {
-        Self { read: Share::alone(read_bytes), write_bytes }
-    }
-}
 
 /// What a cache would do with more memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

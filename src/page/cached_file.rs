@@ -18,13 +18,12 @@ use crossbeam_utils::CachePadded;
 
 use super::admission::Admission;
 use super::ahead::Ahead;
-use super::budgets::CacheBudgets;
 use super::clock::Clock;
 use super::frames::{FrameStore, OwnedFrame};
 use super::header::{self, PagePointer};
 use super::held::{PageRef, PinnedPage, RunBuffer};
 use super::run_cache::RunCache;
-use super::share::Share;
+use super::share::{CacheBudgets, Share};
 use super::stats::{CacheStats, Counters, StripedCounter};
 use super::table::{FrameTable, Inserted};
 use super::write_buffer::{DirtyMemory, DirtyPage, WriteBuffer};

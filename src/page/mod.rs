@@ -35,9 +35,9 @@ mod frames_model;
 mod tests;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use budgets::{Appetite, CacheBudgets};
+pub(crate) use budgets::Appetite;
 pub(crate) use cached_file::PagedCachedFile;
 pub(crate) use header::{HEADER_LEN, PageKind, PagePointer};
 pub(crate) use held::{NewPage, PageRef, PinnedPage};
-pub(crate) use share::{CacheTotal, Share};
+pub(crate) use share::{CacheBudgets, CacheTotal, Share};
 pub use stats::CacheStats;

@@ -11,8 +11,8 @@
 
 use std::sync::Arc;
 
-use crate::sync::Bell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::bell::Bell;
 
 /// Bytes that read caches may hold together.
 pub(crate) struct CacheTotal {
@@ -169,6 +169,26 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.give_back(self.bytes());
+    }
+}
+
+/// How much memory a family's pages may take.
+///
+/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: the page or run that makes the write
+/// buffer write itself out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers
+/// hold and that did not enter the cache, of which each thread keeps the memory of one.
+pub(crate) struct CacheBudgets {
+    /// What clean pages and runs may take.
+    pub(crate) read: Share,
+    /// Bytes of dirty pages and runs.
+    pub(crate) write_bytes: u64,
+}
+
+impl CacheBudgets {
+    /// Budgets that do not change by themselves.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn fixed(read_bytes: u64, write_bytes: u64) -> Self {
+        Self { read: Share::alone(read_bytes), write_bytes }
     }
 }
 

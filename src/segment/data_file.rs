@@ -1,11 +1,8 @@
 //! What all families share of the data file.
 
-use super::space::SpaceMap;
+use super::space::{EXTENTS_START, SpaceMap};
 use crate::storage::FileHandlePool;
 use crate::sync::Arc;
-
-/// Where the first extent starts; before it stand the superblock's slots.
-pub(crate) const EXTENTS_START: u64 = 64 << 10;
 
 /// The data file: its descriptors, the size of its pages, and which of its extents are used.
 pub(crate) struct DataFile {

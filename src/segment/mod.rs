@@ -24,9 +24,9 @@ mod superblock;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub(crate) use data_file::{DataFile, EXTENTS_START};
+pub(crate) use data_file::DataFile;
 pub use map::Segment;
 pub(crate) use page_set::PageSet;
 pub(crate) use partitioned::PartitionedStorageBackend;
-pub(crate) use space::SpaceMap;
+pub(crate) use space::{EXTENTS_START, SpaceMap};
 pub(crate) use superblock::{CatalogExtent, CatalogRecord, Superblock};

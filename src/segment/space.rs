@@ -11,7 +11,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use super::data_file::EXTENTS_START;
+/// Where the first extent starts; before it stand the superblock's slots.
+pub(crate) const EXTENTS_START: u64 = 64 << 10;
+
 use crate::error::{Error, Result};
 use crate::storage::StorageFile;
 use crate::sync::{Arc, Mutex};

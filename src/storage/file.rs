@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 use super::mapping::FileMapping;
-use super::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 
 /// A directory of the operating system: where a database normally lives.
 ///

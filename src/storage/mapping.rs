@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::SharedMapping;
+use super::backend::SharedMapping;
 use crate::codec::prefetch::{self, LINE};
 
 const WORD: usize = size_of::<u64>();

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{FileMode, StorageBackend, StorageFile, StorageLock};
+use super::backend::{FileMode, StorageBackend, StorageFile, StorageLock};
 use crate::sync::{Mutex, RwLock};
 
 /// Unit in which a file takes up space.

@@ -18,7 +18,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::{FileMode, StorageBackend, StorageFile};
+use super::backend::{FileMode, StorageBackend, StorageFile};
 use crate::codec::ids::FamilyId;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -300,8 +300,8 @@ impl fmt::Debug for FileHandle {
 mod tests {
     use std::io;
 
-    use super::super::{MemoryStorage, StorageLock};
     use super::*;
+    use crate::storage::{MemoryStorage, StorageLock};
 
     /// Counts the descriptors that are open, and fails to open any when told to.
     #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::atomic::{AtomicBool, AtomicU64, Ordering};
-use super::{Condvar, Mutex};
+use super::lock::{Condvar, Mutex};
 
 /// Wakes a thread that otherwise sleeps until its next tick, or for ever. Rung while the thread is awake, it is heard when the thread next
 /// lies down, so a call is never lost.

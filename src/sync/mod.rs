@@ -6,7 +6,7 @@
 //! from a scheduler that runs a whole database in one chosen interleaving after the other; `tests/schedules.rs` does.
 
 pub(crate) mod arc_cell;
-mod bell;
+pub(crate) mod bell;
 pub(crate) mod epoch;
 pub(crate) mod lock;
 #[cfg(shuttle)]
@@ -15,7 +15,6 @@ mod scoped;
 pub(crate) mod sequencer;
 pub(crate) mod throttle;
 
-pub(crate) use bell::Bell;
 pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock, lock_spinning};
 pub(crate) use scoped::spawn_scoped;
 

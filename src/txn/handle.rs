@@ -7,21 +7,21 @@ use std::ops::RangeBounds;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
-use crate::column_family::key::Key;
-use crate::column_family::read::Looked;
-use crate::column_family::value::Value;
+use crate::column_family::reading::key::Key;
+use crate::column_family::reading::read::Looked;
+use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::options::Durability;
 use crate::page::CacheStats;
 use crate::sync::Arc;
 use crate::sync::epoch::{self, Guard};
-use crate::txn::batch::{
+use crate::txn::family_snapshot::FamilySnapshot;
+use crate::txn::iter::{Cursor, Iter};
+use crate::txn::operation::{
     check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open, is_empty_range,
 };
-use crate::txn::commit::{Pipeline, Write};
-use crate::txn::iter::{Cursor, Iter};
-use crate::txn::snapshot::FamilySnapshot;
+use crate::txn::pipeline::{Pipeline, Write};
 
 thread_local! {
     /// Where single operations are encoded.

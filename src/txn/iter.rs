@@ -5,13 +5,13 @@ use std::ops::{ControlFlow, RangeBounds};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_range::KeyRange;
-use crate::column_family::cursor::FamilyCursor;
-use crate::column_family::key::Key;
-use crate::column_family::value::Value;
+use crate::column_family::reading::cursor::FamilyCursor;
+use crate::column_family::reading::key::Key;
+use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::sync::Arc;
-use crate::txn::batch::half_open;
+use crate::txn::operation::half_open;
 
 /// A position in a column family, at one moment, that moves both ways and turns around anywhere.
 ///

@@ -17,14 +17,16 @@
 //! A memtable of a large part shows all of its entries to readers at its number or later, and none to others, so the views of
 //! several families need not change in one step.
 
-use crate::column_family::family::{Counters, Family, MAX_FROZEN, WriteSide};
+use crate::column_family::family::{Counters, Family, WriteSide};
+use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::Frozen;
 use crate::error::Result;
 use crate::memtable::{BEFORE_ITS_NUMBER, Memtable};
 use crate::options::Durability;
 use crate::sync::Arc;
-use crate::txn::batch::Operation;
-use crate::txn::commit::{Interrupted, Locked, Pipeline, Replaced, Write, account, insert_all, placed};
+use crate::txn::apply::{Replaced, insert_all, placed};
+use crate::txn::operation::Operation;
+use crate::txn::pipeline::{Interrupted, Locked, Pipeline, Write, account};
 use crate::wal::Log;
 
 /// What a large batch has for each of the families that it touches, ascending.

@@ -8,15 +8,19 @@
 //! 3. A commit is acknowledged when it is visible and, if it asked for it, the log is durable through it.
 //! 4. After the first failure on the write path nothing is completed any more.
 //!
-//! Start reading at [`commit`], then [`large`], [`batch`] and [`handle`].
+//! Start reading at [`commit`], then [`pipeline`], [`large`], [`batch`] and [`handle`].
 
+pub(crate) mod apply;
 pub(crate) mod batch;
-pub(crate) mod commit;
+mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;
+pub(crate) mod family_snapshot;
 pub(crate) mod handle;
 pub(crate) mod iter;
 mod large;
 pub(crate) mod latch;
 pub(crate) mod log_pace;
+pub(crate) mod operation;
+pub(crate) mod pipeline;
 pub(crate) mod snapshot;

@@ -1,18 +1,12 @@
-//! Snapshots: one moment of the whole database, and of one family in it.
-
-use std::ops::RangeBounds;
+//! Snapshots: one moment of the whole database.
 
 use crate::codec::ids::SequenceNumber;
-use crate::codec::key;
-use crate::codec::key_range::KeyRange;
-use crate::column_family::key::Key;
-use crate::column_family::value::Value;
-use crate::column_family::view::{FamilyView, Moment};
+use crate::column_family::reading::value::Value;
+use crate::column_family::view::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
-use crate::txn::batch::half_open;
+use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::handle::ColumnFamily;
-use crate::txn::iter::{Cursor, Iter};
 
 /// One consistent moment across all column families, for as long as it is held.
 ///
@@ -66,80 +60,5 @@ impl Snapshot {
     /// The value of `key` in `family` at this moment.
     pub fn get(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.column_family(family)?.get(key)
-    }
-}
-
-/// One moment of one column family. Made by [`Snapshot::column_family`] and [`ColumnFamily::snapshot`].
-#[derive(Clone)]
-pub struct FamilySnapshot {
-    pub(crate) view: Arc<FamilyView>,
-    pub(crate) at: SequenceNumber,
-}
-
-impl FamilySnapshot {
-    /// The value of `key`, or `None`. Waits for no lock.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.view.get(key.as_ref(), self.at)
-    }
-
-    /// The values of several keys, in the order of the keys.
-    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
-        keys.into_iter().map(|key| self.get(key)).collect()
-    }
-
-    /// Whether `key` has a value. Does not read the value.
-    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.view.contains(key.as_ref(), self.at)
-    }
-
-    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
-    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(Arc::clone(&self.view), self.at, &range)
-    }
-
-    /// The entries whose keys start with `prefix`, ascending.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let start = Included(prefix.as_ref().to_vec());
-        let end = key::prefix_end(prefix.as_ref()).map_or(Unbounded, Excluded);
-        self.range::<Vec<u8>>((start, end))
-    }
-
-    /// All entries, ascending.
-    pub fn iter(&self) -> Iter {
-        self.range::<&[u8]>(..)
-    }
-
-    /// A cursor that stands nowhere yet.
-    pub fn cursor(&self) -> Cursor {
-        self.cursor_in::<&[u8]>(..)
-    }
-
-    /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the range, deleted or not, costs it nothing.
-    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Cursor {
-        let (start, end) = half_open(&range);
-        Cursor::new(self.view.cursor(self.at, KeyRange::new(start, end)))
-    }
-
-    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable or a delta, and
-    /// for every range deletion in a memtable that covers any of the tree's keys; nothing if it was counted before and the family was not
-    /// written to since.
-    pub fn len(&self) -> Result<u64> {
-        self.view.len(self.at)
-    }
-
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(!self.view.cursor(self.at, KeyRange::default()).first()?)
-    }
-
-    /// The entry with the lowest key.
-    pub fn first(&self) -> Result<Option<(Key, Value)>> {
-        self.iter().next().transpose()
-    }
-
-    /// The entry with the highest key.
-    pub fn last(&self) -> Result<Option<(Key, Value)>> {
-        self.iter().next_back().transpose()
     }
 }

@@ -7,11 +7,11 @@
 use crossbeam_utils::CachePadded;
 
 use super::group_sync::{Failed, GroupSync};
+use super::options::{LogOptions, LogStats};
 use super::record::{RecordHeader, record_len};
 use super::segment::{self, HEADER_LEN, MAPPED_RECORD, Segment};
 use super::stock::{Refusal, Stock};
 use super::weight::{Weight, weight};
-use super::{LogOptions, LogStats};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;

@@ -40,13 +40,9 @@ mod weight;
 
 pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
-use options::LogStats;
 #[cfg(test)]
 use replay::LogEnd;
 #[cfg(any(test, fuzzing))]
 pub(crate) use replay::replay;
 pub(crate) use replay::{Plan, ReplayReport, StoppedAt, make_durable};
 pub(crate) use weight::{Weight, weight};
-
-/// The directory that holds the segments.
-const DIRECTORY: &str = "wal";

@@ -12,9 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use super::DIRECTORY;
 use super::reader::{Found, SegmentReader};
-use super::segment::{self, HEADER_LEN, SegmentHeader, path};
+use super::segment::{self, DIRECTORY, HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, Result};

@@ -13,7 +13,6 @@
 
 use std::io;
 
-use super::DIRECTORY;
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::BEYOND_COUNTING;
@@ -21,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+
+/// The directory that holds the segments.
+pub(super) const DIRECTORY: &str = "wal";
 
 /// Bytes of a header: where the first record stands.
 pub(super) const HEADER_LEN: u64 = 64;

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use super::log::Log;
+use super::options::LogOptions;
 use super::replay::{LogEnd, ReplayReport};
 use super::rotation::segment_len;
+use super::segment::DIRECTORY;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired, Stock};
 use super::weight::weight_of_records;
-use super::{DIRECTORY, LogOptions};
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, Result};
 use crate::storage::{FileMode, StorageBackend};

@@ -9,9 +9,9 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::segment::{HEADER_LEN, Segment, SegmentFile, path};
+use super::options::LogOptions;
+use super::segment::{DIRECTORY, HEADER_LEN, Segment, SegmentFile, path};
 use super::weight::Weight;
-use super::{DIRECTORY, LogOptions};
 use crate::error::{Error, ErrorKind};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicBool, Ordering};

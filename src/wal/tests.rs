@@ -7,6 +7,7 @@ mod failure;
 mod memory;
 mod model;
 
+use super::segment::DIRECTORY;
 use super::testing::Disk;
 use super::*;
 use crate::codec::ids::SequenceNumber;

@@ -48,7 +48,7 @@ const PARTITIONED: &str = "src/segment/partitioned.rs";
 const FRAME_TABLE: &str = "src/page/table.rs";
 const POOL: &str = "src/storage/pool.rs";
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
-const CATALOG_FILE: &str = "src/db/catalog_file.rs";
+const WRITE_CATALOG: &str = "src/db/write_catalog.rs";
 const OPEN: &str = "src/db/open.rs";
 const RECOVERY: &str = "src/db/recovery.rs";
 const REPLAY_PART: &str = "src/db/replay_part.rs";
@@ -57,6 +57,8 @@ const LOG_PACE: &str = "src/txn/log_pace.rs";
 const WEIGHT: &str = "src/wal/weight.rs";
 const BACKGROUND: &str = "src/db/background.rs";
 const COMMIT: &str = "src/txn/commit.rs";
+const PIPELINE: &str = "src/txn/pipeline.rs";
+const APPLY: &str = "src/txn/apply.rs";
 const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
@@ -66,20 +68,22 @@ const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DB_SPACE: &str = "src/db/space.rs";
-const COMPACTION: &str = "src/column_family/compaction.rs";
+const COMPACTION: &str = "src/column_family/merging/compaction.rs";
 const KEPT: &str = "src/column_family/kept.rs";
+const CHANGE: &str = "src/column_family/merging/change.rs";
 const DELTA: &str = "src/column_family/delta.rs";
-const DRAIN: &str = "src/column_family/drain.rs";
-const GATHER: &str = "src/column_family/gather.rs";
-const JOIN: &str = "src/column_family/join.rs";
-const HIDDEN: &str = "src/column_family/hidden.rs";
-const MERGE: &str = "src/column_family/merge.rs";
+const DRAIN: &str = "src/column_family/merging/drain.rs";
+const GATHER: &str = "src/column_family/merging/gather.rs";
+const JOIN: &str = "src/column_family/merging/join.rs";
+const HIDDEN: &str = "src/column_family/reading/hidden.rs";
+const MERGE: &str = "src/column_family/merging/merge.rs";
+const FREEZE: &str = "src/column_family/freeze.rs";
 const FAMILY: &str = "src/column_family/family.rs";
-const CURSOR: &str = "src/column_family/cursor.rs";
+const CURSOR: &str = "src/column_family/reading/cursor.rs";
 const MEMTABLE_CURSOR: &str = "src/memtable/cursor.rs";
 const MEMTABLE_TREE: &str = "src/memtable/tree.rs";
 const DEAD: &str = "src/memtable/dead.rs";
-const LEAP: &str = "src/column_family/leap.rs";
+const LEAP: &str = "src/column_family/reading/leap.rs";
 const GONE: &str = "src/column_family/gone.rs";
 const STALL: &str = "src/column_family/stall.rs";
 const LARGE: &str = "src/txn/large.rs";
@@ -179,13 +183,13 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "the log's segment of a memtable is let go before the memtable is seen as frozen",
-        FAMILY,
+        FREEZE,
         "        let first_segment = self.active_segment();\n",
         "        let first_segment = self.active_segment.swap(u64::MAX, Ordering::SeqCst);\n        std::thread::sleep(std::time::Duration::from_micros(300));\n",
     ),
     crashes(
         "a commit is published before it has a record",
-        COMMIT,
+        PIPELINE,
         "            let appended = log.append(write.payload, write.operations, durability == Durability::Sync);\n",
         "            let appended = log.assign();\n            let _ = log.append(write.payload, write.operations, durability == Durability::Sync);\n",
     ),
@@ -251,7 +255,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "the log's segment of a memtable is not noted",
-        COMMIT,
+        PIPELINE,
         "                family.note_segment(segment);\n",
         "                let _ = (family, segment);\n",
     ),
@@ -276,7 +280,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "a range deletion covers its end, too, within a batch",
-        COMMIT,
+        APPLY,
         ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_lt())",
         ".next_back().is_some_and(|(_, end)| key::compare(key, end).is_le())",
     ),
@@ -327,25 +331,25 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "the superblock names several families before they are synced",
-        CATALOG_FILE,
+        WRITE_CATALOG,
         "                self.data.pool().sync()?;\n",
         "",
     ),
     crashes(
         "the superblock names the part that its own sync is to make durable",
-        CATALOG_FILE,
+        WRITE_CATALOG,
         "            Some(record) => Superblock { catalog: named, record, ..superblock },\n",
         "            Some(_) => Superblock { catalog: CatalogExtent { ..state.catalog.extent() }, record: CatalogRecord::default(), ..{ let _ = named; superblock } },\n",
     ),
     crashes(
         "the superblock begins with the same slot every time",
-        CATALOG_FILE,
+        WRITE_CATALOG,
         "        state.first_slot = 1 - state.first_slot;\n",
         "",
     ),
     crashes(
         "a family is dropped before what was committed is durable",
-        CATALOG_FILE,
+        WRITE_CATALOG,
         "            log.sync()?;\n",
         "            let _ = log;\n",
     ),
@@ -533,7 +537,7 @@ pub const MUTATIONS: &[Mutation] = &[
     // Deltas.
     crashes(
         "a delta keeps no deletions",
-        DELTA,
+        CHANGE,
         "keep_deletions: true, ..self.options",
         "keep_deletions: false, ..self.options",
     ),
@@ -570,14 +574,14 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "deltas are joined in front of newer ones",
-        DELTA,
+        CHANGE,
         "        let at = leaving.end;",
         "        let at = leaving.start;",
         "join_tests",
     ),
     tests(
         "what a change that failed has written stays",
-        DELTA,
+        CHANGE,
         "            self.store.abandon(&self.written);\n",
         "",
         "a_change_that_is_given_up_leaves_no_pages",
@@ -614,7 +618,7 @@ pub const MUTATIONS: &[Mutation] = &[
     tests(
         "a branch is dead as soon as one way through it is",
         DEAD,
-        "branch.child(branch.index_for(key)), key, sequence) && is_dead(branch),",
+        "branch.child(branch.index_for(key)), key, sequence) && branch.is_dead(),",
         "branch.child(branch.index_for(key)), key, sequence),",
         "dead_tests",
     ),
@@ -685,7 +689,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "a large part is put behind what was written before it",
-        FAMILY,
+        FREEZE,
         "            frozen.extend(part.iter().cloned());\n            if writer.is_some() {\n                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });\n            }\n",
         "            if writer.is_some() {\n                frozen.push(Frozen { table: Arc::clone(&old.active), first_segment });\n            }\n            frozen.extend(part.iter().cloned());\n",
     ),
@@ -726,14 +730,14 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "what was counted is believed though something was written since",
-        "src/column_family/read.rs",
+        "src/column_family/reading/read.rs",
         "(then == at || self.is_all_seen_at(then.min(at)))",
         "(then <= at || self.is_all_seen_at(then.min(at)))",
         "readers_pay_for_range_deletions",
     ),
     tests(
         "hidden keys of the tree are counted",
-        "src/column_family/read.rs",
+        "src/column_family/reading/read.rs",
         "            count = count.saturating_add(within);\n",
         "",
         "snapshots_see_their_moment_through_all_ranges",
@@ -748,7 +752,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "a write does not wake the clock",
-        COMMIT,
+        PIPELINE,
         "        self.work.touch(family);\n",
         "",
         "an_idle_database_sleeps_and_a_write_wakes_it",
@@ -827,7 +831,7 @@ pub const MUTATIONS: &[Mutation] = &[
     // The end.
     tests(
         "maintenance goes on after the files were given back",
-        COMMIT,
+        PIPELINE,
         "        if self.ended.load(Ordering::Acquire) {",
         "        if false {",
         "nothing_is_written_after_the_files_were_given_back",

@@ -129,20 +129,3 @@ impl<S: PartialEq> Skipped<S> {
         true
     }
 }
-
-/// Joins ranges that overlap or touch; the result is disjoint and ascending.
-pub(crate) fn join<K: AsRef<[u8]>>(mut ranges: Vec<(K, K)>) -> Vec<(K, K)> {
-    ranges.sort_by(|a, b| key::compare(a.0.as_ref(), b.0.as_ref()));
-    let mut joined: Vec<(K, K)> = Vec::with_capacity(ranges.len());
-    for (start, end) in ranges {
-        match joined.last_mut() {
-            Some(last) if key::compare(start.as_ref(), last.1.as_ref()).is_le() => {
-                if key::compare(end.as_ref(), last.1.as_ref()).is_gt() {
-                    last.1 = end;
-                }
-            }
-            _ => joined.push((start, end)),
-        }
-    }
-    joined
-}

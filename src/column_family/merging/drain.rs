@@ -7,11 +7,11 @@
 //! s / (2 d) bytes of it.
 
 use crate::btree::RangeDeletion;
+use crate::column_family::delta::JOINED;
 use crate::column_family::delta::trees_of;
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
-use crate::column_family::join::JOINED;
-use crate::column_family::merge::MergeContext;
+use crate::column_family::merging::gather::{MOST_BYTES, Stretch, out_of_order};
+use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::sync::{Arc, Instant};
@@ -27,10 +27,6 @@ const MAX_DELTAS: usize = 32;
 const MAX_FRESH: usize = 2 * JOINED;
 /// Merges by which deltas hold too much, or deltas by which they are too many, when no merge adds to them any more.
 const MOST_EXCESS: f64 = 8.0;
-
-/// Where the next step begins.
-#[derive(Default)]
-pub(crate) struct DrainPosition(Vec<u8>);
 
 /// What a step drained.
 #[derive(Clone, Copy, PartialEq, Eq)]

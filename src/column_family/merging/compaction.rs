@@ -5,10 +5,10 @@
 //! keys after the other: entries that come behind the range are not packed.
 
 use crate::btree;
-use crate::column_family::delta::Change;
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::gather::MOST_BYTES;
-use crate::column_family::merge::MergeContext;
+use crate::column_family::merging::change::Change;
+use crate::column_family::merging::gather::MOST_BYTES;
+use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;

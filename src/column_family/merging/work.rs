@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Bell, Condvar, Mutex};
+use crate::sync::bell::Bell;
+use crate::sync::{Arc, Condvar, Mutex};
 
 /// What the thread that makes checkpoints does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use crate::btree::{MergeOp, MergeStats, RangeDeletion};
 use crate::codec::ids::SequenceNumber;
-use crate::codec::key;
-use crate::column_family::delta::Change;
-use crate::column_family::drain::DrainPosition;
-use crate::column_family::family::{Counters, Family, WORTH_A_MERGE};
-use crate::column_family::hidden::join;
+use crate::codec::key::{self, ABOVE_EVERY_KEY};
+use crate::column_family::family::DrainPosition;
+use crate::column_family::family::{Counters, Family};
+use crate::column_family::merging::change::Change;
+use crate::column_family::stall::WORTH_A_MERGE;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::{FamilyView, Frozen, Measured, View};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,9 +14,6 @@ use crate::memtable::{Found, Memtable};
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Instant, MutexGuard};
-
-/// A key above every key that a family can hold: the end of a range deletion that has no end.
-pub(crate) static ABOVE_EVERY_KEY: [u8; key::MAX_KEY_LEN + 1] = [0xff; key::MAX_KEY_LEN + 1];
 
 /// What a merge needs of the database.
 pub(crate) struct MergeContext<'a> {
@@ -284,4 +281,21 @@ impl<'m> Iterator for Newest<'m> {
         };
         Some((key, op))
     }
+}
+
+/// Joins ranges that overlap or touch; the result is disjoint and ascending.
+fn join<K: AsRef<[u8]>>(mut ranges: Vec<(K, K)>) -> Vec<(K, K)> {
+    ranges.sort_by(|a, b| key::compare(a.0.as_ref(), b.0.as_ref()));
+    let mut joined: Vec<(K, K)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some(last) if key::compare(start.as_ref(), last.1.as_ref()).is_le() => {
+                if key::compare(end.as_ref(), last.1.as_ref()).is_gt() {
+                    last.1 = end;
+                }
+            }
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
 }

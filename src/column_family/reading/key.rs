@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-use crate::column_family::short::Short;
+use crate::column_family::reading::short::Short;
 
 /// The bytes of a key, as iterators give them. Dereferences to `[u8]`, and is compared and hashed as those are.
 ///

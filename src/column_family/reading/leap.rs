@@ -11,7 +11,7 @@ use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::column_family::gone::{Gone, Stretch};
-use crate::column_family::recent::Source;
+use crate::column_family::reading::recent::Source;
 use crate::error::{Error, Result};
 
 /// Steps over deleted entries after which a cursor looks for a way around more of them, and again after as many.

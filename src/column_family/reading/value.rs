@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 
-use crate::column_family::short::Short;
+use crate::column_family::reading::short::Short;
 use crate::page::PinnedPage;
 
 /// Values up to this many bytes are copied out of their page; larger ones are held where they stand.

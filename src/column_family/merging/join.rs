@@ -9,17 +9,14 @@
 //! step.
 
 use crate::btree::RangeDeletion;
-use crate::column_family::delta::{Stage, trees_of};
+use crate::column_family::delta::{JOINED, Stage, trees_of};
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::gather::{MOST_BYTES, Stretch, out_of_order};
-use crate::column_family::merge::MergeContext;
+use crate::column_family::merging::gather::{MOST_BYTES, Stretch, out_of_order};
+use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::sync::{Arc, Instant};
 use std::ops::Range;
-
-/// Fresh deltas that become one.
-pub(super) const JOINED: usize = 6;
 
 impl TreeVersion {
     /// Deltas that wait to be joined.

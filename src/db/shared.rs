@@ -1,0 +1,78 @@
+//! What an open database consists of.
+
+use crate::column_family::family::Family;
+use crate::column_family::touched::Touched;
+use crate::db::catalog_file::State;
+use crate::db::recovery::RecoveryReport;
+use crate::db::registry::Registry;
+use crate::error::Result;
+use crate::options::Options;
+use crate::page::CacheTotal;
+use crate::segment::DataFile;
+use crate::storage::StorageLock;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Arc, Mutex, epoch, thread::JoinHandle};
+use crate::txn::pipeline::Pipeline;
+
+/// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`, `registry`, then a
+/// family's.
+pub(super) struct Shared {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) options: Options,
+    pub(super) data: Arc<DataFile>,
+    pub(super) registry: Mutex<Registry>,
+    pub(super) touched: Arc<Touched>,
+    /// Held while a family is created, renamed or dropped.
+    pub(super) changes: Mutex<()>,
+    pub(super) checkpoint: Mutex<State>,
+    pub(super) checkpoints: Counters,
+    /// What all read caches may hold.
+    pub(super) cache_total: Arc<CacheTotal>,
+    pub(super) recovery: RecoveryReport,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held while the database is closed; how that came out.
+    pub(super) closing: Mutex<Option<Result<()>>>,
+    pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
+}
+
+impl Shared {
+    /// The families, by number.
+    pub(super) fn families(&self) -> Vec<Arc<Family>> {
+        self.registry.lock().families().cloned().collect()
+    }
+}
+
+/// Closes the database when the last handle goes.
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    /// Goes after it.
+    pub(super) _emptied: Emptied,
+}
+
+/// When it goes, whatever memory waits for readers to leave is given back: nobody else may come by to do that.
+pub(super) struct Emptied;
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        epoch::drain();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+/// What checkpoints did, and when something for the next one came up.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) made: AtomicU64,
+    pub(super) nanoseconds: AtomicU64,
+    /// First log segment that recovery would read.
+    pub(super) first_segment: AtomicU64,
+    /// Merges that the last checkpoint found done.
+    pub(super) merges_seen: AtomicU64,
+    /// The log is to be let go of up to this segment; 0 if it is short.
+    pub(super) wanted_segment: AtomicU64,
+}

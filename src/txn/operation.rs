@@ -1,0 +1,219 @@
+//! The operations of a commit, in the form in which the log stores them.
+//!
+//! ```text
+//! u8      kind of the operation, see `codec/entry.rs`
+//! varint  family
+//! varint  length of the key, then the key
+//! put:          varint length of the value, then the value
+//! range delete: varint length of the end, then the end; an empty end means that there is none
+//! ```
+
+use std::ops::RangeBounds;
+
+use crate::codec::entry::EntryKind;
+use crate::codec::ids::FamilyId;
+use crate::codec::key::ABOVE_EVERY_KEY;
+use crate::codec::{key, varint};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest value, in bytes.
+pub(crate) const MAX_VALUE_LEN: u64 = u32::MAX as u64;
+
+/// Fails if no key can have `len` bytes.
+pub(crate) fn check_key_len(len: usize) -> Result<()> {
+    if len > key::MAX_KEY_LEN {
+        return Err(Error::new(
+            ErrorKind::KeyTooLarge,
+            format!("a key of {len} bytes is too long; {} is the most", key::MAX_KEY_LEN),
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() as u64 > MAX_VALUE_LEN {
+        return Err(Error::new(
+            ErrorKind::ValueTooLarge,
+            format!("a value of {} bytes is too long; {MAX_VALUE_LEN} is the most", value.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// `range` as a start that belongs to it and an end that does not; `None` for no end.
+pub(crate) fn half_open<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Vec<u8>, Option<Vec<u8>>) {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let after = |key: &K| [key.as_ref(), &[0]].concat();
+    let start = match range.start_bound() {
+        Included(key) => key.as_ref().to_vec(),
+        Excluded(key) => after(key),
+        Unbounded => Vec::new(),
+    };
+    let end = match range.end_bound() {
+        Included(key) => Some(after(key)),
+        Excluded(key) => Some(key.as_ref().to_vec()),
+        Unbounded => None,
+    };
+    (start, end)
+}
+
+/// Whether no key can lie from `start` to `end`.
+pub(crate) fn is_empty_range(start: &[u8], end: Option<&[u8]>) -> bool {
+    key::compare(start, end.unwrap_or(&ABOVE_EVERY_KEY)).is_ge()
+}
+
+fn encode_key(out: &mut Vec<u8>, kind: EntryKind, family: FamilyId, key: &[u8]) {
+    out.push(kind as u8);
+    varint::put(out, u64::from(family.0));
+    varint::put(out, key.len() as u64);
+    out.extend_from_slice(key);
+}
+
+pub(crate) fn encode_put(out: &mut Vec<u8>, family: FamilyId, key: &[u8], value: &[u8]) {
+    out.reserve(key.len() + value.len() + 16);
+    encode_key(out, EntryKind::Put, family, key);
+    varint::put(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+pub(crate) fn encode_delete(out: &mut Vec<u8>, family: FamilyId, key: &[u8]) {
+    encode_key(out, EntryKind::Delete, family, key);
+}
+
+pub(crate) fn encode_delete_range(out: &mut Vec<u8>, family: FamilyId, start: &[u8], end: Option<&[u8]>) {
+    encode_key(out, EntryKind::RangeDelete, family, start);
+    let end = end.unwrap_or(&[]);
+    varint::put(out, end.len() as u64);
+    out.extend_from_slice(end);
+}
+
+/// One operation of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation<'a> {
+    Put {
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Delete {
+        key: &'a [u8],
+    },
+    /// `end` is `None` if the range has no end.
+    DeleteRange {
+        start: &'a [u8],
+        end: Option<&'a [u8]>,
+    },
+}
+
+impl Operation<'_> {
+    /// Bytes of keys and value.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value } => key.len() + value.len(),
+            Self::Delete { key } => key.len(),
+            Self::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
+        }
+    }
+}
+
+/// The operations of a payload, in order. Ends with an error where the payload makes no sense.
+pub(crate) struct Operations<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Operations<'a> {
+    pub(crate) fn new(payload: &'a [u8]) -> Self {
+        Self { rest: payload }
+    }
+
+    #[inline]
+    fn bytes(&mut self, limit: u64) -> Option<&'a [u8]> {
+        let len = varint::take(&mut self.rest)?;
+        if len > limit {
+            return None;
+        }
+        let (bytes, rest) = self.rest.split_at_checked(usize::try_from(len).ok()?)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<(FamilyId, Operation<'a>)> {
+        const BOUND: u64 = key::MAX_KEY_LEN as u64 + 1;
+        let (&kind, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let family = FamilyId(varint::take(&mut self.rest)?.try_into().ok()?);
+        let kind = EntryKind::from_u8(kind)?;
+        let key_limit = if kind == EntryKind::RangeDelete { BOUND } else { BOUND - 1 };
+        let key = self.bytes(key_limit)?;
+        let operation = match kind {
+            EntryKind::Put => Operation::Put { key, value: self.bytes(MAX_VALUE_LEN)? },
+            EntryKind::Delete => Operation::Delete { key },
+            EntryKind::RangeDelete => {
+                let end = self.bytes(BOUND)?;
+                let end = (!end.is_empty()).then_some(end);
+                if is_empty_range(key, end) {
+                    return None;
+                }
+                Operation::DeleteRange { start: key, end }
+            }
+        };
+        Some((family, operation))
+    }
+}
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = Result<(FamilyId, Operation<'a>)>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let operation = self.take();
+        if operation.is_none() {
+            self.rest = &[];
+        }
+        Some(operation.ok_or_else(|| Error::corruption("a commit in the log makes no sense")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn operations_come_back_as_they_were_encoded() {
+        let mut payload = Vec::new();
+        encode_put(&mut payload, FamilyId(1), b"k", b"v");
+        encode_delete(&mut payload, FamilyId(300), b"");
+        encode_delete_range(&mut payload, FamilyId(2), b"a", Some(b"b"));
+        encode_delete_range(&mut payload, FamilyId(2), b"", None);
+        let operations: Result<Vec<_>> = Operations::new(&payload).collect();
+        assert_eq!(
+            operations.unwrap(),
+            [
+                (FamilyId(1), Operation::Put { key: b"k", value: b"v" }),
+                (FamilyId(300), Operation::Delete { key: b"" }),
+                (FamilyId(2), Operation::DeleteRange { start: b"a", end: Some(b"b") }),
+                (FamilyId(2), Operation::DeleteRange { start: b"", end: None }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cut_payload_ends_with_an_error() {
+        let mut payload = Vec::new();
+        encode_put(&mut payload, FamilyId(1), b"key", b"value");
+        for len in 1..payload.len() {
+            assert!(Operations::new(&payload[..len]).any(|operation| operation.is_err()), "cut at {len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics_and_ends(bytes: Vec<u8>) {
+            prop_assert!(Operations::new(&bytes).count() <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What commits and readers of one open database share, and the steps that every commit takes.
+
+use crossbeam_utils::CachePadded;
+
+use crate::codec::ids::SequenceNumber;
+use crate::column_family::family::{Counters, Family, WriteSide};
+use crate::column_family::merging::merge::MergeContext;
+use crate::column_family::merging::work::Work;
+use crate::column_family::stall::{MAX_FROZEN, Woken};
+use crate::column_family::view::{Moment, View};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Durability;
+use crate::sync::arc_cell::ArcCell;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::sequencer::Sequencer;
+use crate::sync::{Arc, MutexGuard};
+use crate::txn::latch::Latch;
+use crate::txn::log_pace::LogPace;
+use crate::wal::Log;
+
+/// What commits and readers of one open database share.
+pub(crate) struct Pipeline {
+    /// Tells this open database from every other one in the process.
+    pub(crate) database: u64,
+    pub(crate) views: ArcCell<View>,
+    pub(crate) visible: CachePadded<Sequencer>,
+    pub(crate) latch: Latch,
+    /// `None` if the database was opened for reading only.
+    pub(crate) log: Option<Log>,
+    pub(crate) work: Work,
+    /// How writers are slowed by the log's length.
+    pub(crate) log_pace: LogPace,
+    /// Bytes of a tree that a merge may write for each byte merged.
+    pub(crate) merge_cost: u32,
+    pub(crate) closed: AtomicBool,
+    /// Whether the files belong to somebody else from now on: nothing may be written to them any more.
+    pub(crate) ended: AtomicBool,
+    /// Whether a commit was made that no log record holds.
+    pub(crate) unlogged: AtomicBool,
+    /// Whether the disk was met full since free space was last given back to it.
+    pub(crate) short_of_space: AtomicBool,
+}
+
+/// A commit as the pipeline takes it.
+pub(crate) struct Write<'a> {
+    pub(crate) families: &'a [Arc<Family>],
+    pub(crate) payload: &'a [u8],
+    pub(crate) operations: u64,
+    pub(crate) has_range_deletions: bool,
+}
+
+/// A family's write lock, held.
+pub(super) type Locked<'a> = MutexGuard<'a, WriteSide>;
+
+impl Pipeline {
+    /// The log, if the database takes writes.
+    pub(crate) fn writable(&self) -> Result<&Log> {
+        self.open()?;
+        self.latch.check()?;
+        self.log
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened for reading only"))
+    }
+
+    /// Fails once the database is closed.
+    #[inline]
+    pub(crate) fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database was closed"));
+        }
+        Ok(())
+    }
+
+    /// Fails once the files are let go of.
+    pub(crate) fn owns_files(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database was closed"));
+        }
+        Ok(())
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Moment {
+        Moment::now(&self.views, &self.visible)
+    }
+
+    pub(crate) fn merge_context<'a>(&'a self, should_stop: &'a dyn Fn() -> bool) -> MergeContext<'a> {
+        MergeContext { views: &self.views, visible: &self.visible, should_stop, merge_cost: self.merge_cost }
+    }
+
+    /// Makes a commit visible, when all before it are.
+    pub(super) fn publish(&self, sequence: SequenceNumber) -> Result<()> {
+        let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
+        self.visible.admit(sequence.0).map_err(ended)?;
+        self.visible.complete(sequence.0);
+        self.visible.wait_for(sequence.0).map_err(ended)
+    }
+
+    /// Whether the active memtable takes a write: it is not full, or a new one could be put in its place.
+    #[inline]
+    pub(super) fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
+        family.check_not_dropped()?;
+        self.work.touch(family);
+        if side.writer.table().bytes() < family.memtable_bytes() {
+            return Ok(true);
+        }
+        if family.stall.waiting() < MAX_FROZEN && family.freeze(side, &self.views)? {
+            self.work.request_merge(family);
+            return Ok(true);
+        }
+        Ok(side.writer.table().is_empty())
+    }
+
+    /// Waits until `places` more memtables of `family` can be frozen, or something else may have changed.
+    pub(super) fn wait_for_merge(&self, family: &Arc<Family>, places: usize) -> Result<()> {
+        self.work.request_merge(family);
+        match family.stall.wait(places) {
+            Woken::Obstacle(error) => Err(error),
+            Woken::LookAgain => Ok(()),
+        }
+    }
+
+    /// Gives a commit its number, and appends it to the log unless it is to have no record.
+    pub(super) fn append(
+        &self,
+        log: &Log,
+        write: &Write<'_>,
+        durability: Durability,
+        families: &[&Arc<Family>],
+        sides: &[Locked<'_>],
+    ) -> Result<SequenceNumber> {
+        let sequence = if durability == Durability::None {
+            if !self.unlogged.load(Ordering::Relaxed) {
+                self.unlogged.store(true, Ordering::Release);
+            }
+            log.assign()
+        } else {
+            let segment = log.segment_of_next();
+            for family in families {
+                family.note_segment(segment);
+            }
+            let appended = log.append(write.payload, write.operations, durability == Durability::Sync);
+            if log.wants_prepare() {
+                self.work.clock.ring();
+            }
+            appended
+        };
+        sequence.map_err(|error| self.not_appended(error, families, sides))
+    }
+
+    /// What is said, and done, when the log took no record.
+    #[cold]
+    pub(super) fn not_appended(
+        &self,
+        error: Error,
+        families: &[&Arc<Family>],
+        sides: &[Locked<'_>],
+    ) -> Error {
+        if error.kind() != ErrorKind::OutOfSpace {
+            return self.fail(error);
+        }
+        // A memtable that is still empty needs none of the log.
+        for (family, side) in families.iter().zip(sides) {
+            if side.writer.table().is_empty() {
+                family.forget_segment();
+            }
+        }
+        // A checkpoint may free log, and free parts of the data file for it.
+        self.short_of_space.store(true, Ordering::Relaxed);
+        self.work.request_checkpoint();
+        error
+    }
+
+    /// Ends all writing because of `error`.
+    pub(crate) fn fail(&self, error: Error) -> Error {
+        let error = self.latch.close(error);
+        self.visible.end();
+        self.log_pace.wake();
+        for family in self.views.load_full().families() {
+            family.family.stall.wake();
+        }
+        error
+    }
+
+    fn fail_without_cause(&self) -> Error {
+        Error::new(ErrorKind::WriteFailed, "an earlier commit was never completed")
+    }
+}
+
+/// Held while a commit has a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
+/// for that number for ever.
+pub(super) struct Interrupted<'a>(pub(super) &'a Pipeline);
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(ErrorKind::WriteFailed, "a commit panicked halfway"));
+        }
+    }
+}
+
+/// Counts `bytes` that were inserted into a family's memtable. Says how full it is (0 to 1).
+pub(super) fn account(family: &Family, side: &WriteSide, bytes: usize) -> f64 {
+    Counters::add(&family.counters.bytes_inserted, bytes as u64);
+    side.writer.table().bytes() as f64 / family.memtable_bytes().max(1) as f64
+}
