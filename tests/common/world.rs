@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyOptions,
-    FamilySnapshot, Snapshot, WriteBatch,
+    ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
+    FamilyOptions, FamilySnapshot, Snapshot, WriteBatch,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
@@ -37,7 +37,7 @@ impl Place {
         Self::Files(tempfile::tempdir().unwrap())
     }
 
-    fn open(&self, builder: &DatabaseBuilder) -> ColumnFamilyDatabase {
+    pub(crate) fn open(&self, builder: &DatabaseBuilder) -> ColumnFamilyDatabase {
         match self {
             Self::Memory(storage) => builder.clone().storage(storage.clone()).open("memory").unwrap(),
             Self::Files(directory) => builder.clone().open(directory.path().join("database")).unwrap(),
@@ -45,7 +45,7 @@ impl Place {
     }
 
     /// The place as a process killed now would leave it, if that can be had.
-    fn killed(&self) -> Option<Self> {
+    pub(crate) fn killed(&self) -> Option<Self> {
         match self {
             Self::Memory(storage) => Some(Self::Memory(storage.copy())),
             Self::Files(_) => None,
@@ -86,11 +86,15 @@ struct HeldCursor {
     stand: Stand,
 }
 
-/// A database, its model, and what is held of it.
+/// A database, or a part of it with families of its own, its model, and what is held of it.
 pub(crate) struct World {
-    place: Place,
-    builder: DatabaseBuilder,
+    /// Where the database lives and how it is opened, if this is all of it.
+    whole: Option<(Place, DatabaseBuilder)>,
     db: Option<ColumnFamilyDatabase>,
+    /// Tells the families of this part from those of others.
+    number: u8,
+    /// What all writes have, whatever they ask for.
+    durability: Option<Durability>,
     families: Vec<Known>,
     snapshots: Vec<HeldSnapshot>,
     cursors: [Option<HeldCursor>; MAX_CURSORS],
@@ -98,13 +102,8 @@ pub(crate) struct World {
     unlogged: bool,
 }
 
-fn family_name(number: u8) -> String {
-    match number {
-        0 => "é".repeat(127) + "x",
-        1 => " ".into(),
-        _ => format!("family {number}"),
-    }
-}
+/// What stays of a part while its database is closed.
+pub(crate) struct Left(Vec<(String, FamilyId, Entries)>);
 
 /// The model's half-open walk over a range that may be empty or upside down.
 fn within<'a>(
@@ -179,21 +178,46 @@ pub(crate) fn assert_same(moment: &FamilySnapshot, entries: &Entries) {
 impl World {
     /// A database with two families.
     pub(crate) fn new(place: Place, builder: DatabaseBuilder) -> Self {
-        let db = place.open(&builder);
-        let cursors = [const { None }; MAX_CURSORS];
+        let mut world = Self::part(place.open(&builder), 0);
+        world.whole = Some((place, builder));
+        world
+    }
+
+    /// Two families in a database of which others use other parts. Who has the whole ends it and opens it again, with [`leave`](Self::leave)
+    /// and [`come_back`](Self::come_back).
+    pub(crate) fn part(db: ColumnFamilyDatabase, number: u8) -> Self {
         let mut world = Self {
-            place,
-            builder,
+            whole: None,
             db: Some(db),
+            number,
+            durability: None,
             families: Vec::new(),
             snapshots: Vec::new(),
-            cursors,
+            cursors: [const { None }; MAX_CURSORS],
             unlogged: false,
         };
         for name in 0..2 {
             world.apply(&Operation::Create { name, fill: 100 });
         }
         world
+    }
+
+    /// Gives all writes from now on this durability, or the one that they ask for.
+    pub(crate) fn set_durability(&mut self, durability: Option<Durability>) {
+        self.durability = durability;
+    }
+
+    fn family_name(&self, name: u8) -> String {
+        match name {
+            0 => "é".repeat(127) + &self.number.to_string(),
+            1 => " ".repeat(usize::from(self.number) + 1),
+            _ => format!("family {name} of {}", self.number),
+        }
+    }
+
+    /// Names of its families.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.families.iter().map(|known| known.name.clone()).collect()
     }
 
     pub(crate) fn db(&self) -> &ColumnFamilyDatabase {
@@ -204,8 +228,11 @@ impl World {
         (number as usize).checked_rem(self.families.len())
     }
 
-    fn note(&mut self, durability: Durability) {
+    /// The durability of a write that asks for this one.
+    fn note(&mut self, asked: Durability) -> Durability {
+        let durability = self.durability.unwrap_or(asked);
         self.unlogged |= durability == Durability::None;
+        durability
     }
 
     /// Applies one operation to both, and compares what they say.
@@ -236,9 +263,9 @@ impl World {
 
     /// Compares everything with the model, and verifies the database.
     pub(crate) fn check(&self) {
-        let mut names: Vec<_> = self.families.iter().map(|known| known.name.clone()).collect();
-        names.sort_unstable();
-        assert_eq!(self.db().column_family_names(), names);
+        let present: BTreeSet<_> = self.db().column_family_names().into_iter().collect();
+        assert!(self.names().is_subset(&present));
+        assert!(self.whole.is_none() || self.names().len() == present.len(), "{present:?}");
         for known in &self.families {
             assert_same(&known.handle.snapshot().unwrap(), &known.entries);
         }
@@ -252,30 +279,30 @@ impl World {
         match operation {
             Operation::Put(family, key, content, durability) => {
                 let Some(index) = self.index(*family) else { return };
-                self.note(*durability);
+                let durability = self.note(*durability);
                 let known = &mut self.families[index];
                 let (key, value) = (key.bytes(), content.bytes());
-                known.handle.put_with(&key, &value, *durability).unwrap();
+                known.handle.put_with(&key, &value, durability).unwrap();
                 known.entries.insert(key, value.into());
             }
             Operation::Delete(family, key, durability) => {
                 let Some(index) = self.index(*family) else { return };
-                self.note(*durability);
+                let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                known.handle.delete_with(key.bytes(), *durability).unwrap();
+                known.handle.delete_with(key.bytes(), durability).unwrap();
                 known.entries.remove(&key.bytes());
             }
             Operation::DeleteRange(family, range, durability) => {
                 let Some(index) = self.index(*family) else { return };
-                self.note(*durability);
+                let durability = self.note(*durability);
                 let known = &mut self.families[index];
                 let range = bounds(range);
-                known.handle.delete_range_with(range.clone(), *durability).unwrap();
+                known.handle.delete_range_with(range.clone(), durability).unwrap();
                 known.entries.retain(|key, _| !range.contains(key));
             }
             Operation::Batch(writes, durability) => {
-                self.note(*durability);
-                self.write_batch(writes, *durability);
+                let durability = self.note(*durability);
+                self.write_batch(writes, durability);
             }
             Operation::Fill { family, start, count, step, content } => {
                 let put = |n: u32| {
@@ -284,7 +311,8 @@ impl World {
                 };
                 let numbers = (0..u32::from(*count)).map(|n| start + n * u32::from(*step));
                 let writes: Vec<_> = numbers.map(put).collect();
-                self.write_batch(&writes, Durability::Buffered);
+                let durability = self.note(Durability::Buffered);
+                self.write_batch(&writes, durability);
             }
             Operation::Erode { family, start, count, step } => {
                 for n in 0..u32::from(*count) {
@@ -434,7 +462,7 @@ impl World {
     fn change(&mut self, operation: &Operation) {
         match operation {
             Operation::Create { name, fill } => {
-                let name = family_name(*name);
+                let name = self.family_name(*name);
                 let options = FamilyOptions::default().page_fill(*fill);
                 let exists = self.families.iter().any(|known| known.name == name);
                 if exists {
@@ -447,7 +475,7 @@ impl World {
             }
             Operation::Rename { family, name } => {
                 let Some(index) = self.index(*family) else { return };
-                let name = family_name(*name);
+                let name = self.family_name(*name);
                 let from = self.families[index].name.clone();
                 let taken = from != name && self.families.iter().any(|known| known.name == name);
                 let outcome = self.db().rename_column_family(&from, &name);
@@ -493,7 +521,8 @@ impl World {
         }
     }
 
-    fn flush(&mut self) {
+    /// Makes everything durable, also what no log holds.
+    pub(crate) fn flush(&mut self) {
         self.db().flush().unwrap();
         self.unlogged = false;
         for known in &self.families {
@@ -505,43 +534,62 @@ impl World {
         }
     }
 
-    /// Ends the database and opens it again. What is held of the old one is given back.
-    fn reopen(&mut self, end: End) {
+    /// Before the database ends, which is killed or not: what is held of it is compared and given back.
+    pub(crate) fn leave(&mut self, end: End) -> Left {
         if end == End::Kill && self.unlogged {
             self.flush();
         }
-        let names: BTreeSet<_> = self.families.iter().map(|known| known.name.clone()).collect();
-        let place = if end == End::Kill { self.place.killed() } else { None };
-        let entries: Vec<_> = std::mem::take(&mut self.families)
-            .into_iter()
-            .map(|known| (known.name, known.handle.id(), known.entries))
-            .collect();
-        let db = self.db.take().expect("the database is open between operations");
         for held in self.snapshots.drain(..) {
             held.check();
         }
         self.cursors = [const { None }; MAX_CURSORS];
-        match end {
-            End::Close => db.close().unwrap(),
-            End::Drop | End::Kill => drop(db),
-        }
-        if let Some(place) = place {
-            self.place = place;
-        }
-        let db = self.place.open(&self.builder);
-        if end == End::Close {
-            assert_eq!(db.recovery_report().records_applied, 0, "a closed database was replayed");
-        }
-        assert_eq!(db.column_family_names().into_iter().collect::<BTreeSet<_>>(), names);
-        for (name, id, entries) in entries {
+        self.db = None;
+        self.unlogged = false;
+        let families = std::mem::take(&mut self.families).into_iter();
+        Left(families.map(|known| (known.name, known.handle.id(), known.entries)).collect())
+    }
+
+    /// The database was opened again.
+    pub(crate) fn come_back(&mut self, db: ColumnFamilyDatabase, left: Left) {
+        for (name, id, entries) in left.0 {
             let handle = db.column_family(&name).unwrap();
             assert_eq!(handle.id(), id);
             assert_same(&handle.snapshot().unwrap(), &entries);
             self.families.push(Known { name, handle, entries });
         }
         self.db = Some(db);
-        self.unlogged = false;
     }
+
+    /// Ends the database and opens it again.
+    fn reopen(&mut self, end: End) {
+        let (place, builder) = self.whole.take().expect("who has a part does not end the whole");
+        let (names, db) = (self.names(), self.db().clone());
+        let left = self.leave(end);
+        let (place, db) = reopen(place, &builder, db, end);
+        assert_eq!(db.column_family_names().into_iter().collect::<BTreeSet<_>>(), names);
+        self.come_back(db, left);
+        self.whole = Some((place, builder));
+    }
+}
+
+/// Ends `db`, of which nobody else has anything, and opens it again.
+pub(crate) fn reopen(
+    place: Place,
+    builder: &DatabaseBuilder,
+    db: ColumnFamilyDatabase,
+    end: End,
+) -> (Place, ColumnFamilyDatabase) {
+    let killed = if end == End::Kill { place.killed() } else { None };
+    match end {
+        End::Close => db.close().unwrap(),
+        End::Drop | End::Kill => drop(db),
+    }
+    let place = killed.unwrap_or(place);
+    let db = place.open(builder);
+    if end == End::Close {
+        assert_eq!(db.recovery_report().records_applied, 0, "a closed database was replayed");
+    }
+    (place, db)
 }
 
 fn number_key(number: u32) -> Key {
