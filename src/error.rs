@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of a fallible operation of this crate.
@@ -42,6 +43,8 @@ pub enum ErrorKind {
     FamilyNotFound,
     /// The column family was dropped while this handle to it lived on.
     FamilyDropped,
+    /// The column family has other options than were asked for.
+    OptionsDiffer,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
     /// A key is longer than 65,536 bytes.
@@ -54,7 +57,10 @@ pub enum ErrorKind {
 
 /// Where on disk a failure was met; every part may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Location {
+    /// The database's directory, if it was met while the database was opened.
+    pub directory: Option<PathBuf>,
     /// The file, relative to the database's directory.
     pub file: Option<String>,
     /// Byte offset in the file.
@@ -73,6 +79,9 @@ impl fmt::Display for Location {
             separator = ", ";
             Ok(())
         };
+        if let Some(directory) = &self.directory {
+            part(f, format_args!("database {}", directory.display()))?;
+        }
         if let Some(file) = &self.file {
             part(f, format_args!("file {file}"))?;
         }
@@ -91,6 +100,9 @@ impl fmt::Display for Location {
 
 /// A failure: its [kind](Error::kind), a message, and where on disk it was met.
 ///
+/// A [`std::io::Error`] can be made of it, of the kind that fits best and with the whole failure inside, so that `?` takes it to where such are
+/// expected.
+///
 /// Cheap to clone, so that the first cause of a failed database can be handed to every later writer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}{}", .0.message, .0.location)]
@@ -102,12 +114,20 @@ struct Detail {
     message: String,
     location: Location,
     source: Option<Arc<io::Error>>,
+    /// Whether the message says that nothing is written any more.
+    ends_writing: bool,
 }
 
 impl Error {
     /// A failure of `kind` that `message` explains.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Detail { kind, message: message.into(), location: Location::default(), source: None }))
+        Self(Box::new(Detail {
+            kind,
+            message: message.into(),
+            location: Location::default(),
+            source: None,
+            ends_writing: false,
+        }))
     }
 
     /// Bytes on disk are wrong in the way that `message` says.
@@ -124,6 +144,12 @@ impl Error {
         let mut error = Self::new(kind, format!("{operation} failed: {source}"));
         error.0.source = Some(Arc::new(source));
         error
+    }
+
+    /// Adds the directory of the database that was being opened.
+    pub(crate) fn opening(mut self, directory: &Path) -> Self {
+        self.0.location.directory = Some(directory.to_owned());
+        self
     }
 
     /// Adds the file, unless a deeper layer named one.
@@ -153,6 +179,9 @@ impl Error {
     /// The error that every writer meets after this one ended all writing.
     pub(crate) fn as_first_cause(&self) -> Self {
         let mut later = self.clone();
+        if std::mem::replace(&mut later.0.ends_writing, true) {
+            return later;
+        }
         later.0.kind = ErrorKind::WriteFailed;
         later.0.message =
             format!("the database takes no more writes until it is opened again, because {}", self.0.message);
@@ -172,5 +201,61 @@ impl Error {
     /// The operating system's error, where there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_deref()
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Io | ErrorKind::OutOfSpace | ErrorKind::WriteFailed => match error.io_error() {
+                Some(source) => source.kind(),
+                None if error.kind() == ErrorKind::OutOfSpace => io::ErrorKind::StorageFull,
+                None => io::ErrorKind::Other,
+            },
+            ErrorKind::Corruption | ErrorKind::NotADatabase => io::ErrorKind::InvalidData,
+            ErrorKind::NewerFormat => io::ErrorKind::Unsupported,
+            ErrorKind::DatabaseNotFound | ErrorKind::FamilyNotFound | ErrorKind::FamilyDropped => {
+                io::ErrorKind::NotFound
+            }
+            ErrorKind::DatabaseExists | ErrorKind::FamilyExists => io::ErrorKind::AlreadyExists,
+            ErrorKind::Locked => io::ErrorKind::ResourceBusy,
+            ErrorKind::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::InvalidFamilyName
+            | ErrorKind::KeyTooLarge
+            | ErrorKind::ValueTooLarge
+            | ErrorKind::InvalidArgument
+            | ErrorKind::OptionsDiffer => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_an_error_of_io_it_has_the_kind_of_its_cause_and_stays_whole() {
+        let kind = |error: Error| io::Error::from(error).kind();
+        let cause = || io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(kind(Error::io("writing", cause())), io::ErrorKind::PermissionDenied);
+        assert_eq!(kind(Error::io("writing", cause()).as_first_cause()), io::ErrorKind::PermissionDenied);
+        assert_eq!(kind(Error::new(ErrorKind::OutOfSpace, "full")), io::ErrorKind::StorageFull);
+        assert_eq!(kind(Error::new(ErrorKind::Closed, "closed")), io::ErrorKind::Other);
+        let whole = io::Error::from(Error::corruption("a bit is wrong").in_file("data").on_page(7));
+        assert_eq!(whole.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(whole.to_string(), "a bit is wrong (file data, page 7)");
+        let inside = whole.downcast::<Error>().unwrap();
+        assert_eq!((inside.kind(), inside.location().page), (ErrorKind::Corruption, Some(7)));
+    }
+
+    #[test]
+    fn that_nothing_is_written_any_more_is_said_once() {
+        let first = Error::io("syncing the log", io::ErrorKind::BrokenPipe.into());
+        let told = first.as_first_cause();
+        assert_eq!(told.kind(), ErrorKind::WriteFailed);
+        assert_eq!(told.to_string().matches("no more writes").count(), 1);
+        assert_eq!(told.as_first_cause().to_string(), told.to_string());
     }
 }

@@ -60,6 +60,9 @@ impl fmt::Debug for ProgressCallback {
 /// cheaper if keys are random.
 const MERGE_COST: u32 = 8;
 
+/// More threads that merge than any machine has use for.
+const MOST_THREADS: usize = 1024;
+
 /// Default of the log's limit: what two cores replay in a second or two.
 const LOG_LIMIT: u64 = 512 << 20;
 /// How many times the write buffers the log is at most, if that is more than so many bytes: what does not fit into memtables has to be
@@ -147,8 +150,11 @@ impl Options {
                 self.log_limit_bytes
             ));
         }
-        if self.background_threads == 0 {
-            return refuse("at least one background thread is needed".into());
+        if !(1..=MOST_THREADS).contains(&self.background_threads) {
+            return refuse(format!(
+                "{} background threads are not possible; 1 to {MOST_THREADS} are",
+                self.background_threads
+            ));
         }
         if self.sync_interval.is_zero() {
             return refuse(
@@ -271,7 +277,7 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Threads that merge (default: the number of processors, at most 4). Three more make checkpoints and keep the log and the clock.
+    /// Threads that merge, 1 to 1024 (default: the number of processors, at most 4). Three more make checkpoints and keep the log and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.options.background_threads = count;
         self

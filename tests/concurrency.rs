@@ -483,7 +483,7 @@ fn closing_while_others_write_keeps_what_was_acknowledged() {
                         batch.put(family, round.to_be_bytes(), [1; 100]);
                         batch.put(other, [n as u8], round.to_be_bytes());
                         match db.write_with(&batch, durability) {
-                            Ok(()) => acknowledged.store(round, Ordering::SeqCst),
+                            Ok(_) => acknowledged.store(round, Ordering::SeqCst),
                             Err(error) => {
                                 assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
                                 break;

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::storage::TestStorage;
 use common::{assert_clean, eventually, failure, shrunken};
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, ErrorKind, FamilyOptions, FamilySnapshot, Iter,
@@ -163,7 +164,7 @@ fn a_handle_to_a_dropped_family_says_so_and_harms_no_family_of_the_same_name() {
     failure(old.multi_get(["key"]), ErrorKind::FamilyDropped);
     failure(old.put("key", "value"), ErrorKind::FamilyDropped);
     failure(old.delete("key"), ErrorKind::FamilyDropped);
-    failure(old.delete_range::<&str>(..), ErrorKind::FamilyDropped);
+    failure(old.delete_range(..), ErrorKind::FamilyDropped);
     failure(old.iter(), ErrorKind::FamilyDropped);
     failure(old.cursor(), ErrorKind::FamilyDropped);
     failure(old.snapshot(), ErrorKind::FamilyDropped);
@@ -331,4 +332,104 @@ fn properties_tell_what_a_family_holds() {
     let (other, _) = memory();
     failure(other.compact_column_family(&family), ErrorKind::InvalidArgument);
     failure(other.flush_column_family(&family), ErrorKind::InvalidArgument);
+    failure(other.family_properties(&family), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn handles_lead_to_their_database_and_are_listed() {
+    let (db, _) = memory();
+    for name in ["b", "a"] {
+        create(&db, name).put("name", name).unwrap();
+    }
+    let families = db.column_families().unwrap();
+    let names: Vec<_> = families.iter().map(ColumnFamily::name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(families[0].get("name").unwrap().unwrap(), "a");
+    assert_eq!(families[0].id(), db.column_family("a").unwrap().id());
+    drop(db);
+    let db = families[1].database();
+    drop(families);
+    let mut batch = WriteBatch::new();
+    batch.put(&db.column_family("b").unwrap(), "key", "value");
+    db.write(&batch).unwrap();
+    db.clone().close().unwrap();
+    failure(db.column_families(), ErrorKind::Closed);
+}
+
+#[test]
+fn options_are_read_back_changed_while_the_family_is_in_use_and_kept() {
+    let (db, storage) = memory();
+    let first = FamilyOptions::default().page_fill(90);
+    let family = db.create_column_family("family", first.clone()).unwrap();
+    let other = create(&db, "other");
+    assert_eq!(family.options(), first);
+    fill(&family, 100);
+    let second = FamilyOptions::default().page_fill(50).cache_share(7).memtable_share(1000);
+    family.set_options(second.clone()).unwrap();
+    assert_eq!(family.options(), second);
+    assert_eq!(other.options(), FamilyOptions::default());
+    for wrong in
+        [second.clone().page_fill(0), second.clone().cache_share(0), second.clone().memtable_share(0)]
+    {
+        failure(family.set_options(wrong), ErrorKind::InvalidArgument);
+    }
+    assert_eq!(family.options(), second);
+    // What the next merge writes is filled as the new options say.
+    fill(&family, 1000);
+    db.flush().unwrap();
+    db.compact().unwrap();
+    let sparse = db.family_properties(&family).unwrap().tree_bytes;
+    family.set_options(second.clone().page_fill(100)).unwrap();
+    db.compact().unwrap();
+    let dense = db.family_properties(&family).unwrap().tree_bytes;
+    assert!(sparse > dense * 3 / 2, "{sparse} and {dense} bytes");
+    // Durable at once, by the record in the superblock, by the next part of the catalog, and by a whole catalog.
+    let kept = |expected: &FamilyOptions| {
+        let copy = TestStorage::over(storage.clone()).copy();
+        let db = shrunken().automatic_maintenance(false).storage(copy).open("memory").unwrap();
+        assert_eq!(db.column_family("family").unwrap().options(), *expected);
+        assert_clean(&db);
+    };
+    for round in 0..100u16 {
+        let options = second.clone().cache_share(1 + round);
+        family.set_options(options.clone()).unwrap();
+        kept(&options);
+        if round % 7 == 0 {
+            db.checkpoint().unwrap();
+            kept(&options);
+        }
+    }
+    let last = family.options();
+    db.rename_column_family("family", "renamed").unwrap();
+    assert_eq!(family.options(), last);
+    db.drop_column_family("renamed").unwrap();
+    failure(family.set_options(first.clone()), ErrorKind::FamilyDropped);
+    db.close().unwrap();
+    failure(other.set_options(first), ErrorKind::Closed);
+    let db = reopen(&storage);
+    assert_eq!(db.column_family("other").unwrap().options(), FamilyOptions::default());
+}
+
+#[test]
+fn other_options_than_a_family_has_are_an_error_or_applied_as_is_asked() {
+    let (db, storage) = memory();
+    let (first, second) = (FamilyOptions::default(), FamilyOptions::default().cache_share(9));
+    let family = db.column_family_or_create("family", first.clone()).unwrap();
+    assert_eq!(db.column_family_or_create("family", first.clone()).unwrap().id(), family.id());
+    let error = failure(db.column_family_or_create("family", second.clone()), ErrorKind::OptionsDiffer);
+    assert!(
+        error.to_string().contains("cache_share: 1") && error.to_string().contains("cache_share: 9"),
+        "{error}"
+    );
+    assert_eq!(family.options(), first);
+    assert_eq!(db.ensure_column_family("family", second.clone()).unwrap().id(), family.id());
+    assert_eq!(family.options(), second);
+    let new = db.ensure_column_family("new", second.clone()).unwrap();
+    assert_eq!(new.options(), second);
+    failure(db.ensure_column_family("new", second.clone().page_fill(1)), ErrorKind::InvalidArgument);
+    failure(db.column_family_or_create("new", second.clone().page_fill(1)), ErrorKind::InvalidArgument);
+    drop((family, new, db));
+    let db = reopen(&storage);
+    db.column_family_or_create("family", second.clone()).unwrap();
+    db.column_family_or_create("new", second).unwrap();
 }

@@ -29,7 +29,7 @@ fn fill_until_refused(
         let (key, value) = (next.to_be_bytes(), vec![*next as u8; 400]);
         *next += 1;
         match family.put_with(key, &value, durability) {
-            Ok(()) => drop(model.insert(key.to_vec(), value.into())),
+            Ok(_) => drop(model.insert(key.to_vec(), value.into())),
             Err(error) => return error,
         }
     }
@@ -132,7 +132,7 @@ fn a_batch_refused_by_a_full_disk_is_refused_in_all_its_families() {
     let (a, b) = (create(&db, "a"), create(&db, "b"));
     a.put("key", "old").unwrap();
     let mut batch = WriteBatch::new();
-    batch.put(&a, "key", "new").put(&b, "large", vec![1; 2 << 20]).delete_range::<&str>(&a, ..);
+    batch.put(&a, "key", "new").put(&b, "large", vec![1; 2 << 20]).delete_range(&a, ..);
     failure(db.write(&batch), ErrorKind::OutOfSpace);
     failure(db.write_with(&batch, Durability::Sync), ErrorKind::OutOfSpace);
     assert_eq!(a.get("key").unwrap().unwrap(), "old");

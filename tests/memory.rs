@@ -17,7 +17,9 @@ fn create(db: &ColumnFamilyDatabase) -> ColumnFamily {
 }
 
 fn fill(family: &ColumnFamily, len: u32) {
-    (0..len).for_each(|n| family.put(n.to_be_bytes(), [n as u8; 100]).unwrap());
+    (0..len).for_each(|n| {
+        family.put(n.to_be_bytes(), [n as u8; 100]).unwrap();
+    });
 }
 
 fn assert_within(report: &MemoryReport) {

@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::time::Duration;
@@ -86,7 +87,8 @@ fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn a_second_opener_in_this_process_is_told_that_the_database_is_open() {
     let (_directory, path) = fresh();
     let db = ColumnFamilyDatabase::open(&path).unwrap();
-    failure(ColumnFamilyDatabase::open(&path), ErrorKind::Locked);
+    let locked = failure(ColumnFamilyDatabase::open(&path), ErrorKind::Locked);
+    assert_eq!(locked.to_string().matches(path.to_str().unwrap()).count(), 1, "{locked}");
     failure(ColumnFamilyDatabase::builder().read_only(true).open(&path), ErrorKind::Locked);
     drop(db);
     ColumnFamilyDatabase::open(&path).unwrap();
@@ -156,8 +158,14 @@ fn what_is_no_database_is_refused_and_left_alone() {
     fs::write(short.join("data"), "too short").unwrap();
     for path in [&file, &foreign, &nested, &orphaned, &same_name, &short] {
         let before = image(path);
-        failure(ColumnFamilyDatabase::open(path), ErrorKind::NotADatabase);
-        failure(ColumnFamilyDatabase::builder().read_only(true).open(path), ErrorKind::NotADatabase);
+        let errors = [
+            failure(ColumnFamilyDatabase::open(path), ErrorKind::NotADatabase),
+            failure(ColumnFamilyDatabase::builder().read_only(true).open(path), ErrorKind::NotADatabase),
+        ];
+        for error in errors {
+            assert_eq!(error.location().directory.as_deref(), Some(path.as_path()));
+            assert_eq!(error.to_string().matches(path.to_str().unwrap()).count(), 1, "{error}");
+        }
         assert_unchanged(path, &before);
     }
     fs::create_dir(&path).unwrap();
@@ -183,7 +191,8 @@ fn settings_decide_whether_a_database_is_created() {
     let new = || ColumnFamilyDatabase::builder().error_if_exists(true);
     new().open(&path).unwrap().close().unwrap();
     let before = image(&path);
-    failure(new().open(&path), ErrorKind::DatabaseExists);
+    let exists = failure(new().open(&path), ErrorKind::DatabaseExists);
+    assert_eq!(exists.to_string().matches(path.to_str().unwrap()).count(), 1, "{exists}");
     assert_unchanged(&path, &before);
     ColumnFamilyDatabase::builder().create_if_missing(false).open(&path).unwrap();
 }
@@ -192,7 +201,7 @@ fn settings_decide_whether_a_database_is_created() {
 fn settings_out_of_range_are_refused_before_anything_is_touched() {
     let (_directory, path) = fresh();
     let builder = ColumnFamilyDatabase::builder;
-    let wrong: [DatabaseBuilder; 11] = [
+    let wrong: [DatabaseBuilder; 12] = [
         builder().page_size(0),
         builder().page_size(5000),
         builder().page_size(65536),
@@ -201,12 +210,14 @@ fn settings_out_of_range_are_refused_before_anything_is_touched() {
         builder().max_descriptors(1),
         builder().log_limit_bytes(100),
         builder().background_threads(0),
+        builder().background_threads(usize::MAX),
         builder().sync_interval(Duration::ZERO),
         builder().error_if_exists(true).read_only(true),
         builder().error_if_exists(true).create_if_missing(false),
     ];
     for builder in wrong {
-        failure(builder.open(&path), ErrorKind::InvalidArgument);
+        let error = failure(builder.open(&path), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
     assert!(!path.exists());
 }
@@ -570,7 +581,7 @@ fn after_closing_every_handle_says_so_and_what_is_held_is_read_on() {
     db.close().unwrap();
     failure(family.get("key"), ErrorKind::Closed);
     failure(family.put("key", "value"), ErrorKind::Closed);
-    failure(family.delete_range::<&str>(..), ErrorKind::Closed);
+    failure(family.delete_range(..), ErrorKind::Closed);
     failure(family.iter(), ErrorKind::Closed);
     failure(other.write(&batch), ErrorKind::Closed);
     failure(other.write(&WriteBatch::new()), ErrorKind::Closed);
@@ -659,7 +670,24 @@ fn keys_and_values_end_at_their_limits() {
     family.put("", "shortest").unwrap();
     failure(family.put(&too_long, "value"), ErrorKind::KeyTooLarge);
     failure(family.delete(&too_long), ErrorKind::KeyTooLarge);
-    failure(family.delete_range(vec![b'a'; 70_000]..), ErrorKind::KeyTooLarge);
+    let told = |result: peristyle::Result<_>| failure(result, ErrorKind::KeyTooLarge).to_string();
+    let lengths = [65_537, 65_538, 70_000].map(|len| vec![b'a'; len]);
+    for bound in &lengths {
+        let says = |message: String| {
+            assert!(message.contains(&format!(" {} bytes", bound.len())), "{message}");
+        };
+        says(told(family.delete_range((Bound::Excluded(bound), Bound::Unbounded))));
+        says(told(family.delete_range(..=bound)));
+        if bound.len() > 65_537 {
+            says(told(family.delete_range(bound..)));
+            says(told(family.delete_range(..bound)));
+        }
+        let mut batch = WriteBatch::new();
+        batch.delete_range(&family, ..=bound);
+        says(told(db.write(&batch)));
+    }
+    // Right behind the longest key there is a place for a bound.
+    family.delete_range(&too_long[..]..).unwrap();
     family.delete_range(vec![0xff; 70_000]..).unwrap();
     assert!(family.get(&too_long).unwrap().is_none());
     let mut batch = WriteBatch::new();
@@ -672,7 +700,7 @@ fn keys_and_values_end_at_their_limits() {
     assert_eq!(family.first().unwrap().unwrap().1, "shortest");
     family.delete_range(&longest[..]..=&longest[..]).unwrap();
     assert_eq!(family.len().unwrap(), 1);
-    family.delete_range::<&[u8]>(..).unwrap();
+    family.delete_range(..).unwrap();
     assert!(family.is_empty().unwrap());
     db.flush().unwrap();
     assert!(family.is_empty().unwrap());

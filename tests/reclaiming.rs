@@ -125,7 +125,7 @@ fn a_count_that_waits_for_the_disk_holds_nothing_back() {
         // What memtables hold is looked up in the tree.
         family.put(1u32.to_be_bytes(), "another")?;
         family.len().map(|len| assert_eq!(len, u64::from(ENTRIES)))?;
-        family.put(1u32.to_be_bytes(), [1; 100])
+        family.put(1u32.to_be_bytes(), [1; 100]).map(drop)
     });
 }
 

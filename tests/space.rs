@@ -100,7 +100,9 @@ fn scattered_pages_are_moved_together_and_snapshots_keep_theirs() {
     let family = create(&db);
     // Values in leaves and in runs, then holes of single pages all over.
     fill(&db, &family, 20_000, 100);
-    (0..200).for_each(|n| family.put(scattered(n), vec![n as u8; 6000]).unwrap());
+    (0..200).for_each(|n| {
+        family.put(scattered(n), vec![n as u8; 6000]).unwrap();
+    });
     db.flush().unwrap();
     let size =
         |db: &ColumnFamilyDatabase| db.family_properties(&db.column_family("family").unwrap()).unwrap();
@@ -113,7 +115,9 @@ fn scattered_pages_are_moved_together_and_snapshots_keep_theirs() {
         let snapshot = db.snapshot().unwrap();
         let entries = snapshot.column_family(&family).unwrap().len().unwrap();
         fill(&db, &family, 20_000, 100);
-        (0..200).for_each(|n| family.put(scattered(n), vec![n as u8; 6000]).unwrap());
+        (0..200).for_each(|n| {
+            family.put(scattered(n), vec![n as u8; 6000]).unwrap();
+        });
         family.delete_range([0x20].as_slice()..[0x40].as_slice()).unwrap();
         db.wait_until_idle().unwrap();
         assert_clean(&db);
@@ -198,7 +202,9 @@ fn readers_of_many_moments_keep_what_they_see_and_nothing_of_the_moments_between
     let family = create(&db);
     let (entries, value) = (1500, 500);
     let fill_with = |byte: u8| {
-        (0..entries).for_each(|n| family.put(scattered(n), vec![byte; value]).unwrap());
+        (0..entries).for_each(|n| {
+            family.put(scattered(n), vec![byte; value]).unwrap();
+        });
         db.flush().unwrap();
     };
     let mut held: Vec<(u8, Entries)> = Vec::new();
@@ -310,8 +316,12 @@ fn a_compaction_cuts_the_file_although_what_is_free_is_scattered() {
     // They grow in turn, so that the segments of what is left stand between those of what goes.
     for round in 0..30u32 {
         let numbers = round * 1000..(round + 1) * 1000;
-        numbers.clone().for_each(|n| gone.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap());
-        numbers.step_by(5).for_each(|n| left.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap());
+        numbers.clone().for_each(|n| {
+            gone.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap();
+        });
+        numbers.step_by(5).for_each(|n| {
+            left.put(n.to_be_bytes(), vec![n as u8; 400]).unwrap();
+        });
         large.put(round.to_be_bytes(), vec![round as u8; 20_000]).unwrap();
         db.flush().unwrap();
     }

@@ -148,6 +148,7 @@ impl BlockStore for PeristyleStore {
                 batch.put(&self.tokens, token, value);
             }
         }
-        Ok(self.db.write(&batch)?)
+        self.db.write(&batch)?;
+        Ok(())
     }
 }

@@ -97,7 +97,12 @@ fn missing(base: &State) -> Vec<&'static str> {
 fn step(input: &mut Input<'_>) -> Step {
     match input.u8() % 40 {
         0..=9 => Step::Commit(vec![write(input)], durability(input)),
-        10..=15 => {
+        14 => {
+            let (family, key) = (family(input), input.u16() % 64);
+            Step::Update(family, key, 8 + u16::from(input.u8()), durability(input))
+        }
+        15 => Step::Told,
+        10..=13 => {
             let durability = durability(input);
             Step::Commit((0..2 + input.below(6)).map(|_| write(input)).collect(), durability)
         }

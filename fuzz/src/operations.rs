@@ -16,6 +16,9 @@ pub enum Kind {
     Put,
     Delete,
     DeleteRange,
+    DeletePrefix,
+    Update,
+    Swap,
     Batch,
     Fill,
     Erode,
@@ -31,7 +34,9 @@ pub enum Kind {
     Create,
     Rename,
     DropFamily,
+    SetOptions,
     Sync,
+    Told,
     Flush,
     FlushFamily,
     Checkpoint,
@@ -41,10 +46,13 @@ pub enum Kind {
     Reopen,
 }
 
-pub const SHARES: [(Kind, u8); 26] = [
-    (Kind::Put, 10),
-    (Kind::Delete, 4),
-    (Kind::DeleteRange, 4),
+pub const SHARES: [(Kind, u8); 31] = [
+    (Kind::Put, 7),
+    (Kind::Delete, 3),
+    (Kind::DeleteRange, 3),
+    (Kind::DeletePrefix, 1),
+    (Kind::Update, 1),
+    (Kind::Swap, 1),
     (Kind::Batch, 5),
     (Kind::Fill, 5),
     (Kind::Erode, 2),
@@ -60,7 +68,9 @@ pub const SHARES: [(Kind, u8); 26] = [
     (Kind::Create, 2),
     (Kind::Rename, 1),
     (Kind::DropFamily, 1),
+    (Kind::SetOptions, 1),
     (Kind::Sync, 1),
+    (Kind::Told, 1),
     (Kind::Flush, 2),
     (Kind::FlushFamily, 1),
     (Kind::Checkpoint, 2),
@@ -103,6 +113,14 @@ fn operation(input: &mut Input<'_>) -> Operation {
         Kind::Put => Operation::Put(family(input), key(input), content(input), durability(input)),
         Kind::Delete => Operation::Delete(family(input), key(input), durability(input)),
         Kind::DeleteRange => Operation::DeleteRange(family(input), range(input), durability(input)),
+        Kind::DeletePrefix => Operation::DeletePrefix(family(input), key(input), durability(input)),
+        Kind::Update => Operation::Update(family(input), key(input), input.below(3) > 0, durability(input)),
+        Kind::Swap => {
+            let (family, key) = (family(input), key(input));
+            let expected = (input.below(3) == 0).then(|| content(input));
+            let new = (input.below(3) > 0).then(|| content(input));
+            Operation::Swap(family, key, expected, new, durability(input))
+        }
         Kind::Batch => {
             let durability = durability(input);
             Operation::Batch(list(input, 12, write), durability)
@@ -143,7 +161,13 @@ fn operation(input: &mut Input<'_>) -> Operation {
         Kind::Create => Operation::Create { name: input.below(6) as u8, fill: 50 + input.below(51) as u8 },
         Kind::Rename => Operation::Rename { family: family(input), name: input.below(6) as u8 },
         Kind::DropFamily => Operation::DropFamily(family(input)),
+        Kind::SetOptions => Operation::SetOptions {
+            family: family(input),
+            fill: 50 + input.below(51) as u8,
+            share: 1 + input.below(1000) as u16,
+        },
         Kind::Sync => Operation::Sync,
+        Kind::Told => Operation::Told,
         Kind::Flush => Operation::Flush,
         Kind::FlushFamily => Operation::FlushFamily(family(input)),
         Kind::Checkpoint => Operation::Checkpoint,

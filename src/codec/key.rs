@@ -4,6 +4,7 @@
 //! zeros: integer order of heads agrees with key order, and only equal heads need the whole keys.
 
 use std::cmp::Ordering;
+use std::ops::Bound;
 
 /// The longest key, in bytes.
 pub(crate) const MAX_KEY_LEN: usize = 64 << 10;
@@ -51,6 +52,11 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Some(end)
+}
+
+/// The range of the keys that start with `prefix`.
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    (Bound::Included(prefix.to_vec()), prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub(crate) mod checksum;
 pub(crate) mod entry;
 pub(crate) mod ids;
 pub(crate) mod key;
+pub(crate) mod key_bounds;
 pub(crate) mod key_range;
 pub(crate) mod log_mark;
 pub(crate) mod prefetch;

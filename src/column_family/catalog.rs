@@ -161,6 +161,7 @@ impl Catalog {
         match record {
             Record::Dropped(id) => self.families.remove(&id).map(drop),
             Record::Renamed(id, name) => self.families.get_mut(&id).map(|family| family.name = name),
+            Record::Changed(id, options) => self.families.get_mut(&id).map(|family| family.options = options),
             Record::Whole(family) => {
                 self.families.insert(family.id, *family);
                 Some(())
@@ -234,11 +235,14 @@ mod tests {
         let mut bytes = example();
         let renamed = Record::Renamed(FamilyId(2), "renamed".into());
         bytes.extend(part(8, 78, vec![renamed, empty(6, "a"), empty(7, "b")]).encode());
-        bytes.extend(part(8, 80, vec![Record::Dropped(FamilyId(5)), full(6)]).encode());
+        let other = FamilyOptions::default().page_fill(70).cache_share(3).memtable_share(1000);
+        let changed = Record::Changed(FamilyId(2), other.clone());
+        bytes.extend(part(8, 80, vec![Record::Dropped(FamilyId(5)), full(6), changed]).encode());
         assert_eq!(bytes.len(), 3 * BLOCK);
         let mut catalog = Catalog::decode(&bytes).unwrap();
         assert_eq!((catalog.next_family, catalog.last_sequence), (8, SequenceNumber(80)));
         assert_eq!(names(&catalog), [(2, "renamed"), (6, "tokens \u{1f3db}"), (7, "b")]);
+        assert_eq!(catalog.families[&FamilyId(2)].options, other);
         let mut record = Vec::new();
         empty(9, "newest").encode(&mut record);
         assert_eq!(catalog.apply(&record).unwrap(), empty(9, "newest"));

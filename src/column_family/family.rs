@@ -25,7 +25,7 @@ pub(crate) struct Family {
     id: FamilyId,
     slot: usize,
     name: Mutex<Arc<str>>,
-    options: FamilyOptions,
+    options: Mutex<FamilyOptions>,
     store: Arc<PartitionedStorageBackend>,
     /// The write lock: held while a commit's entries go into the active memtable.
     pub(crate) write: Mutex<WriteSide>,
@@ -103,7 +103,7 @@ impl Family {
             id: origin.id,
             slot: origin.slot,
             name: Mutex::new(origin.name),
-            options: origin.options,
+            options: Mutex::new(origin.options),
             store,
             write: Mutex::new(WriteSide { writer }),
             merging: Mutex::default(),
@@ -142,8 +142,12 @@ impl Family {
         *self.name.lock() = name.into();
     }
 
-    pub(crate) fn options(&self) -> &FamilyOptions {
-        &self.options
+    pub(crate) fn options(&self) -> FamilyOptions {
+        self.options.lock().clone()
+    }
+
+    pub(crate) fn set_options(&self, options: FamilyOptions) {
+        *self.options.lock() = options;
     }
 
     #[inline]

@@ -3,20 +3,26 @@
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Options of one column family, fixed when it is created and kept in the catalog.
+/// Options of one column family, kept in the catalog. All of them can be read, here from [`ColumnFamily::options`](crate::ColumnFamily::options),
+/// and changed while the family is in use, by [`ColumnFamily::set_options`](crate::ColumnFamily::set_options).
 ///
 /// ```
 /// use peristyle::FamilyOptions;
 ///
 /// // A family that is read much and overwritten in place: more cache, and room in its leaves.
 /// let options = FamilyOptions::default().cache_share(4).page_fill(90);
+/// assert_eq!((options.cache_share, options.page_fill), (4, 90));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 #[must_use]
 pub struct FamilyOptions {
-    pub(crate) page_fill: u8,
-    pub(crate) cache_share: u16,
-    pub(crate) memtable_share: u16,
+    /// Percent of a leaf that a merge fills when it rewrites neighbours.
+    pub page_fill: u8,
+    /// Weight of the family when the read cache is split.
+    pub cache_share: u16,
+    /// Weight of the family when memtables and write buffers are split.
+    pub memtable_share: u16,
 }
 
 impl Default for FamilyOptions {
@@ -26,7 +32,8 @@ impl Default for FamilyOptions {
 }
 
 impl FamilyOptions {
-    /// Percent of a leaf that a merge fills when it rewrites neighbours: 50 to 100 (the default).
+    /// Percent of a leaf that a merge fills when it rewrites neighbours: 50 to 100 (the default). A change holds for what is merged
+    /// from then on.
     pub fn page_fill(mut self, percent: u8) -> Self {
         self.page_fill = percent;
         self

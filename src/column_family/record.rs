@@ -7,6 +7,8 @@
 //!   kind 0: the family is dropped
 //!   kind 1: it has another name
 //!     varint  length of the name, then the name (UTF-8)
+//!   kind 3: it has other options
+//!     varint  page fill, cache share, memtable share
 //!   kind 2: all that there is to say
 //!     varint  length of the name, then the name (UTF-8)
 //!     varint  page fill, cache share, memtable share
@@ -35,6 +37,7 @@ const MOST_DELTAS: u64 = 256;
 const DROPPED: u8 = 0;
 const RENAMED: u8 = 1;
 const WHOLE: u8 = 2;
+const CHANGED: u8 = 3;
 
 /// Formats of a family's description, the newest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +66,8 @@ pub(crate) struct FamilyRecord {
 pub(crate) enum Record {
     Dropped(FamilyId),
     Renamed(FamilyId, String),
+    /// It has these options.
+    Changed(FamilyId, FamilyOptions),
     Whole(Box<FamilyRecord>),
 }
 
@@ -86,7 +91,7 @@ impl Record {
     /// The number of the family.
     pub(crate) fn id(&self) -> FamilyId {
         match self {
-            Self::Dropped(id) | Self::Renamed(id, _) => *id,
+            Self::Dropped(id) | Self::Renamed(id, _) | Self::Changed(id, _) => *id,
             Self::Whole(family) => family.id,
         }
     }
@@ -98,6 +103,10 @@ impl Record {
             Self::Renamed(_, name) => {
                 out.push(RENAMED);
                 put_name(name, out);
+            }
+            Self::Changed(_, options) => {
+                out.push(CHANGED);
+                options.encode(out);
             }
             Self::Whole(family) => {
                 out.push(WHOLE);
@@ -114,6 +123,7 @@ impl Record {
         match kind {
             DROPPED => Some(Self::Dropped(id)),
             RENAMED => take_name(bytes).map(|name| Self::Renamed(id, name)),
+            CHANGED => FamilyOptions::decode(bytes).map(|options| Self::Changed(id, options)),
             WHOLE => {
                 FamilyRecord::decode(id, bytes, Format::Newest).map(|family| Self::Whole(Box::new(family)))
             }

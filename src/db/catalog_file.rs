@@ -4,6 +4,7 @@ use crate::codec::checksum::crc32_behind;
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::catalog::{Catalog, Part};
 use crate::column_family::family::Family;
+use crate::column_family::options::FamilyOptions;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::segment::{CatalogExtent, Superblock};
 use crate::sync::Arc;
@@ -75,6 +76,7 @@ pub(super) enum Change<'a> {
     Created(&'a [Arc<Family>]),
     Renamed(&'a Family, &'a str),
     Dropped(&'a Family),
+    Changed(&'a Family, &'a FamilyOptions),
 }
 
 impl Change<'_> {
@@ -82,16 +84,13 @@ impl Change<'_> {
         match self {
             Self::Created(families) => {
                 let new = |family: &Arc<Family>| {
-                    Record::Whole(Box::new(FamilyRecord::new(
-                        family.id(),
-                        &family.name(),
-                        family.options().clone(),
-                    )))
+                    Record::Whole(Box::new(FamilyRecord::new(family.id(), &family.name(), family.options())))
                 };
                 families.iter().map(new).collect()
             }
             Self::Renamed(family, name) => vec![Record::Renamed(family.id(), (*name).to_owned())],
             Self::Dropped(family) => vec![Record::Dropped(family.id())],
+            Self::Changed(family, options) => vec![Record::Changed(family.id(), (*options).clone())],
         }
     }
 
@@ -109,6 +108,15 @@ impl Change<'_> {
                 }
             }
             Self::Dropped(family) => records.retain(|record| record.id() != family.id()),
+            Self::Changed(family, new_options) => {
+                for record in records {
+                    if let Record::Whole(record) = record
+                        && record.id == family.id()
+                    {
+                        record.options = (*new_options).clone();
+                    }
+                }
+            }
         }
     }
 }

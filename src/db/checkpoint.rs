@@ -210,7 +210,7 @@ impl Shared {
         noted.records.push(Record::Whole(Box::new(FamilyRecord {
             id: family.id(),
             name: family.name().to_string(),
-            options: family.options().clone(),
+            options: family.options(),
             merged_through: trees.merged_through(),
             tree: trees.current().tree,
             deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),
@@ -242,7 +242,7 @@ impl Shared {
 fn latest(part: &Part) -> SequenceNumber {
     let merged = part.records.iter().filter_map(|record| match record {
         Record::Whole(family) => Some(family.merged_through),
-        Record::Renamed(..) | Record::Dropped(_) => None,
+        Record::Renamed(..) | Record::Dropped(_) | Record::Changed(..) => None,
     });
     merged.fold(part.last_sequence, std::cmp::Ord::max)
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::path::Path;
 
+use crate::codec::ids::SequenceNumber;
 use crate::db::recovery::RecoveryReport;
 use crate::db::shared::{Keeper, Shared};
 use crate::error::Result;
@@ -73,19 +74,20 @@ impl ColumnFamilyDatabase {
         Arc::clone(&self.keeper) as _
     }
 
-    /// Writes a batch with the default durability: all of its operations become visible, and survive a crash, together.
+    /// Writes a batch with the default durability: all of its operations become visible, and survive a crash, together. Gives the number of the
+    /// commit; an empty batch is none, and gives that of the last visible one.
     ///
     /// # Errors
     ///
     /// Those of [`ColumnFamily::put`](crate::ColumnFamily::put). Nothing of the batch was written then, unless the error is
     /// of kind [`Io`](crate::ErrorKind::Io) or [`WriteFailed`](crate::ErrorKind::WriteFailed): after that the database takes no more writes, and whether
     /// the batch is there, whole, turns out when it is opened again.
-    pub fn write(&self, batch: &WriteBatch) -> Result<()> {
+    pub fn write(&self, batch: &WriteBatch) -> Result<SequenceNumber> {
         self.write_with(batch, self.shared().options.durability)
     }
 
     /// Writes a batch with a durability of its own.
-    pub fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<()> {
+    pub fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<SequenceNumber> {
         batch.check(self.pipeline().database)?;
         let write = Write {
             families: batch.families(),

@@ -10,7 +10,7 @@ use crate::column_family::view::FamilyView;
 use crate::db::budget;
 use crate::db::catalog_file::Change;
 use crate::db::database::ColumnFamilyDatabase;
-use crate::db::shared::Shared;
+use crate::db::shared::{Keeper, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
@@ -111,7 +111,52 @@ impl ColumnFamilyDatabase {
     }
 
     /// The column family called `name`, created with `options` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options: [`ensure_column_family`](Self::ensure_column_family) gives it
+    /// these, [`column_family`](Self::column_family) does not ask. And those of [`create_column_family`](Self::create_column_family).
     pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
+        let family = self.find_or_create(name, &options)?;
+        let present = family.options();
+        if present != options {
+            return Err(Error::new(
+                ErrorKind::OptionsDiffer,
+                format!("the column family {name:?} has {present:?}, and not {options:?}"),
+            )
+            .of_family(family.id().0));
+        }
+        Ok(family)
+    }
+
+    /// The column family called `name`, with `options`: created with them if there is none, and given them if it has others, durably.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create_column_family`](Self::create_column_family).
+    ///
+    /// ```
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # fn main() -> peristyle::Result<()> {
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// db.ensure_column_family("blocks", FamilyOptions::default())?;
+    /// // The next version of the program wants more cache for it.
+    /// let blocks = db.ensure_column_family("blocks", FamilyOptions::default().cache_share(4))?;
+    /// assert_eq!(blocks.options().cache_share, 4);
+    /// # Ok(()) }
+    /// ```
+    pub fn ensure_column_family(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
+        loop {
+            let family = self.find_or_create(name, &options)?;
+            match family.set_options(options.clone()) {
+                Err(error) if error.kind() == ErrorKind::FamilyDropped => {}
+                set => return set.map(|()| family),
+            }
+        }
+    }
+
+    fn find_or_create(&self, name: &str, options: &FamilyOptions) -> Result<ColumnFamily> {
+        options.check()?;
         loop {
             match self.column_family(name) {
                 Err(error) if error.kind() == ErrorKind::FamilyNotFound => {}
@@ -122,6 +167,17 @@ impl ColumnFamilyDatabase {
                 created => return created,
             }
         }
+    }
+
+    /// All column families, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed).
+    pub fn column_families(&self) -> Result<Vec<ColumnFamily>> {
+        self.pipeline().open()?;
+        let families: Vec<_> = self.shared().registry.lock().by_name().cloned().collect();
+        Ok(families.into_iter().map(|family| self.handle(family)).collect())
     }
 
     /// The names of all column families, sorted.
@@ -155,6 +211,45 @@ impl ColumnFamilyDatabase {
         self.pipeline().writable()?;
         check_name(name)?;
         self.shared().drop_family(name)
+    }
+}
+
+impl ColumnFamily {
+    /// The database that the family is in.
+    pub fn database(&self) -> ColumnFamilyDatabase {
+        match Arc::clone(self.keeper()).downcast::<Keeper>() {
+            Ok(keeper) => ColumnFamilyDatabase { keeper },
+            Err(_) => unreachable!("a handle is kept by something else than a database"),
+        }
+    }
+
+    /// The family's options.
+    pub fn options(&self) -> FamilyOptions {
+        self.family().options()
+    }
+
+    /// Gives the family other options, while it is in use. Durable when this returns; costs one small write and a sync, or nothing if it has
+    /// them already.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, [`FamilyDropped`](ErrorKind::FamilyDropped), and those of
+    /// writing.
+    ///
+    /// ```
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # fn main() -> peristyle::Result<()> {
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let blocks = db.create_column_family("blocks", FamilyOptions::default().page_fill(80))?;
+    /// blocks.set_options(blocks.options().cache_share(4))?;
+    /// assert_eq!(blocks.options(), FamilyOptions::default().page_fill(80).cache_share(4));
+    /// # Ok(()) }
+    /// ```
+    pub fn set_options(&self, options: FamilyOptions) -> Result<()> {
+        let db = self.database();
+        db.pipeline().writable()?;
+        options.check()?;
+        db.shared().change_options(self.family(), &options)
     }
 }
 
@@ -230,6 +325,20 @@ impl Shared {
             registry.forget_name(from);
             registry.set_name(to.into(), &family);
         })
+    }
+
+    fn change_options(&self, family: &Arc<Family>, options: &FamilyOptions) -> Result<()> {
+        let _change = self.changes.lock();
+        family.check_not_dropped()?;
+        if family.options() == *options {
+            return Ok(());
+        }
+        self.record_change(&Change::Changed(family, options), || {
+            self.registry.lock().set_options(family, options);
+        })?;
+        // While it is written to, the clock gives it its share of what others do not need, too.
+        self.write_share_at_rest(family);
+        Ok(())
     }
 
     fn drop_family(&self, name: &str) -> Result<()> {

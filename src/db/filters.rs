@@ -106,9 +106,13 @@ mod tests {
         let by_hand = || builder(&storage).automatic_maintenance(false).open("memory").unwrap();
         let db = by_hand();
         let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
-        (0..20_000).for_each(|n| family.put(key(n), b"old").unwrap());
+        (0..20_000).for_each(|n| {
+            family.put(key(n), b"old").unwrap();
+        });
         db.flush().unwrap();
-        (0..20_000).step_by(2).for_each(|n| family.put(key(n), b"newer").unwrap());
+        (0..20_000).step_by(2).for_each(|n| {
+            family.put(key(n), b"newer").unwrap();
+        });
         db.flush().unwrap();
         assert_eq!(db.family_properties(&family).unwrap().deltas, 1);
         drop(family);

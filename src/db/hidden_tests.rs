@@ -42,7 +42,9 @@ impl Written {
     }
 
     fn put(&self, numbers: impl Iterator<Item = u32>) {
-        numbers.for_each(|number| self.family.put(key(number), number.to_string()).unwrap());
+        numbers.for_each(|number| {
+            self.family.put(key(number), number.to_string()).unwrap();
+        });
     }
 
     fn delete(&self, start: u32, end: u32) {

@@ -21,13 +21,19 @@ const LITTLE_FREE: u64 = 256 << 10;
 const MUCH_TO_READ: u64 = 1 << 20;
 
 impl ColumnFamilyDatabase {
-    fn own(&self, family: &ColumnFamily) -> Result<Arc<Family>> {
-        if family.database() != self.pipeline().database {
+    /// Refuses a family of another database.
+    pub(super) fn check_own(&self, family: &ColumnFamily) -> Result<()> {
+        if family.database_number() != self.pipeline().database {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "the column family belongs to another database",
             ));
         }
+        Ok(())
+    }
+
+    fn own(&self, family: &ColumnFamily) -> Result<Arc<Family>> {
+        self.check_own(family)?;
         let view = self.pipeline().views.load_full();
         Ok(Arc::clone(&view.family(family.family().slot(), family.id())?.family))
     }
@@ -375,6 +381,7 @@ impl Shared {
     pub(super) fn stop(&self) {
         self.pipeline.work.stop();
         self.pipeline.ended.store(true, Ordering::Release);
+        self.waiting.end();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             // A thread that panicked has closed the latch already.
             let _ = thread.join();

@@ -31,6 +31,8 @@ mod memory;
 mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod options_tests;
 mod progress;
 mod recovery;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -42,7 +44,11 @@ mod shared;
 mod space;
 mod statistics;
 mod stretch;
+mod synced;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod synced_tests;
 mod verify;
+mod waiting;
 mod watch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod watch_tests;

@@ -28,6 +28,7 @@ use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
 use crate::db::shared::{Counters, Emptied, Keeper, Shared};
+use crate::db::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheTotal;
@@ -67,13 +68,17 @@ impl DatabaseBuilder {
     /// Those of [`ColumnFamilyDatabase::open`], [`InvalidArgument`](ErrorKind::InvalidArgument) for a setting that is out of range,
     /// [`DatabaseNotFound`](ErrorKind::DatabaseNotFound) and [`DatabaseExists`](ErrorKind::DatabaseExists) as the settings ask for.
     pub fn open(self, path: impl AsRef<Path>) -> Result<ColumnFamilyDatabase> {
-        let options = self.options.settled()?;
         let path = path.as_ref();
+        self.open_at(path).map_err(|error| error.opening(path))
+    }
+
+    fn open_at(self, path: &Path) -> Result<ColumnFamilyDatabase> {
+        let options = self.options.settled()?;
         let backend: Arc<dyn StorageBackend> = match &options.backend {
             Some(backend) => Arc::clone(backend),
             None => Arc::new(FileStorage::new(path)),
         };
-        let lock = find_or_create(&backend, &options, path)?;
+        let lock = find_or_create(&backend, &options)?;
         let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
         if !keeper.shared.options.read_only {
             keeper.shared.gather_small_segments()?;
@@ -87,10 +92,10 @@ impl DatabaseBuilder {
 #[cfg(test)]
 impl DatabaseBuilder {
     /// As [`open`](Self::open), but nothing happens in the background: see `Shared::work_off`.
-    pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
+    pub(super) fn open_without_threads(self, _path: &str) -> Result<ColumnFamilyDatabase> {
         let options = self.options.settled()?;
         let backend = options.backend.clone().expect("a test says where the database is");
-        let lock = find_or_create(&backend, &options, Path::new(path))?;
+        let lock = find_or_create(&backend, &options)?;
         let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
@@ -103,7 +108,7 @@ enum Contents {
     Database,
 }
 
-fn look(backend: &Arc<dyn StorageBackend>, path: &Path) -> Result<Contents> {
+fn look(backend: &Arc<dyn StorageBackend>) -> Result<Contents> {
     // The logs first: another opener may be creating the database, and its log comes after its data.
     let logs = match backend.list(WAL) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -116,7 +121,7 @@ fn look(backend: &Arc<dyn StorageBackend>, path: &Path) -> Result<Contents> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(Error::new(
                 ErrorKind::NotADatabase,
-                format!("{} is a file, or holds one that is called {WAL}", path.display()),
+                format!("the path is that of a file, or of a directory with a file {WAL:?} in it"),
             ));
         }
         Err(error) => return Err(Error::io("reading the database's directory", error)),
@@ -138,20 +143,15 @@ fn look(backend: &Arc<dyn StorageBackend>, path: &Path) -> Result<Contents> {
         None => Ok(Contents::Nothing),
         Some(name) => Err(Error::new(
             ErrorKind::NotADatabase,
-            format!("{} holds {name:?} and no database; give an empty or a new directory", path.display()),
+            format!("the directory holds {name:?} and no database; give an empty or a new one"),
         )),
     }
 }
 
-fn find_or_create(
-    backend: &Arc<dyn StorageBackend>,
-    options: &Options,
-    path: &Path,
-) -> Result<Box<dyn StorageLock>> {
-    let missing =
-        || Error::new(ErrorKind::DatabaseNotFound, format!("there is no database in {}", path.display()));
+fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<Box<dyn StorageLock>> {
+    let missing = || Error::new(ErrorKind::DatabaseNotFound, "the directory holds no database");
     let may_create = options.create_if_missing && !options.read_only;
-    if look(backend, path)? == Contents::Nothing {
+    if look(backend)? == Contents::Nothing {
         if !may_create {
             return Err(missing());
         }
@@ -160,18 +160,16 @@ fn find_or_create(
             .map_err(|error| Error::io("creating the database's directory", error))?;
     }
     let lock = backend.lock(LOCK, options.read_only).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => Error::new(
-            ErrorKind::Locked,
-            format!("the database in {} is open already, here or in another process", path.display()),
-        ),
+        io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "the database is open already, here or in another process")
+        }
         _ => Error::io("locking the database", error).in_file(LOCK),
     })?;
     // Another opener may have been at work until the lock was ours.
-    match look(backend, path)? {
-        Contents::Database if options.error_if_exists => Err(Error::new(
-            ErrorKind::DatabaseExists,
-            format!("there is a database in {} already", path.display()),
-        )),
+    match look(backend)? {
+        Contents::Database if options.error_if_exists => {
+            Err(Error::new(ErrorKind::DatabaseExists, "the directory holds a database already"))
+        }
         Contents::Database => Ok(lock),
         Contents::Nothing if !may_create => Err(missing()),
         Contents::Nothing => create(backend, options).map(|()| lock),
@@ -411,6 +409,7 @@ fn open_existing(
         cache_total,
         recovery,
         threads: Mutex::default(),
+        waiting: Waiting::default(),
         closing: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
+use crate::column_family::options::FamilyOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
@@ -86,6 +87,16 @@ impl Registry {
         }
     }
 
+    /// Gives a family other options.
+    pub(super) fn set_options(&mut self, family: &Family, options: &FamilyOptions) {
+        let old = family.options();
+        self.weights.memtable -= u64::from(old.memtable_share);
+        self.weights.memtable += u64::from(options.memtable_share);
+        self.weights.cache -= u64::from(old.cache_share);
+        self.weights.cache += u64::from(options.cache_share);
+        family.set_options(options.clone());
+    }
+
     /// From now on `family` is found by `name`.
     pub(super) fn set_name(&mut self, name: Arc<str>, family: &Arc<Family>) {
         self.names.insert(name, Arc::clone(family));
@@ -98,6 +109,11 @@ impl Registry {
 
     pub(super) fn named(&self, name: &str) -> Option<&Arc<Family>> {
         self.names.get(name)
+    }
+
+    /// The families whose creation is durable, by name.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = &Arc<Family>> {
+        self.names.values()
     }
 
     /// The names, sorted.

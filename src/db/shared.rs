@@ -5,6 +5,7 @@ use crate::column_family::touched::Touched;
 use crate::db::catalog_file::State;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
+use crate::db::waiting::Waiting;
 use crate::error::Result;
 use crate::options::Options;
 use crate::page::CacheTotal;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) cache_total: Arc<CacheTotal>,
     pub(super) recovery: RecoveryReport,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Who is to be told when a commit is durable.
+    pub(super) waiting: Waiting,
     /// Held while the database is closed; how that came out.
     pub(super) closing: Mutex<Option<Result<()>>>,
     pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,

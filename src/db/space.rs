@@ -272,7 +272,9 @@ mod tests {
         let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
         let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
         let fill = |keys: std::ops::Range<u32>| {
-            keys.for_each(|n| family.put(n.to_be_bytes(), [n as u8; 1000]).unwrap());
+            keys.for_each(|n| {
+                family.put(n.to_be_bytes(), [n as u8; 1000]).unwrap();
+            });
             db.shared().drain(family.family()).unwrap();
         };
         let due = || {
@@ -306,9 +308,13 @@ mod tests {
         let db = builder.open("memory").unwrap();
         let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
         let key = |n: u32| n.wrapping_mul(0x9e37_79b9).to_be_bytes();
-        (0..20_000).for_each(|n| family.put(key(n), [n as u8; 600]).unwrap());
+        (0..20_000).for_each(|n| {
+            family.put(key(n), [n as u8; 600]).unwrap();
+        });
         db.flush().unwrap();
-        (0..20_000).filter(|n| n % 4 > 0).for_each(|n| family.delete(key(n)).unwrap());
+        (0..20_000).filter(|n| n % 4 > 0).for_each(|n| {
+            family.delete(key(n)).unwrap();
+        });
         db.flush().unwrap();
         let own = family.family();
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -166,8 +166,10 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped).
+    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), and [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a family of another
+    /// database.
     pub fn family_properties(&self, family: &ColumnFamily) -> Result<FamilyProperties> {
+        self.check_own(family)?;
         let view = family.snapshot()?.view;
         let (_, pinned_pages, oldest_reader) = readers(&view.family);
         let space = view.family.store().space();

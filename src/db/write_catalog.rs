@@ -1,7 +1,7 @@
 //! How the catalog in the data file grows, and the superblock that names it.
 //!
 //! ```text
-//! a family is created, renamed or dropped:
+//! a family is created, renamed, dropped, or gets other options:
 //!     sync the log, if anything was committed that is not durable
 //!     write the part that says so behind the others
 //!     superblock with the record in it, and with the catalog without that part: one slot, sync, the other

@@ -181,6 +181,18 @@ impl Memtable {
         }
     }
 
+    /// The number of the newest commit that says anything of `key`, also of one that no reader sees yet. For whoever keeps others from
+    /// writing.
+    pub(crate) fn newest(&self, key: &[u8]) -> Option<SequenceNumber> {
+        let entry = if self.filter.may_hold(key) { self.points.find(&self.arena, key) } else { None };
+        let covered = self.covering(key, SequenceNumber::MAX);
+        let newest = entry.map(EntryRef::sequence).max(covered)?;
+        match self.whole.load(Ordering::Relaxed) {
+            0 => Some(newest),
+            whole => Some(SequenceNumber(whole)),
+        }
+    }
+
     /// The newest range deletion at or below `at` that covers `key`.
     #[inline]
     pub(crate) fn covering(&self, key: &[u8], at: SequenceNumber) -> Option<SequenceNumber> {

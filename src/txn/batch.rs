@@ -1,13 +1,17 @@
 //! The write batch: encoded once, in the form in which the log stores it.
 
-use std::ops::RangeBounds;
+use std::fmt;
 
+use crate::codec::ids::FamilyId;
+use crate::codec::key;
+use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::column_family::family::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{
-    check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open, is_empty_range,
+    Operation, Operations, check_bounds, check_key_len, check_value, encode_delete, encode_delete_range,
+    encode_put, is_empty_range,
 };
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
@@ -38,12 +42,39 @@ pub struct WriteBatch {
     operations: usize,
     has_range_deletions: bool,
     fault: Option<Error>,
+    savepoints: Vec<Savepoint>,
+}
+
+/// What a batch was like.
+#[derive(Clone)]
+struct Savepoint {
+    payload: usize,
+    families: usize,
+    database: Option<u64>,
+    operations: usize,
+    has_range_deletions: bool,
+    fault: Option<Error>,
+}
+
+impl fmt::Debug for WriteBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteBatch")
+            .field("operations", &self.operations)
+            .field("bytes", &self.payload.len())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WriteBatch {
     /// An empty batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty batch that takes `bytes` of operations before it asks for more memory. Each takes its key and value, and some bytes more.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { payload: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     /// Sets `key` to `value`.
@@ -54,7 +85,7 @@ impl WriteBatch {
         value: impl AsRef<[u8]>,
     ) -> &mut Self {
         let (key, value) = (key.as_ref(), value.as_ref());
-        if self.admit(family, key.len()) && self.admit_value(value) {
+        if self.admit(family, check_key_len(key.len()).and_then(|()| check_value(value))) {
             encode_put(&mut self.payload, family.family().id(), key, value);
         }
         self
@@ -63,29 +94,126 @@ impl WriteBatch {
     /// Removes `key`; nothing happens if it is not there.
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> &mut Self {
         let key = key.as_ref();
-        if self.admit(family, key.len()) {
+        if self.admit(family, check_key_len(key.len())) {
             encode_delete(&mut self.payload, family.family().id(), key);
         }
         self
     }
 
     /// Removes every key in `range`, at a cost that does not depend on how many there are.
-    pub fn delete_range<K: AsRef<[u8]>>(
-        &mut self,
-        family: &ColumnFamily,
-        range: impl RangeBounds<K>,
-    ) -> &mut Self {
+    pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> &mut Self {
         let (start, end) = half_open(&range);
         if is_empty_range(&start, end.as_deref()) {
             return self;
         }
-        let longest = start.len().max(end.as_ref().map_or(0, Vec::len));
-        // A bound made of the longest key and a zero byte is one longer than a key.
-        if self.admit(family, longest.saturating_sub(1)) {
+        if self.admit(family, check_bounds(&range)) {
             encode_delete_range(&mut self.payload, family.family().id(), &start, end.as_deref());
             self.has_range_deletions = true;
         }
         self
+    }
+
+    /// Removes every key that starts with `prefix`, at a cost that does not depend on how many there are.
+    pub fn delete_prefix(&mut self, family: &ColumnFamily, prefix: impl AsRef<[u8]>) -> &mut Self {
+        self.delete_range(family, key::prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Adds all operations of `other` behind those that are here. Its savepoints stay behind.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let state = db.create_column_family("state", FamilyOptions::default())?;
+    /// let mut block = WriteBatch::with_capacity(1 << 10);
+    /// for payment in ["alice", "bob"] {
+    ///     let mut changes = WriteBatch::new();
+    ///     changes.put(&state, payment, "paid");
+    ///     block.append(&changes);
+    /// }
+    /// assert_eq!(block.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn append(&mut self, other: &WriteBatch) -> &mut Self {
+        if let Some(database) = other.database {
+            self.check_database(database);
+        }
+        if let Some(fault) = &other.fault {
+            self.fault.get_or_insert_with(|| fault.clone());
+        }
+        if self.fault.is_none() {
+            self.payload.extend_from_slice(&other.payload);
+        }
+        other.families.iter().for_each(|family| self.list(family));
+        self.operations += other.operations;
+        self.has_range_deletions |= other.has_range_deletions;
+        self
+    }
+
+    /// The operations, in order, each with the number of its family. Those from the first on that cannot be are left out.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let state = db.create_column_family("state", FamilyOptions::default())?;
+    /// use peristyle::Operation;
+    ///
+    /// let mut batch = WriteBatch::new();
+    /// batch.put(&state, "alice", "90").delete_prefix(&state, "tmp/");
+    /// let operations: Vec<_> = batch.iter().collect();
+    /// assert_eq!(operations[0], (state.id(), Operation::Put { key: b"alice", value: b"90" }));
+    /// assert_eq!(operations[1].1, Operation::DeleteRange { start: b"tmp/", end: Some(b"tmp0") });
+    /// # Ok(()) }
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (FamilyId, Operation<'_>)> + '_ {
+        Operations::new(&self.payload)
+            .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")))
+    }
+
+    /// Notes what the batch holds, to come back to with [`rollback_to_savepoint`](Self::rollback_to_savepoint). Savepoints are stacked.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let state = db.create_column_family("state", FamilyOptions::default())?;
+    /// let mut block = WriteBatch::new();
+    /// block.put(&state, "height", "7");
+    /// block.set_savepoint();
+    /// block.put(&state, "alice", "-10");
+    /// // She has nothing left: the block goes on without her payment.
+    /// assert!(block.rollback_to_savepoint());
+    /// assert_eq!(block.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_savepoint(&mut self) {
+        self.savepoints.push(Savepoint {
+            payload: self.payload.len(),
+            families: self.families.len(),
+            database: self.database,
+            operations: self.operations,
+            has_range_deletions: self.has_range_deletions,
+            fault: self.fault.clone(),
+        });
+    }
+
+    /// Takes back every operation since the last savepoint, one that cannot be included, and that savepoint. `false`, and nothing happens, if
+    /// there is none.
+    pub fn rollback_to_savepoint(&mut self) -> bool {
+        let Some(savepoint) = self.savepoints.pop() else { return false };
+        self.payload.truncate(savepoint.payload);
+        self.families.truncate(savepoint.families);
+        self.database = savepoint.database;
+        self.operations = savepoint.operations;
+        self.has_range_deletions = savepoint.has_range_deletions;
+        self.fault = savepoint.fault;
+        true
+    }
+
+    /// Forgets the last savepoint, and keeps what came since. `false` if there is none.
+    pub fn release_savepoint(&mut self) -> bool {
+        self.savepoints.pop().is_some()
     }
 
     /// Number of operations.
@@ -103,7 +231,7 @@ impl WriteBatch {
         self.payload.len()
     }
 
-    /// Removes all operations and keeps the memory.
+    /// Removes all operations and savepoints, and keeps the memory.
     pub fn clear(&mut self) {
         self.payload.clear();
         self.families.clear();
@@ -111,33 +239,32 @@ impl WriteBatch {
         self.operations = 0;
         self.has_range_deletions = false;
         self.fault = None;
+        self.savepoints.clear();
     }
 
-    fn admit(&mut self, family: &ColumnFamily, key_len: usize) -> bool {
-        if *self.database.get_or_insert(family.database()) != family.database() {
-            let message = "a batch holds operations on column families of two databases";
-            self.refuse(ErrorKind::InvalidArgument, message.into());
-        }
-        if let Err(error) = check_key_len(key_len) {
+    /// Counts an operation on `family`. Whether it is to be encoded.
+    fn admit(&mut self, family: &ColumnFamily, checked: Result<()>) -> bool {
+        self.check_database(family.database_number());
+        if let Err(error) = checked {
             self.fault.get_or_insert(error);
         }
-        let known = |known: &Arc<Family>| Arc::ptr_eq(known, family.family());
-        if !self.families.last().is_some_and(known) && !self.families.iter().any(known) {
-            self.families.push(Arc::clone(family.family()));
-        }
+        self.list(family.family());
         self.operations += 1;
         self.fault.is_none()
     }
 
-    fn admit_value(&mut self, value: &[u8]) -> bool {
-        if let Err(error) = check_value(value) {
-            self.fault.get_or_insert(error);
+    fn check_database(&mut self, database: u64) {
+        if *self.database.get_or_insert(database) != database {
+            let message = "a batch holds operations on column families of two databases";
+            self.fault.get_or_insert_with(|| Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.fault.is_none()
     }
 
-    fn refuse(&mut self, kind: ErrorKind, message: String) {
-        self.fault.get_or_insert_with(|| Error::new(kind, message));
+    fn list(&mut self, family: &Arc<Family>) {
+        let known = |known: &Arc<Family>| Arc::ptr_eq(known, family);
+        if !self.families.last().is_some_and(known) && !self.families.iter().any(known) {
+            self.families.push(Arc::clone(family));
+        }
     }
 
     /// The first operation that cannot be, if any.

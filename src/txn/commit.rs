@@ -58,19 +58,41 @@ impl<'a> Write<'a> {
 }
 
 impl Pipeline {
-    /// Writes a commit; when this returns it is visible and as durable as was asked for. It becomes visible first.
-    pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<()> {
+    /// The number of a write that has nothing to do: that of the last visible commit.
+    pub(crate) fn nothing_to_write(&self) -> Result<SequenceNumber> {
+        self.writable()?;
+        Ok(SequenceNumber(self.visible.watermark()))
+    }
+
+    /// Writes a commit, and gives its number; when this returns it is visible and as durable as was asked for. It becomes visible first.
+    pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<SequenceNumber> {
         let log = self.writable()?;
         if write.payload.is_empty() {
-            return Ok(());
+            return self.nothing_to_write();
         }
-        let admitted = self.admit_to_log(log, write, durability)?;
         if let ([family], Durability::Buffered) = (write.families, durability)
             && let Some((kind, key, value)) = write.single()
         {
+            let _admitted = self.admit_to_log(log, write, durability)?;
             return self
                 .commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value));
         }
+        match self.commit_if(write, durability, &|| true)? {
+            Some(sequence) => Ok(sequence),
+            None => unreachable!("a commit on no condition was not made"),
+        }
+    }
+
+    /// Writes a commit that holds anything, if `holds` says so while the write locks of its families are held: from then on nothing else is
+    /// written to them before the commit is. `None`, and nothing was written, if not.
+    pub(crate) fn commit_if(
+        &self,
+        write: &Write<'_>,
+        durability: Durability,
+        holds: &dyn Fn() -> bool,
+    ) -> Result<Option<SequenceNumber>> {
+        let log = self.writable()?;
+        let admitted = self.admit_to_log(log, write, durability)?;
         // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a batch whole.
         let durability = match durability {
             Durability::None if write.families.len() > 1 => Durability::Buffered,
@@ -86,9 +108,12 @@ impl Pipeline {
             }
         };
         if let Some(parts) = Parts::of(write, families) {
-            return self.commit_large(log, write, durability, families, &parts);
+            return self.commit_large(log, write, durability, families, &parts, holds);
         }
         let mut sides = self.lock_with_room(families)?;
+        if !holds() {
+            return Ok(None);
+        }
         let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
         drop(sides);
@@ -101,7 +126,7 @@ impl Pipeline {
         for family in families {
             family.stall.slow_down(write.payload.len() / families.len(), family.memtable_bytes(), fill);
         }
-        Ok(())
+        Ok(Some(sequence))
     }
 
     /// Returns when the log takes the record of `write`, before any lock is taken.
@@ -149,7 +174,7 @@ impl Pipeline {
         family: &Arc<Family>,
         payload: &[u8],
         prepare: impl for<'a> FnOnce(&'a mut WriteSide) -> Prepared<'a>,
-    ) -> Result<()> {
+    ) -> Result<SequenceNumber> {
         let mut side = loop {
             let mut side = family.write.lock();
             self.writable()?;
@@ -180,7 +205,7 @@ impl Pipeline {
         }
         drop(interrupted);
         family.stall.slow_down(payload.len(), family.memtable_bytes(), fill);
-        Ok(())
+        Ok(sequence)
     }
 
     /// Takes the write locks, ascending, once no active memtable among them is full.

@@ -1,9 +1,10 @@
 //! One moment of one family.
 
-use std::ops::RangeBounds;
+use std::fmt;
 
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::value::Value;
@@ -11,7 +12,6 @@ use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::sync::Arc;
 use crate::txn::iter::{Cursor, Iter};
-use crate::txn::operation::half_open;
 
 /// One moment of one column family. Made by [`Snapshot::column_family`](crate::Snapshot::column_family) and
 /// [`ColumnFamily::snapshot`](crate::ColumnFamily::snapshot).
@@ -19,6 +19,15 @@ use crate::txn::operation::half_open;
 pub struct FamilySnapshot {
     pub(crate) view: Arc<FamilyView>,
     pub(crate) at: SequenceNumber,
+}
+
+impl fmt::Debug for FamilySnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FamilySnapshot")
+            .field("family", &self.view.family.id())
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl FamilySnapshot {
@@ -38,30 +47,27 @@ impl FamilySnapshot {
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
-    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+    pub fn range(&self, range: impl KeyBounds) -> Iter {
         Iter::new(Arc::clone(&self.view), self.at, &range)
     }
 
     /// The entries whose keys start with `prefix`, ascending.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let start = Included(prefix.as_ref().to_vec());
-        let end = key::prefix_end(prefix.as_ref()).map_or(Unbounded, Excluded);
-        self.range::<Vec<u8>>((start, end))
+        self.range(key::prefix_bounds(prefix.as_ref()))
     }
 
     /// All entries, ascending.
     pub fn iter(&self) -> Iter {
-        self.range::<&[u8]>(..)
+        self.range(..)
     }
 
     /// A cursor that stands nowhere yet.
     pub fn cursor(&self) -> Cursor {
-        self.cursor_in::<&[u8]>(..)
+        self.cursor_in(..)
     }
 
     /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the range, deleted or not, costs it nothing.
-    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Cursor {
+    pub fn cursor_in(&self, range: impl KeyBounds) -> Cursor {
         let (start, end) = half_open(&range);
         Cursor::new(self.view.cursor(self.at, KeyRange::new(start, end)))
     }

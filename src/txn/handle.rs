@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::RangeBounds;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::codec::key;
+use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::column_family::family::Family;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::read::Looked;
@@ -19,7 +20,7 @@ use crate::sync::epoch::{self, Guard};
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
-    check_key_len, check_value, encode_delete, encode_delete_range, encode_put, half_open, is_empty_range,
+    check_bounds, check_key_len, check_value, encode_delete, encode_delete_range, encode_put, is_empty_range,
 };
 use crate::txn::pipeline::{Pipeline, Write};
 
@@ -38,10 +39,10 @@ const KEPT_PAYLOAD: usize = 64 << 10;
 #[derive(Clone)]
 pub struct ColumnFamily {
     family: Arc<Family>,
-    pipeline: Arc<Pipeline>,
-    durability: Durability,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) durability: Durability,
     /// Keeps the database open.
-    _keeper: Arc<dyn Any + Send + Sync>,
+    keeper: Arc<dyn Any + Send + Sync>,
 }
 
 impl fmt::Debug for ColumnFamily {
@@ -60,14 +61,20 @@ impl ColumnFamily {
         durability: Durability,
         keeper: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { family, pipeline, durability, _keeper: keeper }
+        Self { family, pipeline, durability, keeper }
+    }
+
+    /// What the database gave it to be kept open.
+    pub(crate) fn keeper(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.keeper
     }
 
     pub(crate) fn family(&self) -> &Arc<Family> {
         &self.family
     }
 
-    pub(crate) fn database(&self) -> u64 {
+    /// Tells the handle's database from others.
+    pub(crate) fn database_number(&self) -> u64 {
         self.pipeline.database
     }
 
@@ -81,7 +88,8 @@ impl ColumnFamily {
         self.family.id()
     }
 
-    /// Sets `key` (at most 64 KiB) to `value` (at most 4 GiB - 1), with the database's default durability.
+    /// Sets `key` (at most 64 KiB) to `value` (at most 4 GiB - 1), with the database's default durability. Gives the number of the commit,
+    /// as all that write do: [`on_synced`](crate::ColumnFamilyDatabase::on_synced) tells when it is durable.
     ///
     /// # Errors
     ///
@@ -89,7 +97,7 @@ impl ColumnFamily {
     /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed),
     /// [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was written, and later writes may succeed) and
     /// [`WriteFailed`](crate::ErrorKind::WriteFailed) (nothing is written any more).
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<SequenceNumber> {
         self.put_with(key, value, self.durability)
     }
 
@@ -99,7 +107,7 @@ impl ColumnFamily {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
         durability: Durability,
-    ) -> Result<()> {
+    ) -> Result<SequenceNumber> {
         let (key, value) = (key.as_ref(), value.as_ref());
         check_key_len(key.len())?;
         check_value(value)?;
@@ -107,18 +115,19 @@ impl ColumnFamily {
     }
 
     /// Removes `key`; nothing happens if it is not there.
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<SequenceNumber> {
         self.delete_with(key, self.durability)
     }
 
     /// Removes `key` with a durability of its own.
-    pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<()> {
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<SequenceNumber> {
         let key = key.as_ref();
         check_key_len(key.len())?;
         self.write(durability, false, |payload| encode_delete(payload, self.family.id(), key))
     }
 
-    /// Removes every key in `range`, at a cost that does not depend on how many there are.
+    /// Removes every key in `range`, at a cost that does not depend on how many there are. A range in which no key can lie is no commit: then the
+    /// number is that of the last visible one.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -132,25 +141,34 @@ impl ColumnFamily {
     /// assert_eq!(cf.len()?, 50);
     /// # Ok(()) }
     /// ```
-    pub fn delete_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+    pub fn delete_range(&self, range: impl KeyBounds) -> Result<SequenceNumber> {
         self.delete_range_with(range, self.durability)
     }
 
     /// Removes every key in `range` with a durability of its own.
-    pub fn delete_range_with<K: AsRef<[u8]>>(
-        &self,
-        range: impl RangeBounds<K>,
-        durability: Durability,
-    ) -> Result<()> {
+    pub fn delete_range_with(&self, range: impl KeyBounds, durability: Durability) -> Result<SequenceNumber> {
         let (start, end) = half_open(&range);
         if is_empty_range(&start, end.as_deref()) {
-            return self.pipeline.writable().map(drop);
+            return self.pipeline.nothing_to_write();
         }
-        let longest = start.len().max(end.as_ref().map_or(0, Vec::len));
-        check_key_len(longest.saturating_sub(1))?;
+        check_bounds(&range)?;
         self.write(durability, true, |payload| {
             encode_delete_range(payload, self.family.id(), &start, end.as_deref());
         })
+    }
+
+    /// Removes every key that starts with `prefix`, at a cost that does not depend on how many there are.
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<SequenceNumber> {
+        self.delete_prefix_with(prefix, self.durability)
+    }
+
+    /// Removes every key that starts with `prefix` with a durability of its own.
+    pub fn delete_prefix_with(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<SequenceNumber> {
+        self.delete_range_with(key::prefix_bounds(prefix.as_ref()), durability)
     }
 
     fn write(
@@ -158,7 +176,7 @@ impl ColumnFamily {
         durability: Durability,
         has_range_deletions: bool,
         encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<()> {
+    ) -> Result<SequenceNumber> {
         // Taken out while in use, so that nothing that happens below can meet it borrowed.
         let mut payload = PAYLOAD.take();
         payload.clear();
@@ -224,7 +242,7 @@ impl ColumnFamily {
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
-    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Iter> {
+    pub fn range(&self, range: impl KeyBounds) -> Result<Iter> {
         Ok(self.snapshot()?.range(range))
     }
 
@@ -259,7 +277,7 @@ impl ColumnFamily {
     /// assert!(!cursor.next()?);
     /// # Ok(()) }
     /// ```
-    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Cursor> {
+    pub fn cursor_in(&self, range: impl KeyBounds) -> Result<Cursor> {
         Ok(self.snapshot()?.cursor_in(range))
     }
 

@@ -1,9 +1,11 @@
 //! What users walk a column family with.
 
-use std::ops::{ControlFlow, RangeBounds};
+use std::fmt;
+use std::ops::ControlFlow;
 
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::reading::cursor::FamilyCursor;
 use crate::column_family::reading::key::Key;
@@ -11,7 +13,6 @@ use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::sync::Arc;
-use crate::txn::operation::half_open;
 
 /// A position in a column family, at one moment, that moves both ways and turns around anywhere.
 ///
@@ -35,6 +36,13 @@ use crate::txn::operation::half_open;
 /// ```
 pub struct Cursor {
     inner: FamilyCursor,
+}
+
+impl fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.is_valid().then(|| self.key().escape_ascii().to_string());
+        f.debug_struct("Cursor").field("key", &key).finish_non_exhaustive()
+    }
 }
 
 impl Cursor {
@@ -162,12 +170,17 @@ pub struct Iter {
     done: bool,
 }
 
+impl fmt::Debug for Iter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter")
+            .field("family", &self.view.family.id())
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Iter {
-    pub(crate) fn new<K: AsRef<[u8]>>(
-        view: Arc<FamilyView>,
-        at: SequenceNumber,
-        range: &impl RangeBounds<K>,
-    ) -> Self {
+    pub(crate) fn new(view: Arc<FamilyView>, at: SequenceNumber, range: &impl KeyBounds) -> Self {
         let (start, end) = half_open(range);
         Self { view, at, start, end, front: None, back: None, done: false }
     }

@@ -17,6 +17,7 @@
 //! A memtable of a large part shows all of its entries to readers at its number or later, and none to others, so the views of
 //! several families need not change in one step.
 
+use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Counters, Family, WriteSide};
 use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::Frozen;
@@ -78,7 +79,7 @@ impl<'a> Parts<'a> {
 }
 
 impl Pipeline {
-    /// Writes a commit with large parts; see [`commit`](Self::commit).
+    /// Writes a commit with large parts; see [`commit_if`](Self::commit_if).
     pub(super) fn commit_large(
         &self,
         log: &Log,
@@ -86,9 +87,13 @@ impl Pipeline {
         durability: Durability,
         families: &[&Arc<Family>],
         parts: &Parts<'_>,
-    ) -> Result<()> {
+        holds: &dyn Fn() -> bool,
+    ) -> Result<Option<SequenceNumber>> {
         let apart = parts.insert_apart(families);
         let mut sides = self.lock_with_places(families, parts)?;
+        if !holds() {
+            return Ok(None);
+        }
         let interrupted = Interrupted(self);
         let segment = log.segment_of_next();
         let sequence = self.append(log, write, durability, families, &sides)?;
@@ -115,7 +120,7 @@ impl Pipeline {
         for (place, family) in families.iter().enumerate() {
             family.stall.slow_down(parts.bytes[place], family.memtable_bytes(), fullest);
         }
-        Ok(())
+        Ok(Some(sequence))
     }
 
     /// Takes the write locks, ascending, once no active memtable of a small part is full and there are places for what the large

@@ -8,10 +8,12 @@
 //! 3. A commit is acknowledged when it is visible and, if it asked for it, the log is durable through it.
 //! 4. After the first failure on the write path nothing is completed any more.
 //!
-//! Start reading at [`commit`], then [`pipeline`], [`large`], [`batch`] and [`handle`].
+//! Start reading at [`commit`], then [`pipeline`], [`large`], [`batch`], [`handle`] and [`update`].
 
 pub(crate) mod apply;
 pub(crate) mod batch;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod batch_tests;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;
@@ -24,3 +26,6 @@ pub(crate) mod log_pace;
 pub(crate) mod operation;
 pub(crate) mod pipeline;
 pub(crate) mod snapshot;
+pub(crate) mod update;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod update_tests;

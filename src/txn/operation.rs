@@ -8,11 +8,10 @@
 //! range delete: varint length of the end, then the end; an empty end means that there is none
 //! ```
 
-use std::ops::RangeBounds;
-
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::FamilyId;
 use crate::codec::key::ABOVE_EVERY_KEY;
+use crate::codec::key_bounds::KeyBounds;
 use crate::codec::{key, varint};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -40,21 +39,29 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `range` as a start that belongs to it and an end that does not; `None` for no end.
-pub(crate) fn half_open<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Vec<u8>, Option<Vec<u8>>) {
+/// Refuses bounds of a range that no key reaches.
+pub(crate) fn check_bounds(range: &impl KeyBounds) -> Result<()> {
     use std::ops::Bound::{Excluded, Included, Unbounded};
-    let after = |key: &K| [key.as_ref(), &[0]].concat();
-    let start = match range.start_bound() {
-        Included(key) => key.as_ref().to_vec(),
-        Excluded(key) => after(key),
-        Unbounded => Vec::new(),
+    const MOST: usize = key::MAX_KEY_LEN;
+    // What comes right behind the longest key begins with it and a zero byte.
+    let (start, end) = range.bounds();
+    let start = match start {
+        Included(key) => (key.len(), MOST + 1),
+        Excluded(key) => (key.len(), MOST),
+        Unbounded => (0, MOST),
     };
-    let end = match range.end_bound() {
-        Included(key) => Some(after(key)),
-        Excluded(key) => Some(key.as_ref().to_vec()),
-        Unbounded => None,
+    let end = match end {
+        Included(key) => (key.len(), MOST),
+        Excluded(key) => (key.len(), MOST + 1),
+        Unbounded => (0, MOST),
     };
-    (start, end)
+    match [start, end].into_iter().find(|(len, most)| len > most) {
+        None => Ok(()),
+        Some((len, _)) => Err(Error::new(
+            ErrorKind::KeyTooLarge,
+            format!("a bound of {len} bytes is too long; {MOST} is the most"),
+        )),
+    }
 }
 
 /// Whether no key can lie from `start` to `end`.
@@ -87,19 +94,27 @@ pub(crate) fn encode_delete_range(out: &mut Vec<u8>, family: FamilyId, start: &[
     out.extend_from_slice(end);
 }
 
-/// One operation of a payload.
+/// One operation of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation<'a> {
+#[non_exhaustive]
+pub enum Operation<'a> {
+    /// Sets a key to a value.
     Put {
+        /// The key.
         key: &'a [u8],
+        /// The value.
         value: &'a [u8],
     },
+    /// Removes a key.
     Delete {
+        /// The key.
         key: &'a [u8],
     },
-    /// `end` is `None` if the range has no end.
+    /// Removes a range of keys.
     DeleteRange {
+        /// The first key, which need not be there.
         start: &'a [u8],
+        /// The first key behind the range; `None` if the range has no end.
         end: Option<&'a [u8]>,
     },
 }

@@ -57,6 +57,11 @@ impl Pipeline {
     pub(crate) fn writable(&self) -> Result<&Log> {
         self.open()?;
         self.latch.check()?;
+        self.log()
+    }
+
+    /// The log, if there is one.
+    pub(crate) fn log(&self) -> Result<&Log> {
         self.log
             .as_ref()
             .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened for reading only"))
@@ -93,6 +98,12 @@ impl Pipeline {
         let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
         self.visible.admit(sequence.0).map_err(ended)?;
         self.visible.complete(sequence.0);
+        self.wait_until_visible(sequence)
+    }
+
+    /// Returns when the commit `sequence`, which has its number, is visible.
+    pub(super) fn wait_until_visible(&self, sequence: SequenceNumber) -> Result<()> {
+        let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
         self.visible.wait_for(sequence.0).map_err(ended)
     }
 

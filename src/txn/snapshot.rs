@@ -1,5 +1,7 @@
 //! Snapshots: one moment of the whole database.
 
+use std::fmt;
+
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::reading::value::Value;
 use crate::column_family::view::Moment;
@@ -31,6 +33,12 @@ pub struct Snapshot {
     database: u64,
 }
 
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("at", &self.moment.at).finish_non_exhaustive()
+    }
+}
+
 impl Snapshot {
     pub(crate) fn new(moment: Moment, database: u64) -> Self {
         Self { moment, database }
@@ -43,7 +51,7 @@ impl Snapshot {
 
     /// This moment of one family. [`ErrorKind::FamilyNotFound`] if the family was created later or dropped before.
     pub fn column_family(&self, family: &ColumnFamily) -> Result<FamilySnapshot> {
-        if family.database() != self.database {
+        if family.database_number() != self.database {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "the snapshot and the column family belong to different databases",

@@ -94,6 +94,11 @@ pub(crate) enum Operation {
     Put(u8, Key, Content, Durability),
     Delete(u8, Key, Durability),
     DeleteRange(u8, Range, Durability),
+    DeletePrefix(u8, Key, Durability),
+    /// In one step, gives a key a value that holds what was there before; or removes it, if it was there and `false`.
+    Update(u8, Key, bool, Durability),
+    /// Compares a key's value with one, and sets or removes it: expected, new. `None` of the expected is what is there.
+    Swap(u8, Key, Option<Content>, Option<Content>, Durability),
     Batch(Vec<Write>, Durability),
     /// Puts `count` entries, their keys `step` apart from `start` on, in one batch.
     Fill {
@@ -146,6 +151,14 @@ pub(crate) enum Operation {
         name: u8,
     },
     DropFamily(u8),
+    /// Gives a family other options.
+    SetOptions {
+        family: u8,
+        fill: u8,
+        share: u16,
+    },
+    /// Waits until a callback tells that all of before is durable.
+    Told,
     Sync,
     Flush,
     FlushFamily(u8),

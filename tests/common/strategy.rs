@@ -112,6 +112,11 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         12 => (family(), key(), content(), durability()).prop_map(|(f, k, c, d)| Operation::Put(f, k, c, d)),
         6 => (family(), key(), durability()).prop_map(|(f, k, d)| Operation::Delete(f, k, d)),
         4 => (family(), range(), durability()).prop_map(|(f, r, d)| Operation::DeleteRange(f, r, d)),
+        1 => (family(), key(), durability()).prop_map(|(f, k, d)| Operation::DeletePrefix(f, k, d)),
+        3 => (family(), key(), prop::bool::weighted(0.7), durability())
+            .prop_map(|(f, k, set, d)| Operation::Update(f, k, set, d)),
+        3 => (family(), key(), prop::option::weighted(0.3, content()), prop::option::weighted(0.7, content()), durability())
+            .prop_map(|(f, k, expected, new, d)| Operation::Swap(f, k, expected, new, d)),
         6 => (prop::collection::vec(write(), 0..12), durability()).prop_map(|(w, d)| Operation::Batch(w, d)),
         6 => (family(), 0u32..2000, 0u16..300, 1u8..8, 0u32..100, any::<u8>()).prop_map(
             |(family, start, count, step, len, seed)| Operation::Fill {
@@ -141,9 +146,12 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         3 => (0u8..6, 50u8..=100).prop_map(|(name, fill)| Operation::Create { name, fill }),
         1 => (family(), 0u8..6).prop_map(|(family, name)| Operation::Rename { family, name }),
         1 => family().prop_map(Operation::DropFamily),
+        1 => (family(), 50u8..=100, 1u16..=1000)
+            .prop_map(|(family, fill, share)| Operation::SetOptions { family, fill, share }),
     ];
     let keeping = prop_oneof![
         1 => Just(Operation::Sync),
+        1 => Just(Operation::Told),
         2 => Just(Operation::Flush),
         2 => family().prop_map(Operation::FlushFamily),
         2 => Just(Operation::Checkpoint),

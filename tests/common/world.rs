@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, Snapshot, WriteBatch,
+    FamilyOptions, FamilySnapshot, Snapshot, Swap, WriteBatch,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
 use super::storage::TestStorage;
-use super::{assert_clean, failure};
+use super::{assert_clean, eventually, failure};
 
 /// The most families, snapshots and cursors that a world holds at once.
 const MAX_FAMILIES: usize = 6;
@@ -62,6 +63,7 @@ impl Place {
 
 struct Known {
     name: String,
+    options: FamilyOptions,
     handle: ColumnFamily,
     entries: Entries,
 }
@@ -103,7 +105,7 @@ pub(crate) struct World {
 }
 
 /// What stays of a part while its database is closed.
-pub(crate) struct Left(Vec<(String, FamilyId, Entries)>);
+pub(crate) struct Left(Vec<(String, FamilyOptions, FamilyId, Entries)>);
 
 /// The model's half-open walk over a range that may be empty or upside down.
 fn within<'a>(
@@ -241,6 +243,9 @@ impl World {
             Operation::Put(..)
             | Operation::Delete(..)
             | Operation::DeleteRange(..)
+            | Operation::DeletePrefix(..)
+            | Operation::Update(..)
+            | Operation::Swap(..)
             | Operation::Batch(..)
             | Operation::Fill { .. }
             | Operation::Erode { .. }
@@ -254,7 +259,10 @@ impl World {
                 self.walk_cursor(*slot, *family, anew.as_ref(), steps);
             }
             Operation::Snapshot | Operation::Compare(_) | Operation::Release(_) => self.hold(operation),
-            Operation::Create { .. } | Operation::Rename { .. } | Operation::DropFamily(_) => {
+            Operation::Create { .. }
+            | Operation::Rename { .. }
+            | Operation::DropFamily(_)
+            | Operation::SetOptions { .. } => {
                 self.change(operation);
             }
             _ => self.keep(operation),
@@ -266,8 +274,11 @@ impl World {
         let present: BTreeSet<_> = self.db().column_family_names().into_iter().collect();
         assert!(self.names().is_subset(&present));
         assert!(self.whole.is_none() || self.names().len() == present.len(), "{present:?}");
+        let handles = self.db().column_families().unwrap();
+        assert_eq!(handles.iter().map(ColumnFamily::name).collect::<BTreeSet<_>>(), present);
         for known in &self.families {
             assert_same(&known.handle.snapshot().unwrap(), &known.entries);
+            assert_eq!(known.handle.options(), known.options);
         }
         for held in &self.snapshots {
             held.check();
@@ -299,6 +310,24 @@ impl World {
                 let range = bounds(range);
                 known.handle.delete_range_with(range.clone(), durability).unwrap();
                 known.entries.retain(|key, _| !range.contains(key));
+            }
+            Operation::DeletePrefix(family, prefix, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                let durability = self.note(*durability);
+                let known = &mut self.families[index];
+                let prefix = prefix.bytes();
+                known.handle.delete_prefix_with(&prefix, durability).unwrap();
+                known.entries.retain(|key, _| !key.starts_with(&prefix));
+            }
+            Operation::Update(family, key, set, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                let durability = self.note(*durability);
+                self.families[index].update(&key.bytes(), *set, durability);
+            }
+            Operation::Swap(family, key, expected, new, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                let durability = self.note(*durability);
+                self.families[index].swap(&key.bytes(), *expected, *new, durability);
             }
             Operation::Batch(writes, durability) => {
                 let durability = self.note(*durability);
@@ -336,8 +365,10 @@ impl World {
         if self.families.is_empty() {
             return;
         }
-        let mut batch = WriteBatch::new();
-        for write in writes {
+        // Made of two, and with something that is taken back: it comes to the same.
+        let (mut batch, mut rest) = (WriteBatch::new(), WriteBatch::with_capacity(100));
+        for (number, write) in writes.iter().enumerate() {
+            let batch = if number < writes.len() / 2 { &mut batch } else { &mut rest };
             let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
             let index = *family as usize % self.families.len();
             let Known { handle, entries, .. } = &mut self.families[index];
@@ -358,7 +389,14 @@ impl World {
                 }
             }
         }
-        self.db().write_with(&batch, durability).unwrap();
+        let first = &self.families[0].handle;
+        batch.set_savepoint();
+        batch.put(first, "taken back", "").delete_range(first, ..);
+        assert!(batch.rollback_to_savepoint());
+        batch.append(&rest);
+        assert_eq!(batch.iter().count(), batch.len());
+        let sequence = self.db().write_with(&batch, durability).unwrap();
+        assert!(self.db().snapshot().unwrap().sequence_number() >= sequence);
     }
 
     fn read(&self, operation: &Operation) {
@@ -468,9 +506,9 @@ impl World {
                 if exists {
                     failure(self.db().create_column_family(&name, options), ErrorKind::FamilyExists);
                 } else if self.families.len() < MAX_FAMILIES {
-                    let handle = self.db().create_column_family(&name, options).unwrap();
+                    let handle = self.db().create_column_family(&name, options.clone()).unwrap();
                     assert_eq!(handle.name(), name);
-                    self.families.push(Known { name, handle, entries: Entries::new() });
+                    self.families.push(Known { name, options, handle, entries: Entries::new() });
                 }
             }
             Operation::Rename { family, name } => {
@@ -487,6 +525,14 @@ impl World {
                     self.families[index].name = name;
                 }
             }
+            Operation::SetOptions { family, fill, share } => {
+                let Some(index) = self.index(*family) else { return };
+                let options =
+                    FamilyOptions::default().page_fill(*fill).cache_share(*share).memtable_share(*share);
+                let known = &mut self.families[index];
+                known.handle.set_options(options.clone()).unwrap();
+                known.options = options;
+            }
             Operation::DropFamily(family) => {
                 let Some(index) = self.index(*family) else { return };
                 let known = self.families.remove(index);
@@ -502,6 +548,7 @@ impl World {
     fn keep(&mut self, operation: &Operation) {
         match operation {
             Operation::Sync => self.db().sync().unwrap(),
+            Operation::Told => self.be_told(),
             Operation::Flush => self.flush(),
             Operation::FlushFamily(family) => {
                 let Some(index) = self.index(*family) else { return };
@@ -519,6 +566,16 @@ impl World {
             Operation::Reopen(end) => self.reopen(*end),
             _ => unreachable!("{operation:?} keeps nothing"),
         }
+    }
+
+    fn be_told(&self) {
+        let db = self.db();
+        let last = db.snapshot().unwrap().sequence_number();
+        let told = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&told);
+        db.on_synced(last, move |outcome| tell.store(outcome.is_ok(), Ordering::Release)).unwrap();
+        eventually("a callback that is called", || told.load(Ordering::Acquire));
+        assert!(db.synced_through() >= last);
     }
 
     /// Makes everything durable, also what no log holds.
@@ -546,16 +603,17 @@ impl World {
         self.db = None;
         self.unlogged = false;
         let families = std::mem::take(&mut self.families).into_iter();
-        Left(families.map(|known| (known.name, known.handle.id(), known.entries)).collect())
+        Left(families.map(|known| (known.name, known.options, known.handle.id(), known.entries)).collect())
     }
 
     /// The database was opened again.
     pub(crate) fn come_back(&mut self, db: ColumnFamilyDatabase, left: Left) {
-        for (name, id, entries) in left.0 {
+        for (name, options, id, entries) in left.0 {
             let handle = db.column_family(&name).unwrap();
             assert_eq!(handle.id(), id);
+            assert_eq!(handle.options(), options);
             assert_same(&handle.snapshot().unwrap(), &entries);
-            self.families.push(Known { name, handle, entries });
+            self.families.push(Known { name, options, handle, entries });
         }
         self.db = Some(db);
     }
@@ -590,6 +648,50 @@ pub(crate) fn reopen(
         assert_eq!(db.recovery_report().records_applied, 0, "a closed database was replayed");
     }
     (place, db)
+}
+
+impl Known {
+    fn update(&mut self, key: &[u8], set: bool, durability: Durability) {
+        let before = self.entries.get(key).cloned();
+        let grown = |old: Option<&[u8]>| {
+            [b"was ", &old.unwrap_or_default()[..old.map_or(0, |old| old.len().min(50))]].concat()
+        };
+        let mut calls = 0;
+        let change = |old: Option<&[u8]>| {
+            calls += 1;
+            assert_value(old, before.as_ref(), key);
+            set.then(|| grown(old))
+        };
+        self.handle.update_with(key, change, durability).unwrap();
+        assert_eq!(calls, 1, "a closure was called again, and nobody else writes");
+        if set {
+            self.entries.insert(key.to_vec(), grown(before.as_deref()).into());
+        } else {
+            self.entries.remove(key);
+        }
+    }
+
+    fn swap(&mut self, key: &[u8], expected: Option<Content>, new: Option<Content>, durability: Durability) {
+        let present = self.entries.get(key).cloned();
+        let expected: Option<Arc<[u8]>> =
+            expected.map(|content| content.bytes().into()).or_else(|| present.clone());
+        let new: Option<Arc<[u8]>> = new.map(|content| content.bytes().into());
+        let swap =
+            self.handle.compare_and_swap_with(key, expected.as_deref(), new.as_deref(), durability).unwrap();
+        match swap {
+            Swap::Done(_) => {
+                assert!(present == expected, "{} was swapped, and had another value", brief(key));
+                match new {
+                    Some(new) => drop(self.entries.insert(key.to_vec(), new)),
+                    None => drop(self.entries.remove(key)),
+                }
+            }
+            Swap::Differs(found) => {
+                assert!(present != expected, "{} was not swapped", brief(key));
+                assert_value(found.as_deref(), present.as_ref(), key);
+            }
+        }
+    }
 }
 
 fn number_key(number: u32) -> Key {

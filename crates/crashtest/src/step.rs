@@ -39,8 +39,12 @@ pub enum Step {
     Commit(Vec<Write>, Durability),
     /// A commit of one write without a log record, to the family of such writes.
     Unlogged(Write),
+    /// A put that depends on the value that is there: family, key, length of the value.
+    Update(u8, u16, u16, Durability),
     /// Makes the log durable.
     Sync,
+    /// Waits until a callback tells that what was committed is durable.
+    Told,
     /// Merges everything and makes it durable.
     Flush,
     /// Merges one family and makes it durable.
@@ -141,7 +145,12 @@ impl Mixture {
                 };
                 Step::Unlogged(write)
             }
-            66..74 => Step::Commit(vec![self.write(random)], durability(random)),
+            66..72 => Step::Commit(vec![self.write(random)], durability(random)),
+            72..74 => {
+                let key = random.random_range(0..self.keys);
+                Step::Update(Self::family(random), key, length(random), durability(random))
+            }
+            74 if random.random() => Step::Told,
             74 => Step::Sync,
             75..78 if self.maintains => Step::Flush,
             78 if self.maintains => Step::FlushFamily(Self::family(random)),

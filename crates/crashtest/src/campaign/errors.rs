@@ -37,6 +37,8 @@ fn all_of_it() -> Vec<Step> {
         Step::Commit(vec![Write::Put(0, 4, 300), Write::Delete(1, 2), Write::Put(1, 5, 30)], Buffered),
         Step::Snapshot,
         Step::Merge,
+        Step::Update(1, 2, 150, Buffered),
+        Step::Told,
         Step::Create(2),
         put(2, 1, 500, Buffered),
         Step::Checkpoint,

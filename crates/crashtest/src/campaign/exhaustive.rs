@@ -38,6 +38,7 @@ pub fn operations() -> Vec<(&'static str, Vec<Step>)> {
             "batch",
             vec![commit(vec![Write::Put(0, 5, 300), Write::Delete(1, 2), Write::Put(1, 9, 30)], Buffered)],
         ),
+        ("update and be told", vec![Step::Update(0, 2, 45, Buffered), Step::Told]),
         ("flush", vec![Step::Flush]),
         ("merge", vec![Step::Merge]),
         ("checkpoint", vec![Step::Checkpoint]),

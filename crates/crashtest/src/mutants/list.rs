@@ -59,6 +59,11 @@ const BACKGROUND: &str = "src/db/background.rs";
 const COMMIT: &str = "src/txn/commit.rs";
 const PIPELINE: &str = "src/txn/pipeline.rs";
 const APPLY: &str = "src/txn/apply.rs";
+const BATCH: &str = "src/txn/batch.rs";
+const UPDATE: &str = "src/txn/update.rs";
+const SYNCED: &str = "src/db/synced.rs";
+const CATALOG_FILE: &str = "src/db/catalog_file.rs";
+const MEMTABLE_TABLE: &str = "src/memtable/table.rs";
 const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
@@ -892,5 +897,69 @@ pub const MUTATIONS: &[Mutation] = &[
         "watched.is_patient() && self.keeps_little(family)",
         "watched.is_patient() && false",
         "one_put_now_and_then",
+    ),
+    // What writers are told, and what depends on a key's value.
+    tests(
+        "a callback is called before its commit is durable",
+        SYNCED,
+        "        let through = if failure.is_some() { SequenceNumber::MAX } else { log.durable() };",
+        "        let through = SequenceNumber::MAX;",
+        "synced_tests",
+    ),
+    tests(
+        "a failed sync is told as one that succeeded",
+        SYNCED,
+        "Some(error) if sequence > log.durable() =>",
+        "Some(error) if sequence > SequenceNumber::MAX =>",
+        "synced_tests",
+    ),
+    tests(
+        "what was written to a key meanwhile is overwritten",
+        UPDATE,
+        "is_none_or(|newest| newest <= seen.at)",
+        "is_none_or(|newest| newest <= SequenceNumber::MAX)",
+        "update_tests",
+    ),
+    tests(
+        "what was written to a key meanwhile and is merged is overwritten",
+        UPDATE,
+        "            if !Arc::ptr_eq(&now.tree, &seen.view.tree) {",
+        "            if false {",
+        "update_tests",
+    ),
+    tests(
+        "a key deleted by range meanwhile is overwritten",
+        MEMTABLE_TABLE,
+        "let newest = entry.map(EntryRef::sequence).max(covered)?;",
+        "let newest = entry.map(EntryRef::sequence).max(covered.filter(|_| false))?;",
+        "update_tests",
+    ),
+    tests(
+        "what a large batch wrote to a key meanwhile is overwritten",
+        MEMTABLE_TABLE,
+        "            whole => Some(SequenceNumber(whole)),",
+        "            _ => Some(newest),",
+        "update_tests",
+    ),
+    tests(
+        "what an appended batch deletes by range stays",
+        BATCH,
+        "        self.has_range_deletions |= other.has_range_deletions;",
+        "",
+        "batch_tests",
+    ),
+    tests(
+        "a rollback of a batch leaves the families of what it took back",
+        BATCH,
+        "        self.families.truncate(savepoint.families);",
+        "",
+        "batch_tests",
+    ),
+    tests(
+        "changed options are lost when the catalog is written whole",
+        CATALOG_FILE,
+        "                        record.options = (*new_options).clone();",
+        "",
+        "options_tests",
     ),
 ];

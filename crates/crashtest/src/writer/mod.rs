@@ -3,8 +3,13 @@
 mod reading;
 
 use std::collections::VecDeque;
+#[cfg(not(shuttle))]
+use std::sync::mpsc;
 
 use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, FamilyOptions, WriteBatch};
+
+#[cfg(shuttle)]
+use shuttle::sync::mpsc;
 
 use self::reading::{HeldIterator, HeldSnapshot};
 use crate::history::{Action, Change, History, State};
@@ -66,7 +71,7 @@ impl Writer {
         self.find(names);
         for name in names {
             let action = Action::Create((*name).to_owned());
-            let outcome = self.act_on(run, action, false, Durability::Sync, Keeps::Itself)?;
+            let outcome = self.act_on(run, action, false, Durability::Sync, Keeps::Itself, execute)?;
             if !matches!(outcome, Outcome::Done) {
                 return Ok(outcome);
             }
@@ -148,6 +153,10 @@ impl Writer {
                 });
                 Some((Action::Commit { changes: changes.collect() }, false))
             }
+            Step::Update(family, key, len, _) => {
+                let (family, change) = self.change(Write::Put(*family, *key, *len));
+                Some((Action::Commit { changes: vec![(self.family_name(family), change)] }, false))
+            }
             Step::Unlogged(write) => {
                 let (_, change) = self.change(*write);
                 Some((Action::Commit { changes: vec![(FAMILIES[2].to_owned(), change)] }, true))
@@ -189,7 +198,7 @@ impl Writer {
     /// A broken promise. That the database refuses or fails is none in itself.
     pub fn perform(&mut self, run: &Run, step: &Step) -> Checked<Outcome> {
         match step {
-            Step::Commit(_, durability) => {
+            Step::Commit(_, durability) | Step::Update(.., durability) => {
                 let keeps = if *durability == Durability::Sync { Keeps::Itself } else { Keeps::Nothing };
                 self.act(run, step, *durability, keeps)
             }
@@ -198,6 +207,9 @@ impl Writer {
                 self.act(run, step, Durability::Sync, Keeps::Itself)
             }
             Step::Sync => self.keep(run, Keeps::Logged, ColumnFamilyDatabase::sync),
+            // The log may be whole when something else is not.
+            Step::Told if self.failed.is_some() => Ok(Outcome::Done),
+            Step::Told => self.keep(run, Keeps::Logged, be_told),
             Step::Flush => self.keep(run, Keeps::All, ColumnFamilyDatabase::flush),
             Step::FlushFamily(family) => {
                 let name = self.family_name(*family);
@@ -228,7 +240,10 @@ impl Writer {
     /// Carries out and notes a step that changes what the database holds.
     fn act(&mut self, run: &Run, step: &Step, durability: Durability, keeps: Keeps) -> Checked<Outcome> {
         match self.plan(step) {
-            Some((action, unlogged)) => self.act_on(run, action, unlogged, durability, keeps),
+            Some((action, unlogged)) => {
+                let execute = if matches!(step, Step::Update(..)) { update } else { execute };
+                self.act_on(run, action, unlogged, durability, keeps, execute)
+            }
             None => Ok(Outcome::Done),
         }
     }
@@ -240,6 +255,7 @@ impl Writer {
         unlogged: bool,
         durability: Durability,
         keeps: Keeps,
+        execute: Execute,
     ) -> Checked<Outcome> {
         let mut floor = run.acknowledged();
         let db = run.db();
@@ -327,6 +343,24 @@ impl Writer {
     }
 }
 
+/// How an action is carried out.
+type Execute = fn(&ColumnFamilyDatabase, &Action, Durability) -> peristyle::Result<()>;
+
+/// Waits until a callback tells that all that was committed so far is durable.
+fn be_told(db: &ColumnFamilyDatabase) -> peristyle::Result<()> {
+    let last = db.snapshot()?.sequence_number();
+    let (tell, told) = mpsc::channel();
+    db.on_synced(last, move |outcome| tell.send(outcome).unwrap_or(()))?;
+    told.recv().unwrap_or_else(|_| panic!("a callback was dropped and never called"))
+}
+
+/// Does a commit of one put as a step from the value that is there.
+fn update(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -> peristyle::Result<()> {
+    let Action::Commit { changes } = action else { unreachable!("{action:?} is no update") };
+    let [(family, Change::Put(key, value))] = &changes[..] else { unreachable!("{action:?} is no update") };
+    db.column_family(family)?.update_with(key, |_| Some(value), durability).map(drop)
+}
+
 /// Does what a writer noted that it will do.
 fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -> peristyle::Result<()> {
     match action {
@@ -340,7 +374,7 @@ fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -
                     Change::DeleteRange(start, end) => batch.delete_range(&family, &start[..]..&end[..]),
                 };
             }
-            db.write_with(&batch, durability)
+            db.write_with(&batch, durability).map(drop)
         }
         Action::Create(name) => db.create_column_family(name, FamilyOptions::default()).map(drop),
         Action::CreateAll(names) => {
