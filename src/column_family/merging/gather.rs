@@ -1,32 +1,36 @@
 //! What several deltas, or the tree, say of a range of keys, gathered into memory.
 
+use std::ops::Range;
+
+use memmap2::MmapMut;
+
 use crate::btree::{MergeOp, Tree, TreeCursor};
 use crate::codec::key;
 use crate::error::{Error, Result};
 use crate::page::PinnedPage;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
-use std::ops::Range;
 
 /// Bytes of keys and values that are gathered at most, but for one entry.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
-enum Held {
-    Deletion,
-    /// In the buffer.
-    Copied(Range<usize>),
-    /// A large value, in its run.
-    Run(PinnedPage, Range<usize>),
-}
+/// What stands in place of a value's length: there is none, or it stands in its run.
+const DELETION: u32 = u32::MAX;
+const RUN: u32 = u32::MAX - 1;
+/// Lengths of key and value, before both.
+const LENGTHS: usize = 2 * size_of::<u32>();
 
 /// What deltas say of a range of keys, the newest of each key.
 pub(super) struct Stretch {
     pub(super) start: Vec<u8>,
     /// Without an end, all keys from the start on.
     pub(super) end: Option<Vec<u8>>,
-    buffer: Vec<u8>,
-    /// Where in the buffer the key stands, and the value.
-    entries: Vec<(Range<usize>, Held)>,
+    /// The entries, one behind the other: lengths, key, value.
+    buffer: Buffer,
+    /// The large values among them, in their order.
+    runs: Vec<(PinnedPage, Range<usize>)>,
+    /// Where the last key stands.
+    last: Option<Range<usize>>,
     /// Bytes of keys and values.
     pub(super) bytes: usize,
 }
@@ -42,8 +46,9 @@ impl Stretch {
         let mut stretch = Self {
             start: start.to_vec(),
             end: None,
-            buffer: Vec::with_capacity(limit),
-            entries: Vec::new(),
+            buffer: Buffer::of(limit + limit / 4)?,
+            runs: Vec::new(),
+            last: None,
             bytes: 0,
         };
         let mut sources = Vec::new();
@@ -55,17 +60,16 @@ impl Stretch {
         while let Some(newest) = lowest(&sources) {
             if stretch.bytes >= limit {
                 let end = sources[newest].cursor.key();
-                let last = stretch.entries.last().map_or(start, |(last, _)| &stretch.buffer[last.clone()]);
-                if key::compare(last, end).is_ge() {
+                if key::compare(stretch.last_key(), end).is_ge() {
                     return Err(out_of_order(store));
                 }
                 stretch.end = Some(end.to_vec());
                 break;
             }
             let head = sources[newest].head;
-            let key = stretch.take(&sources[newest].cursor, store)?;
+            stretch.take(&sources[newest].cursor, store)?;
             for source in sources[newest..].iter_mut().filter(|source| source.head == head) {
-                if source.cursor.valid() && source.cursor.key() == &stretch.buffer[key.clone()] {
+                if source.cursor.valid() && source.cursor.key() == stretch.last_key() {
                     source.cursor.next()?;
                     source.head = head_of(&source.cursor);
                 }
@@ -74,49 +78,101 @@ impl Stretch {
         Ok(stretch)
     }
 
-    /// Adds the entry that `cursor` stands on. Gives where its key is in the buffer.
-    fn take(&mut self, cursor: &TreeCursor, store: &PartitionedStorageBackend) -> Result<Range<usize>> {
-        let ascends = match self.entries.last() {
-            Some((last, _)) => key::compare(&self.buffer[last.clone()], cursor.key()).is_lt(),
-            None => key::compare(&self.start, cursor.key()).is_le(),
-        };
-        if !ascends {
+    /// The key that was added last; where the stretch begins if none was.
+    fn last_key(&self) -> &[u8] {
+        self.last.clone().map_or(&self.start, |last| &self.buffer.bytes()[last])
+    }
+
+    /// Adds the entry that `cursor` stands on.
+    fn take(&mut self, cursor: &TreeCursor, store: &PartitionedStorageBackend) -> Result<()> {
+        let order = key::compare(self.last_key(), cursor.key());
+        if order.is_gt() || order.is_eq() && !self.is_empty() {
             return Err(out_of_order(store));
         }
-        let key = self.copy(cursor.key());
-        let value = if cursor.is_deletion() {
-            Held::Deletion
+        let key = cursor.key();
+        if cursor.is_deletion() {
+            self.push(key, DELETION, &[])?;
         } else if cursor.value_is_large() {
             let (page, range) = cursor.pinned_value()?;
             self.bytes += range.len();
-            Held::Run(page, range)
+            self.runs.push((page, range));
+            self.push(key, RUN, &[])?;
         } else {
-            Held::Copied(self.copy(cursor.value()?))
-        };
-        self.entries.push((key.clone(), value));
-        Ok(key)
+            let value = cursor.value()?;
+            self.bytes += value.len();
+            self.push(key, value.len() as u32, value)?;
+        }
+        self.bytes += key.len();
+        Ok(())
     }
 
-    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
-        let at = self.buffer.len();
-        self.buffer.extend_from_slice(bytes);
-        self.bytes += bytes.len();
-        at..self.buffer.len()
+    fn push(&mut self, key: &[u8], tag: u32, value: &[u8]) -> Result<()> {
+        self.buffer.make_room(LENGTHS + key.len() + value.len())?;
+        self.buffer.push(&(key.len() as u32).to_ne_bytes());
+        self.buffer.push(&tag.to_ne_bytes());
+        let at = self.buffer.len;
+        self.buffer.push(key);
+        self.last = Some(at..self.buffer.len);
+        self.buffer.push(value);
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.last.is_none()
     }
 
     pub(super) fn ops(&self) -> impl Iterator<Item = (&[u8], MergeOp<'_>)> {
-        self.entries.iter().map(|(key, value)| {
-            let op = match value {
-                Held::Deletion => MergeOp::Delete,
-                Held::Copied(range) => MergeOp::Put(&self.buffer[range.clone()]),
-                Held::Run(page, range) => MergeOp::Put(&page[range.clone()]),
+        let mut runs = self.runs.iter();
+        let mut rest = self.buffer.bytes();
+        std::iter::from_fn(move || {
+            let (key_len, behind) = rest.split_first_chunk()?;
+            let (tag, behind) = behind.split_first_chunk()?;
+            let (key, behind) = behind.split_at(u32::from_ne_bytes(*key_len) as usize);
+            let (value_len, op) = match u32::from_ne_bytes(*tag) {
+                DELETION => (0, MergeOp::Delete),
+                RUN => {
+                    let (page, range) = runs.next()?;
+                    (0, MergeOp::Put(&page[range.clone()]))
+                }
+                len => (len as usize, MergeOp::Put(&behind[..len as usize])),
             };
-            (&self.buffer[key.clone()], op)
+            rest = &behind[value_len..];
+            Some((key, op))
         })
+    }
+}
+
+/// Bytes in a mapping of their own: so many that come and go so often would stay with the allocator, which keeps for every thread
+/// what was given back to it.
+struct Buffer {
+    map: MmapMut,
+    len: usize,
+}
+
+impl Buffer {
+    /// Room for `capacity` bytes. Takes memory as it is filled.
+    fn of(capacity: usize) -> Result<Self> {
+        let map = MmapMut::map_anon(capacity.max(1)).map_err(|error| Error::io("getting memory", error))?;
+        Ok(Self { map, len: 0 })
+    }
+
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        if self.map.len() - self.len < bytes {
+            let mut larger = Self::of(2 * self.map.len() + bytes)?;
+            larger.push(self.bytes());
+            *self = larger;
+        }
+        Ok(())
+    }
+
+    /// Adds `bytes`, for which there is room.
+    fn push(&mut self, bytes: &[u8]) {
+        self.map[self.len..][..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.map[..self.len]
     }
 }
 
