@@ -13,6 +13,7 @@
 //! 6. [`comparison`]: lets the engines take turns.
 //! 7. [`arguments`], [`usage`], [`machine`], [`report`]: the command line, what the process
 //!    consumed, what it ran on, and the tables, the JSON lines and the page that come out.
+//! 8. [`results`]: the README's table, from what all of them wrote.
 
 pub mod arguments;
 pub mod child;
@@ -24,6 +25,7 @@ pub mod measure;
 pub mod memory_limit;
 pub mod peers;
 pub mod report;
+pub mod results;
 pub mod threads;
 pub mod usage;
 pub mod workload;

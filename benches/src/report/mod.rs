@@ -166,14 +166,16 @@ fn goodness(figure: &Figure, value: f64) -> f64 {
 }
 
 impl Report {
-    /// Writes the JSON lines and the page into `directory`; returns their paths.
-    pub fn write_files(&self, directory: &Path) -> Result<[PathBuf; 2]> {
+    /// Writes the JSON lines, the page and the Markdown into `directory`; returns their paths.
+    pub fn write_files(&self, directory: &Path) -> Result<[PathBuf; 3]> {
         fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
         let lines = directory.join(format!("{}.jsonl", self.bench));
         fs::write(&lines, json_lines::render(self)?).with_context(|| lines.display().to_string())?;
         let page = directory.join(format!("{}.html", self.bench));
         fs::write(&page, page::render(self)?).with_context(|| page.display().to_string())?;
-        Ok([lines, page])
+        let markdown = directory.join(format!("{}.md", self.bench));
+        fs::write(&markdown, self.markdown()).with_context(|| markdown.display().to_string())?;
+        Ok([lines, page, markdown])
     }
 
     /// The report as Markdown.

@@ -89,7 +89,7 @@ fn several_headlines_become_rows_with_the_best_engine_marked() {
 #[test]
 fn every_figure_of_every_round_is_a_line_of_json() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let [lines, page] = report().write_files(directory.path())?;
+    let [lines, page, markdown] = report().write_files(directory.path())?;
     let lines = fs::read_to_string(lines)?;
     assert_eq!(lines.lines().count(), (3 + 3 + 1 + 1) * (2 + PERCENTILES.len()));
     for line in lines.lines() {
@@ -97,6 +97,7 @@ fn every_figure_of_every_round_is_a_line_of_json() -> Result<()> {
         assert_eq!(line["durability"], "sync");
         assert!(line["value"].is_number());
     }
+    assert_eq!(fs::read_to_string(markdown)?, report().markdown());
     let page = fs::read_to_string(page)?;
     assert!(page.contains("Peristyle beside each of the others") && page.contains("no &lt;disk&gt;"));
     Ok(())
