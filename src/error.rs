@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::codec::ids::FamilyId;
+
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -53,6 +55,12 @@ pub enum ErrorKind {
     ValueTooLarge,
     /// An option or an argument has no meaning; the message says which values do.
     InvalidArgument,
+    /// A transaction was not committed, because another commit has changed what it relied on since it began. It may be run again.
+    /// [`Error::conflict`] says what was changed.
+    Conflict,
+    /// A transaction was not committed, because what was committed since it began takes more memory than open transactions may keep
+    /// ([`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes)), and it was the oldest one.
+    TransactionTooOld,
 }
 
 /// Where on disk a failure was met; every part may be unknown.
@@ -98,6 +106,50 @@ impl fmt::Display for Location {
     }
 }
 
+/// What a transaction relied on, and another commit changed: see [`Error::conflict`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// Number of the column family.
+    pub family: FamilyId,
+    /// The key, or the lowest key of the range.
+    pub start: Vec<u8>,
+    /// The key behind the last one of the range; for a single key, the key and a zero byte. `None`: the range has no end.
+    pub end: Option<Vec<u8>>,
+}
+
+impl Conflict {
+    /// Whether it is about one key, not about a range.
+    pub fn is_key(&self) -> bool {
+        self.end.as_deref().is_some_and(|end| end.strip_suffix(&[0]) == Some(&self.start))
+    }
+}
+
+/// At most this many bytes of a key are printed.
+const PRINTED: usize = 48;
+
+/// A key, or the beginning of a long one.
+struct Brief<'k>(&'k [u8]);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.len().min(PRINTED)];
+        let more = if shown.len() < self.0.len() { "..." } else { "" };
+        write!(f, "\"{}\"{more}", shown.escape_ascii())
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = Brief(&self.start);
+        match &self.end {
+            _ if self.is_key() => write!(f, "the key {start}"),
+            Some(end) => write!(f, "the range of keys from {start} up to {}", Brief(end)),
+            None => write!(f, "the range of keys from {start} on"),
+        }
+    }
+}
+
 /// A failure: its [kind](Error::kind), a message, and where on disk it was met.
 ///
 /// A [`std::io::Error`] can be made of it, of the kind that fits best and with the whole failure inside, so that `?` takes it to where such are
@@ -116,6 +168,7 @@ struct Detail {
     source: Option<Arc<io::Error>>,
     /// Whether the message says that nothing is written any more.
     ends_writing: bool,
+    conflict: Option<Conflict>,
 }
 
 impl Error {
@@ -127,6 +180,7 @@ impl Error {
             location: Location::default(),
             source: None,
             ends_writing: false,
+            conflict: None,
         }))
     }
 
@@ -150,6 +204,17 @@ impl Error {
     pub(crate) fn opening(mut self, directory: &Path) -> Self {
         self.0.location.directory = Some(directory.to_owned());
         self
+    }
+
+    /// A transaction is not committed, since what it relied on in the column family of this name was changed.
+    pub(crate) fn conflict_in(family_name: &str, conflict: Conflict) -> Self {
+        let message = format!(
+            "{conflict} of the column family \"{family_name}\" was changed by another commit since the transaction began; \
+             run the transaction again"
+        );
+        let mut error = Self::new(ErrorKind::Conflict, message).of_family(conflict.family.0);
+        error.0.conflict = Some(conflict);
+        error
     }
 
     /// Adds the file, unless a deeper layer named one.
@@ -196,6 +261,11 @@ impl Error {
     /// Where on disk the failure was met.
     pub fn location(&self) -> &Location {
         &self.0.location
+    }
+
+    /// What was changed, if this is a [`Conflict`](ErrorKind::Conflict).
+    pub fn conflict(&self) -> Option<&Conflict> {
+        self.0.conflict.as_ref()
     }
 
     /// The operating system's error, where there is one.

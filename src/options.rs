@@ -88,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) background_threads: usize,
     pub(crate) automatic: bool,
     pub(crate) merge_cost: u32,
+    /// What open transactions may keep, if that was asked for.
+    pub(crate) transaction_memory_bytes: Option<u64>,
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
@@ -110,6 +112,7 @@ impl Default for Options {
             background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)),
             automatic: true,
             merge_cost: MERGE_COST,
+            transaction_memory_bytes: None,
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
             backend: None,
@@ -123,6 +126,12 @@ impl Options {
     pub(crate) fn log_limit(&self) -> u64 {
         let replayable = self.write_buffer_bytes.saturating_mul(LOG_FOR_BUFFERS).max(SHORT_LOG);
         self.log_limit_bytes.min(replayable)
+    }
+
+    /// Bytes of memtables that open transactions may keep.
+    pub(crate) fn transaction_memory(&self) -> usize {
+        usize::try_from(self.transaction_memory_bytes.unwrap_or(self.write_buffer_bytes))
+            .unwrap_or(usize::MAX)
     }
 
     /// The settings, if they make sense, with all that follows from them.
@@ -296,6 +305,14 @@ impl DatabaseBuilder {
     /// With 0 every merge writes a delta, with `u32::MAX` none does.
     pub fn merge_cost(mut self, bytes: u32) -> Self {
         self.options.merge_cost = bytes;
+        self
+    }
+
+    /// Bytes of memory that open transactions may keep: memtables that are merged and in which their commits will look for changes of what they
+    /// rely on. Default: as many as [memtables and write buffers](Self::write_buffer_bytes) may take; they are no part of those. Where more was
+    /// written since the oldest open transaction began, its commit fails with [`TransactionTooOld`](ErrorKind::TransactionTooOld).
+    pub fn transaction_memory_bytes(mut self, bytes: u64) -> Self {
+        self.options.transaction_memory_bytes = Some(bytes);
         self
     }
 

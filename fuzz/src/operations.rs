@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use peristyle::Durability;
 
-use crate::common::operation::{Content, End, Key, Operation, Range, Step, Write};
+use crate::common::operation::{Content, End, Key, Operation, Range, Step, TransactionStep, Write};
 use crate::input::Input;
 
 /// The most operations of one input.
@@ -20,6 +20,7 @@ pub enum Kind {
     Update,
     Swap,
     Batch,
+    Transaction,
     Fill,
     Erode,
     Get,
@@ -46,15 +47,16 @@ pub enum Kind {
     Reopen,
 }
 
-pub const SHARES: [(Kind, u8); 31] = [
+pub const SHARES: [(Kind, u8); 32] = [
     (Kind::Put, 7),
     (Kind::Delete, 3),
     (Kind::DeleteRange, 3),
     (Kind::DeletePrefix, 1),
     (Kind::Update, 1),
     (Kind::Swap, 1),
-    (Kind::Batch, 5),
-    (Kind::Fill, 5),
+    (Kind::Batch, 4),
+    (Kind::Transaction, 3),
+    (Kind::Fill, 3),
     (Kind::Erode, 2),
     (Kind::Get, 2),
     (Kind::MultiGet, 1),
@@ -124,6 +126,10 @@ fn operation(input: &mut Input<'_>) -> Operation {
         Kind::Batch => {
             let durability = durability(input);
             Operation::Batch(list(input, 12, write), durability)
+        }
+        Kind::Transaction => {
+            let (level, durability, commits) = (input.u8(), durability(input), input.below(5) > 0);
+            Operation::Transaction(level, list(input, 16, transaction_step), durability, commits)
         }
         Kind::Fill => Operation::Fill {
             family: family(input),
@@ -267,6 +273,26 @@ fn write(input: &mut Input<'_>) -> Write {
         0..=3 => Write::Put(family(input), key(input), content(input)),
         4..=5 => Write::Delete(family(input), key(input)),
         _ => Write::DeleteRange(family(input), range(input)),
+    }
+}
+
+fn transaction_step(input: &mut Input<'_>) -> TransactionStep {
+    match input.below(16) {
+        0..=6 => TransactionStep::Write(write(input)),
+        7..=8 => TransactionStep::Get(family(input), key(input)),
+        9 => {
+            let (family, range, turns) = (family(input), range(input), input.u16());
+            TransactionStep::Walk(family, range, (0..input.below(12)).map(|i| turns >> i & 1 == 1).collect())
+        }
+        10 => TransactionStep::Prefix(family(input), key(input)),
+        11..=12 => {
+            let (family, anew) = (family(input), input.bool());
+            let anew = if anew { Some(range(input)) } else { None };
+            TransactionStep::Cursor(family, anew, list(input, 12, step))
+        }
+        13 => TransactionStep::Savepoint,
+        14 => TransactionStep::RollBackTo(input.u8()),
+        _ => TransactionStep::Release(input.u8()),
     }
 }
 

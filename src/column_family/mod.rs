@@ -21,6 +21,7 @@ pub(crate) mod merging;
 pub(crate) mod options;
 pub(crate) mod reading;
 pub(crate) mod record;
+pub(crate) mod remembered;
 mod slots;
 pub(crate) mod stall;
 pub(crate) mod touched;

@@ -1,6 +1,6 @@
 //! The view: what the whole database consists of at one moment.
 
-use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::codec::ids::{BEYOND_COUNTING, FamilyId, SequenceNumber};
 use crate::column_family::family::{Family, dropped};
 use crate::column_family::slots::Slots;
 use crate::column_family::trees::TreeVersion;
@@ -29,6 +29,18 @@ pub(crate) struct FamilyView {
     pub(crate) measured: Measured,
 }
 
+/// Writes to one family that nobody else sees, in a memtable of their own, and the last of them that is seen.
+///
+/// Their numbers lie [above](OWN_WRITES) those of all commits: so they count as later than whatever a cursor meets.
+#[derive(Clone)]
+pub(crate) struct OwnWrites {
+    pub(crate) table: Arc<Memtable>,
+    pub(crate) at: SequenceNumber,
+}
+
+/// Below the numbers of own writes.
+pub(crate) const OWN_WRITES: SequenceNumber = SequenceNumber(BEYOND_COUNTING);
+
 /// How many entries a family view was found to hold last, and at which number, so that they are not counted again until
 /// something is written.
 #[derive(Default)]
@@ -51,6 +63,13 @@ impl Clone for Measured {
 }
 
 impl FamilyView {
+    /// The family as it is before anything was written to it.
+    pub(crate) fn empty(family: &Arc<Family>) -> Arc<Self> {
+        let (family, active) = (Arc::clone(family), Arc::clone(Memtable::create(0).table()));
+        let tree = Arc::new(TreeVersion::default());
+        Arc::new(Self { family, active, frozen: Vec::new(), tree, measured: Measured::default() })
+    }
+
     /// Whether all that the memtables hold now is seen at `at`, and will be what is seen at it. For a moment of which a reader knows that it is visible.
     pub(crate) fn is_all_seen_at(&self, at: SequenceNumber) -> bool {
         self.memtables().all(|table| table.last_sequence() <= at)

@@ -47,6 +47,7 @@ mod stretch;
 mod synced;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod synced_tests;
+mod transactions;
 mod verify;
 mod waiting;
 mod watch;

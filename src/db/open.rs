@@ -16,6 +16,7 @@ use crate::column_family::delta::Delta;
 use crate::column_family::family::{Family, Origin};
 use crate::column_family::merging::work::Work;
 use crate::column_family::record::{FamilyRecord, Record};
+use crate::column_family::remembered::Remembered;
 use crate::column_family::touched::Touched;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
@@ -386,6 +387,7 @@ fn open_existing(
             work,
             log_pace,
             merge_cost: options.merge_cost,
+            remembered: Arc::new(Remembered::up_to(options.transaction_memory())),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
 use crate::column_family::merging::merge::{MergeContext, Pace};
+use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::db::progress::Progress;
@@ -76,6 +77,8 @@ pub(super) struct Replayer<'a> {
     pub(super) progress: Progress<'a>,
     /// As merges of the open database have it.
     merge_cost: u32,
+    /// No transaction is open.
+    remembered: Remembered,
     /// Nobody reads yet: merges need not wait for anything to become visible.
     all_is_visible: Sequencer,
 }
@@ -104,7 +107,8 @@ impl<'a> Replayer<'a> {
                 (view.family.id(), Known { family: Arc::clone(&view.family), merged_through })
             })
             .collect();
-        Self { views, families, budget, progress, merge_cost, all_is_visible: Sequencer::new(u64::MAX) }
+        let (remembered, all_is_visible) = (Remembered::up_to(0), Sequencer::new(u64::MAX));
+        Self { views, families, budget, progress, merge_cost, remembered, all_is_visible }
     }
 
     /// Merges all that is in `family`'s memtables in the view, at once.
@@ -115,6 +119,7 @@ impl<'a> Replayer<'a> {
             visible: &self.all_is_visible,
             should_stop: &|| false,
             merge_cost: self.merge_cost,
+            remembered: &self.remembered,
         };
         family.merge(&context, Pace::Now).map(drop)
     }

@@ -58,6 +58,13 @@ pub struct Statistics {
     /// Bytes of memtables that are in their trees and stay in memory for cursors, iterators and snapshots. They are no part of the
     /// budget for writing.
     pub memtable_bytes_pinned: u64,
+    /// Open transactions whose commits are checked.
+    pub transactions_open: u64,
+    /// Bytes of memtables that are in their trees and stay in memory so that open transactions can look for changes in them; a part
+    /// of [`memtable_bytes_pinned`](Self::memtable_bytes_pinned).
+    pub transaction_bytes_kept: u64,
+    /// Transactions that had to end because open ones may keep no more than that.
+    pub transactions_put_out: u64,
     /// Memtables that wait to be merged.
     pub memtables_frozen: u64,
     /// Memtables frozen so far.
@@ -215,7 +222,11 @@ impl Shared {
     fn statistics(&self) -> Statistics {
         let view = self.pipeline.views.load_full();
         let page_size = self.data.page_size() as u64;
+        let kept = self.pipeline.remembered.kept();
         let mut statistics = Statistics {
+            transactions_open: kept.open,
+            transaction_bytes_kept: kept.bytes,
+            transactions_put_out: kept.put_out,
             last_sequence: self.pipeline.visible.watermark(),
             checkpoints: load(&self.checkpoints.made),
             checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),

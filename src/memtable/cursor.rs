@@ -251,7 +251,7 @@ impl<'a> Walk<'a> {
         self.current.is_some()
     }
 
-    fn seek(&mut self, table: &'a Memtable, key: &[u8]) -> bool {
+    pub(super) fn seek(&mut self, table: &'a Memtable, key: &[u8]) -> bool {
         let (tree, arena) = table.points();
         self.settle(table, Position::at_or_above(tree, arena, key), Direction::Up)
     }
@@ -302,7 +302,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn next(&mut self, table: &'a Memtable) -> bool {
+    pub(super) fn next(&mut self, table: &'a Memtable) -> bool {
         let (tree, arena) = table.points();
         let next = self.current.and_then(|(position, _)| position.next(tree, arena));
         self.settle(table, next, Direction::Up)
@@ -314,7 +314,7 @@ impl<'a> Walk<'a> {
         self.settle(table, prev, Direction::Down)
     }
 
-    fn entry(&self) -> EntryRef<'a> {
+    pub(super) fn entry(&self) -> EntryRef<'a> {
         self.current.expect("the cursor stands on an entry").1
     }
 

@@ -1,7 +1,7 @@
 //! Recent writes of one column family, in memory: a sorted, multi-version map and range deletions.
 //!
 //! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor` walks the tree, past what is `dead`,
-//! `ranges` holds the range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are
+//! `changed` says what was written after a commit, `ranges` holds the range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are
 //! the memory that all of it lies in. `unsafe` stands in `arena`, `entry`, `node`, `leaf`, `branch`, `ranges` (links
 //! between versions) and `cursor` (a self-reference), behind safe functions.
 //!
@@ -75,6 +75,7 @@
 
 mod arena;
 mod branch;
+mod changed;
 #[cfg(all(test, not(loom)))]
 mod concurrency_tests;
 mod cursor;

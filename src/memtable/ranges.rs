@@ -242,6 +242,11 @@ impl<'a> Steps<'a> {
         self.floor(key).map(EntryRef::sequence).filter(|&sequence| sequence != NOT_COVERED)
     }
 
+    /// The first boundary above `key`: from there on other range deletions may be the newest that cover keys.
+    pub(super) fn next_boundary(self, key: &[u8]) -> Option<&'a [u8]> {
+        self.after(key).map(EntryRef::key)
+    }
+
     /// Where the stretch of covered keys ends that `key` is in: the first key above it that is not covered. `None`: `key` is not
     /// covered itself.
     pub(super) fn end_of_stretch(self, key: &[u8]) -> Option<&'a [u8]> {

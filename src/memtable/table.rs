@@ -169,6 +169,15 @@ impl Memtable {
         }
     }
 
+    /// Whether what was written with `sequence` belongs to a commit after `since`.
+    #[inline]
+    pub(super) fn came_after(&self, sequence: SequenceNumber, since: SequenceNumber) -> bool {
+        match self.whole.load(Ordering::Relaxed) {
+            0 => sequence > since,
+            whole => whole > since.0,
+        }
+    }
+
     /// What the memtable said of `key` at `at`, range deletions applied; `None`: nothing.
     #[inline]
     pub(crate) fn get<'m>(&'m self, key: &[u8], at: SequenceNumber) -> Option<Found<'m>> {

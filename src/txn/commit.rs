@@ -35,7 +35,7 @@ use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::large::Parts;
 use crate::txn::log_pace::Admitted;
 use crate::txn::operation::{Operation, Operations};
-use crate::txn::pipeline::{Interrupted, Locked, Pipeline, Write, account};
+use crate::txn::pipeline::{Condition, Interrupted, Locked, Pipeline, Write, account, lock};
 use crate::wal::{self, Log, Weight};
 
 /// The longest payload that is written under the log's lock, in bytes.
@@ -77,19 +77,19 @@ impl Pipeline {
             return self
                 .commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value));
         }
-        match self.commit_if(write, durability, &|| true)? {
+        match self.commit_if(write, durability, &Condition::NONE)? {
             Some(sequence) => Ok(sequence),
             None => unreachable!("a commit on no condition was not made"),
         }
     }
 
-    /// Writes a commit that holds anything, if `holds` says so while the write locks of its families are held: from then on nothing else is
-    /// written to them before the commit is. `None`, and nothing was written, if not.
+    /// Writes a commit that holds anything, if the condition holds while the write locks of its families, and of those of the condition, are
+    /// held: from then on nothing else is written to them before the commit is. `None`, and nothing was written, if not.
     pub(crate) fn commit_if(
         &self,
         write: &Write<'_>,
         durability: Durability,
-        holds: &dyn Fn() -> bool,
+        condition: &Condition<'_>,
     ) -> Result<Option<SequenceNumber>> {
         let log = self.writable()?;
         let admitted = self.admit_to_log(log, write, durability)?;
@@ -108,15 +108,15 @@ impl Pipeline {
             }
         };
         if let Some(parts) = Parts::of(write, families) {
-            return self.commit_large(log, write, durability, families, &parts, holds);
+            return self.commit_large(log, write, durability, families, &parts, condition);
         }
-        let mut sides = self.lock_with_room(families)?;
-        if !holds() {
+        let (mut sides, others) = self.lock_with_room(families, condition)?;
+        if !(condition.holds)() {
             return Ok(None);
         }
         let interrupted = Interrupted(self);
         let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
-        drop(sides);
+        drop((sides, others));
         drop(admitted);
         self.publish(sequence)?;
         drop(interrupted);
@@ -208,19 +208,23 @@ impl Pipeline {
         Ok(sequence)
     }
 
-    /// Takes the write locks, ascending, once no active memtable among them is full.
-    fn lock_with_room<'a>(&self, families: &[&'a Arc<Family>]) -> Result<Vec<Locked<'a>>> {
+    /// Takes the write locks, ascending, once no active memtable of `families` is full: theirs, and those of the other families of the condition.
+    fn lock_with_room<'a>(
+        &self,
+        families: &[&'a Arc<Family>],
+        condition: &Condition<'a>,
+    ) -> Result<(Vec<Locked<'a>>, Vec<Locked<'a>>)> {
         'again: loop {
-            let mut sides: Vec<Locked<'a>> = families.iter().map(|family| family.write.lock()).collect();
+            let (mut sides, others) = lock(families, condition);
             self.writable()?;
             for (family, side) in families.iter().zip(&mut sides) {
                 if !self.has_room(family, side)? {
-                    drop(sides);
+                    drop((sides, others));
                     self.wait_for_merge(family, 1)?;
                     continue 'again;
                 }
             }
-            return Ok(sides);
+            return Ok((sides, others));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::codec::key_range::KeyRange;
 use crate::column_family::reading::cursor::FamilyCursor;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::value::Value;
-use crate::column_family::view::FamilyView;
+use crate::column_family::view::{FamilyView, OwnWrites};
 use crate::error::Result;
 use crate::sync::Arc;
 
@@ -161,8 +161,7 @@ impl Cursor {
 ///
 /// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`], both without an allocation if they are short; a [`Cursor`] copies less.
 pub struct Iter {
-    view: Arc<FamilyView>,
-    at: SequenceNumber,
+    source: Source,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
     front: Option<FamilyCursor>,
@@ -173,38 +172,59 @@ pub struct Iter {
 impl fmt::Debug for Iter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Iter")
-            .field("family", &self.view.family.id())
-            .field("at", &self.at)
+            .field("family", &self.source.view.family.id())
+            .field("at", &self.source.at)
             .finish_non_exhaustive()
+    }
+}
+
+/// What an iterator walks: one moment of a family, and what somebody wrote to it for himself.
+struct Source {
+    view: Arc<FamilyView>,
+    at: SequenceNumber,
+    own: Option<OwnWrites>,
+}
+
+impl Source {
+    fn cursor(&self, start: &[u8], end: Option<&[u8]>) -> FamilyCursor {
+        let range = KeyRange::new(start.to_vec(), end.map(<[u8]>::to_vec));
+        self.view.cursor_behind(self.own.as_ref(), self.at, range)
     }
 }
 
 impl Iter {
     pub(crate) fn new(view: Arc<FamilyView>, at: SequenceNumber, range: &impl KeyBounds) -> Self {
         let (start, end) = half_open(range);
-        Self { view, at, start, end, front: None, back: None, done: false }
+        Self::behind(None, view, at, start, end)
     }
 
-    fn cursor(view: &Arc<FamilyView>, at: SequenceNumber, start: &[u8], end: Option<&[u8]>) -> FamilyCursor {
-        view.cursor(at, KeyRange::new(start.to_vec(), end.map(<[u8]>::to_vec)))
+    /// Those from `start` up to and without `end`, with `own` writes in front of the family's.
+    pub(crate) fn behind(
+        own: Option<OwnWrites>,
+        view: Arc<FamilyView>,
+        at: SequenceNumber,
+        start: Vec<u8>,
+        end: Option<Vec<u8>>,
+    ) -> Self {
+        Self { source: Source { view, at, own }, start, end, front: None, back: None, done: false }
     }
 
     /// Whether the front stands on an entry that the back has not come to.
     #[inline]
     fn step_forward(&mut self) -> Result<bool> {
-        let Self { view, at, start, end, front, back, .. } = self;
+        let Self { source, start, end, front, back, .. } = self;
         // Where the back stands the front ends, wherever the range does.
         let end = back.as_ref().map(FamilyCursor::key).or(end.as_deref());
-        let front = front.get_or_insert_with(|| Self::cursor(view, *at, start, end));
+        let front = front.get_or_insert_with(|| source.cursor(start, end));
         let stands = front.next()?;
         Ok(stands && back.as_ref().is_none_or(|back| key::compare(front.key(), back.key()).is_lt()))
     }
 
     #[inline]
     fn step_backward(&mut self) -> Result<bool> {
-        let Self { view, at, start, end, front, back, .. } = self;
+        let Self { source, start, end, front, back, .. } = self;
         let start = front.as_ref().map_or(&start[..], FamilyCursor::key);
-        let back = back.get_or_insert_with(|| Self::cursor(view, *at, start, end.as_deref()));
+        let back = back.get_or_insert_with(|| source.cursor(start, end.as_deref()));
         let stands = back.prev()?;
         Ok(stands && front.as_ref().is_none_or(|front| key::compare(back.key(), front.key()).is_gt()))
     }

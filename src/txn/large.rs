@@ -27,7 +27,7 @@ use crate::options::Durability;
 use crate::sync::Arc;
 use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::operation::Operation;
-use crate::txn::pipeline::{Interrupted, Locked, Pipeline, Write, account};
+use crate::txn::pipeline::{Condition, Interrupted, Locked, Pipeline, Write, account, lock};
 use crate::wal::Log;
 
 /// What a large batch has for each of the families that it touches, ascending.
@@ -87,11 +87,11 @@ impl Pipeline {
         durability: Durability,
         families: &[&Arc<Family>],
         parts: &Parts<'_>,
-        holds: &dyn Fn() -> bool,
+        condition: &Condition<'_>,
     ) -> Result<Option<SequenceNumber>> {
         let apart = parts.insert_apart(families);
-        let mut sides = self.lock_with_places(families, parts)?;
-        if !holds() {
+        let (mut sides, others) = self.lock_with_places(families, parts, condition)?;
+        if !(condition.holds)() {
             return Ok(None);
         }
         let interrupted = Interrupted(self);
@@ -111,7 +111,7 @@ impl Pipeline {
                 fullest = fullest.max(account(family, side, parts.bytes[place]));
             }
         }
-        drop(sides);
+        drop((sides, others));
         self.publish(sequence)?;
         drop(interrupted);
         if durability == Durability::Sync {
@@ -129,9 +129,10 @@ impl Pipeline {
         &self,
         families: &[&'a Arc<Family>],
         parts: &Parts<'_>,
-    ) -> Result<Vec<Locked<'a>>> {
+        condition: &Condition<'a>,
+    ) -> Result<(Vec<Locked<'a>>, Vec<Locked<'a>>)> {
         'again: loop {
-            let mut sides: Vec<Locked<'a>> = families.iter().map(|family| family.write.lock()).collect();
+            let (mut sides, others) = lock(families, condition);
             self.writable()?;
             for (place, (family, side)) in families.iter().zip(&mut sides).enumerate() {
                 let freezes = 1 + usize::from(!side.writer.table().is_empty());
@@ -143,12 +144,12 @@ impl Pipeline {
                     self.has_room(family, side)?
                 };
                 if !has_room {
-                    drop(sides);
+                    drop((sides, others));
                     self.wait_for_merge(family, freezes)?;
                     continue 'again;
                 }
             }
-            return Ok(sides);
+            return Ok((sides, others));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Counters, Family, WriteSide};
 use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::merging::work::Work;
+use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::{MAX_FROZEN, Woken};
 use crate::column_family::view::{Moment, View};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub(crate) struct Pipeline {
     pub(crate) log_pace: LogPace,
     /// Bytes of a tree that a merge may write for each byte merged.
     pub(crate) merge_cost: u32,
+    /// What is kept for open transactions.
+    pub(crate) remembered: Arc<Remembered>,
     pub(crate) closed: AtomicBool,
     /// Whether the files belong to somebody else from now on: nothing may be written to them any more.
     pub(crate) ended: AtomicBool,
@@ -51,6 +54,37 @@ pub(crate) struct Write<'a> {
 
 /// A family's write lock, held.
 pub(super) type Locked<'a> = MutexGuard<'a, WriteSide>;
+
+/// What a commit is made on.
+pub(crate) struct Condition<'a> {
+    /// Families to which nobody may write between the question and the commit, ascending. Those that are written need not be listed.
+    pub(crate) families: &'a [&'a Arc<Family>],
+    pub(crate) holds: &'a dyn Fn() -> bool,
+}
+
+impl Condition<'static> {
+    /// It always holds.
+    pub(crate) const NONE: Self = Self { families: &[], holds: &|| true };
+}
+
+/// Takes the write locks of `families` and of what else the condition lists, all in ascending number; gives those of `families` apart.
+pub(super) fn lock<'a>(
+    families: &[&'a Arc<Family>],
+    condition: &Condition<'a>,
+) -> (Vec<Locked<'a>>, Vec<Locked<'a>>) {
+    let (mut sides, mut others) = (Vec::with_capacity(families.len()), Vec::new());
+    let mut also = condition.families.iter().peekable();
+    for family in families {
+        while let Some(other) = also.next_if(|other| other.id() <= family.id()) {
+            if other.id() < family.id() {
+                others.push(other.write.lock());
+            }
+        }
+        sides.push(family.write.lock());
+    }
+    others.extend(also.map(|other| other.write.lock()));
+    (sides, others)
+}
 
 impl Pipeline {
     /// The log, if the database takes writes.
@@ -90,7 +124,13 @@ impl Pipeline {
     }
 
     pub(crate) fn merge_context<'a>(&'a self, should_stop: &'a dyn Fn() -> bool) -> MergeContext<'a> {
-        MergeContext { views: &self.views, visible: &self.visible, should_stop, merge_cost: self.merge_cost }
+        MergeContext {
+            views: &self.views,
+            visible: &self.visible,
+            should_stop,
+            merge_cost: self.merge_cost,
+            remembered: &self.remembered,
+        }
     }
 
     /// Makes a commit visible, when all before it are.

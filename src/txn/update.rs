@@ -30,7 +30,7 @@ use crate::sync::{Arc, epoch};
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{check_key_len, check_value, encode_delete, encode_put};
-use crate::txn::pipeline::Write;
+use crate::txn::pipeline::{Condition, Write};
 
 /// What came of a [`compare_and_swap`](ColumnFamily::compare_and_swap).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +235,8 @@ impl ColumnFamily {
             changed_by.set(now.memtables().filter_map(|table| table.newest(key)).max());
             changed_by.get().is_none_or(|newest| newest <= seen.at)
         };
-        let committed = self.pipeline.commit_if(&write, durability, &is_as_seen)?;
+        let condition = Condition { families: &[], holds: &is_as_seen };
+        let committed = self.pipeline.commit_if(&write, durability, &condition)?;
         if committed.is_none()
             && let Some(newest) = changed_by.get()
         {

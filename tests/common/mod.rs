@@ -3,6 +3,7 @@
 //! [`operation`] says what can be done to a database, [`world`] does it to a database and to a model of sorted maps at
 //! once and compares them, [`strategy`] makes operations up for proptest; the other two know nothing of proptest, so
 //! that a fuzzer can drive them. [`storage`] is a disk that fails, or is copied in mid-flight, when a test asks for it.
+//! [`transaction`] does several things in one transaction.
 //! [`child`] runs parts of a test in a process of its own.
 
 #![allow(dead_code, reason = "every test file uses a part of this")]
@@ -13,6 +14,7 @@ pub(crate) mod random;
 pub(crate) mod storage;
 #[cfg(not(fuzzing))]
 pub(crate) mod strategy;
+pub(crate) mod transaction;
 pub(crate) mod world;
 
 use std::time::Duration;

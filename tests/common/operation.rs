@@ -77,6 +77,21 @@ pub(crate) enum Step {
     ScanBack(u8),
 }
 
+/// One step of a transaction.
+#[derive(Debug, Clone)]
+pub(crate) enum TransactionStep {
+    Write(Write),
+    Get(u8, Key),
+    /// Walks a range from both ends: from the back where the list says `true`.
+    Walk(u8, Range, Vec<bool>),
+    Prefix(u8, Key),
+    /// Moves the cursor of the transaction; made anew, on the family, if there is none or if asked for, and then for a range.
+    Cursor(u8, Option<Range>, Vec<Step>),
+    Savepoint,
+    RollBackTo(u8),
+    Release(u8),
+}
+
 /// How a database ends before it is opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -123,6 +138,10 @@ pub(crate) enum Operation {
         step: u8,
         width: u8,
     },
+    /// Adds one to a count that others add to at the same time, in a family that all know, if there is one.
+    Count(u8, Durability),
+    /// Level, steps, and whether it is committed in the end.
+    Transaction(u8, Vec<TransactionStep>, Durability, bool),
     Get(u8, Key),
     MultiGet(u8, Vec<Key>),
     /// `len`, `is_empty`, `first` and `last`.

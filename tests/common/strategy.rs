@@ -5,7 +5,7 @@ use std::ops::Bound;
 use peristyle::Durability;
 use proptest::prelude::*;
 
-use super::operation::{Content, End, Key, Operation, Range, Step, Write};
+use super::operation::{Content, End, Key, Operation, Range, Step, TransactionStep, Write};
 
 fn plain(head: Vec<u8>) -> Key {
     Key { head, stretch: 0, tail: Vec::new() }
@@ -103,12 +103,33 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 0..12)
 }
 
+fn transaction_step() -> impl Strategy<Value = TransactionStep> {
+    prop_oneof![
+        8 => write().prop_map(TransactionStep::Write),
+        3 => (family(), key()).prop_map(|(family, key)| TransactionStep::Get(family, key)),
+        2 => (family(), range(), prop::collection::vec(any::<bool>(), 0..12))
+            .prop_map(|(family, range, turns)| TransactionStep::Walk(family, range, turns)),
+        1 => (family(), key()).prop_map(|(family, key)| TransactionStep::Prefix(family, key)),
+        4 => (family(), prop::option::weighted(0.3, cursor_range()), steps())
+            .prop_map(|(family, anew, steps)| TransactionStep::Cursor(family, anew, steps)),
+        2 => Just(TransactionStep::Savepoint),
+        1 => (0u8..4).prop_map(TransactionStep::RollBackTo),
+        1 => (0u8..4).prop_map(TransactionStep::Release),
+    ]
+}
+
 pub(crate) fn end() -> impl Strategy<Value = End> {
     prop::sample::select(vec![End::Close, End::Drop, End::Kill])
 }
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
+    let transaction_steps = prop::collection::vec(transaction_step().boxed(), 0..30);
+    let transaction = (0u8..3, transaction_steps, durability(), prop::bool::weighted(0.8)).prop_map(
+        |(level, steps, durability, commits)| Operation::Transaction(level, steps, durability, commits),
+    );
     let writes = prop_oneof![
+        8 => transaction,
+        4 => (0u8..4, durability()).prop_map(|(number, durability)| Operation::Count(number, durability)),
         12 => (family(), key(), content(), durability()).prop_map(|(f, k, c, d)| Operation::Put(f, k, c, d)),
         6 => (family(), key(), durability()).prop_map(|(f, k, d)| Operation::Delete(f, k, d)),
         4 => (family(), range(), durability()).prop_map(|(f, r, d)| Operation::DeleteRange(f, r, d)),

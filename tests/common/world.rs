@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, Snapshot, Swap, WriteBatch,
+    FamilyOptions, FamilySnapshot, Snapshot, Swap, TransactionCursor, WriteBatch,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
 use super::storage::TestStorage;
+use super::transaction;
 use super::{assert_clean, eventually, failure};
 
 /// The most families, snapshots and cursors that a world holds at once.
@@ -82,8 +83,84 @@ enum Stand {
     After,
 }
 
-struct HeldCursor {
-    cursor: Cursor,
+/// What a held cursor is: of a family or of a transaction.
+pub(crate) trait Walker {
+    fn first(&mut self) -> peristyle::Result<bool>;
+    fn last(&mut self) -> peristyle::Result<bool>;
+    fn next(&mut self) -> peristyle::Result<bool>;
+    fn prev(&mut self) -> peristyle::Result<bool>;
+    fn seek(&mut self, key: &[u8]) -> peristyle::Result<bool>;
+    fn seek_for_prev(&mut self, key: &[u8]) -> peristyle::Result<bool>;
+    fn scan(&mut self, visit: &mut Visit<'_>) -> peristyle::Result<ControlFlow<Vec<u8>>>;
+    fn scan_back(&mut self, visit: &mut Visit<'_>) -> peristyle::Result<ControlFlow<Vec<u8>>>;
+    fn is_valid(&self) -> bool;
+    fn key(&self) -> &[u8];
+    fn value(&self) -> peristyle::Result<&[u8]>;
+    fn owned_value(&self) -> peristyle::Result<peristyle::Value>;
+}
+
+/// What a scan shows its entries to.
+pub(crate) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<Vec<u8>> + 'v;
+
+macro_rules! walker {
+    ($cursor:ty) => {
+        impl Walker for $cursor {
+            fn first(&mut self) -> peristyle::Result<bool> {
+                self.first()
+            }
+
+            fn last(&mut self) -> peristyle::Result<bool> {
+                self.last()
+            }
+
+            fn next(&mut self) -> peristyle::Result<bool> {
+                self.next()
+            }
+
+            fn prev(&mut self) -> peristyle::Result<bool> {
+                self.prev()
+            }
+
+            fn seek(&mut self, key: &[u8]) -> peristyle::Result<bool> {
+                self.seek(key)
+            }
+
+            fn seek_for_prev(&mut self, key: &[u8]) -> peristyle::Result<bool> {
+                self.seek_for_prev(key)
+            }
+
+            fn scan(&mut self, visit: &mut Visit<'_>) -> peristyle::Result<ControlFlow<Vec<u8>>> {
+                self.scan(visit)
+            }
+
+            fn scan_back(&mut self, visit: &mut Visit<'_>) -> peristyle::Result<ControlFlow<Vec<u8>>> {
+                self.scan_back(visit)
+            }
+
+            fn is_valid(&self) -> bool {
+                self.is_valid()
+            }
+
+            fn key(&self) -> &[u8] {
+                self.key()
+            }
+
+            fn value(&self) -> peristyle::Result<&[u8]> {
+                self.value()
+            }
+
+            fn owned_value(&self) -> peristyle::Result<peristyle::Value> {
+                self.owned_value()
+            }
+        }
+    };
+}
+
+walker!(Cursor);
+walker!(TransactionCursor);
+
+pub(crate) struct HeldCursor<C> {
+    cursor: C,
     entries: Vec<(Vec<u8>, Arc<[u8]>)>,
     stand: Stand,
 }
@@ -99,16 +176,26 @@ pub(crate) struct World {
     durability: Option<Durability>,
     families: Vec<Known>,
     snapshots: Vec<HeldSnapshot>,
-    cursors: [Option<HeldCursor>; MAX_CURSORS],
+    cursors: [Option<HeldCursor<Cursor>>; MAX_CURSORS],
+    /// What it has added to counts that others add to.
+    counted: BTreeMap<u8, u64>,
     /// Whether something was written that no log holds since everything was flushed.
     unlogged: bool,
+}
+
+/// The family of counts to which all parts of a database add.
+pub(crate) const COUNTS: &str = "counts";
+
+/// A count as it is stored.
+pub(crate) fn count(value: Option<&[u8]>) -> u64 {
+    value.map_or(0, |value| u64::from_be_bytes(value.try_into().unwrap()))
 }
 
 /// What stays of a part while its database is closed.
 pub(crate) struct Left(Vec<(String, FamilyOptions, FamilyId, Entries)>);
 
 /// The model's half-open walk over a range that may be empty or upside down.
-fn within<'a>(
+pub(crate) fn within<'a>(
     entries: &'a Entries,
     range: &'a (Bound<Vec<u8>>, Bound<Vec<u8>>),
 ) -> impl DoubleEndedIterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)> {
@@ -129,7 +216,7 @@ fn assert_bytes(found: &[u8], expected: &[u8], what: &str) {
 }
 
 #[track_caller]
-fn assert_value(found: Option<&[u8]>, expected: Option<&Arc<[u8]>>, key: &[u8]) {
+pub(crate) fn assert_value(found: Option<&[u8]>, expected: Option<&Arc<[u8]>>, key: &[u8]) {
     let expected = expected.map(|value| &value[..]);
     assert!(
         found == expected,
@@ -141,7 +228,10 @@ fn assert_value(found: Option<&[u8]>, expected: Option<&Arc<[u8]>>, key: &[u8]) 
 }
 
 #[track_caller]
-fn assert_entry(found: Option<(peristyle::Key, peristyle::Value)>, expected: Option<(&Vec<u8>, &Arc<[u8]>)>) {
+pub(crate) fn assert_entry(
+    found: Option<(peristyle::Key, peristyle::Value)>,
+    expected: Option<(&Vec<u8>, &Arc<[u8]>)>,
+) {
     match (found, expected) {
         (None, None) => {}
         (Some((key, value)), Some((expected_key, expected_value))) => {
@@ -196,6 +286,7 @@ impl World {
             families: Vec::new(),
             snapshots: Vec::new(),
             cursors: [const { None }; MAX_CURSORS],
+            counted: BTreeMap::new(),
             unlogged: false,
         };
         for name in 0..2 {
@@ -215,6 +306,11 @@ impl World {
             1 => " ".repeat(usize::from(self.number) + 1),
             _ => format!("family {name} of {}", self.number),
         }
+    }
+
+    /// What it has added to each count.
+    pub(crate) fn counted(&self, number: u8) -> u64 {
+        self.counted.get(&number).copied().unwrap_or(0)
     }
 
     /// Names of its families.
@@ -248,6 +344,8 @@ impl World {
             | Operation::Swap(..)
             | Operation::Batch(..)
             | Operation::Fill { .. }
+            | Operation::Transaction(..)
+            | Operation::Count(..)
             | Operation::Erode { .. }
             | Operation::DeleteRanges { .. } => self.write(operation),
             Operation::Get(..)
@@ -333,6 +431,28 @@ impl World {
                 let durability = self.note(*durability);
                 self.write_batch(writes, durability);
             }
+            Operation::Count(number, durability) => {
+                let Ok(counts) = self.db().column_family(COUNTS) else { return };
+                let settings = self.db().transaction().tries(u32::MAX);
+                let durability = self.note(*durability);
+                let counted = settings.durability(durability).run(|transaction| {
+                    let present = count(transaction.get(&counts, [*number])?.as_deref());
+                    transaction.put(&counts, [*number], (present + 1).to_be_bytes())
+                });
+                counted.unwrap();
+                *self.counted.entry(*number).or_default() += 1;
+            }
+            Operation::Transaction(level, steps, durability, commits) => {
+                if self.families.is_empty() {
+                    return;
+                }
+                let durability = self.note(*durability);
+                let seen = self.families.iter().map(|known| (known.handle.clone(), known.entries.clone()));
+                let left = transaction::run(self.db(), seen.collect(), *level, steps, durability, *commits);
+                for (known, entries) in self.families.iter_mut().zip(left.into_iter().flatten()) {
+                    known.entries = entries;
+                }
+            }
             Operation::Fill { family, start, count, step, content } => {
                 let put = |n: u32| {
                     let content = Content { seed: content.seed.wrapping_add(n as u8), ..*content };
@@ -396,7 +516,8 @@ impl World {
         batch.append(&rest);
         assert_eq!(batch.iter().count(), batch.len());
         let sequence = self.db().write_with(&batch, durability).unwrap();
-        assert!(self.db().snapshot().unwrap().sequence_number() >= sequence);
+        let last = self.db().snapshot().unwrap().sequence_number();
+        assert!(last == sequence || last > sequence && self.whole.is_none(), "{last} after {sequence}");
     }
 
     fn read(&self, operation: &Operation) {
@@ -466,13 +587,12 @@ impl World {
             let Some(index) = self.index(family) else { return };
             let known = &self.families[index];
             let range = anew.map_or((Bound::Unbounded, Bound::Unbounded), bounds);
-            let entries = within(&known.entries, &range).map(|(key, value)| (key.clone(), Arc::clone(value)));
-            let entries = entries.collect();
+            let entries = within(&known.entries, &range);
             let cursor = match anew {
-                Some(_) => known.handle.cursor_in(range).unwrap(),
+                Some(_) => known.handle.cursor_in(range.clone()).unwrap(),
                 None => known.handle.cursor().unwrap(),
             };
-            self.cursors[slot] = Some(HeldCursor { cursor, entries, stand: Stand::Nowhere });
+            self.cursors[slot] = Some(HeldCursor::new(cursor, entries));
         }
         let Some(held) = &mut self.cursors[slot] else { return };
         steps.iter().for_each(|step| held.step(step));
@@ -707,8 +827,14 @@ impl HeldSnapshot {
     }
 }
 
-impl HeldCursor {
-    fn step(&mut self, step: &Step) {
+impl<C: Walker> HeldCursor<C> {
+    /// A new cursor that walks `entries`.
+    pub(crate) fn new<'a>(cursor: C, entries: impl Iterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)>) -> Self {
+        let entries = entries.map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
+        Self { cursor, entries, stand: Stand::Nowhere }
+    }
+
+    pub(crate) fn step(&mut self, step: &Step) {
         let last = self.entries.len().checked_sub(1);
         let on = |index: Option<usize>, none: Stand| index.map_or(none, Stand::On);
         let first = (!self.entries.is_empty()).then_some(0);
@@ -752,7 +878,7 @@ impl HeldCursor {
                 let end = self.entries.len().min(start + usize::from(*most));
                 let mut expected = self.entries[start..end].iter();
                 let mut left = *most;
-                let scanned = self.cursor.scan(|key, value| show(&mut expected, key, value, &mut left));
+                let scanned = self.cursor.scan(&mut |key, value| show(&mut expected, key, value, &mut left));
                 assert_eq!(expected.len(), 0, "{step:?} should have shown more");
                 (broke_with(scanned, &self.cursor), if left == 0 { Stand::On(end - 1) } else { Stand::After })
             }
@@ -765,7 +891,8 @@ impl HeldCursor {
                 let start = end.saturating_sub(usize::from(*most));
                 let mut expected = self.entries[start..end].iter().rev();
                 let mut left = *most;
-                let scanned = self.cursor.scan_back(|key, value| show(&mut expected, key, value, &mut left));
+                let scanned =
+                    self.cursor.scan_back(&mut |key, value| show(&mut expected, key, value, &mut left));
                 assert_eq!(expected.len(), 0, "{step:?} should have shown more");
                 (broke_with(scanned, &self.cursor), if left == 0 { Stand::On(start) } else { Stand::Before })
             }
@@ -785,7 +912,10 @@ impl HeldCursor {
 }
 
 /// Whether a scan broke, and if so with the key of the entry that its cursor stands on.
-fn broke_with(scanned: peristyle::Result<ControlFlow<Vec<u8>>>, cursor: &Cursor) -> peristyle::Result<bool> {
+fn broke_with(
+    scanned: peristyle::Result<ControlFlow<Vec<u8>>>,
+    cursor: &impl Walker,
+) -> peristyle::Result<bool> {
     Ok(match scanned? {
         ControlFlow::Continue(()) => false,
         ControlFlow::Break(key) => {

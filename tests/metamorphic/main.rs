@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner};
 
-use common::world::{World, reopen};
+use common::world::{COUNTS, World, count, reopen};
+use peristyle::{ColumnFamilyDatabase, FamilyOptions};
 use script::{Script, script};
 use way::{Way, way};
 
@@ -64,6 +65,7 @@ fn play_many(cases: u32, seed: RngSeed) {
 fn play(script: &Script, way: &Way) {
     let mut place = way.place();
     let mut db = place.open(&way.settings(0));
+    db.create_column_family(COUNTS, FamilyOptions::default()).unwrap();
     let mut parts: Vec<World> = (0..script.parts()).map(|number| World::part(db.clone(), number)).collect();
     for (number, phase) in script.phases.iter().enumerate() {
         parts.iter_mut().for_each(|part| part.set_durability(way.durability(number)));
@@ -73,15 +75,26 @@ fn play(script: &Script, way: &Way) {
             phase.play_in_turn(&mut parts);
         }
         parts.iter().for_each(World::check);
+        check_counts(&db, &parts);
         let left: Vec<_> = parts.iter_mut().map(|part| part.leave(phase.end)).collect();
         (place, db) = reopen(place, &way.settings(number + 1), db, phase.end);
         for (part, left) in parts.iter_mut().zip(left) {
             part.come_back(db.clone(), left);
         }
         let names: usize = parts.iter().map(|part| part.names().len()).sum();
-        assert_eq!(db.column_family_names().len(), names, "families that nobody made");
+        assert_eq!(db.column_family_names().len(), names + 1, "families that nobody made");
+        check_counts(&db, &parts);
     }
     parts.iter().for_each(World::check);
+}
+
+/// What all have added together must be there.
+fn check_counts(db: &ColumnFamilyDatabase, parts: &[World]) {
+    let counts = db.column_family(COUNTS).unwrap();
+    for number in 0..4 {
+        let added: u64 = parts.iter().map(|part| part.counted(number)).sum();
+        assert_eq!(count(counts.get([number]).unwrap().as_deref()), added, "count {number}");
+    }
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub enum Step {
     Unlogged(Write),
     /// A put that depends on the value that is there: family, key, length of the value.
     Update(u8, u16, u16, Durability),
+    /// A transaction that reads all that it writes before, and commits.
+    Transact(Vec<Write>, Durability),
     /// Makes the log durable.
     Sync,
     /// Waits until a callback tells that what was committed is durable.
@@ -135,7 +137,13 @@ impl Mixture {
             0..50 => Step::Commit(vec![self.write(random)], durability(random)),
             50..66 => {
                 let count = random.random_range(2..8);
-                Step::Commit((0..count).map(|_| self.write(random)).collect(), durability(random))
+                let writes = (0..count).map(|_| self.write(random)).collect();
+                let durability = durability(random);
+                if random.random_range(0..3) == 0 {
+                    Step::Transact(writes, durability)
+                } else {
+                    Step::Commit(writes, durability)
+                }
             }
             66..72 if self.unlogged => {
                 let key = random.random_range(0..self.keys);

@@ -6,6 +6,7 @@ use crate::codec::key::{self, ABOVE_EVERY_KEY};
 use crate::column_family::family::DrainPosition;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
+use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::WORTH_A_MERGE;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::{FamilyView, Frozen, Measured, View};
@@ -22,6 +23,7 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) should_stop: &'a dyn Fn() -> bool,
     /// Bytes of a tree that a merge may write for each byte of memtables; where it would write more, it writes a delta.
     pub(crate) merge_cost: u32,
+    pub(crate) remembered: &'a Remembered,
 }
 
 /// What a merge of few memtables does.
@@ -54,7 +56,7 @@ impl Family {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         let version = &view.tree;
-        let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
+        let tables: Vec<&Memtable> = tables_of(&view).map(|table| &**table).collect();
         if pace == Pace::WhenWorthIt && tables.len() < WORTH_A_MERGE {
             return Ok(false);
         }
@@ -79,6 +81,8 @@ impl Family {
         }
         Counters::add(&self.counters.entries_merged, change.stats.entries_in);
         self.count(&change.stats);
+        // Before they leave the view: who looks there first and for what is kept then finds them.
+        tables_of(&view).for_each(|table| context.remembered.keep(self.id(), table));
         self.install(change, Some(through), &view.frozen, context.views)?;
         let bytes: usize = tables.iter().map(|table| table.bytes()).sum();
         let took = started.elapsed();
@@ -207,6 +211,10 @@ impl Family {
         crate::sync::epoch::collect();
         self.trees.lock().release(self.store());
     }
+}
+
+fn tables_of(view: &FamilyView) -> impl Iterator<Item = &Arc<Memtable>> {
+    view.frozen.iter().map(|frozen| &frozen.table)
 }
 
 /// What the memtables delete by range, from the tree's point of view.

@@ -24,7 +24,7 @@ use crate::column_family::reading::hidden::{Hidden, Skipped, TREE};
 use crate::column_family::reading::leap::{Run, Sources};
 use crate::column_family::reading::recent::{Recent, Source};
 use crate::column_family::reading::value::Value;
-use crate::column_family::view::FamilyView;
+use crate::column_family::view::{FamilyView, OwnWrites};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
@@ -64,6 +64,8 @@ pub(crate) struct FamilyCursor {
     failure: Option<Box<Error>>,
     /// Entries that were stepped over since the family was told: deletions, and what is deleted.
     passed: u64,
+    /// Whether the newest source is what somebody wrote for himself.
+    has_own: bool,
     /// Keeps the tree's pages.
     view: Arc<FamilyView>,
 }
@@ -71,11 +73,23 @@ pub(crate) struct FamilyCursor {
 impl FamilyView {
     /// A cursor over the keys in `range`.
     pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber, range: KeyRange) -> FamilyCursor {
+        self.cursor_behind(None, at, range)
+    }
+
+    /// A cursor over the keys in `range`, with `own` writes in front of the family's.
+    pub(crate) fn cursor_behind(
+        self: &Arc<Self>,
+        own: Option<&OwnWrites>,
+        at: SequenceNumber,
+        range: KeyRange,
+    ) -> FamilyCursor {
         let store = self.family.store();
         let range = Arc::new(range);
         let mut hidden = Hidden::at(at);
-        let memtables = self.memtables().enumerate().map(|(age, table)| {
-            hidden.add(age, table);
+        let own_table = own.map(|own| (&own.table, own.at));
+        let tables = own_table.into_iter().chain(self.memtables().map(|table| (table, at)));
+        let memtables = tables.enumerate().map(|(age, (table, at))| {
+            hidden.add_at(age, table, at);
             Recent::Memtable(table.cursor_in(at, Arc::clone(&range)))
         });
         let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
@@ -94,6 +108,7 @@ impl FamilyView {
             fence: u64::MAX,
             failure: None,
             passed: 0,
+            has_own: own.is_some(),
             view: Arc::clone(self),
         }
     }
@@ -531,7 +546,8 @@ impl FamilyCursor {
     /// Deleted entries were passed to where the cursor stands now.
     #[inline]
     fn note(&self, run: Run) {
-        if run.is_long() {
+        // What is deleted for one is there for all others.
+        if run.is_long() && !self.has_own {
             let stop = match self.place {
                 Place::End => self.range.end(),
                 Place::Start => Some(self.range.start()).filter(|start| !start.is_empty()),

@@ -23,8 +23,16 @@ pub(crate) const TREE: usize = usize::MAX;
 /// The range deletions of a family's memtables at one moment. They hide what is older than their memtable: what has a higher *age*,
 /// counted from the newest memtable on.
 pub(crate) struct Hidden {
-    /// Memtables that delete ranges, each with its age.
-    tables: Vec<(usize, Arc<Memtable>)>,
+    /// Newest first.
+    tables: Vec<Hiding>,
+    at: SequenceNumber,
+}
+
+/// A memtable that deletes ranges.
+struct Hiding {
+    age: usize,
+    table: Arc<Memtable>,
+    /// What it deletes at this number counts.
     at: SequenceNumber,
 }
 
@@ -36,8 +44,13 @@ impl Hidden {
 
     /// Adds what `table` hides, which is older than those that were added before.
     pub(crate) fn add(&mut self, age: usize, table: &Arc<Memtable>) {
-        if table.deletes_ranges(self.at) {
-            self.tables.push((age, Arc::clone(table)));
+        self.add_at(age, table, self.at);
+    }
+
+    /// Adds what `table`, which has a moment of its own, hides.
+    pub(crate) fn add_at(&mut self, age: usize, table: &Arc<Memtable>, at: SequenceNumber) {
+        if table.deletes_ranges(at) {
+            self.tables.push(Hiding { age, table: Arc::clone(table), at });
         }
     }
 
@@ -47,14 +60,14 @@ impl Hidden {
         self.tables.is_empty()
     }
 
-    fn newer_than(&self, age: usize) -> impl Iterator<Item = &Memtable> {
-        self.tables.iter().take_while(move |(own, _)| *own < age).map(|(_, table)| &**table)
+    fn newer_than(&self, age: usize) -> impl Iterator<Item = &Hiding> {
+        self.tables.iter().take_while(move |hiding| hiding.age < age)
     }
 
     /// Whether `key` is hidden from what has this age.
     #[inline]
     pub(crate) fn covers(&self, key: &[u8], age: usize) -> bool {
-        self.newer_than(age).any(|table| table.covering(key, self.at).is_some())
+        self.newer_than(age).any(|hiding| hiding.table.covering(key, hiding.at).is_some())
     }
 
     /// A bound such that all keys from `key` up to it are hidden; `None`: `key` is not.
@@ -64,7 +77,7 @@ impl Hidden {
             let from = end.unwrap_or(key);
             let Some(further) = self
                 .newer_than(age)
-                .filter_map(|table| table.end_of_stretch(from, self.at))
+                .filter_map(|hiding| hiding.table.end_of_stretch(from, hiding.at))
                 .max_by(|a, b| key::compare(a, b))
             else {
                 break;
@@ -76,12 +89,13 @@ impl Hidden {
 
     /// A key such that it and all keys up to `key` are hidden; `None`: `key` is not.
     pub(crate) fn start(&self, key: &[u8], age: usize) -> Option<&[u8]> {
-        let lowest = |start_of: &dyn Fn(&'_ Memtable) -> Option<&'_ [u8]>| {
+        let lowest = |start_of: &dyn Fn(&'_ Hiding) -> Option<&'_ [u8]>| {
             self.newer_than(age).filter_map(start_of).min_by(|a, b| key::compare(a, b))
         };
-        let mut start = lowest(&|table| table.start_of_stretch(key, self.at))?;
+        let mut start = lowest(&|hiding| hiding.table.start_of_stretch(key, hiding.at))?;
         for _ in 1..MOST_PIECES {
-            let Some(further) = lowest(&|table| table.start_of_stretch_below(start, self.at)) else { break };
+            let further = lowest(&|hiding| hiding.table.start_of_stretch_below(start, hiding.at));
+            let Some(further) = further else { break };
             start = further;
         }
         Some(start)
@@ -90,13 +104,17 @@ impl Hidden {
     /// The first key above `key` that is hidden from the tree. Not for a key that is hidden itself.
     pub(crate) fn next(&self, key: &[u8]) -> Option<&[u8]> {
         let tables = self.newer_than(TREE);
-        tables.filter_map(|table| table.next_stretch(key, self.at)).min_by(|a, b| key::compare(a, b))
+        tables
+            .filter_map(|hiding| hiding.table.next_stretch(key, hiding.at))
+            .min_by(|a, b| key::compare(a, b))
     }
 
     /// The bound of the last keys below `key` that are hidden from the tree: those from it up to `key` are not. Not for a key that is hidden itself.
     pub(crate) fn last_end(&self, key: &[u8]) -> Option<&[u8]> {
         let tables = self.newer_than(TREE);
-        tables.filter_map(|table| table.end_of_last_stretch(key, self.at)).max_by(|a, b| key::compare(a, b))
+        tables
+            .filter_map(|hiding| hiding.table.end_of_last_stretch(key, hiding.at))
+            .max_by(|a, b| key::compare(a, b))
     }
 }
 

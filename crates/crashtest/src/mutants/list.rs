@@ -7,6 +7,8 @@ pub enum Suite {
     Crashes,
     /// The engine's own tests whose names contain this: crash images cannot show it.
     Tests(&'static str),
+    /// The tests of the public interface in the file, or folder, of this name.
+    File(&'static str),
 }
 
 /// One mutation.
@@ -43,6 +45,23 @@ const fn tests(
     Mutation { what, file, original, mutated, suite: Suite::Tests(test) }
 }
 
+const fn file(
+    what: &'static str,
+    file: &'static str,
+    original: &'static str,
+    mutated: &'static str,
+    tests: &'static str,
+) -> Mutation {
+    Mutation { what, file, original, mutated, suite: Suite::File(tests) }
+}
+
+const CHANGED: &str = "src/memtable/changed.rs";
+const REMEMBERED: &str = "src/column_family/remembered.rs";
+const CHECK: &str = "src/txn/transaction/check.rs";
+const OWN: &str = "src/txn/transaction/own.rs";
+const READS: &str = "src/txn/transaction/reads.rs";
+const WALK: &str = "src/txn/transaction/walk.rs";
+const TRANSACTION: &str = "src/txn/transaction/transaction.rs";
 const EPOCH: &str = "src/sync/epoch.rs";
 const PARTITIONED: &str = "src/segment/partitioned.rs";
 const FRAME_TABLE: &str = "src/page/table.rs";
@@ -961,5 +980,125 @@ pub const MUTATIONS: &[Mutation] = &[
         "                        record.options = (*new_options).clone();",
         "",
         "options_tests",
+    ),
+    // Transactions.
+    tests(
+        "a transaction does not look for deleted ranges among what has changed in a range",
+        CHANGED,
+        "            if steps.covering(from).is_some_and(|sequence| self.came_after(sequence, since)) {\n                return true;\n            }\n",
+        "",
+        "memtable::changed",
+    ),
+    tests(
+        "a transaction looks at the first key of a range alone",
+        CHANGED,
+        "            stands = walk.next(self);",
+        "            stands = false;",
+        "memtable::changed",
+    ),
+    tests(
+        "the key behind a range counts as part of it",
+        CHANGED,
+        "key::compare(key, end).is_ge());",
+        "key::compare(key, end).is_gt());",
+        "memtable::changed",
+    ),
+    tests(
+        "a transaction misses commits that got their numbers late",
+        TABLE,
+        "            whole => whole > since.0,\n",
+        "            _ => sequence > since,\n",
+        "memtable::changed",
+    ),
+    tests(
+        "what no open transaction needs is kept",
+        REMEMBERED,
+        "oldest.is_none_or(|oldest| last <= oldest)",
+        "oldest.is_none()",
+        "column_family::remembered",
+    ),
+    tests(
+        "open transactions may keep any amount of memory",
+        REMEMBERED,
+        "        while state.bytes > self.most {",
+        "        while state.bytes > usize::MAX - 1 {",
+        "column_family::remembered",
+    ),
+    file(
+        "a merge keeps nothing for open transactions",
+        MERGE,
+        "        tables_of(&view).for_each(|table| context.remembered.keep(self.id(), table));\n",
+        "",
+        "transactions",
+    ),
+    file(
+        "a transaction looks into no merged memtable",
+        CHECK,
+        "            .chain(&merged)\n",
+        "",
+        "transactions",
+    ),
+    file(
+        "a transaction that lost its place commits",
+        CHECK,
+        "        if !place.is_kept() {",
+        "        if false {",
+        "transactions",
+    ),
+    file(
+        "a cursor notes for others what is deleted in its transaction alone",
+        CURSOR,
+        "        if run.is_long() && !self.has_own {",
+        "        if run.is_long() {",
+        "transactions",
+    ),
+    file(
+        "an index of own writes outlives a rollback",
+        OWN,
+        "            *index = Index::default();\n",
+        "",
+        "transactions",
+    ),
+    file(
+        "of several own writes to a key the first counts",
+        OWN,
+        "        says.last().map(value_of)",
+        "        says.take(1).last().map(value_of)",
+        "transactions",
+    ),
+    file(
+        "a transaction does not see its own deleted ranges in front of the family",
+        CURSOR,
+        "            hidden.add_at(age, table, at);",
+        "            hidden.add(age, table);",
+        "transactions",
+    ),
+    file(
+        "the gap behind the last entry of a range does not count as read",
+        READS,
+        "            stretch.end_at_least(end);\n        }\n    }\n\n    /// The cursor went down",
+        "            let _ = (stretch, end);\n        }\n    }\n\n    /// The cursor went down",
+        "transactions",
+    ),
+    file(
+        "the gap before the first entry of a range does not count as read",
+        WALK,
+        "                    walked.down_to(if stands { self.cursor.key() } else { &self.start });",
+        "                    walked.down_to(self.cursor.key());",
+        "transactions",
+    ),
+    file(
+        "the gap where the two ends of an iterator meet does not count as read",
+        WALK,
+        "                    walked.place(&self.start, self.end.as_deref());\n                }\n",
+        "                }\n",
+        "transactions",
+    ),
+    file(
+        "a key that a transaction asked for is not noted",
+        TRANSACTION,
+        "        self.note(family, key);\n        self.read(family, |view, at| view.get(key, at))",
+        "        self.read(family, |view, at| view.get(key, at))",
+        "transactions",
     ),
 ];

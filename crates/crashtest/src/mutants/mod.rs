@@ -94,11 +94,12 @@ impl Copy {
     }
 
     fn build(&self, suite: Suite) -> io::Result<bool> {
-        let arguments: &[&str] = match suite {
-            Suite::Crashes => &["build", "--release", "-p", "peristyle-crashtest"],
-            Suite::Tests(_) => &["test", "-p", "peristyle", "--lib", "--no-run"],
+        let arguments = match suite {
+            Suite::Crashes => vec!["build", "--release", "-p", "peristyle-crashtest"],
+            Suite::Tests(_) => vec!["test", "-p", "peristyle", "--lib", "--no-run"],
+            Suite::File(name) => vec!["test", "-p", "peristyle", "--test", name, "--no-run"],
         };
-        Ok(self.cargo(arguments).status()?.success())
+        Ok(self.cargo(&arguments).status()?.success())
     }
 
     /// Runs what must notice.
@@ -114,6 +115,11 @@ impl Copy {
                     }
                 }
                 Ok(Fate::Survived)
+            }
+            Suite::File(name) => {
+                let command = self.cargo(&["test", "-p", "peristyle", "--test", name]);
+                Ok(fails(command)?
+                    .map_or(Fate::Survived, |how| Fate::Killed(format!("tests/{name} ({how})"))))
             }
             Suite::Tests(test) => {
                 let command = self.cargo(&["test", "-p", "peristyle", "--lib", test]);
@@ -261,7 +267,9 @@ fn check_unbroken(copy: &Copy, chosen: &[&Mutation]) -> Result<(), String> {
     for suite in chosen.iter().map(|mutation| mutation.suite) {
         let is_known = |known: &Suite| match (known, suite) {
             (Suite::Crashes, Suite::Crashes) => true,
-            (Suite::Tests(known), Suite::Tests(test)) => *known == test,
+            (Suite::Tests(known), Suite::Tests(test)) | (Suite::File(known), Suite::File(test)) => {
+                *known == test
+            }
             _ => false,
         };
         if !suites.iter().any(is_known) {

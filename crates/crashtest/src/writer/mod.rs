@@ -146,7 +146,7 @@ impl Writer {
         let exists =
             |writer: &Self, number: u8| writer.state().family_sum(&writer.own_name(number)).is_some();
         match step {
-            Step::Commit(writes, _) => {
+            Step::Commit(writes, _) | Step::Transact(writes, _) => {
                 let changes = writes.iter().map(|write| {
                     let (family, change) = self.change(*write);
                     (self.family_name(family), change)
@@ -198,7 +198,7 @@ impl Writer {
     /// A broken promise. That the database refuses or fails is none in itself.
     pub fn perform(&mut self, run: &Run, step: &Step) -> Checked<Outcome> {
         match step {
-            Step::Commit(_, durability) | Step::Update(.., durability) => {
+            Step::Commit(_, durability) | Step::Transact(_, durability) | Step::Update(.., durability) => {
                 let keeps = if *durability == Durability::Sync { Keeps::Itself } else { Keeps::Nothing };
                 self.act(run, step, *durability, keeps)
             }
@@ -241,7 +241,11 @@ impl Writer {
     fn act(&mut self, run: &Run, step: &Step, durability: Durability, keeps: Keeps) -> Checked<Outcome> {
         match self.plan(step) {
             Some((action, unlogged)) => {
-                let execute = if matches!(step, Step::Update(..)) { update } else { execute };
+                let execute = match step {
+                    Step::Update(..) => update,
+                    Step::Transact(..) => transact,
+                    _ => execute,
+                };
                 self.act_on(run, action, unlogged, durability, keeps, execute)
             }
             None => Ok(Outcome::Done),
@@ -359,6 +363,33 @@ fn update(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) ->
     let Action::Commit { changes } = action else { unreachable!("{action:?} is no update") };
     let [(family, Change::Put(key, value))] = &changes[..] else { unreachable!("{action:?} is no update") };
     db.column_family(family)?.update_with(key, |_| Some(value), durability).map(drop)
+}
+
+/// Does a commit as a transaction that relies on what it writes. Other writers have other keys.
+fn transact(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -> peristyle::Result<()> {
+    let Action::Commit { changes } = action else { unreachable!("{action:?} is no transaction") };
+    db.transaction().durability(durability).tries(1).run(|transaction| {
+        for (family, change) in changes {
+            let family = db.column_family(family)?;
+            match change {
+                Change::Put(key, value) => {
+                    transaction.get(&family, key)?;
+                    transaction.put(&family, key, value)?;
+                }
+                Change::Delete(key) => {
+                    transaction.contains_key(&family, key)?;
+                    transaction.delete(&family, key)?;
+                }
+                Change::DeleteRange(start, end) => {
+                    for entry in transaction.range(&family, &start[..]..&end[..])? {
+                        entry?;
+                    }
+                    transaction.delete_range(&family, &start[..]..&end[..])?;
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Does what a writer noted that it will do.

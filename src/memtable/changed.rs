@@ -1,0 +1,127 @@
+//! What was written after a commit: the question that a transaction asks before it commits.
+//!
+//! Exact: the newest version of every key stands in the memtable with its number, and so does, for every key, the newest range deletion that
+//! covers it. Whatever was written after a number shows in one of the two.
+//!
+//! For memtables that are written no more, or whose writer the caller keeps from writing.
+
+use super::cursor::Walk;
+use super::table::Memtable;
+use crate::codec::ids::SequenceNumber;
+use crate::codec::key;
+use crate::sync::Arc;
+
+impl Memtable {
+    /// Whether a commit after `since` put or deleted `key`, or deleted a range that it lies in.
+    pub(crate) fn changed_since(&self, key: &[u8], since: SequenceNumber) -> bool {
+        self.last_sequence() > since && self.newest(key).is_some_and(|newest| newest > since)
+    }
+
+    /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Takes a step for every key and every
+    /// boundary of a deleted range that the memtable has there, until one is found.
+    pub(crate) fn changed_within(&self, start: &[u8], end: Option<&[u8]>, since: SequenceNumber) -> bool {
+        let is_beyond = |key: &[u8]| end.is_some_and(|end| key::compare(key, end).is_ge());
+        if self.last_sequence() <= since || is_beyond(start) {
+            return false;
+        }
+        let mut walk = Walk::new(self, SequenceNumber::MAX, Arc::default());
+        let mut stands = walk.seek(self, start);
+        while stands && !is_beyond(walk.entry().key()) {
+            if self.came_after(walk.entry().sequence(), since) {
+                return true;
+            }
+            stands = walk.next(self);
+        }
+        let Some(steps) = self.range_deletions_at(SequenceNumber::MAX) else { return false };
+        let mut from = start;
+        loop {
+            if steps.covering(from).is_some_and(|sequence| self.came_after(sequence, since)) {
+                return true;
+            }
+            match steps.next_boundary(from) {
+                Some(next) if !is_beyond(next) => from = next,
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memtable::BEFORE_ITS_NUMBER;
+
+    #[derive(Debug, Clone)]
+    enum Write {
+        Put(u8),
+        Delete(u8),
+        DeleteRange(u8, u8),
+    }
+
+    impl Write {
+        fn touches(&self, keys: std::ops::Range<u16>) -> bool {
+            match *self {
+                Self::Put(key) | Self::Delete(key) => keys.contains(&u16::from(key)),
+                Self::DeleteRange(start, end) => {
+                    u16::from(start).max(keys.start) < u16::from(end).min(keys.end)
+                }
+            }
+        }
+    }
+
+    fn write() -> impl Strategy<Value = Write> {
+        let key = 0u8..60;
+        prop_oneof![
+            4 => key.clone().prop_map(Write::Put),
+            2 => key.clone().prop_map(Write::Delete),
+            1 => (key.clone(), 1u8..20).prop_map(|(start, len)| Write::DeleteRange(start, start + len)),
+        ]
+    }
+
+    fn written(writes: &[Write], number: impl Fn(usize) -> SequenceNumber) -> super::super::MemtableWriter {
+        let mut writer = Memtable::create(0);
+        for (index, write) in writes.iter().enumerate() {
+            match *write {
+                Write::Put(key) => writer.put(&[key], b"value", number(index)),
+                Write::Delete(key) => writer.delete(&[key], number(index)),
+                Write::DeleteRange(start, end) => writer.delete_range(&[start], &[end], number(index)),
+            }
+        }
+        writer
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_written_after_a_commit_and_nothing_else_is_a_change(
+            writes in prop::collection::vec(write(), 0..60), since in 0usize..70, start in 0u8..80, len in 0u16..30
+        ) {
+            // Two writes to a commit.
+            let writer = written(&writes, |index| SequenceNumber(index as u64 / 2 + 1));
+            let (table, since_number) = (writer.table(), SequenceNumber(since as u64 / 2));
+            let later = &writes[(since / 2 * 2).min(writes.len())..];
+            let keys = u16::from(start)..u16::from(start) + len;
+            let touched = later.iter().any(|write| write.touches(keys.clone()));
+            let end = u8::try_from(keys.end).unwrap();
+            prop_assert_eq!(table.changed_within(&[start], Some(&[end]), since_number), touched);
+            let touched = later.iter().any(|write| write.touches(u16::from(start)..u16::MAX));
+            prop_assert_eq!(table.changed_within(&[start], None, since_number), touched);
+            let touched = later.iter().any(|write| write.touches(u16::from(start)..u16::from(start) + 1));
+            prop_assert_eq!(table.changed_since(&[start], since_number), touched);
+        }
+
+        #[test]
+        fn a_commit_that_got_its_number_late_is_one_change_with_that_number(
+            writes in prop::collection::vec(write(), 1..40), key in 0u8..80
+        ) {
+            let table = written(&writes, |_| BEFORE_ITS_NUMBER).number(SequenceNumber(9));
+            let keys = u16::from(key)..u16::from(key) + 1;
+            let touched = writes.iter().any(|write| write.touches(keys.clone()));
+            for (since, changed) in [(8, touched), (9, false)] {
+                prop_assert_eq!(table.changed_since(&[key], SequenceNumber(since)), changed);
+                prop_assert_eq!(table.changed_within(&[key], Some(&[key, 0]), SequenceNumber(since)), changed);
+            }
+        }
+    }
+}

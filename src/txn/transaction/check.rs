@@ -1,0 +1,93 @@
+//! Whether another commit has changed what a transaction relies on.
+
+use crate::codec::ids::SequenceNumber;
+use crate::column_family::family::Family;
+use crate::column_family::remembered::Place;
+use crate::error::{Conflict, Error, ErrorKind, Result};
+use crate::memtable::Memtable;
+use crate::sync::Arc;
+use crate::txn::batch::WriteBatch;
+use crate::txn::operation::{Operation, Operations};
+use crate::txn::pipeline::Pipeline;
+
+/// A key, or those from one up to and without another.
+#[derive(Clone, Copy)]
+pub(super) enum Keys<'a> {
+    One(&'a [u8]),
+    Range(&'a [u8], Option<&'a [u8]>),
+}
+
+impl Keys<'_> {
+    fn changed_in(self, table: &Memtable, since: SequenceNumber) -> bool {
+        match self {
+            Self::One(key) => table.changed_since(key, since),
+            Self::Range(start, end) => table.changed_within(start, end, since),
+        }
+    }
+
+    fn conflict_in(self, family: &Family) -> Error {
+        let (start, end) = match self {
+            Self::One(key) => (key.to_vec(), Some([key, &[0]].concat())),
+            Self::Range(start, end) => (start.to_vec(), end.map(<[u8]>::to_vec)),
+        };
+        Error::conflict_in(&family.name(), Conflict { family: family.id(), start, end })
+    }
+}
+
+/// What a transaction relies on in one family.
+pub(super) struct Relied<'a> {
+    pub(super) family: &'a Arc<Family>,
+    pub(super) keys: Vec<Keys<'a>>,
+}
+
+/// What `batch` writes, as what a transaction relies on: ascending by family.
+pub(super) fn written(batch: &WriteBatch) -> Vec<Relied<'_>> {
+    let mut families: Vec<_> = batch.families().iter().collect();
+    families.sort_unstable_by_key(|family| family.id());
+    let mut relied: Vec<_> = families.into_iter().map(|family| Relied { family, keys: Vec::new() }).collect();
+    for (id, operation) in Operations::new(batch.payload()).map_while(Result::ok) {
+        let place = relied.binary_search_by_key(&id, |relied| relied.family.id());
+        let keys = match operation {
+            Operation::Put { key, .. } | Operation::Delete { key } => Keys::One(key),
+            Operation::DeleteRange { start, end } => Keys::Range(start, end),
+        };
+        relied[place.expect("a batch lists the families that it touches")].keys.push(keys);
+    }
+    relied
+}
+
+/// Fails if a commit after `since`, at which the transaction in `place` began, has changed any of `relied`. The caller holds the write locks of all of
+/// these families.
+pub(super) fn check(
+    pipeline: &Pipeline,
+    place: &Place,
+    since: SequenceNumber,
+    relied: &[Relied<'_>],
+) -> Result<()> {
+    let view = pipeline.views.load_full();
+    for Relied { family, keys } in relied {
+        family.check_not_dropped()?;
+        let present = view.family(family.slot(), family.id())?;
+        // In this order: what a merge takes out of the view is kept before.
+        let merged = pipeline.remembered.tables(family.id(), since);
+        // After it: while the place was kept so was what it asks for.
+        if !place.is_kept() {
+            return Err(Error::new(
+                ErrorKind::TransactionTooOld,
+                "what was committed since the transaction began takes more memory than open transactions may keep; \
+                 run it again, or raise transaction_memory_bytes",
+            ));
+        }
+        let tables: Vec<&Memtable> = present
+            .memtables()
+            .chain(&merged)
+            .filter(|table| table.last_sequence() > since)
+            .map(|table| &**table)
+            .collect();
+        if let Some(keys) = keys.iter().find(|keys| tables.iter().any(|table| keys.changed_in(table, since)))
+        {
+            return Err(keys.conflict_in(family));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! What a transaction has written: the batch that it will commit, and an index over it.
+//!
+//! The index, a memtable for each family, is made when somebody reads and there is more than a little to look through, and goes on from where it
+//! was. What is rolled back is cut off the batch; an index that holds any of it is made anew.
+
+use std::collections::BTreeMap;
+
+use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::codec::key::{self, ABOVE_EVERY_KEY};
+use crate::column_family::family::Family;
+use crate::column_family::reading::value::Value;
+use crate::column_family::view::{OWN_WRITES, OwnWrites};
+use crate::error::Result;
+use crate::memtable::{Found, Memtable, MemtableWriter};
+use crate::sync::{Arc, Mutex};
+use crate::txn::batch::WriteBatch;
+use crate::txn::operation::{Operation, Operations};
+use crate::txn::pipeline::Write;
+
+/// Operations through which a look-up goes one by one.
+const FEW: usize = 16;
+
+/// What memtables of an index are expected to come to, in bytes, at least.
+const SMALL: usize = 4 << 10;
+
+pub(super) struct Own {
+    database: u64,
+    batch: WriteBatch,
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    tables: BTreeMap<FamilyId, MemtableWriter>,
+    /// Bytes of the batch, and operations, that are in it.
+    bytes: usize,
+    operations: u64,
+}
+
+impl Index {
+    fn last(&self) -> SequenceNumber {
+        SequenceNumber(OWN_WRITES.0 + self.operations)
+    }
+
+    /// Takes in what was added to the batch.
+    fn catch_up(&mut self, payload: &[u8]) {
+        for operation in Operations::new(&payload[self.bytes..]) {
+            let (family, operation) = operation.unwrap_or_else(|error| panic!("an own batch: {error}"));
+            self.operations += 1;
+            let number = self.last();
+            let room = payload.len().max(SMALL);
+            let writer = self.tables.entry(family).or_insert_with(|| Memtable::create(room));
+            match operation {
+                Operation::Put { key, value } => writer.put(key, value, number),
+                Operation::Delete { key } => writer.delete(key, number),
+                Operation::DeleteRange { start, end } => {
+                    writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), number);
+                }
+            }
+        }
+        self.bytes = payload.len();
+    }
+}
+
+/// What an own write makes of a key.
+fn value_of(found: Found<'_>) -> Option<Value> {
+    match found {
+        Found::Put(value) => Some(Value::copy(value)),
+        Found::Deleted => None,
+    }
+}
+
+impl Own {
+    /// Nothing yet, for families of this database.
+    pub(super) fn new(database: u64) -> Self {
+        Self { database, batch: WriteBatch::new(), index: Mutex::default() }
+    }
+
+    pub(super) fn batch(&self) -> &WriteBatch {
+        &self.batch
+    }
+
+    /// Does what `write` does to the batch, or nothing if that cannot be.
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut WriteBatch)) -> Result<()> {
+        self.batch.set_savepoint();
+        write(&mut self.batch);
+        let checked = self.batch.check(self.database);
+        match checked {
+            Ok(()) => self.batch.release_savepoint(),
+            Err(_) => self.batch.rollback_to_savepoint(),
+        };
+        checked
+    }
+
+    /// What is written from now on may be given up by [`roll_back`](Self::roll_back). Savepoints are stacked.
+    pub(super) fn set_savepoint(&mut self) {
+        self.batch.set_savepoint();
+    }
+
+    /// Forgets the last savepoint.
+    pub(super) fn release(&mut self) {
+        self.batch.release_savepoint();
+    }
+
+    /// Forgets the last savepoint and what was written since.
+    pub(super) fn roll_back(&mut self) {
+        self.batch.rollback_to_savepoint();
+        let index = self.index.get_mut();
+        if index.bytes > self.batch.payload().len() {
+            *index = Index::default();
+        }
+    }
+
+    /// What was written to `key` of `family`, a value or none; `None`: nothing.
+    pub(super) fn find(&self, family: FamilyId, key: &[u8]) -> Option<Option<Value>> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        if self.batch.len() <= FEW {
+            return self.find_among_few(family, key);
+        }
+        let mut index = self.index.lock();
+        index.catch_up(self.batch.payload());
+        let last = index.last();
+        index.tables.get(&family)?.table().get(key, last).map(value_of)
+    }
+
+    fn find_among_few(&self, family: FamilyId, wanted: &[u8]) -> Option<Option<Value>> {
+        let operations = Operations::new(self.batch.payload()).map_while(Result::ok);
+        let says = operations.filter(|(of, _)| *of == family).filter_map(|(_, operation)| match operation {
+            Operation::Put { key, value } => (key == wanted).then_some(Found::Put(value)),
+            Operation::Delete { key } => (key == wanted).then_some(Found::Deleted),
+            Operation::DeleteRange { start, end } => {
+                let covers = key::compare(start, wanted).is_le()
+                    && end.is_none_or(|end| key::compare(wanted, end).is_lt());
+                covers.then_some(Found::Deleted)
+            }
+        });
+        says.last().map(value_of)
+    }
+
+    /// All that was written to `family`, as a source for cursors: what is written later does not show in it.
+    pub(super) fn source(&self, family: &Family) -> Option<OwnWrites> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        let mut index = self.index.lock();
+        index.catch_up(self.batch.payload());
+        let at = index.last();
+        index.tables.get(&family.id()).map(|writer| OwnWrites { table: Arc::clone(writer.table()), at })
+    }
+
+    /// The batch as the pipeline takes it.
+    pub(super) fn as_write(&self) -> Write<'_> {
+        Write {
+            families: self.batch.families(),
+            payload: self.batch.payload(),
+            operations: self.batch.len() as u64,
+            has_range_deletions: self.batch.has_range_deletions(),
+        }
+    }
+}

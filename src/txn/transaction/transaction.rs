@@ -1,0 +1,407 @@
+//! The transaction, as users hold it.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::codec::ids::SequenceNumber;
+use crate::codec::key;
+use crate::codec::key_bounds::{KeyBounds, half_open};
+use crate::codec::key_range::KeyRange;
+use crate::column_family::reading::value::Value;
+use crate::column_family::remembered::{Place, Remembered};
+use crate::column_family::view::{FamilyView, Moment};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Durability;
+use crate::sync::{Arc, Mutex};
+use crate::txn::handle::ColumnFamily;
+use crate::txn::iter::{Cursor, Iter};
+use crate::txn::pipeline::{Condition, Pipeline};
+use crate::txn::transaction::check::{Relied, check, written};
+use crate::txn::transaction::level::IsolationLevel;
+use crate::txn::transaction::own::Own;
+use crate::txn::transaction::reads::{Reads, Walked};
+use crate::txn::transaction::walk::{TransactionCursor, TransactionIter};
+
+/// Reads of one moment and writes that are committed together, if nobody else has changed what they rely on.
+///
+/// Begun by [`begin`](crate::ColumnFamilyDatabase::begin), or by [`transaction`](crate::ColumnFamilyDatabase::transaction) with settings; the
+/// [`IsolationLevel`] says what its commit is checked for. It reads all families of the database, also those created after it began
+/// (which were empty at its moment), and sees its own writes. Nobody else sees them before [`commit`](Self::commit); dropping it gives them up.
+///
+/// It owns what it needs, may be sent to another thread, and keeps the database open. Like a snapshot it keeps the memtables and
+/// pages of its moment. Beyond that, what is committed while it is open is kept in memory until it ends, since a commit looks for
+/// changes there: up to [`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes) for all open transactions together. Its own writes take about
+/// twice their bytes, and what it read takes the keys' bytes.
+///
+/// ```
+/// # fn main() -> peristyle::Result<()> {
+/// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+/// use peristyle::ErrorKind;
+///
+/// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+/// # let seats = db.create_column_family("seats", FamilyOptions::default())?;
+/// // Two customers want the last seat, and both find it free.
+/// let (mut ann, mut bob) = (db.begin()?, db.begin()?);
+/// assert!(ann.get(&seats, "14 C")?.is_none() && bob.get(&seats, "14 C")?.is_none());
+/// ann.put(&seats, "14 C", "Ann")?;
+/// bob.put(&seats, "14 C", "Bob")?;
+///
+/// ann.commit()?;
+/// let refused = bob.commit().unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Conflict);
+/// assert_eq!(refused.conflict().unwrap().start, b"14 C");
+/// assert_eq!(seats.get("14 C")?.unwrap(), "Ann");
+/// # Ok(()) }
+/// ```
+pub struct Transaction {
+    pipeline: Arc<Pipeline>,
+    level: IsolationLevel,
+    durability: Durability,
+    /// What is read; `None`: the present, each time.
+    moment: Option<Moment>,
+    /// While there is one, what is committed since the beginning is kept.
+    place: Option<Place>,
+    /// What was read, if the commit is checked for that.
+    reads: Option<Mutex<Reads>>,
+    own: Own,
+    savepoints: Vec<u64>,
+    savepoints_made: u64,
+    /// Keeps the database open.
+    _keeper: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("level", &self.level)
+            .field("began_at", &self.moment.as_ref().map(|moment| moment.at))
+            .field("writes", &self.own.batch().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A point among the writes of a transaction, to roll back to. Made by [`Transaction::savepoint`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Savepoint(u64);
+
+/// Bounds of a range: a start that belongs to it, an end that does not.
+type Bounds = (Vec<u8>, Option<Vec<u8>>);
+
+impl Transaction {
+    pub(crate) fn begin(
+        pipeline: Arc<Pipeline>,
+        level: IsolationLevel,
+        durability: Durability,
+        keeper: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        pipeline.open()?;
+        let began = match level {
+            IsolationLevel::ReadCommitted => None,
+            _ => Some(Remembered::open(&pipeline.remembered, || pipeline.now())),
+        };
+        let (place, moment) = began.unzip();
+        let reads = (level == IsolationLevel::Serializable).then(Mutex::default);
+        let own = Own::new(pipeline.database);
+        Ok(Self {
+            pipeline,
+            level,
+            durability,
+            moment,
+            place,
+            reads,
+            own,
+            savepoints: Vec::new(),
+            savepoints_made: 0,
+            _keeper: keeper,
+        })
+    }
+
+    /// What it is kept from.
+    pub fn level(&self) -> IsolationLevel {
+        self.level
+    }
+
+    /// Position of the last commit that it sees; `None` if it reads the present, each time.
+    pub fn began_at(&self) -> Option<SequenceNumber> {
+        self.moment.as_ref().map(|moment| moment.at)
+    }
+
+    /// Number of its writes so far.
+    pub fn len(&self) -> usize {
+        self.own.batch().len()
+    }
+
+    /// Whether it has written nothing.
+    pub fn is_empty(&self) -> bool {
+        self.own.batch().is_empty()
+    }
+
+    /// Bytes that its writes will take in the log, without the record's header.
+    pub fn size_in_bytes(&self) -> usize {
+        self.own.batch().size_in_bytes()
+    }
+
+    /// Sets `key` to `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and [`InvalidArgument`](ErrorKind::InvalidArgument) for a
+    /// family of another database. The transaction is as before then.
+    pub fn put(
+        &mut self,
+        family: &ColumnFamily,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        self.own.write(|batch| {
+            batch.put(family, key, value);
+        })
+    }
+
+    /// Removes `key`. Errors are those of [`put`](Self::put).
+    pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
+        self.own.write(|batch| {
+            batch.delete(family, key);
+        })
+    }
+
+    /// Removes every key in `range`, those that others have put there by the time of the commit included. Errors are those of [`put`](Self::put).
+    pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
+        self.own.write(|batch| {
+            batch.delete_range(family, range);
+        })
+    }
+
+    /// The value of `key`, or `None`.
+    pub fn get(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        if let Some(own) = self.own_write(family, key)? {
+            return Ok(own);
+        }
+        self.note(family, key);
+        self.read(family, |view, at| view.get(key, at))
+    }
+
+    /// The value of `key`, or `None`; if another commit changes it, this one is not refused for that.
+    pub fn get_untracked(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        match self.own_write(family, key)? {
+            Some(own) => Ok(own),
+            None => self.read(family, |view, at| view.get(key, at)),
+        }
+    }
+
+    /// The values of several keys, in the order of the keys.
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        family: &ColumnFamily,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Value>>> {
+        keys.into_iter().map(|key| self.get(family, key)).collect()
+    }
+
+    /// Whether `key` has a value. Does not read the value.
+    pub fn contains_key(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        if let Some(own) = self.own_write(family, key)? {
+            return Ok(own.is_some());
+        }
+        self.note(family, key);
+        self.read(family, |view, at| view.contains(key, at))
+    }
+
+    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
+    pub fn range(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionIter> {
+        let (start, end) = half_open(&range);
+        self.check_database(family)?;
+        let (view, at) = self.view_of(family)?;
+        let own = self.own.source(family.family());
+        let iter = Iter::behind(own, view, at, start.clone(), end.clone());
+        let walked = self.walk(family).zip(self.walk(family)).map(|(front, back)| [front, back]);
+        Ok(TransactionIter::new(iter, start, end, walked))
+    }
+
+    /// The entries whose keys start with `prefix`, ascending.
+    pub fn prefix(&self, family: &ColumnFamily, prefix: impl AsRef<[u8]>) -> Result<TransactionIter> {
+        self.range(family, key::prefix_bounds(prefix.as_ref()))
+    }
+
+    /// All entries, ascending.
+    pub fn iter(&self, family: &ColumnFamily) -> Result<TransactionIter> {
+        self.range(family, ..)
+    }
+
+    /// A cursor that stands nowhere yet.
+    pub fn cursor(&self, family: &ColumnFamily) -> Result<TransactionCursor> {
+        self.cursor_in(family, ..)
+    }
+
+    /// A cursor that moves among the keys in `range` alone, and stands nowhere yet.
+    pub fn cursor_in(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionCursor> {
+        let (start, end) = half_open(&range);
+        let cursor = self.cursor_between(family, (start.clone(), end.clone()))?;
+        Ok(TransactionCursor::new(cursor, start, end, self.walk(family)))
+    }
+
+    /// A cursor among the keys in `range`; if another commit changes what it passes, this one is not refused for that.
+    pub fn cursor_untracked(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<Cursor> {
+        self.cursor_between(family, half_open(&range))
+    }
+
+    /// A point to [roll back to](Self::rollback_to), as often as there is need. Points nest: to roll back to one, or to release it, ends those
+    /// that were made after it.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let cart = db.create_column_family("cart", FamilyOptions::default())?;
+    /// let mut transaction = db.begin()?;
+    /// transaction.put(&cart, "book", "1")?;
+    /// let point = transaction.savepoint();
+    /// transaction.put(&cart, "piano", "1")?;
+    /// transaction.rollback_to(&point)?;
+    /// transaction.commit()?;
+    /// assert!(cart.contains_key("book")? && !cart.contains_key("piano")?);
+    /// # Ok(()) }
+    /// ```
+    pub fn savepoint(&mut self) -> Savepoint {
+        self.savepoints_made += 1;
+        self.savepoints.push(self.savepoints_made);
+        self.own.set_savepoint();
+        Savepoint(self.savepoints_made)
+    }
+
+    /// Gives up what was written since `point`. What was read since counts as read nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the point was released, or ended by rolling back to an earlier one.
+    pub fn rollback_to(&mut self, point: &Savepoint) -> Result<()> {
+        let index = self.index_of(point)?;
+        for _ in index..self.savepoints.len() {
+            self.own.roll_back();
+        }
+        self.savepoints.truncate(index + 1);
+        self.own.set_savepoint();
+        Ok(())
+    }
+
+    /// Forgets `point`, and those made after it; what was written since stays. Errors are those of [`rollback_to`](Self::rollback_to).
+    pub fn release(&mut self, point: &Savepoint) -> Result<()> {
+        let index = self.index_of(point)?;
+        for _ in index..self.savepoints.len() {
+            self.own.release();
+        }
+        self.savepoints.truncate(index);
+        Ok(())
+    }
+
+    /// Gives up all that was written, as dropping the transaction does.
+    pub fn rollback(self) {}
+
+    /// Commits what was written: it becomes visible, and survives a crash, as a whole. Gives the number of the commit; for a transaction that
+    /// wrote nothing, which is never refused, that of the last visible one.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](ErrorKind::Conflict) if another commit has changed what this one relies on: begin again.
+    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld) if that cannot be told any more. [`FamilyDropped`](ErrorKind::FamilyDropped) if a family that it wrote to, or
+    /// that is checked, is gone. Otherwise those of [`write`](crate::ColumnFamilyDatabase::write). Unless that says otherwise, nothing was written.
+    pub fn commit(self) -> Result<SequenceNumber> {
+        let Self { pipeline, level, durability, moment, place, reads, own, _keeper, .. } = self;
+        let write = own.as_write();
+        if own.batch().is_empty() {
+            pipeline.open()?;
+            return Ok(SequenceNumber(pipeline.visible.watermark()));
+        }
+        let mut reads = reads.map(Mutex::into_inner);
+        let relied = match (level, &mut reads) {
+            (IsolationLevel::Serializable, Some(reads)) => reads.relied(),
+            (IsolationLevel::Snapshot, _) => written(own.batch()),
+            _ => Vec::new(),
+        };
+        let (Some(place), Some(moment), false) = (place, moment, relied.is_empty()) else {
+            return pipeline.commit(&write, durability);
+        };
+        let families: Vec<_> = relied.iter().map(|Relied { family, .. }| *family).collect();
+        let refused = RefCell::new(None);
+        let holds = || {
+            let checked = check(&pipeline, &place, moment.at, &relied);
+            checked.map_err(|error| refused.replace(Some(error))).is_ok()
+        };
+        let condition = Condition { families: &families, holds: &holds };
+        match pipeline.commit_if(&write, durability, &condition)? {
+            Some(sequence) => Ok(sequence),
+            None => Err(refused.take().expect("a commit that is refused has a reason")),
+        }
+    }
+
+    fn index_of(&self, point: &Savepoint) -> Result<usize> {
+        self.savepoints.iter().position(|number| *number == point.0).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                "the savepoint was released, or ended by rolling back to an earlier one",
+            )
+        })
+    }
+
+    fn check_database(&self, family: &ColumnFamily) -> Result<()> {
+        if family.database_number() != self.pipeline.database {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the transaction and the column family belong to different databases",
+            ));
+        }
+        Ok(())
+    }
+
+    fn own_write(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Option<Value>>> {
+        self.check_database(family)?;
+        Ok(self.own.find(family.id(), key))
+    }
+
+    fn note(&self, family: &ColumnFamily, key: &[u8]) {
+        if let Some(reads) = &self.reads {
+            reads.lock().note(family.family(), key);
+        }
+    }
+
+    fn walk(&self, family: &ColumnFamily) -> Option<Arc<Walked>> {
+        self.reads.as_ref().map(|reads| reads.lock().walk(family.family()))
+    }
+
+    /// The family as the transaction reads it, own writes aside.
+    fn view_of(&self, family: &ColumnFamily) -> Result<(Arc<FamilyView>, SequenceNumber)> {
+        self.read(family, |view, at| Ok((Arc::clone(view), at)))
+    }
+
+    fn read<R>(
+        &self,
+        family: &ColumnFamily,
+        read: impl FnOnce(&Arc<FamilyView>, SequenceNumber) -> Result<R>,
+    ) -> Result<R> {
+        let family = family.family();
+        let Some(moment) = &self.moment else {
+            self.pipeline.open()?;
+            let now = self.pipeline.now();
+            return read(now.view.family(family.slot(), family.id())?, now.at);
+        };
+        match moment.view.family(family.slot(), family.id()) {
+            Ok(view) => read(view, moment.at),
+            Err(_) => {
+                // It was created since, or dropped before.
+                family.check_not_dropped()?;
+                read(&FamilyView::empty(family), moment.at)
+            }
+        }
+    }
+
+    fn cursor_between(&self, family: &ColumnFamily, (start, end): Bounds) -> Result<Cursor> {
+        self.check_database(family)?;
+        let (view, at) = self.view_of(family)?;
+        let own = self.own.source(family.family());
+        Ok(Cursor::new(view.cursor_behind(own.as_ref(), at, KeyRange::new(start, end))))
+    }
+}

@@ -1,0 +1,149 @@
+//! One transaction, and what it should see and leave behind.
+
+use std::ops::RangeBounds;
+
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, Durability, IsolationLevel, Savepoint, Transaction};
+
+use super::operation::{Key, Step, TransactionStep, Write, bounds};
+use super::world::{Entries, HeldCursor, assert_entry, assert_value, within};
+
+/// A family, and what the transaction sees in it.
+pub(crate) type Seen = (ColumnFamily, Entries);
+
+struct Open {
+    transaction: Transaction,
+    families: Vec<Seen>,
+    savepoints: Vec<(Savepoint, Vec<Entries>)>,
+    cursor: Option<HeldCursor<peristyle::TransactionCursor>>,
+}
+
+fn level(number: u8) -> IsolationLevel {
+    [IsolationLevel::Serializable, IsolationLevel::Snapshot, IsolationLevel::ReadCommitted]
+        [usize::from(number) % 3]
+}
+
+/// Does `steps` to `families` in one transaction, and commits it if asked to. Gives what the families hold then. Nobody else writes to them, so there
+/// is no conflict.
+pub(crate) fn run(
+    db: &ColumnFamilyDatabase,
+    families: Vec<Seen>,
+    number: u8,
+    steps: &[TransactionStep],
+    durability: Durability,
+    commits: bool,
+) -> Option<Vec<Entries>> {
+    let settings = db.transaction().level(level(number)).durability(durability);
+    let transaction = settings.begin().unwrap();
+    let mut open = Open { transaction, families, savepoints: Vec::new(), cursor: None };
+    steps.iter().for_each(|step| open.step(step));
+    for (handle, entries) in &open.families {
+        let mut all = open.transaction.iter(handle).unwrap();
+        entries.iter().for_each(|entry| assert_entry(all.next().transpose().unwrap(), Some(entry)));
+        assert_entry(all.next().transpose().unwrap(), None);
+    }
+    if !commits {
+        return None;
+    }
+    open.transaction.commit().unwrap();
+    Some(open.families.into_iter().map(|(_, entries)| entries).collect())
+}
+
+impl Open {
+    fn index(&self, family: u8) -> usize {
+        usize::from(family) % self.families.len()
+    }
+
+    fn write(&mut self, write: &Write) {
+        let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
+        let index = self.index(*family);
+        let (handle, entries) = &mut self.families[index];
+        match write {
+            Write::Put(_, key, content) => {
+                let (key, value) = (key.bytes(), content.bytes());
+                self.transaction.put(handle, &key, &value).unwrap();
+                entries.insert(key, value.into());
+            }
+            Write::Delete(_, key) => {
+                self.transaction.delete(handle, key.bytes()).unwrap();
+                entries.remove(&key.bytes());
+            }
+            Write::DeleteRange(_, range) => {
+                let range = bounds(range);
+                self.transaction.delete_range(handle, range.clone()).unwrap();
+                entries.retain(|key, _| !range.contains(key));
+            }
+        }
+    }
+
+    fn get(&self, family: u8, key: &Key) {
+        let (handle, entries) = &self.families[self.index(family)];
+        let key = key.bytes();
+        let expected = entries.get(&key);
+        assert_value(self.transaction.get(handle, &key).unwrap().as_deref(), expected, &key);
+        assert_value(self.transaction.get_untracked(handle, &key).unwrap().as_deref(), expected, &key);
+        assert_eq!(self.transaction.contains_key(handle, &key).unwrap(), expected.is_some());
+    }
+
+    fn step(&mut self, step: &TransactionStep) {
+        match step {
+            TransactionStep::Write(write) => self.write(write),
+            TransactionStep::Get(family, key) => self.get(*family, key),
+            TransactionStep::Walk(family, range, turns) => {
+                let (handle, entries) = &self.families[self.index(*family)];
+                let range = bounds(range);
+                let mut iter = self.transaction.range(handle, range.clone()).unwrap();
+                let mut model = within(entries, &range);
+                for from_back in turns {
+                    let (found, expected) = if *from_back {
+                        (iter.next_back(), model.next_back())
+                    } else {
+                        (iter.next(), model.next())
+                    };
+                    assert_entry(found.transpose().unwrap(), expected);
+                }
+            }
+            TransactionStep::Prefix(family, prefix) => {
+                let (handle, entries) = &self.families[self.index(*family)];
+                let prefix = prefix.bytes();
+                let mut iter = self.transaction.prefix(handle, &prefix).unwrap();
+                for expected in entries.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+                    assert_entry(iter.next().transpose().unwrap(), Some(expected));
+                }
+                assert_entry(iter.next().transpose().unwrap(), None);
+            }
+            TransactionStep::Cursor(family, anew, steps) => self.walk(*family, anew.as_ref(), steps),
+            TransactionStep::Savepoint => {
+                let entries = self.families.iter().map(|(_, entries)| entries.clone()).collect();
+                self.savepoints.push((self.transaction.savepoint(), entries));
+            }
+            TransactionStep::RollBackTo(number) if !self.savepoints.is_empty() => {
+                let index = usize::from(*number) % self.savepoints.len();
+                self.savepoints.truncate(index + 1);
+                let (point, entries) = &self.savepoints[index];
+                self.transaction.rollback_to(point).unwrap();
+                for ((_, seen), entries) in self.families.iter_mut().zip(entries) {
+                    seen.clone_from(entries);
+                }
+            }
+            TransactionStep::Release(number) if !self.savepoints.is_empty() => {
+                let index = usize::from(*number) % self.savepoints.len();
+                self.transaction.release(&self.savepoints[index].0).unwrap();
+                self.savepoints.truncate(index);
+            }
+            TransactionStep::RollBackTo(_) | TransactionStep::Release(_) => {}
+        }
+    }
+
+    /// Moves a cursor, which shows what the transaction saw when it was made.
+    fn walk(&mut self, family: u8, anew: Option<&super::operation::Range>, steps: &[Step]) {
+        if anew.is_some() || self.cursor.is_none() {
+            let (handle, entries) = &self.families[self.index(family)];
+            let range = anew.map_or((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), bounds);
+            let cursor = self.transaction.cursor_in(handle, range.clone()).unwrap();
+            self.cursor = Some(HeldCursor::new(cursor, within(entries, &range)));
+        }
+        if let Some(cursor) = &mut self.cursor {
+            steps.iter().for_each(|step| cursor.step(step));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Histories of many transactions at once: interleaved by chance in one thread, the same ones for the same seed, and by several threads.
+
+use std::thread;
+
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel};
+
+use crate::common::random::Random;
+use crate::common::storage::TestStorage;
+use crate::common::{assert_clean, cases, shrunken};
+use crate::history::{History, State};
+use crate::player::{FAMILIES, Manner, Player, decode};
+
+const PLAYERS: u32 = 4;
+
+const SERIALIZABLE: Manner = Manner { level: IsolationLevel::Serializable, untracked: false };
+const SNAPSHOT: Manner = Manner { level: IsolationLevel::Snapshot, untracked: false };
+
+fn open(storage: &TestStorage) -> ColumnFamilyDatabase {
+    shrunken().storage(storage.clone()).open("memory").unwrap()
+}
+
+fn families(db: &ColumnFamilyDatabase) -> Vec<ColumnFamily> {
+    let name = |n| format!("family {n}");
+    (0..FAMILIES).map(|n| db.column_family_or_create(&name(n), FamilyOptions::default()).unwrap()).collect()
+}
+
+fn read(families: &[ColumnFamily]) -> State {
+    let mut state = State::new();
+    for (number, family) in families.iter().enumerate() {
+        for entry in family.iter().unwrap() {
+            let (key, value) = entry.unwrap();
+            state.insert((number as u8, key[0]), decode(&value));
+        }
+    }
+    state
+}
+
+/// Players in one thread, each of whom does a step when chance calls on him.
+fn interleaved(manner: Manner, seed: u64, steps: u32) -> History {
+    let storage = TestStorage::new();
+    let db = open(&storage);
+    let families = families(&db);
+    let mut random = Random::new(seed);
+    let mut players: Vec<_> = (0..PLAYERS)
+        .map(|number| Player::new(number, manner, Random::new(random.next()), families.clone()))
+        .collect();
+    for _ in 0..steps {
+        players[random.below(u64::from(PLAYERS)) as usize].step(&db);
+        match random.below(200) {
+            0 => db.flush().unwrap(),
+            1 => db.checkpoint().unwrap(),
+            _ => {}
+        }
+    }
+    let committed = players.into_iter().flat_map(|player| player.committed).collect();
+    let history = History { first: State::new(), committed };
+    assert_eq!(read(&families), history.last());
+    history
+}
+
+/// Players in threads of their own; between the rounds the database ends in one way or another.
+fn threaded(manner: Manner, random: &mut Random, rounds: u32, steps: u32) -> Vec<History> {
+    let mut storage = TestStorage::new();
+    let mut first = State::new();
+    let mut histories = Vec::new();
+    for _ in 0..rounds {
+        let db = open(&storage);
+        let handles = families(&db);
+        assert_eq!(read(&handles), first, "what was committed before the end is there after it");
+        let players = (0..PLAYERS)
+            .map(|number| Player::new(number, manner, Random::new(random.next()), handles.clone()));
+        let players: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = players
+                .map(|mut player| {
+                    let db = &db;
+                    scope.spawn(move || {
+                        (0..steps).for_each(|_| player.step(db));
+                        player
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let committed = players.into_iter().flat_map(|player| player.committed).collect();
+        let history = History { first, committed };
+        first = history.last();
+        assert_eq!(read(&handles), first);
+        histories.push(history);
+        assert_clean(&db);
+        drop(handles);
+        match random.below(3) {
+            0 => db.close().unwrap(),
+            1 => drop(db),
+            // All that the killed process leaves is what it wrote.
+            _ => storage = storage.copy(),
+        }
+    }
+    histories
+}
+
+#[test]
+fn transactions_that_are_to_be_serializable_are() {
+    let mut commits = 0;
+    for seed in 0..u64::from(cases(12)) {
+        let history = interleaved(SERIALIZABLE, seed, 1500);
+        if let Err(anomaly) = history.check_serializable() {
+            panic!("seed {seed}: {anomaly:?}");
+        }
+        commits += history.committed.len();
+    }
+    assert!(commits > 1000, "{commits} commits say little");
+}
+
+#[test]
+fn snapshots_read_one_moment_and_lose_no_update() {
+    for seed in 0..u64::from(cases(12)) {
+        let history = interleaved(SNAPSHOT, seed, 1500);
+        if let Err(anomaly) = history.check_snapshot() {
+            panic!("seed {seed}: {anomaly:?}");
+        }
+    }
+}
+
+#[test]
+fn so_it_is_with_threads_and_ends_in_between() {
+    let mut random = Random::announced();
+    for (manner, check) in [
+        (SERIALIZABLE, History::check_serializable as fn(&History) -> _),
+        (SNAPSHOT, History::check_snapshot),
+    ] {
+        for history in threaded(manner, &mut random, cases(4), 500) {
+            if let Err(anomaly) = check(&history) {
+                panic!("{manner:?}: {anomaly:?}");
+            }
+        }
+    }
+}
+
+/// Of so many histories, how many break what `check` demands.
+fn anomalies<A>(manner: Manner, check: impl Fn(&History) -> Result<(), A>) -> usize {
+    (0..4).filter(|&seed| check(&interleaved(manner, seed, 1500)).is_err()).count()
+}
+
+#[test]
+fn the_checkers_find_what_weaker_levels_allow() {
+    let read_committed = Manner { level: IsolationLevel::ReadCommitted, untracked: false };
+    let untracked = Manner { level: IsolationLevel::Serializable, untracked: true };
+    assert_eq!(anomalies(SNAPSHOT, History::check_serializable), 4, "write skew and phantoms");
+    assert_eq!(anomalies(untracked, History::check_serializable), 4, "reads that nobody checks");
+    assert_eq!(anomalies(untracked, History::check_snapshot), 4, "lost updates");
+    assert_eq!(anomalies(read_committed, History::check_snapshot), 4, "reads of several moments");
+    // Who is serializable may overwrite what another wrote and he did not read.
+    assert_eq!(anomalies(SERIALIZABLE, History::check_snapshot), 4, "blind writes");
+}

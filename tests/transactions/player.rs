@@ -1,0 +1,166 @@
+//! Somebody who does random things in one transaction after the other, and notes them.
+
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, ErrorKind, IsolationLevel, Transaction};
+
+use crate::common::random::Random;
+use crate::history::{Committed, Op};
+
+pub(crate) const FAMILIES: u8 = 2;
+pub(crate) const KEYS: u64 = 8;
+
+/// What makes transactions differ.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) level: IsolationLevel,
+    /// Whether what is read is left out of the check.
+    pub(crate) untracked: bool,
+}
+
+struct Open {
+    transaction: Transaction,
+    /// The last commit at its beginning.
+    began: u64,
+    ops: Vec<Op>,
+}
+
+pub(crate) struct Player {
+    manner: Manner,
+    random: Random,
+    families: Vec<ColumnFamily>,
+    open: Option<Open>,
+    /// Values written so far; each is another.
+    written: u32,
+    number: u32,
+    pub(crate) committed: Vec<Committed>,
+    pub(crate) refused: u32,
+}
+
+/// The value of a number, long enough for a few of them to fill a memtable.
+fn encode(value: u32) -> Vec<u8> {
+    [&value.to_be_bytes()[..], &[7; 200]].concat()
+}
+
+pub(crate) fn decode(value: &[u8]) -> u32 {
+    u32::from_be_bytes(value[..4].try_into().unwrap())
+}
+
+impl Player {
+    pub(crate) fn new(number: u32, manner: Manner, random: Random, families: Vec<ColumnFamily>) -> Self {
+        let (open, committed) = (None, Vec::new());
+        Self { manner, random, families, open, written: 0, number, committed, refused: 0 }
+    }
+
+    fn at(&mut self) -> (u8, u8) {
+        (self.random.below(u64::from(FAMILIES)) as u8, self.random.below(KEYS) as u8)
+    }
+
+    fn value(&mut self) -> u32 {
+        self.written += 1;
+        self.number << 24 | self.written
+    }
+
+    fn range(&mut self) -> (u8, u8, u8) {
+        let (family, start) = self.at();
+        (family, start, start + 1 + self.random.below(4) as u8)
+    }
+
+    /// Does one thing more; now and then commits.
+    pub(crate) fn step(&mut self, db: &ColumnFamilyDatabase) {
+        let Some(mut open) = self.open.take() else {
+            if self.random.once_in(6) {
+                return self.write_plainly();
+            }
+            let transaction = db.transaction().level(self.manner.level).begin().unwrap();
+            let began = transaction.began_at().unwrap_or(db.snapshot().unwrap().sequence_number()).0;
+            self.open = Some(Open { transaction, began, ops: Vec::new() });
+            return;
+        };
+        match self.random.below(10) {
+            0..=2 => {
+                let at = self.at();
+                let family = &self.families[usize::from(at.0)];
+                let found = if self.manner.untracked {
+                    open.transaction.get_untracked(family, [at.1])
+                } else {
+                    open.transaction.get(family, [at.1])
+                };
+                open.ops.push(Op::Get(at, found.unwrap().map(|value| decode(&value))));
+            }
+            3..=4 => {
+                let range = self.range();
+                open.ops.push(self.read_range(&open.transaction, range));
+            }
+            5..=6 => {
+                let (at, value) = (self.at(), self.value());
+                open.transaction.put(&self.families[usize::from(at.0)], [at.1], encode(value)).unwrap();
+                open.ops.push(Op::Put(at, value));
+            }
+            7 => {
+                let at = self.at();
+                open.transaction.delete(&self.families[usize::from(at.0)], [at.1]).unwrap();
+                open.ops.push(Op::Delete(at));
+            }
+            8 if self.random.once_in(2) => {
+                let (family, start, end) = self.range();
+                open.transaction.delete_range(&self.families[usize::from(family)], [start]..[end]).unwrap();
+                open.ops.push(Op::DeleteRange(family, start, end));
+            }
+            _ => return self.end(open),
+        }
+        self.open = Some(open);
+    }
+
+    fn read_range(&mut self, transaction: &Transaction, (family, start, end): (u8, u8, u8)) -> Op {
+        let handle = &self.families[usize::from(family)];
+        let mut found = Vec::new();
+        if self.manner.untracked {
+            let mut cursor = transaction.cursor_untracked(handle, [start]..[end]).unwrap();
+            while cursor.next().unwrap() {
+                found.push((cursor.key()[0], decode(cursor.value().unwrap())));
+            }
+        } else if self.random.once_in(3) {
+            let mut cursor = transaction.cursor_in(handle, [start]..[end]).unwrap();
+            while cursor.prev().unwrap() {
+                found.push((cursor.key()[0], decode(cursor.value().unwrap())));
+            }
+            found.reverse();
+        } else if self.random.once_in(2) {
+            let mut cursor = transaction.cursor_in(handle, [start]..[end]).unwrap();
+            while cursor.next().unwrap() {
+                found.push((cursor.key()[0], decode(cursor.value().unwrap())));
+            }
+        } else {
+            let entries = transaction.range(handle, [start]..[end]).unwrap().map(Result::unwrap);
+            found.extend(entries.map(|(key, value)| (key[0], decode(&value))));
+        }
+        Op::Range(family, start, end, found)
+    }
+
+    fn end(&mut self, Open { transaction, began, ops }: Open) {
+        if self.random.once_in(10) {
+            return transaction.rollback();
+        }
+        let writes = !transaction.is_empty();
+        match transaction.commit() {
+            Ok(number) => {
+                self.committed.push(Committed { began, number: writes.then_some(number.0), ops });
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+                self.refused += 1;
+            }
+        }
+    }
+
+    /// Writes outside of any transaction.
+    fn write_plainly(&mut self) {
+        let (at, value) = (self.at(), self.value());
+        let family = &self.families[usize::from(at.0)];
+        let (number, op) = if self.random.once_in(4) {
+            (family.delete_range([at.1]..[at.1 + 2]).unwrap(), Op::DeleteRange(at.0, at.1, at.1 + 2))
+        } else {
+            (family.put([at.1], encode(value)).unwrap(), Op::Put(at, value))
+        };
+        self.committed.push(Committed { began: number.0 - 1, number: Some(number.0), ops: vec![op] });
+    }
+}
