@@ -741,8 +741,8 @@ pub const MUTATIONS: &[Mutation] = &[
     tests(
         "range deletions hide what is in their own memtable, whenever it was written",
         HIDDEN,
-        "*own < age",
-        "*own <= age",
+        "hiding.age < age",
+        "hiding.age <= age",
         "snapshots_see_their_moment_through_all_ranges",
     ),
     tests(
