@@ -3,8 +3,8 @@
 use crate::db::ColumnFamilyDatabase;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::txn::transaction::retry::TransactionBuilder;
-use crate::txn::transaction::transaction::Transaction;
+use crate::txn::transactions::retry::TransactionBuilder;
+use crate::txn::transactions::transaction::Transaction;
 
 impl ColumnFamilyDatabase {
     /// Begins a transaction: reads of the present moment and writes that are committed together, unless somebody else changes

@@ -26,7 +26,7 @@ pub(crate) mod log_pace;
 pub(crate) mod operation;
 pub(crate) mod pipeline;
 pub(crate) mod snapshot;
-pub(crate) mod transaction;
+pub(crate) mod transactions;
 pub(crate) mod update;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod update_tests;

@@ -57,11 +57,11 @@ const fn file(
 
 const CHANGED: &str = "src/memtable/changed.rs";
 const REMEMBERED: &str = "src/column_family/remembered.rs";
-const CHECK: &str = "src/txn/transaction/check.rs";
-const OWN: &str = "src/txn/transaction/own.rs";
-const READS: &str = "src/txn/transaction/reads.rs";
-const WALK: &str = "src/txn/transaction/walk.rs";
-const TRANSACTION: &str = "src/txn/transaction/transaction.rs";
+const CHECK: &str = "src/txn/transactions/check.rs";
+const OWN: &str = "src/txn/transactions/own.rs";
+const READS: &str = "src/txn/transactions/reads.rs";
+const WALK: &str = "src/txn/transactions/walk.rs";
+const TRANSACTION: &str = "src/txn/transactions/transaction.rs";
 const EPOCH: &str = "src/sync/epoch.rs";
 const PARTITIONED: &str = "src/segment/partitioned.rs";
 const FRAME_TABLE: &str = "src/page/table.rs";

@@ -9,7 +9,7 @@ use crate::column_family::reading::value::Value;
 use crate::error::Result;
 use crate::sync::Arc;
 use crate::txn::iter::{Cursor, Iter};
-use crate::txn::transaction::reads::Walked;
+use crate::txn::transactions::reads::Walked;
 
 /// Where a cursor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

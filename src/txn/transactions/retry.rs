@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::{Arc, thread};
 use crate::txn::pipeline::Pipeline;
-use crate::txn::transaction::level::IsolationLevel;
-use crate::txn::transaction::transaction::Transaction;
+use crate::txn::transactions::level::IsolationLevel;
+use crate::txn::transactions::transaction::Transaction;
 
 /// Tries, if nobody asks for another number.
 const TRIES: u32 = 32;

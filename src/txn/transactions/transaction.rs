@@ -17,11 +17,11 @@ use crate::sync::{Arc, Mutex};
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::pipeline::{Condition, Pipeline};
-use crate::txn::transaction::check::{Relied, check, written};
-use crate::txn::transaction::level::IsolationLevel;
-use crate::txn::transaction::own::Own;
-use crate::txn::transaction::reads::{Reads, Walked};
-use crate::txn::transaction::walk::{TransactionCursor, TransactionIter};
+use crate::txn::transactions::check::{Relied, check, written};
+use crate::txn::transactions::level::IsolationLevel;
+use crate::txn::transactions::own::Own;
+use crate::txn::transactions::reads::{Reads, Walked};
+use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
 
 /// Reads of one moment and writes that are committed together, if nobody else has changed what they rely on.
 ///
