@@ -37,6 +37,13 @@ pub enum ErrorKind {
     /// An earlier write or sync failed; nothing is written until the database is opened again.
     /// The message names the first cause.
     WriteFailed,
+    /// Pages of one column family cannot be read, and a merge or a compaction of it needed them. It takes no writes until the database is
+    /// opened again, nothing of it is merged into its tree, and all other families go on. What it holds besides can be read, and it can be
+    /// dropped. The message names the first cause.
+    FamilyDamaged,
+    /// The database of this snapshot, iterator or cursor was closed, and what it reads does not stand there any more: whoever opened the database
+    /// again may have overwritten it.
+    StaleReader,
     /// The database was closed.
     Closed,
     /// A column family of this name exists already.
@@ -169,6 +176,8 @@ struct Detail {
     /// Whether the message says that nothing is written any more.
     ends_writing: bool,
     conflict: Option<Conflict>,
+    /// Whether something could not be read: nothing was changed by that.
+    is_of_reading: bool,
 }
 
 impl Error {
@@ -181,6 +190,7 @@ impl Error {
             source: None,
             ends_writing: false,
             conflict: None,
+            is_of_reading: false,
         }))
     }
 
@@ -215,6 +225,38 @@ impl Error {
         let mut error = Self::new(ErrorKind::Conflict, message).of_family(conflict.family.0);
         error.0.conflict = Some(conflict);
         error
+    }
+
+    /// As [`io`](Self::io), where the operation only reads.
+    pub(crate) fn reading(operation: &str, source: io::Error) -> Self {
+        let mut error = Self::io(operation, source);
+        error.0.is_of_reading = true;
+        error
+    }
+
+    /// Whether this says that something of one column family cannot be read: an error that changed nothing, and is that family's alone.
+    pub(crate) fn is_damage(&self) -> bool {
+        let is_unreadable = self.0.kind == ErrorKind::Io && self.0.is_of_reading;
+        (self.0.kind == ErrorKind::Corruption || is_unreadable) && self.0.location.family.is_some()
+    }
+
+    /// The error that every writer to a column family meets after this one.
+    pub(crate) fn as_damage(&self) -> Self {
+        let mut later = self.clone();
+        later.0.kind = ErrorKind::FamilyDamaged;
+        later.0.message = format!(
+            "the column family takes no writes until the database is opened again, because {}",
+            self.0.message
+        );
+        later
+    }
+
+    /// This error, of something that was read after its database was closed.
+    pub(crate) fn as_stale(mut self) -> Self {
+        self.0.kind = ErrorKind::StaleReader;
+        self.0.message =
+            format!("the database was closed, and what is read may be overwritten since: {}", self.0.message);
+        self
     }
 
     /// Adds the file, unless a deeper layer named one.

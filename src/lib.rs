@@ -174,7 +174,7 @@ pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
     ColumnFamilyDatabase, FamilyProperties, LogStatistics, MemoryReport, RecoveryReport, Statistics,
-    VerifyReport,
+    VerifyOptions, VerifyProgress, VerifyReport,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Result};
 pub use options::{DatabaseBuilder, Durability, RecoveryProgress};

@@ -1,7 +1,7 @@
 //! Verifies a tree from the disk up: every invariant of the layout and of the tree, every node and value run.
 //!
 //! A fault does not end the walk: what is below a node that cannot be read is left out, and everything else is still looked at.
-//! What every node is held to:
+//! The walk may be of some keys alone, and go on later, in another version of the tree. What every node is held to:
 //!
 //! 1. its checksum, and the identity, kind, level and length that its place and its pointer ask for; not newer than the tree;
 //! 2. nothing else reaches its pages; it takes no more of them than it needs; what it does not use is zero;
@@ -52,13 +52,40 @@ pub(crate) struct CheckReport {
     /// Bytes of values in runs, and bytes of the pages of the runs.
     pub(crate) value_bytes_used: u64,
     pub(crate) value_bytes_total: u64,
+    /// Nodes that were read, and belong to an earlier part of the walk as well.
+    again: PageSet,
+    /// Leaves that were read, those that belong to an earlier part as well included.
+    leaves_read: u64,
+    /// Where the walk goes on.
+    next: Option<Vec<u8>>,
+}
+
+/// A part of a walk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'k> {
+    /// Where it begins: all of the tree below was looked at.
+    pub(crate) from: &'k [u8],
+    /// Pages after which it ends, behind a leaf.
+    pub(crate) most_pages: u64,
 }
 
 impl Tree {
     /// Reads the whole tree from disk and holds it against its invariants.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn check(&self, store: &PartitionedStorageBackend, options: &CheckOptions) -> CheckReport {
+        self.check_part(store, options, Part { from: &[], most_pages: u64::MAX }).0
+    }
+
+    /// Reads a part of the tree from disk and holds it against its invariants. Nodes and entries are counted in the part in which they begin. Gives where the
+    /// next part begins, if there is one: that of another version of the tree may, too.
+    pub(crate) fn check_part(
+        &self,
+        store: &PartitionedStorageBackend,
+        options: &CheckOptions,
+        part: Part<'_>,
+    ) -> (CheckReport, Option<Vec<u8>>) {
         let mut checker =
-            Checker { tree: self, store, options, report: CheckReport::default(), spare: Vec::new() };
+            Checker { tree: self, store, options, part, report: CheckReport::default(), spare: Vec::new() };
         match self.top(store) {
             Err(error) => checker.report(error),
             Ok(None) => {
@@ -73,7 +100,9 @@ impl Tree {
                 checker.check_child(root, level, &[], None, claim);
             }
         }
-        checker.report
+        // What a forged tree says may lead back.
+        let next = checker.report.next.take().filter(|next| key::compare(next, part.from).is_gt());
+        (checker.report, next)
     }
 }
 
@@ -88,6 +117,7 @@ struct Checker<'a> {
     tree: &'a Tree,
     store: &'a PartitionedStorageBackend,
     options: &'a CheckOptions,
+    part: Part<'a>,
     report: CheckReport,
     /// Buffers for pages, to be used again.
     spare: Vec<Vec<u8>>,
@@ -120,9 +150,19 @@ impl Checker<'_> {
         high: Option<&[u8]>,
         claim: Claim,
     ) {
-        let Some(bytes) = self.read(pointer) else { return };
+        let from = self.part.from;
+        // Of the first part nothing lies below.
+        if !from.is_empty() && high.is_some_and(|high| key::compare(high, from).is_le()) {
+            return;
+        }
+        let again = key::compare(low, from).is_lt();
+        self.report.leaves_read += u64::from(level == 0);
+        let Some(bytes) = self.read(pointer, again) else { return };
         let truth = match Node::open(&bytes, level) {
-            Ok(node) => self.check_node(pointer, &bytes, node, level, low, high),
+            Ok(node) => {
+                self.count(&bytes, &node, level, again);
+                self.check_node(pointer, &bytes, node, level, low, high)
+            }
             Err(fault) => {
                 self.fault(pointer, fault);
                 None
@@ -141,9 +181,9 @@ impl Checker<'_> {
     }
 
     /// Reads a node or value run from disk, unless some of its pages were met before.
-    fn read(&mut self, pointer: PagePointer) -> Option<Vec<u8>> {
+    fn read(&mut self, pointer: PagePointer, again: bool) -> Option<Vec<u8>> {
         const TWICE: Fault = Fault("a page is reached twice");
-        if self.report.pages.contains(pointer.page) {
+        if self.report.pages.contains(pointer.page) || self.report.again.contains(pointer.page) {
             self.fault(pointer, TWICE);
             return None;
         }
@@ -153,7 +193,8 @@ impl Checker<'_> {
             return None;
         }
         // That the run was read says that it ends within the page numbers: only an overlap is refused.
-        if !self.report.pages.insert_run(pointer.page, pointer.pages) {
+        let pages = if again { &mut self.report.again } else { &mut self.report.pages };
+        if !pages.insert_run(pointer.page, pointer.pages) {
             self.fault(pointer, TWICE);
             return None;
         }
@@ -173,20 +214,38 @@ impl Checker<'_> {
         self.check_extent(pointer, bytes, &node);
         let readable = self.check_keys(pointer, &node, low, high);
         if level == 0 {
-            self.report.leaves += 1;
-            self.report.entries += node.count() as u64;
-            self.report.leaf_bytes_used += node.offset(node.count()) as u64;
-            self.report.leaf_bytes_total += bytes.len() as u64;
-            let owns_values = self.check_values(pointer, &node)?;
+            let again = key::compare(low, self.part.from).is_lt();
+            let owns_values = self.check_values(pointer, &node, again)?;
             return Some(Claim { entries: node.count() as u64, owns_values });
         }
-        self.report.inner_nodes += 1;
-        self.report.inner_bytes_used += node.offset(node.count()) as u64;
-        self.report.inner_bytes_total += bytes.len() as u64;
         if !readable {
             return None;
         }
         self.check_children(pointer, &node, level, low, high)
+    }
+
+    /// Counts a node, unless an earlier part did.
+    fn count(&mut self, bytes: &[u8], node: &Node<'_>, level: u8, again: bool) {
+        if again {
+            return;
+        }
+        let (used, total) = (node.offset(node.count()) as u64, bytes.len() as u64);
+        if level == 0 {
+            self.report.leaves += 1;
+            self.report.entries += node.count() as u64;
+            self.report.leaf_bytes_used += used;
+            self.report.leaf_bytes_total += total;
+        } else {
+            self.report.inner_nodes += 1;
+            self.report.inner_bytes_used += used;
+            self.report.inner_bytes_total += total;
+        }
+    }
+
+    /// Whether the part has all that it may have.
+    fn is_over(&self) -> bool {
+        let read = self.report.pages.len() + self.report.again.len();
+        self.report.leaves_read > 0 && read >= self.part.most_pages
     }
 
     /// The length of a node, its pages, and the bytes that it does not use.
@@ -241,7 +300,7 @@ impl Checker<'_> {
     }
 
     /// The values of a leaf: whether any of them stands in a run. `None` if not all entries can be read.
-    fn check_values(&mut self, pointer: PagePointer, node: &Node<'_>) -> Option<bool> {
+    fn check_values(&mut self, pointer: PagePointer, node: &Node<'_>, again: bool) -> Option<bool> {
         let quarter = self.store.page_size() / 4;
         let mut owns_values = false;
         for i in 0..node.count() {
@@ -253,7 +312,7 @@ impl Checker<'_> {
                     LeafValue::Run(value) => {
                         owns_values = true;
                         self.expect(pointer, value.len as usize > quarter, "a value is too short for a run");
-                        self.check_value(value);
+                        self.check_value(value, again);
                     }
                     LeafValue::Deletion => {
                         let expected = self.options.deletions;
@@ -269,9 +328,9 @@ impl Checker<'_> {
         Some(owns_values)
     }
 
-    fn check_value(&mut self, value: ValuePointer) {
-        self.report.value_runs += 1;
-        let Some(bytes) = self.read(value.run) else { return };
+    fn check_value(&mut self, value: ValuePointer, again: bool) {
+        self.report.value_runs += u64::from(!again);
+        let Some(bytes) = self.read(value.run, again) else { return };
         self.report.value_bytes_used += u64::from(value.len);
         self.report.value_bytes_total += bytes.len() as u64;
         let end = HEADER_LEN as u64 + u64::from(value.len);
@@ -303,6 +362,11 @@ impl Checker<'_> {
             }
             let upper = if is_last { high } else { Some(&child_high[..]) };
             let child = node.child(i);
+            // Not before the first child: what begins with it was read, and would be taken for the next part's.
+            if i > 0 && self.is_over() {
+                self.report.next.get_or_insert_with(|| child_low.clone());
+                return None;
+            }
             let claim = Claim { entries: child.entries, owns_values: child.owns_values };
             self.check_child(child.pointer, level - 1, &child_low, upper, claim);
             sum.entries = sum.entries.saturating_add(child.entries);

@@ -55,7 +55,7 @@ pub(crate) mod fuzzing;
 mod testing;
 
 pub(crate) use builder::MergeOptions;
-pub(crate) use check::CheckOptions;
+pub(crate) use check::{CheckOptions, Part};
 pub(crate) use cursor::TreeCursor;
 pub(crate) use merge::{MergeOp, RangeDeletion, merge};
 pub(crate) use output::{MergeOutcome, MergeStats};

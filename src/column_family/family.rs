@@ -1,6 +1,7 @@
 //! What one column family is made of.
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
+use crate::column_family::damage::Damage;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
@@ -36,6 +37,7 @@ pub(crate) struct Family {
     pub(crate) trees: Mutex<Trees>,
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
+    pub(crate) damage: Damage,
     dropped: AtomicBool,
     /// Whether the clock looks after it, see `Work::touch`.
     pub(super) watched: AtomicBool,
@@ -110,6 +112,7 @@ impl Family {
             compaction: Mutex::new(()),
             trees: Mutex::new(trees),
             stall: Stall::default(),
+            damage: Damage::default(),
             dropped: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             resting: AtomicBool::new(false),
@@ -161,6 +164,13 @@ impl Family {
 
     pub(crate) fn check_not_dropped(&self) -> Result<()> {
         if self.is_dropped() { Err(dropped(self.id)) } else { Ok(()) }
+    }
+
+    /// Fails if no write is taken: the family was dropped, or is damaged. Call under the write lock.
+    #[inline]
+    pub(crate) fn check_takes_writes(&self) -> Result<()> {
+        self.check_not_dropped()?;
+        self.damage.check()
     }
 
     /// Ends writing and merging; what readers hold stays.
@@ -251,6 +261,13 @@ impl Family {
         self.touch();
         self.store.free_cut(cut);
         true
+    }
+
+    /// All records of the active memtable, if it holds anything, are in `segment` or later. Call with the write lock's content.
+    pub(super) fn set_active_segment(&self, side: &WriteSide, segment: u64) {
+        if !side.writer.table().is_empty() {
+            self.active_segment.store(segment, Ordering::SeqCst);
+        }
     }
 
     /// No record stands in the active memtable after all. Call under the write lock.

@@ -40,6 +40,18 @@ impl Family {
         assert!(frozen || self.is_dropped(), "there is no place for a memtable that has its number");
     }
 
+    /// All that the memtables hold stands in one record of the log, which is in `segment` or later. Call with the write lock's content.
+    pub(crate) fn set_segment(&self, side: &WriteSide, segment: u64, views: &ArcCell<View>) {
+        self.set_active_segment(side, segment);
+        views.update(|view| {
+            let Ok(old) = view.family(self.slot(), self.id()) else { return (view.clone(), ()) };
+            let mut new = FamilyView::clone(old);
+            new.frozen.iter_mut().for_each(|frozen| frozen.first_segment = segment);
+            (view.with(self.slot(), Some(Arc::new(new))), ())
+        });
+        self.touch();
+    }
+
     fn freeze_with(&self, side: &mut WriteSide, part: Option<Frozen>, views: &ArcCell<View>) -> bool {
         let writer = (!side.writer.table().is_empty()).then(|| side.writer.successor(self.memtable_bytes()));
         let active = Arc::clone(writer.as_ref().unwrap_or(&side.writer).table());
@@ -49,7 +61,8 @@ impl Family {
         self.stall.frozen(count);
         let frozen = views.update(|view| {
             let Ok(old) = view.family(self.slot(), self.id()) else { return (view.clone(), false) };
-            if old.frozen.len() + count > MAX_FROZEN {
+            // Of one that is stuck nothing is merged, but what is replayed has to go somewhere.
+            if old.frozen.len() + count > MAX_FROZEN && !self.damage.is_stuck() {
                 return (view.clone(), false);
             }
             let mut frozen = Vec::with_capacity(old.frozen.len() + count);

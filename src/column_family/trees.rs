@@ -23,13 +23,17 @@ pub(crate) struct TreeVersion {
     /// Where what trees and memtables hold is deleted.
     pub(crate) gone: Gone,
     /// Behind the trees: dropped after them.
-    #[expect(dead_code, reason = "what it does it does when it is dropped")]
     number: Option<Numbered>,
 }
 
 impl TreeVersion {
     pub(crate) fn new(tree: Tree, deltas: Vec<Delta>) -> Self {
         Self { tree, deltas, gone: Gone::default(), number: None }
+    }
+
+    /// Counts up with each version of its family since the database was opened.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.as_ref().map_or(0, |numbered| numbered.number)
     }
 }
 

@@ -88,6 +88,7 @@ impl Shared {
         let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
         let pace = if is_urgent { Pace::Now } else { Pace::WhenWorthIt };
         let merged = family.merge(&context, pace).and_then(|_| {
+            family.damage.check()?;
             if family.take_scattered() && family.is_resting() {
                 self.move_in_background(family, &context)?;
             }
@@ -113,21 +114,38 @@ impl Shared {
                     self.pipeline.work.request_merge(family);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
-                self.pipeline.log_pace.obstruct(error.clone());
-                family.stall.obstruct(error);
-                if let Err(error) = self.make_space() {
-                    tracing::warn!(%error, "a checkpoint was put off");
-                }
-                thread::sleep(SPACE_PATIENCE);
-                self.pipeline.work.request_merge(family);
-            }
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => self.wait_for_space(family, error),
             Err(error) if error.kind() == ErrorKind::Closed => {}
+            Err(error) if error.kind() == ErrorKind::FamilyDamaged => self.set_apart(family),
             Err(error) => {
                 self.pipeline.fail(error);
             }
         }
+    }
+
+    /// Writes what a damaged family holds in memory, which takes no more, where it can be written, so that nothing waits for it.
+    fn set_apart(&self, family: &Arc<Family>) {
+        match self.drain(family) {
+            Ok(()) => {
+                family.stall.clear();
+                self.pipeline.work.request_checkpoint();
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => self.wait_for_space(family, error),
+            Err(error) => {
+                tracing::warn!(%error, family = family.id().0, "a damaged family needs the log for now")
+            }
+        }
+    }
+
+    fn wait_for_space(&self, family: &Arc<Family>, error: Error) {
+        tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
+        self.pipeline.log_pace.obstruct(error.clone());
+        family.stall.obstruct(error);
+        if let Err(error) = self.make_space() {
+            tracing::warn!(%error, "a checkpoint was put off");
+        }
+        thread::sleep(SPACE_PATIENCE);
+        self.pipeline.work.request_merge(family);
     }
 
     /// Moves some pages of `family` to the front, and asks to be called again if there may be more.
@@ -140,7 +158,7 @@ impl Shared {
                 self.pipeline.work.request_merge(family);
             }
             // Nobody needs this page now: who reads it is told.
-            Err(error) if error.kind() == ErrorKind::Corruption => {
+            Err(error) if error.is_damage() => {
                 tracing::warn!(%error, family = family.id().0, "pages stay scattered");
             }
             Err(error) => return Err(error),
@@ -267,6 +285,12 @@ impl Shared {
         for watched in &*watched {
             let family = &watched.family;
             idle &= watched.is_at_rest();
+            if family.damage.is_met() {
+                if !is_set_apart(family) {
+                    self.pipeline.work.request_merge(family);
+                }
+                continue;
+            }
             if watched.waits_for_long() {
                 family.set_hurried();
                 self.pipeline.work.request_merge(family);
@@ -362,6 +386,12 @@ impl Shared {
         self.pipeline.work.request_merge(family);
         false
     }
+}
+
+/// Whether a damaged family has nothing in memory that is nowhere else, but in the part of the log that nobody lets go of.
+fn is_set_apart(family: &Family) -> bool {
+    let is_empty = || family.write.try_lock().is_some_and(|side| side.writer.table().is_empty());
+    family.damage.is_carried() || family.stall.waiting() == 0 && is_empty()
 }
 
 /// What the thread that keeps the clock knows from its last round.

@@ -112,7 +112,8 @@ impl ColumnFamilyDatabase {
     /// Closes the database: merges what is left, makes it durable, packs families of more than 16 MiB that take much more of the disk than
     /// what is in them (which moves about as many bytes as become free; dropping the last handle is quicker), and lets go of the files. Other handles then get
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on until the database is opened
-    /// again. From then on they may fail, because what they read may be overwritten; they never give what is not theirs.
+    /// again. From then on they may fail with [`ErrorKind::StaleReader`](crate::ErrorKind::StaleReader), because what they read may be overwritten; they never
+    /// give what is not theirs.
     /// Closing through another handle, at the same time or later, waits for the first to end and gives what it gave.
     ///
     /// # Errors

@@ -74,8 +74,13 @@ impl Shared {
         for family in &families {
             let oldest = self.oldest_segment(family);
             if oldest < wanted {
-                needed = needed.min(oldest);
-                self.merge_for_log(family, wanted)?;
+                if family.damage.is_stuck() {
+                    self.pipeline.carry_forward(family)?;
+                } else {
+                    self.merge_for_log(family, wanted)?;
+                }
+                needed =
+                    needed.min(if family.damage.is_stuck() { self.oldest_segment(family) } else { oldest });
             }
         }
         left?;

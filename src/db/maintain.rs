@@ -46,7 +46,8 @@ impl ColumnFamilyDatabase {
         Ok(())
     }
 
-    /// Merges all memtables of all families and makes everything durable, whatever durability it was written with.
+    /// Merges all memtables of all families and makes everything durable, whatever durability it was written with. What a
+    /// [damaged](ErrorKind::FamilyDamaged) family holds becomes durable, too, without being merged into its tree.
     pub fn flush(&self) -> Result<()> {
         self.pipeline().writable()?;
         let _waiting = self.shared().data.pool().expect_sync();
@@ -55,10 +56,16 @@ impl ColumnFamilyDatabase {
     }
 
     /// Merges the memtables of one family and makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if the family cannot be merged: what was acknowledged is durable nevertheless.
     pub fn flush_column_family(&self, family: &ColumnFamily) -> Result<()> {
         self.pipeline().writable()?;
-        self.shared().drain(&self.own(family)?)?;
-        self.shared().checkpoint()
+        let family = self.own(family)?;
+        self.shared().drain(&family)?;
+        self.shared().checkpoint()?;
+        family.damage.check()
     }
 
     /// Makes what is merged durable, so that log and pages of before can be reused. Merges nothing.
@@ -75,6 +82,10 @@ impl ColumnFamilyDatabase {
     /// are many in a row. If more than an eighth of the file is free then, what stands at its end moves to the front, and the file is cut;
     /// what is free in the middle of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB at a time,
     /// between which merges go on.
+    ///
+    /// # Errors
+    ///
+    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if there are families that cannot be read whole; all others are packed.
     pub fn compact(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().families();
@@ -105,6 +116,17 @@ impl ColumnFamilyDatabase {
     }
 }
 
+/// What was done to a family; `None` if the family is damaged, which is no reason not to go on with others.
+fn is_whole<R>(family: &Family, outcome: Result<R>) -> Result<Option<R>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
+            tracing::warn!(%error, family = family.id().0, "a family stays as it is");
+            Ok(None)
+        }
+        outcome => outcome.map(Some),
+    }
+}
+
 impl Shared {
     fn drain_all(&self) -> Result<()> {
         let families = self.families();
@@ -128,8 +150,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Merges all that is in `family`'s memtables now. Waits for merges that are under way.
+    /// Merges all that is in `family`'s memtables now. Waits for merges that are under way. What of a damaged family cannot be written as a
+    /// delta stands in the log afterwards.
     pub(super) fn drain(&self, family: &Arc<Family>) -> Result<()> {
+        match self.merge_all_of(family) {
+            Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
+                if family.damage.is_stuck() && !family.damage.is_carried() {
+                    self.pipeline.carry_forward(family)?;
+                }
+                Ok(())
+            }
+            merged => merged,
+        }
+    }
+
+    fn merge_all_of(&self, family: &Arc<Family>) -> Result<()> {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         let merge = || {
@@ -165,6 +200,9 @@ impl Shared {
     /// Merges all that is in `family`'s memtables and deltas now into its tree.
     fn drain_deltas(&self, family: &Arc<Family>) -> Result<()> {
         self.drain(family)?;
+        if family.damage.is_met() {
+            return Ok(());
+        }
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         // What is there now is drained when the range has been at the end of the keys twice.
@@ -177,7 +215,12 @@ impl Shared {
                 }
                 drained => drained,
             };
-            match drained.map_err(|error| self.judge(error))? {
+            let drained = match drained.map_err(|error| self.judge(error)) {
+                // What came meanwhile becomes a delta.
+                Err(error) if error.kind() == ErrorKind::FamilyDamaged => return self.drain(family),
+                drained => drained?,
+            };
+            match drained {
                 Drained::Nothing => break,
                 Drained::Some => {}
                 Drained::ToTheEnd => ends += 1,
@@ -209,7 +252,9 @@ impl Shared {
 
     pub(super) fn judge(&self, error: Error) -> Error {
         match error.kind() {
-            ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::WriteFailed => error,
+            ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::WriteFailed | ErrorKind::FamilyDamaged => {
+                error
+            }
             _ => self.pipeline.fail(error),
         }
     }
@@ -219,7 +264,7 @@ impl Shared {
         self.give_back_all(families)?;
         let mut sparse = Vec::new();
         for family in families {
-            if !self.is_packed(family)? {
+            if is_whole(family, self.is_packed(family))? == Some(false) {
                 sparse.push(Arc::clone(family));
             }
         }
@@ -231,7 +276,8 @@ impl Shared {
                 break;
             }
         }
-        self.give_back_log()
+        self.give_back_log()?;
+        families.iter().try_for_each(|family| family.damage.check())
     }
 
     /// Moves what `families` have far behind in the data file to where the file is free before, so that it can be cut, if much of it is free.
@@ -248,7 +294,7 @@ impl Shared {
         let context = self.pipeline.merge_context(&ended);
         let mut any = false;
         for family in families {
-            any |= self.move_below(family, &context, line)?;
+            any |= is_whole(family, self.move_below(family, &context, line))?.unwrap_or(false);
         }
         if any {
             self.checkpoint()?;
@@ -276,7 +322,7 @@ impl Shared {
             if let Err(error) = repacked {
                 // What it took until the disk was full is of use to others.
                 family.give_back(1);
-                return Err(self.judge(error));
+                is_whole(family, Err::<(), _>(self.judge(error)))?;
             }
         }
         // Lets go of the old pages.
@@ -396,6 +442,8 @@ impl Shared {
             drop(family.merging.lock());
         }
         drop(self.checkpoint.lock());
+        // From now on who reads on may find what somebody else wrote.
+        self.data.give_up();
         *self.lock.lock() = None;
         crate::sync::epoch::drain();
     }

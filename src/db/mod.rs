@@ -10,6 +10,8 @@ mod checkpoint;
 mod checkpoint_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod cursor_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod damage_tests;
 mod database;
 #[cfg(all(test, not(loom)))]
 mod ended_tests;
@@ -48,7 +50,11 @@ mod synced;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod synced_tests;
 mod transactions;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod unwinding_tests;
 mod verify;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod verify_tests;
 mod waiting;
 mod watch;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -59,4 +65,4 @@ pub use database::ColumnFamilyDatabase;
 pub use memory::MemoryReport;
 pub use recovery::RecoveryReport;
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
-pub use verify::VerifyReport;
+pub use verify::{VerifyOptions, VerifyProgress, VerifyReport};

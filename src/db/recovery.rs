@@ -152,6 +152,7 @@ impl Replayer<'_> {
         while sum > self.budget.open
             && let Some((bytes, family)) = families.pop()
         {
+            // What stays is what cannot be written.
             self.merge(&family)?;
             sum -= bytes;
         }

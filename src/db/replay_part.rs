@@ -256,13 +256,23 @@ impl<'r> Part<'r> {
         }
         while self.is_first
             && self.bytes > budget.of_parts(self.number + 1, self.starts.len())
-            && let Some((&id, table)) = self.tables.iter_mut().max_by_key(|(_, table)| table.bytes)
+            && let Some(id) = self.largest()
         {
-            table.before = 0;
-            self.replayer.merge(&self.replayer.families[&id].family)?;
+            if self.replayer.merge(&self.replayer.families[&id].family)?
+                && let Some(table) = self.tables.get_mut(&id)
+            {
+                table.before = 0;
+            }
             self.measure(id);
         }
         Ok(())
+    }
+
+    /// The family with the most bytes in memtables, of those that can be merged.
+    fn largest(&self) -> Option<FamilyId> {
+        let is_stuck = |id: &FamilyId| self.replayer.families[id].family.damage.is_stuck();
+        let tables = self.tables.iter().filter(|(id, _)| !is_stuck(id));
+        tables.max_by_key(|(_, table)| table.bytes).map(|(id, _)| *id)
     }
 
     /// Puts its memtables in front of those of the parts before, and writes to them there from now on. Its turn has come.

@@ -9,7 +9,7 @@ use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::{FamilyView, Frozen, View};
 use crate::db::progress::Progress;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::memtable::Memtable;
 use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
@@ -111,8 +111,11 @@ impl<'a> Replayer<'a> {
         Self { views, families, budget, progress, merge_cost, remembered, all_is_visible }
     }
 
-    /// Merges all that is in `family`'s memtables in the view, at once.
-    pub(super) fn merge(&self, family: &Arc<Family>) -> Result<()> {
+    /// Merges all that is in `family`'s memtables in the view, at once. Says whether they are gone: what of a damaged family cannot be merged stays.
+    pub(super) fn merge(&self, family: &Arc<Family>) -> Result<bool> {
+        if family.damage.is_stuck() {
+            return Ok(false);
+        }
         family.freeze(&mut family.write.lock(), self.views)?;
         let context = MergeContext {
             views: self.views,
@@ -121,7 +124,10 @@ impl<'a> Replayer<'a> {
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
         };
-        family.merge(&context, Pace::Now).map(drop)
+        match family.merge(&context, Pace::Now) {
+            Err(error) if error.kind() == ErrorKind::FamilyDamaged => Ok(false),
+            merged => merged.map(|_| true),
+        }
     }
 
     /// Bytes of the memtables of `family` in the view. Of empty ones a merge frees nothing.

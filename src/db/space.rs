@@ -69,6 +69,9 @@ impl Shared {
     /// Whether `family` has so many free pages left that it is worth moving pages to give them back: more than a third of what its tree
     /// takes, and than `most` bytes.
     pub(super) fn is_scattered(&self, family: &Family, most: u64) -> bool {
+        if family.damage.is_met() {
+            return false;
+        }
         let space = family.store().space();
         let free = space.pages_total - space.pages_in_use;
         free > (space.pages_reachable / 3).max(most / self.data.page_size() as u64)
@@ -79,8 +82,7 @@ impl Shared {
         let mut any = false;
         loop {
             // A damaged page that nobody asked for is no reason to end all writing.
-            let judge =
-                |error: Error| if error.kind() == ErrorKind::Corruption { error } else { self.judge(error) };
+            let judge = |error: Error| if error.is_damage() { error } else { self.judge(error) };
             match family.move_to_front(context).map_err(judge)? {
                 Moved::Nothing => return Ok(any),
                 Moved::AllThatFits => return Ok(true),
@@ -123,7 +125,14 @@ impl Shared {
         for family in families.iter().filter(|family| self.is_scattered(family, 0)) {
             let any = self.move_all(family, &context);
             self.pipeline.work.touch(family);
-            moved |= any?;
+            moved |= match any {
+                // Nobody needs this page now: who reads it is told.
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%error, family = family.id().0, "pages stay scattered");
+                    false
+                }
+                any => any?,
+            };
         }
         if moved {
             self.checkpoint()?;
@@ -146,9 +155,12 @@ impl Shared {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
         let mut families = self.families();
-        families.retain(|family| family.store().space().bytes > SMALL);
+        families.retain(|family| family.store().space().bytes > SMALL && !family.damage.is_met());
         let tolerate = |outcome: Result<()>| match outcome {
-            Err(error) if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::OutOfSpace) => {
+            Err(error)
+                if error.is_damage()
+                    || matches!(error.kind(), ErrorKind::FamilyDamaged | ErrorKind::OutOfSpace) =>
+            {
                 tracing::warn!(%error, "a family keeps more of the disk than it needs");
                 Ok(())
             }
@@ -230,6 +242,7 @@ impl Shared {
         if family.is_dropped() {
             return Ok(true);
         }
+        family.damage.check()?;
         let tree = family.trees.lock().current().tree;
         let store = family.store();
         let space = store.space();
@@ -238,7 +251,8 @@ impl Shared {
             return Ok(false);
         }
         let spare = tree.spare_leaf_pages(store, family.options().page_fill);
-        spare.map(|spare| free + spare <= little).map_err(|error| self.judge(error))
+        let spare = spare.map_err(|error| self.judge(family.damage.judge(error)))?;
+        Ok(free + spare <= little)
     }
 }
 

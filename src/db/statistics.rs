@@ -51,6 +51,8 @@ pub struct LogStatistics {
 pub struct Statistics {
     /// Column families.
     pub families: u64,
+    /// Of these, families that are [damaged](crate::ErrorKind::FamilyDamaged), and take no writes.
+    pub families_damaged: u64,
     /// Position of the last visible commit.
     pub last_sequence: u64,
     /// Bytes of memory in memtables, filters included.
@@ -148,6 +150,8 @@ pub struct FamilyProperties {
     pub pinned_bytes: u64,
     /// Age of the oldest reader that keeps what the present does without; see [`Statistics::oldest_reader`].
     pub oldest_reader: Option<Duration>,
+    /// What is damaged of the family, and where, if a merge or a compaction met such; see [`ErrorKind::FamilyDamaged`](crate::ErrorKind::FamilyDamaged).
+    pub damage: Option<String>,
 }
 
 fn load(counter: &AtomicU64) -> u64 {
@@ -203,6 +207,7 @@ impl ColumnFamilyDatabase {
             fill: space.pages_reachable as f64 / (space.pages_total as f64).max(1.0),
             pinned_bytes: pinned_pages * page_size,
             oldest_reader,
+            damage: view.family.damage.cause().map(ToString::to_string),
         })
     }
 }
@@ -237,6 +242,7 @@ impl Shared {
         };
         for family in view.families() {
             statistics.families += 1;
+            statistics.families_damaged += u64::from(family.family.damage.is_met());
             statistics.memtable_bytes += memtable_bytes(family);
             statistics.memtable_bytes_pinned += family.active.merged_and_held() as u64;
             statistics.memtables_frozen += family.frozen.len() as u64;

@@ -113,6 +113,7 @@ impl Shared {
             }
             let Some(side) = family.write.try_lock() else { return true };
             let is_done = !self.options.automatic
+                || family.damage.is_carried()
                 || side.writer.table().is_empty() && family.stall.waiting() == 0 && !family.has_deltas();
             let unchanged = family.counters.bytes_inserted.load(Ordering::Relaxed) == watched.bytes_inserted;
             if !is_done || !unchanged || family.trees.lock().held() > 0 {

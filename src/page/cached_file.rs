@@ -230,7 +230,7 @@ impl PagedCachedFile {
             .read_at(buffer, offset)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => Error::corruption("the file ends before the page does"),
-                _ => Error::io("reading a page", error),
+                _ => Error::reading("reading a page", error),
             })
             .and_then(|()| {
                 self.bytes_read.add(buffer.len());

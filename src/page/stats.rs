@@ -86,13 +86,15 @@ fn my_stripe() -> usize {
         static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
-    STRIPE.with(|stripe| {
+    let dealt = STRIPE.try_with(|stripe| {
         if stripe.get() == UNKNOWN {
             stripe.set(deal() % STRIPES);
         }
         // The remainder proves to the compiler that the index is in range.
         stripe.get() % STRIPES
-    })
+    });
+    // A thread that ends may have given its own up.
+    dealt.unwrap_or(0)
 }
 
 /// The counters of the paths that make room and write.

@@ -287,6 +287,11 @@ impl PageAllocator {
         self.freed(0);
     }
 
+    /// Whether all of these pages are in use: a tree that somebody holds, or a merge under way, reaches them.
+    pub(crate) fn are_in_use(&self, first: PageId, pages: u32) -> bool {
+        self.bits.count(Bit::InUse, u64::from(first.0), u64::from(pages)) == u64::from(pages)
+    }
+
     /// What the current tree reaches.
     pub(crate) fn reachable(&self, map: &SegmentMap) -> PageSet {
         let mut runs: Vec<(PageId, u32)> = Vec::new();

@@ -128,7 +128,8 @@ impl PartitionedStorageBackend {
     /// Reads what `pointer` names from the file, and verifies it. The caller holds no guard.
     #[cold]
     pub(crate) fn load(&self, pointer: PagePointer) -> Result<PinnedPage> {
-        self.cache.load(pointer, self.locate(pointer)?)
+        let loaded = self.cache.load(pointer, self.locate(pointer)?);
+        loaded.map_err(|error| self.shared.judge_reading(error))
     }
 
     /// The page or run that `pointer` names, from memory or from the file, held until it is dropped. The caller holds no guard.
@@ -454,6 +455,13 @@ impl PartitionedStorageBackend {
     pub(crate) fn reachable(&self) -> PageSet {
         let allocator = self.allocator.lock();
         allocator.pages.reachable(&self.map())
+    }
+
+    /// The first pages of those runs of `pages` that count as free, at least in part. What reaches them is held by the caller.
+    pub(crate) fn counted_free(&self, pages: &PageSet) -> Vec<PageId> {
+        let allocator = self.allocator.lock();
+        let free = pages.iter_runs().filter(|&(first, count)| !allocator.pages.are_in_use(first, count));
+        if allocator.discarded { Vec::new() } else { free.map(|(first, _)| first).collect() }
     }
 
     /// The byte of the file at which `page` starts; `None` if no segment holds it.

@@ -56,7 +56,7 @@ mod own {
         #[cold]
         fn hand_over(&self, guard: &Guard) {
             // Whoever reclaims on this thread does it at the end.
-            while self.has_later.get() && !RECLAIMING.get() {
+            while self.has_later.get() && !is_reclaiming() {
                 self.has_later.set(false);
                 self.later.take().into_iter().for_each(|reclaim| give(guard, reclaim));
                 guard.flush();
@@ -84,11 +84,16 @@ mod own {
         entered.unwrap_or_else(|_| register().pin())
     }
 
+    /// Whether this thread runs what was deferred; a thread that has given up even what says so is taken not to.
+    fn is_reclaiming() -> bool {
+        RECLAIMING.try_with(Cell::get).unwrap_or(false)
+    }
+
     fn give(guard: &Guard, reclaim: Reclaim) {
         guard.defer(move || {
-            let outer = RECLAIMING.replace(true);
+            let outer = RECLAIMING.try_with(|reclaiming| reclaiming.replace(true)).unwrap_or(false);
             reclaim();
-            RECLAIMING.set(outer);
+            let _ = RECLAIMING.try_with(|reclaiming| reclaiming.set(outer));
             PENDING.fetch_sub(1, Ordering::Release);
         });
     }
@@ -97,7 +102,7 @@ mod own {
     pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
         PENDING.fetch_add(1, Ordering::Relaxed);
         let reclaim: Reclaim = Box::new(reclaim);
-        if !RECLAIMING.get() {
+        if !is_reclaiming() {
             give(guard, reclaim);
             flush(guard);
             return;

@@ -114,12 +114,13 @@ impl Pipeline {
         if !(condition.holds)() {
             return Ok(None);
         }
-        let interrupted = Interrupted(self);
-        let (sequence, fill) = self.log_and_apply(log, write, durability, families, &mut sides)?;
+        let mut interrupted = Interrupted::watch(self);
+        let applied = self.log_and_apply(log, write, durability, families, &mut sides);
+        let (sequence, fill) = interrupted.step(applied)?;
         drop((sides, others));
         drop(admitted);
-        self.publish(sequence)?;
-        drop(interrupted);
+        interrupted.step(self.publish(sequence))?;
+        interrupted.over();
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
@@ -184,7 +185,7 @@ impl Pipeline {
             drop(side);
             self.wait_for_merge(family, 1)?;
         };
-        let interrupted = Interrupted(self);
+        let mut interrupted = Interrupted::watch(self);
         family.note_segment(log.segment_of_next());
         let prepared = prepare(&mut side);
         let appended = log.append_in_turn(payload, |sequence| {
@@ -193,7 +194,10 @@ impl Pipeline {
         });
         let (sequence, in_turn) = match appended {
             Ok(appended) => appended,
-            Err(error) => return Err(self.not_appended(error, &[family], &[side])),
+            Err(error) => {
+                interrupted.over();
+                return Err(self.not_appended(error, &[family], &[side]));
+            }
         };
         let fill = account(family, &side, payload.len());
         drop(side);
@@ -201,9 +205,9 @@ impl Pipeline {
             self.work.clock.ring();
         }
         if !in_turn {
-            self.publish(sequence)?;
+            interrupted.step(self.publish(sequence))?;
         }
-        drop(interrupted);
+        interrupted.over();
         family.stall.slow_down(payload.len(), family.memtable_bytes(), fill);
         Ok(sequence)
     }

@@ -95,6 +95,7 @@ impl ColumnFamily {
     ///
     /// Besides those of I/O: [`KeyTooLarge`](crate::ErrorKind::KeyTooLarge), [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge),
     /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed),
+    /// [`FamilyDamaged`](crate::ErrorKind::FamilyDamaged) (nothing was written; other families take writes),
     /// [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was written, and later writes may succeed) and
     /// [`WriteFailed`](crate::ErrorKind::WriteFailed) (nothing is written any more).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<SequenceNumber> {
@@ -177,15 +178,15 @@ impl ColumnFamily {
         has_range_deletions: bool,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<SequenceNumber> {
-        // Taken out while in use, so that nothing that happens below can meet it borrowed.
-        let mut payload = PAYLOAD.take();
+        // Taken out while in use, so that nothing that happens below can meet it borrowed. A thread that ends has none.
+        let mut payload = PAYLOAD.try_with(RefCell::take).unwrap_or_default();
         payload.clear();
         encode(&mut payload);
         let families = std::slice::from_ref(&self.family);
         let write = Write { families, payload: &payload, operations: 1, has_range_deletions };
         let outcome = self.pipeline.commit(&write, durability);
         if payload.capacity() <= KEPT_PAYLOAD {
-            PAYLOAD.set(payload);
+            let _ = PAYLOAD.try_with(|kept| kept.replace(payload));
         }
         outcome
     }

@@ -94,9 +94,9 @@ impl Pipeline {
         if !(condition.holds)() {
             return Ok(None);
         }
-        let interrupted = Interrupted(self);
+        let mut interrupted = Interrupted::watch(self);
         let segment = log.segment_of_next();
-        let sequence = self.append(log, write, durability, families, &sides)?;
+        let sequence = interrupted.step(self.append(log, write, durability, families, &sides))?;
         insert_all(parts.operations(families, false), &mut sides, sequence);
         let mut fullest: f64 = 0.0;
         for (place, part) in apart.into_iter().enumerate() {
@@ -112,8 +112,8 @@ impl Pipeline {
             }
         }
         drop((sides, others));
-        self.publish(sequence)?;
-        drop(interrupted);
+        interrupted.step(self.publish(sequence))?;
+        interrupted.over();
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }
@@ -137,7 +137,7 @@ impl Pipeline {
             for (place, (family, side)) in families.iter().zip(&mut sides).enumerate() {
                 let freezes = 1 + usize::from(!side.writer.table().is_empty());
                 let has_room = if parts.is_large[place] {
-                    family.check_not_dropped()?;
+                    family.check_takes_writes()?;
                     self.work.touch(family);
                     family.stall.waiting() + freezes <= MAX_FROZEN
                 } else {

@@ -14,6 +14,7 @@ pub(crate) mod apply;
 pub(crate) mod batch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod batch_tests;
+mod carry;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;

@@ -150,7 +150,7 @@ impl Pipeline {
     /// Whether the active memtable takes a write: it is not full, or a new one could be put in its place.
     #[inline]
     pub(super) fn has_room(&self, family: &Arc<Family>, side: &mut Locked<'_>) -> Result<bool> {
-        family.check_not_dropped()?;
+        family.check_takes_writes()?;
         self.work.touch(family);
         if side.writer.table().bytes() < family.memtable_bytes() {
             return Ok(true);
@@ -238,14 +238,34 @@ impl Pipeline {
     }
 }
 
-/// Held while a commit has a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
-/// for that number for ever.
-pub(super) struct Interrupted<'a>(pub(super) &'a Pipeline);
+/// Held while a commit may have a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
+/// for that number for ever. What the thread does besides is not asked: a commit that is made while it unwinds is one like any other.
+pub(super) struct Interrupted<'a> {
+    pipeline: &'a Pipeline,
+    is_over: bool,
+}
+
+impl<'a> Interrupted<'a> {
+    pub(super) fn watch(pipeline: &'a Pipeline) -> Self {
+        Self { pipeline, is_over: false }
+    }
+
+    /// The commit came to an end: it is complete, or has no number, or whoever refused it has ended all writing.
+    pub(super) fn over(mut self) {
+        self.is_over = true;
+    }
+
+    /// What a step of the commit came to; if that is an error, the commit came to its end with it.
+    pub(super) fn step<R>(&mut self, outcome: Result<R>) -> Result<R> {
+        self.is_over = outcome.is_err();
+        outcome
+    }
+}
 
 impl Drop for Interrupted<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(Error::new(ErrorKind::WriteFailed, "a commit panicked halfway"));
+        if !self.is_over {
+            self.pipeline.fail(Error::new(ErrorKind::WriteFailed, "a commit panicked halfway"));
         }
     }
 }

@@ -40,7 +40,9 @@ impl Family {
         let _alone = self.compaction.lock();
         let (mut fresh, mut position) = (Vec::new(), Some(Vec::new()));
         while let Some(start) = position.take() {
-            let rewritten = self.repack_step(context, fresh, &start)?;
+            self.damage.check()?;
+            let rewritten = self.repack_step(context, fresh, &start);
+            let rewritten = rewritten.map_err(|error| self.damage.judge(error))?;
             let Some((segments, next)) = rewritten else { return Ok(()) };
             (fresh, position) = (segments, next);
         }
@@ -77,6 +79,9 @@ impl Family {
     /// that was tried with the same tree and gained little, during a compaction, or if the family is dropped.
     pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Moved> {
         let Some(_alone) = self.compaction.try_lock() else { return Ok(Moved::Nothing) };
+        if self.damage.is_met() {
+            return Ok(Moved::Nothing);
+        }
         let most = MOST_MOVED / self.store().page_size() as u64;
         let place = |version: &TreeVersion| {
             if !version.deltas.is_empty() || self.moved.load(Ordering::Relaxed) == version.tree.generation {
@@ -109,6 +114,7 @@ impl Family {
     /// stay. Does nothing if there is no room or the family is dropped.
     pub(crate) fn move_below(self: &Arc<Self>, context: &MergeContext<'_>, file_page: u64) -> Result<Moved> {
         let _alone = self.compaction.lock();
+        self.damage.check()?;
         let most = MOST_MOVED / self.store().page_size() as u64;
         let place = |_: &TreeVersion| Ok(self.store().place_below(file_page, most));
         let mut moved = Moved::Nothing;
@@ -121,7 +127,7 @@ impl Family {
         });
         match rewritten {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(Moved::Nothing),
-            rewritten => rewritten.map(|_| moved),
+            rewritten => rewritten.map(|_| moved).map_err(|error| self.damage.judge(error)),
         }
     }
 

@@ -54,8 +54,11 @@ impl TreeVersion {
 }
 
 impl Family {
-    /// Whether deltas are to be drained now: they hold too much, or the family rests.
+    /// Whether deltas are to be drained now: they hold too much, or the family rests. Those of a damaged family stay.
     pub(crate) fn is_to_drain(&self) -> bool {
+        if self.damage.is_met() {
+            return false;
+        }
         let version = Arc::clone(self.trees.lock().current());
         version.excess() > 0.0 || self.is_resting() && !version.deltas.is_empty()
     }
@@ -67,9 +70,9 @@ impl Family {
         Ok(())
     }
 
-    /// Whether there are deltas.
+    /// Whether there are deltas that are to be drained one day.
     pub(crate) fn has_deltas(&self) -> bool {
-        !self.trees.lock().current().deltas.is_empty()
+        !self.damage.is_met() && !self.trees.lock().current().deltas.is_empty()
     }
 
     /// Whether deltas hold more than one entry for each `share` of the tree.
@@ -97,7 +100,12 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn drain_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {
+        self.drain_range(context).map_err(|error| self.damage.judge(error))
+    }
+
+    fn drain_range(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {
         let mut position = self.take_turn();
+        self.damage.check()?;
         let version = Arc::clone(self.trees.lock().current());
         if version.deltas.is_empty() || self.is_dropped() {
             return Ok(Drained::Nothing);

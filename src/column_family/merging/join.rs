@@ -39,14 +39,19 @@ impl TreeVersion {
 impl Family {
     /// Whether deltas are to be joined now. Not while the family rests: then all go into the tree.
     pub(crate) fn is_to_join(&self) -> bool {
-        !self.is_resting() && self.trees.lock().current().to_join().is_some()
+        !self.is_resting() && !self.damage.is_met() && self.trees.lock().current().to_join().is_some()
     }
 
     /// Joins one range of keys of deltas. `false` if there are none to join, or the family was dropped.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn join_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
+        self.join_range(context).map_err(|error| self.damage.judge(error))
+    }
+
+    fn join_range(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
         let _one_at_a_time = self.take_turn();
+        self.damage.check()?;
         let version = Arc::clone(self.trees.lock().current());
         let Some(leaving) = version.to_join() else { return Ok(false) };
         if self.is_dropped() {

@@ -37,13 +37,18 @@ pub(crate) enum Pace {
 }
 
 impl Family {
-    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped.
+    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped. Of a family that is
+    /// damaged, or turns out to be, they become a delta.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
-        self.make_room_for_delta(context)?;
+        if !self.damage.is_met()
+            && let Err(error) = self.make_room_for_delta(context)
+            && !self.damage.is_met()
+        {
+            return Err(error);
+        }
         let _one_at_a_time = self.take_turn();
-        let stop = || self.is_dropped() || (context.should_stop)();
         // Of this family alone: a merge may take long, and whoever holds a view keeps the old trees of every family.
         let view = context.views.load_full().family(self.slot(), self.id()).map(Arc::clone);
         let Ok(view) = view else { return Ok(false) };
@@ -55,21 +60,62 @@ impl Family {
         if (context.should_stop)() {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
-        let version = &view.tree;
-        let tables: Vec<&Memtable> = tables_of(&view).map(|table| &**table).collect();
-        if pace == Pace::WhenWorthIt && tables.len() < WORTH_A_MERGE {
+        if pace == Pace::WhenWorthIt && view.frozen.len() < WORTH_A_MERGE {
             return Ok(false);
         }
-        let as_delta =
-            !version.deltas.is_empty() || self.is_costly(version, &view.frozen, context.merge_cost)?;
+        if self.damage.is_stuck() {
+            self.damage.check()?;
+        }
         let started = Instant::now();
         let through = newest.table.last_sequence();
         context.visible.wait_for(through.0).map_err(|_| {
             Error::new(ErrorKind::WriteFailed, "a commit whose entries are in a memtable was never completed")
         })?;
+        let as_delta = self.damage.is_met() || !view.tree.deltas.is_empty();
+        let is_costly = match as_delta {
+            true => Ok(true),
+            false => self.is_costly(&view.tree, &view.frozen, context.merge_cost),
+        };
+        let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, as_delta));
+        let merged = match merged.map_err(|error| self.damage.judge(error)) {
+            Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
+                // What stood in the way may have been a page of the tree, or of a delta, that this does not need.
+                let again = self.merge_frozen(context, &view, true).map_err(|error| self.damage.judge(error));
+                if again.as_ref().is_err_and(|error| error.kind() == ErrorKind::FamilyDamaged) {
+                    self.damage.set_stuck();
+                }
+                again?
+            }
+            merged => merged?,
+        };
+        if !merged {
+            return Ok(false);
+        }
+        let bytes: usize = view.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        let took = started.elapsed();
+        Counters::add(&self.counters.merges, 1);
+        Counters::add(&self.counters.merge_nanoseconds, took.as_nanos() as u64);
+        // What a merge of next to nothing takes for a byte says nothing of a large one.
+        self.stall.merged(view.frozen.len(), bytes.max(self.memtable_bytes() / 2), took);
+        tracing::debug!(
+            family = self.id().0,
+            memtables = view.frozen.len(),
+            bytes,
+            through = through.0,
+            ?took,
+            "merged"
+        );
+        Ok(true)
+    }
+
+    /// Makes the frozen memtables of `view` part of the tree, or a delta. `false` if the family was dropped meanwhile. The caller holds the lock of
+    /// merges. On an error nothing has changed.
+    fn merge_frozen(&self, context: &MergeContext<'_>, view: &FamilyView, as_delta: bool) -> Result<bool> {
+        let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
+        let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
         let ops = Newest::new(&tables);
-        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let mut change = Change::of(&view.tree, self.store(), self.options().page_fill, &stop);
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
         } else {
@@ -79,25 +125,13 @@ impl Family {
             Err(_) if self.is_dropped() => return Ok(false),
             merged => merged?,
         }
-        Counters::add(&self.counters.entries_merged, change.stats.entries_in);
-        self.count(&change.stats);
+        let through = view.frozen.first().map(|frozen| frozen.table.last_sequence());
+        let stats = change.stats;
         // Before they leave the view: who looks there first and for what is kept then finds them.
-        tables_of(&view).for_each(|table| context.remembered.keep(self.id(), table));
-        self.install(change, Some(through), &view.frozen, context.views)?;
-        let bytes: usize = tables.iter().map(|table| table.bytes()).sum();
-        let took = started.elapsed();
-        Counters::add(&self.counters.merges, 1);
-        Counters::add(&self.counters.merge_nanoseconds, took.as_nanos() as u64);
-        // What a merge of next to nothing takes for a byte says nothing of a large one.
-        self.stall.merged(tables.len(), bytes.max(self.memtable_bytes() / 2), took);
-        tracing::debug!(
-            family = self.id().0,
-            memtables = tables.len(),
-            bytes,
-            through = through.0,
-            ?took,
-            "merged"
-        );
+        tables_of(view).for_each(|table| context.remembered.keep(self.id(), table));
+        self.install(change, through, &view.frozen, context.views)?;
+        Counters::add(&self.counters.entries_merged, stats.entries_in);
+        self.count(&stats);
         Ok(true)
     }
 
@@ -215,6 +249,23 @@ impl Family {
 
 fn tables_of(view: &FamilyView) -> impl Iterator<Item = &Arc<Memtable>> {
     view.frozen.iter().map(|frozen| &frozen.table)
+}
+
+/// What all memtables of `view` say, as one commit would: first each range that they delete, start and end if it has one, ascending; then each key, ascending, with its
+/// value if it has one.
+pub(crate) fn unmerged(
+    view: &FamilyView,
+    mut range: impl FnMut(&[u8], Option<&[u8]>),
+    mut entry: impl FnMut(&[u8], Option<&[u8]>),
+) {
+    let tables: Vec<&Memtable> = view.memtables().map(|table| &**table).collect();
+    deletions(&tables).iter().for_each(|deletion| range(deletion.start, deletion.end));
+    for (key, op) in Newest::new(&tables) {
+        match op {
+            MergeOp::Put(value) => entry(key, Some(value)),
+            MergeOp::Delete => entry(key, None),
+        }
+    }
 }
 
 /// What the memtables delete by range, from the tree's point of view.

@@ -1,5 +1,5 @@
 //! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a failed sync. And disks
-//! that lie: bits that rot, writes that are lost or land elsewhere.
+//! that lie: bits that rot, writes that are lost or land elsewhere. And disks with a page that cannot be read (`sick`).
 //!
 //! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed and
 //! started again with the memory of the system as it is; what it shows must survive the loss of power that follows. And power is lost
@@ -13,6 +13,7 @@ use peristyle::{Error, ErrorKind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::campaign::sick;
 use crate::disk::{
     Everything, Fault, FaultKind, Honesty, Image, Nothing, Operation, RandomDecisions, SimulatedDisk,
     SyncFailure,
@@ -69,6 +70,8 @@ fn over_and_over() -> Vec<Step> {
 
 /// Lies that the sweep goes through: a quarter of each sort.
 const LIES: u64 = 1600;
+/// Workloads of the sweep on a disk with a page that cannot be read.
+const SICK: u64 = 400;
 
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,8 @@ pub enum Trouble {
     Lies(u64, Honesty),
     /// A bit flips while the database is closed; the seed says which.
     Rots(u64),
+    /// A page of a family cannot be read while the database is at work; all else follows from the seed.
+    Sick(u64),
 }
 
 /// What one run of the campaign does.
@@ -109,6 +114,7 @@ struct Sweep {
     /// Calls that were found to be there.
     calls: u64,
     lies: Range<u64>,
+    sick: Range<u64>,
     random: u64,
 }
 
@@ -121,7 +127,7 @@ impl Errors {
         });
         let mut kinds = kinds.collect::<Vec<_>>().into_iter();
         let kind = kinds.next();
-        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..LIES, random: 0 };
+        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..LIES, sick: 0..SICK, random: 0 };
         Self { base: base.clone(), seed, sweep: Mutex::new(sweep) }
     }
 
@@ -158,6 +164,13 @@ impl Errors {
             };
             let case = Case { steps, maps: true, from_nothing: false, trouble, seed: number };
             return (case, true);
+        }
+        if let Some(number) = sweep.sick.next() {
+            let trouble = Trouble::Sick(self.seed.wrapping_add(number));
+            return (
+                Case { steps: Vec::new(), maps: true, from_nothing: false, trouble, seed: number },
+                true,
+            );
         }
         sweep.random += 1;
         (Case::random(self.seed.wrapping_add(sweep.random)), false)
@@ -220,6 +233,7 @@ impl Case {
                 Trouble::Lies(random.random_range(0..60), place)
             }
             2 => Trouble::Rots(random.random_range(0..1 << 32)),
+            3 => Trouble::Sick(seed),
             _ => Trouble::Fails(Fault {
                 kind: FaultKind::ALL[random.random_range(0..FaultKind::ALL.len())],
                 nth: random.random_range(0..120),
@@ -240,6 +254,7 @@ impl Case {
         match self.trouble {
             Trouble::Fails(fault) => self.fail(fault, base, tally),
             Trouble::Lies(..) | Trouble::Rots(_) => self.lie(base, tally).map(|()| true),
+            Trouble::Sick(seed) => sick::run_seed(seed, base, tally).map(|()| true),
         }
     }
 

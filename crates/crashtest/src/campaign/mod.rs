@@ -5,6 +5,7 @@ pub mod exhaustive;
 pub mod kill;
 pub mod random;
 pub mod shrink;
+pub mod sick;
 
 use peristyle::{Durability, FamilyOptions};
 

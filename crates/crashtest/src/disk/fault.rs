@@ -53,6 +53,15 @@ pub struct Fault {
     pub lasting: bool,
 }
 
+/// What is wrong with a range of a file, until it is written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sickness {
+    /// Reads that meet it fail with EIO.
+    Unreadable,
+    /// Reads give it with one bit flipped in the middle.
+    Flipped,
+}
+
 /// A call, by what can go wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {

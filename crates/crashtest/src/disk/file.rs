@@ -7,7 +7,7 @@ use peristyle::{SharedMapping, StorageFile};
 
 use super::fault::Call;
 use super::operation::{FileId, Operation};
-use super::{FaultKind, SimulatedDisk};
+use super::{FaultKind, Sickness, SimulatedDisk};
 
 pub(super) struct SimulatedFile {
     pub(super) disk: SimulatedDisk,
@@ -42,6 +42,11 @@ impl StorageFile for SimulatedFile {
             _ if buffer.is_empty() => Ok(()),
             Some(end) if end <= content.len() => {
                 content.read(buffer, offset);
+                match state.sick_part(self.id, offset, buffer.len()) {
+                    Some((Sickness::Unreadable, _)) => return Err(FaultKind::Io.error()),
+                    Some((Sickness::Flipped, Some(place))) => buffer[place] ^= 4,
+                    _ => {}
+                }
                 Ok(())
             }
             _ => Err(ErrorKind::UnexpectedEof.into()),

@@ -29,7 +29,7 @@ pub use content::Content;
 pub use decision::{
     ByteDecisions, Decisions, Everything, Fate, Grain, Nothing, RandomDecisions, Single, Unsynced, Unwritten,
 };
-pub use fault::{Fault, FaultKind, SyncFailure};
+pub use fault::{Fault, FaultKind, Sickness, SyncFailure};
 pub use image::Image;
 pub use operation::{FileId, Honesty, Operation};
 pub use simulated::SimulatedDisk;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use super::fault::{Call, Faults};
 use super::file::SimulatedFile;
 use super::operation::{FileId, Honesty, Operation};
 use super::timeline::Base;
-use super::{Content, Decisions, Fault, FaultKind, Image, SyncFailure, Timeline};
+use super::{Content, Decisions, Fault, FaultKind, Image, Sickness, SyncFailure, Timeline};
 
 /// A disk in memory with a log. Clones share it.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub(super) struct State {
     lied_at: Option<usize>,
     /// Writes until the one that is not carried out as it should be, and what becomes of it.
     dishonest: Option<(u64, Honesty)>,
+    /// What is wrong with a range of a file.
+    pub(super) sick: Option<(FileId, Range<u64>, Sickness)>,
 }
 
 impl fmt::Debug for SimulatedDisk {
@@ -80,6 +83,7 @@ impl SimulatedDisk {
             owing: BTreeSet::new(),
             lied_at: None,
             dishonest: None,
+            sick: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -141,6 +145,7 @@ impl SimulatedDisk {
             faults: Faults::default(),
             owing: BTreeSet::new(),
             dishonest: None,
+            sick: state.sick.clone(),
             ..*state
         };
         Self { state: Arc::new(Mutex::new(next)) }
@@ -156,6 +161,13 @@ impl SimulatedDisk {
         let mut state = self.state.lock();
         state.faults.fault = None;
         state.owing.clear();
+    }
+
+    /// A range of the file at `path` is sick from now on, until any of it is written anew.
+    pub fn sicken(&self, path: &str, range: Range<u64>, sickness: Sickness) {
+        let mut state = self.state.lock();
+        let id = state.entries.get(path).copied();
+        state.sick = id.map(|id| (id, range, sickness));
     }
 
     /// Calls since [`fail`](Self::fail) that could have failed in its way.
@@ -237,8 +249,22 @@ impl State {
             }
             None => Honesty::Honest,
         };
+        if self.sick_part(id, offset, bytes.len()).is_some() {
+            self.sick = None;
+        }
         self.content(id).write(bytes, offset);
         self.log(|| Operation::Write { file: id, offset, bytes: bytes.into(), mapped, honesty });
+    }
+
+    /// How a read or a write meets the range that is sick, if it does, and where in the bytes from `offset` on the middle of it stands.
+    pub(super) fn sick_part(&self, id: FileId, offset: u64, len: usize) -> Option<(Sickness, Option<usize>)> {
+        let (sick, range, sickness) = self.sick.as_ref()?;
+        if *sick != id || offset >= range.end || offset + len as u64 <= range.start {
+            return None;
+        }
+        let middle = range.start + (range.end - range.start) / 2;
+        let place = middle.checked_sub(offset).map(|place| place as usize).filter(|place| *place < len);
+        Some((*sickness, place))
     }
 
     pub(super) fn sync(&mut self, id: FileId) -> io::Result<()> {

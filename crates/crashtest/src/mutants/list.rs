@@ -63,6 +63,10 @@ const READS: &str = "src/txn/transactions/reads.rs";
 const WALK: &str = "src/txn/transactions/walk.rs";
 const TRANSACTION: &str = "src/txn/transactions/transaction.rs";
 const EPOCH: &str = "src/sync/epoch.rs";
+const DAMAGE: &str = "src/column_family/damage.rs";
+const CARRY: &str = "src/txn/carry.rs";
+const HANDLE: &str = "src/txn/handle.rs";
+const VERIFY: &str = "src/db/verify.rs";
 const PARTITIONED: &str = "src/segment/partitioned.rs";
 const FRAME_TABLE: &str = "src/page/table.rs";
 const POOL: &str = "src/storage/pool.rs";
@@ -1100,5 +1104,61 @@ pub const MUTATIONS: &[Mutation] = &[
         "        self.note(family, key);\n        self.read(family, |view, at| view.get(key, at))",
         "        self.read(family, |view, at| view.get(key, at))",
         "transactions",
+    ),
+    tests(
+        "a commit is taken for one that panics because its thread unwinds",
+        PIPELINE,
+        "        if !self.is_over {",
+        "        if std::thread::panicking() {",
+        "a_commit_while_its_thread_unwinds",
+    ),
+    tests(
+        "a thread that ends cannot write",
+        HANDLE,
+        "PAYLOAD.try_with(RefCell::take).unwrap_or_default()",
+        "PAYLOAD.with(RefCell::take)",
+        "a_commit_while_its_thread_ends",
+    ),
+    tests(
+        "damage of one family is nobody's",
+        DAMAGE,
+        "        if !error.is_damage() {",
+        "        if true {",
+        "a_damaged_leaf_ends_writing_to_its_family_alone",
+    ),
+    tests(
+        "a damaged family takes writes",
+        FAMILY,
+        "        self.damage.check()\n",
+        "        Ok(())\n",
+        "a_damaged_leaf_ends_writing_to_its_family_alone",
+    ),
+    tests(
+        "what a damaged family cannot write is not in the log",
+        CARRY,
+        "        if !payload.is_empty() {",
+        "        if payload.is_empty() {",
+        "what_of_a_damaged_family_cannot_be_written",
+    ),
+    tests(
+        "what is carried along is deleted by what it came after",
+        CARRY,
+        "[ranges, entries].concat()",
+        "[entries, ranges].concat()",
+        "what_of_a_damaged_family_cannot_be_written",
+    ),
+    tests(
+        "what is carried along keeps the log that it was in",
+        CARRY,
+        "            family.set_segment(&side, segment, &self.views);\n",
+        "",
+        "what_of_a_damaged_family_cannot_be_written",
+    ),
+    tests(
+        "a verification holds the version of a part while it waits",
+        VERIFY,
+        "                drop(version);\n                self.pause(read)?;\n",
+        "                self.pause(read)?;\n                drop(version);\n",
+        "a_verification_keeps_nothing_between_its_parts",
     ),
 ];

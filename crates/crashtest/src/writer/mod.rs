@@ -12,7 +12,7 @@ use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, FamilyOption
 use shuttle::sync::mpsc;
 
 use self::reading::{HeldIterator, HeldSnapshot};
-use crate::history::{Action, Change, History, State};
+use crate::history::{Action, Change, History, State, is_unlogged};
 use crate::run::{FAMILIES, Run};
 use crate::step::{Step, Write, value};
 use crate::violation::{Checked, Kind, Violation};
@@ -101,6 +101,11 @@ impl Writer {
     /// The first failure of a write.
     pub fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
+    }
+
+    /// The sum of its entries in one of the families that are always there.
+    pub fn sum_of(&self, name: &str) -> Option<u128> {
+        self.histories[usize::from(is_unlogged(name))].state().family_sum(name)
     }
 
     /// The state that it should see of its own.
@@ -335,7 +340,8 @@ impl Writer {
                 Err(Violation::new(Kind::Wrong, format!("a disk that does not fail: {error}")))
             }
             (Err(error), _) => match error.kind() {
-                ErrorKind::OutOfSpace => Ok(Outcome::Refused(error)),
+                // What cannot be read of a family ends writing to that family alone, and changes nothing.
+                ErrorKind::OutOfSpace | ErrorKind::FamilyDamaged => Ok(Outcome::Refused(error)),
                 ErrorKind::Io | ErrorKind::WriteFailed => {
                     self.failed.get_or_insert(error.clone());
                     Ok(Outcome::Failed(error))

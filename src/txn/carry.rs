@@ -1,0 +1,64 @@
+//! What a damaged family holds in memory and cannot write anywhere is carried along in the log.
+//!
+//! Its memtables take no more writes, so all that they say fits one record: what they delete by range, then the newest of every key. That record is
+//! appended whenever the log before the last one is to be let go of. It is a commit like any other to a replay; while the database is open nothing is
+//! inserted for it, since the memtables say the same already. So the log is kept for no longer than that of other families, at the price of
+//! these bytes in each round of it, and nothing is lost.
+
+use std::cell::Cell;
+
+use crate::column_family::family::Family;
+use crate::column_family::merging::merge::unmerged;
+use crate::error::{ErrorKind, Result};
+use crate::sync::Arc;
+use crate::txn::operation::{encode_delete, encode_delete_range, encode_put};
+use crate::txn::pipeline::{Interrupted, Pipeline};
+
+impl Pipeline {
+    /// Appends what the memtables of `family` hold, which is stuck, to the log. Durable with the next sync.
+    ///
+    /// # Errors
+    /// [`OutOfSpace`](crate::error::ErrorKind::OutOfSpace): nothing was changed. Any other ends all writing.
+    pub(crate) fn carry_forward(&self, family: &Arc<Family>) -> Result<()> {
+        assert!(family.damage.is_stuck(), "family {} can be merged", family.id());
+        self.latch.check()?;
+        let Some(log) = &self.log else { return Ok(()) };
+        // Who had passed the look at the damage is through; nobody else writes any more.
+        let side = family.write.lock();
+        let view = self.views.load_full().family(family.slot(), family.id()).map(Arc::clone);
+        let Ok(view) = view else { return Ok(()) };
+        let (id, operations) = (family.id(), Cell::new(0));
+        let count = || operations.set(operations.get() + 1);
+        let mut ranges = Vec::new();
+        let mut entries = Vec::new();
+        unmerged(
+            &view,
+            |start, end| {
+                count();
+                encode_delete_range(&mut ranges, id, start, end);
+            },
+            |key, value| {
+                count();
+                match value {
+                    Some(value) => encode_put(&mut entries, id, key, value),
+                    None => encode_delete(&mut entries, id, key),
+                }
+            },
+        );
+        let payload = [ranges, entries].concat();
+        if !payload.is_empty() {
+            let segment = log.segment_of_next();
+            let mut interrupted = Interrupted::watch(self);
+            let appended = log.append(&payload, operations.get(), false);
+            let sequence = interrupted.step(appended.map_err(|error| match error.kind() {
+                ErrorKind::OutOfSpace => error,
+                _ => self.fail(error),
+            }))?;
+            interrupted.step(self.publish(sequence))?;
+            interrupted.over();
+            family.set_segment(&side, segment, &self.views);
+        }
+        family.damage.set_carried();
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! A process whose memory runs out: every allocation of some size fails, one in each run of a child, while it opens, recovers, reads, writes, merges
+//! and closes. The policy is Rust's: where no error can be given, the process aborts, which is a crash like any other. Then everything
+//! that was acknowledged is there.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::{assert_clean, cases, child, shrunken};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, ErrorKind, FamilyOptions, Result, WriteBatch};
+
+/// Fails one large allocation: the `FAILS`th from 1 on, if that is not 0.
+struct Scarce;
+
+static FAILS: AtomicU64 = AtomicU64::new(0);
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes from which on an allocation is large.
+const LARGE: usize = 8 << 10;
+
+#[global_allocator]
+static ALLOCATOR: Scarce = Scarce;
+
+fn is_refused(size: usize) -> bool {
+    let fails = FAILS.load(Ordering::Relaxed);
+    size >= LARGE && fails > 0 && SEEN.fetch_add(1, Ordering::Relaxed) + 1 == fails
+}
+
+// SAFETY: what is not refused is the system's, by its rules.
+unsafe impl GlobalAlloc for Scarce {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_refused(layout.size()) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_refused(layout.size()) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if is_refused(size) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(start, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+const NAMES: [&str; 2] = ["a", "b"];
+const LONG: usize = 300_000;
+
+fn open(path: &Path) -> Result<ColumnFamilyDatabase> {
+    shrunken().merge_cost(0).open(path)
+}
+
+fn key(n: u32) -> [u8; 4] {
+    n.to_be_bytes()
+}
+
+fn value(n: u32) -> Vec<u8> {
+    vec![n as u8; if n % 50 == 7 { LONG } else { 100 + n as usize % 900 }]
+}
+
+/// A database with trees, deltas, and a log that is not merged.
+fn prepare(path: &Path) {
+    let db = open(path).unwrap();
+    for name in NAMES {
+        let family = db.create_column_family(name, FamilyOptions::default()).unwrap();
+        (0..300).for_each(|n| family.put(key(n), value(n)).unwrap());
+    }
+    db.flush().unwrap();
+    for name in NAMES {
+        let family = db.column_family(name).unwrap();
+        (300..340).for_each(|n| family.put(key(n), value(n)).unwrap());
+    }
+}
+
+/// What the child does; each number is told once it is acknowledged for both families. Stops at the first error.
+fn work(path: &Path) -> Result<()> {
+    let db = open(path)?;
+    let families: Vec<ColumnFamily> =
+        NAMES.iter().map(|name| db.column_family(name)).collect::<Result<_>>()?;
+    let told = std::io::stdout();
+    let acknowledge = |n: u32| {
+        let mut told = told.lock();
+        writeln!(told, "\nacknowledged {n}").unwrap();
+        told.flush().unwrap();
+    };
+    for family in &families {
+        for n in 0..340 {
+            assert!(family.get(key(n))?.is_some_and(|found| found == value(n)), "key {n}");
+        }
+        assert_eq!(family.iter()?.collect::<Result<Vec<_>>>()?.len(), 340);
+    }
+    for n in 340..420 {
+        if n % 4 == 0 {
+            let mut batch = WriteBatch::new();
+            for family in &families {
+                batch.put(family, key(n), value(n));
+            }
+            db.write(&batch)?;
+        } else {
+            families.iter().try_for_each(|family| family.put(key(n), value(n)))?;
+        }
+        acknowledge(n);
+    }
+    db.flush()?;
+    db.compact()?;
+    db.verify()?.into_result()?;
+    db.close()
+}
+
+#[test]
+fn whichever_allocation_fails_nothing_acknowledged_is_lost() {
+    if let Some(role) = child::role() {
+        let (fails, path) = role.split_once(' ').unwrap();
+        FAILS.store(fails.parse().unwrap(), Ordering::Relaxed);
+        let outcome = work(Path::new(path));
+        let seen = SEEN.load(Ordering::Relaxed);
+        FAILS.store(0, Ordering::Relaxed);
+        println!("\nseen {seen}");
+        match outcome {
+            Ok(()) => println!("\nwell"),
+            Err(error) => println!("\nerror {:?} {error}", error.kind()),
+        }
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let template = directory.path().join("template");
+    prepare(&template);
+    let (_, all) = run(&template, directory.path(), u64::MAX);
+    let all = all.expect("nothing failed");
+    assert!(all > 50, "{all} large allocations");
+    // From run to run there may be some more or fewer of them.
+    let count = u64::from(cases(60)).min(all);
+    let (mut aborted, mut told) = (0, 0);
+    for case in 0..count {
+        let fails = 1 + case * all / count;
+        match run(&template, directory.path(), fails) {
+            (_, None) => aborted += 1,
+            (true, _) => told += 1,
+            _ => {}
+        }
+    }
+    println!("{all} large allocations, of {count} that failed {aborted} aborted and {told} gave an error");
+    assert!(aborted + told > count / 2, "{aborted} aborted, {told} gave an error");
+}
+
+/// Has a child work on a copy of `template`, and looks at what it leaves. Says whether it told of an error, and how many large allocations it made if
+/// it did not abort.
+fn run(template: &Path, directory: &Path, fails: u64) -> (bool, Option<u64>) {
+    let path = directory.join("copy");
+    let _ = std::fs::remove_dir_all(&path);
+    copy(template, &path);
+    let name = "whichever_allocation_fails_nothing_acknowledged_is_lost";
+    let mut child = child::start(name, &format!("{fails} {}", path.display()));
+    let (mut last, mut seen, mut error) = (339, None, None);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(n) = line.strip_prefix("acknowledged ") {
+            last = n.parse().unwrap();
+        } else if let Some(n) = line.strip_prefix("seen ") {
+            seen = Some(n.parse().unwrap());
+        } else if let Some(text) = line.strip_prefix("error ") {
+            error = Some(text.to_owned());
+        }
+    }
+    let status = wait(&mut child);
+    check_end(status, seen, error.as_deref(), fails);
+    let db = open(&path).unwrap_or_else(|error| panic!("allocation {fails}: {error}"));
+    for name in NAMES {
+        let family = db.column_family(name).unwrap();
+        for n in 0..=last {
+            let found = family.get(key(n)).unwrap();
+            assert!(found.is_some_and(|found| found == value(n)), "allocation {fails}: key {n} of {last}");
+        }
+        assert!(family.len().unwrap() <= u64::from(last) + 2, "allocation {fails}");
+    }
+    assert_clean(&db);
+    (error.is_some(), seen)
+}
+
+/// It ended in good order, or by an abort.
+fn check_end(status: std::process::ExitStatus, seen: Option<u64>, error: Option<&str>, fails: u64) {
+    use std::os::unix::process::ExitStatusExt as _;
+    const SIGABRT: i32 = 6;
+    match seen {
+        Some(_) => assert!(status.success(), "allocation {fails}: {status}"),
+        None => assert_eq!(status.signal(), Some(SIGABRT), "allocation {fails}: {status}"),
+    }
+    if let Some(error) = error {
+        let damage = [ErrorKind::Corruption, ErrorKind::FamilyDamaged, ErrorKind::WriteFailed];
+        let is_damage = damage.iter().any(|kind| error.starts_with(&format!("{kind:?} ")));
+        assert!(!is_damage, "allocation {fails}: {error}");
+    }
+}
+
+fn wait(child: &mut std::process::Child) -> std::process::ExitStatus {
+    for _ in 0..6000 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    panic!("the child hangs");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
