@@ -194,7 +194,9 @@ fn what_of_a_damaged_family_cannot_be_written_is_carried_along_in_the_log_which_
         }
         let range = middle..middle + 500;
         two.hurt.delete_range(key(range.start)..key(range.end)).unwrap();
-        range.clone().for_each(|n| drop(model.insert(n, None)));
+        for n in range.clone() {
+            model.insert(n, None);
+        }
         two.hurt.put(key(range.start + 3), [4; 40]).unwrap();
         model.insert(range.start + 3, Some([4; 40]));
         two.hurt.delete(key(1)).unwrap();

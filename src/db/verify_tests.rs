@@ -141,7 +141,7 @@ fn damage_is_found_in_whatever_part_it_is_and_can_be_had_as_an_error() {
     }
     let (db, _family) = open(&storage);
     let mut found = 0;
-    for at in nodes.iter().step_by(nodes.len() / 40) {
+    for at in nodes.iter().step_by(nodes.len() / 12) {
         let flip = || {
             let mut byte = [0];
             file.read_at(&mut byte, at + 100).unwrap();
@@ -158,6 +158,6 @@ fn damage_is_found_in_whatever_part_it_is_and_can_be_had_as_an_error() {
         flip();
     }
     // Some pages are free by now.
-    assert!(found >= 10, "{found}");
+    assert!(found >= 3, "{found}");
     assert!(db.verify().unwrap().is_clean());
 }
