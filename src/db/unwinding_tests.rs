@@ -9,8 +9,8 @@ use crate::db::ColumnFamilyDatabase;
 use crate::error::{ErrorKind, Result};
 use crate::storage::MemoryStorage;
 use crate::txn::batch::WriteBatch;
-use crate::txn::pipeline::Write;
 use crate::txn::handle::ColumnFamily;
+use crate::txn::pipeline::Write;
 use crate::{Durability, FamilyOptions};
 
 fn open() -> (ColumnFamilyDatabase, [ColumnFamily; 2]) {
