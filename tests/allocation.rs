@@ -84,12 +84,16 @@ fn prepare(path: &Path) {
     let db = open(path).unwrap();
     for name in NAMES {
         let family = db.create_column_family(name, FamilyOptions::default()).unwrap();
-        (0..300).for_each(|n| family.put(key(n), value(n)).unwrap());
+        for n in 0..300 {
+            family.put(key(n), value(n)).unwrap();
+        }
     }
     db.flush().unwrap();
     for name in NAMES {
         let family = db.column_family(name).unwrap();
-        (300..340).for_each(|n| family.put(key(n), value(n)).unwrap());
+        for n in 300..340 {
+            family.put(key(n), value(n)).unwrap();
+        }
     }
 }
 
@@ -118,7 +122,7 @@ fn work(path: &Path) -> Result<()> {
             }
             db.write(&batch)?;
         } else {
-            families.iter().try_for_each(|family| family.put(key(n), value(n)))?;
+            families.iter().try_for_each(|family| family.put(key(n), value(n)).map(drop))?;
         }
         acknowledge(n);
     }

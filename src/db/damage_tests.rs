@@ -38,7 +38,9 @@ fn two_families() -> MemoryStorage {
     let db = builder().storage(storage.clone()).open("memory").unwrap();
     for name in ["hurt", "well"] {
         let family = db.create_column_family(name, FamilyOptions::default()).unwrap();
-        (0..KEYS).for_each(|n| family.put(key(n), [n as u8; 100]).unwrap());
+        for n in 0..KEYS {
+            family.put(key(n), [n as u8; 100]).unwrap();
+        }
     }
     db.close().unwrap();
     storage
@@ -112,7 +114,7 @@ fn a_damaged_leaf_ends_writing_to_its_family_alone_and_loses_nothing_of_it() {
         for n in (0..KEYS).step_by(3) {
             two.well.put(key(n), [1; 50]).unwrap();
             match two.hurt.put(key(n), [1; 50]) {
-                Ok(()) => written.push(n),
+                Ok(_) => written.push(n),
                 // The clock was faster.
                 Err(error) if automatic => assert_eq!(error.kind(), ErrorKind::FamilyDamaged),
                 Err(error) => panic!("{error}"),
@@ -133,7 +135,9 @@ fn a_damaged_leaf_ends_writing_to_its_family_alone_and_loses_nothing_of_it() {
         failure(two.db.write(&batch), ErrorKind::FamilyDamaged);
         assert!(two.well.get("of a batch").unwrap().is_none());
         for _ in 0..2 {
-            (0..KEYS).for_each(|n| two.well.put(key(n), [2; 50]).unwrap());
+            for n in 0..KEYS {
+                two.well.put(key(n), [2; 50]).unwrap();
+            }
             two.db.flush().unwrap();
         }
         failure(two.db.compact(), ErrorKind::FamilyDamaged);

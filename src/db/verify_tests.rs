@@ -75,7 +75,9 @@ fn a_verification_in_parts_finds_what_one_of_the_whole_finds() {
 fn a_bounded_rate_is_kept_and_bounds_the_parts() {
     let storage = MemoryStorage::new();
     let (db, family) = open(&storage);
-    (0..1000).for_each(|n| family.put(key(n), [n as u8; 500]).unwrap());
+    for n in 0..1000 {
+        family.put(key(n), [n as u8; 500]).unwrap();
+    }
     db.flush().unwrap();
     let mut steps = Vec::new();
     let rate = 4 << 20;
