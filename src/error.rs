@@ -252,7 +252,7 @@ impl Error {
     }
 
     /// This error, of something that was read after its database was closed.
-    pub(crate) fn as_stale(mut self) -> Self {
+    pub(crate) fn into_stale(mut self) -> Self {
         self.0.kind = ErrorKind::StaleReader;
         self.0.message =
             format!("the database was closed, and what is read may be overwritten since: {}", self.0.message);

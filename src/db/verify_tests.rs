@@ -104,14 +104,14 @@ fn a_verification_keeps_nothing_between_its_parts_and_merges_meanwhile_are_no_fa
     let options = VerifyOptions::new().on_progress(|_| {
         assert_eq!(db.statistics().old_trees_held, 0);
         round += 1;
-        if round % 8 != 0 {
+        if !round.is_multiple_of(8) {
             return;
         }
         // All over the keys, so that deltas come, are joined and drained.
         for n in (round % 7..20_000).step_by(31) {
             family.put(key(n), [round as u8; 300]).unwrap();
         }
-        if round % 24 == 0 {
+        if round.is_multiple_of(24) {
             let first = (round % 240) as u8;
             family.delete_range([first].as_slice()..&[first + 3]).unwrap();
             db.wait_until_idle().unwrap();

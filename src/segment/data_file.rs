@@ -28,7 +28,7 @@ impl DataFile {
     /// What a reader is told of `error`: of pages that are not what they were, whether whoever had the file after this database is the cause.
     pub(super) fn judge_reading(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Corruption && self.is_given_up.load(Ordering::SeqCst) {
-            return error.as_stale();
+            return error.into_stale();
         }
         error
     }
