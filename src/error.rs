@@ -46,6 +46,8 @@ pub enum ErrorKind {
     StaleReader,
     /// The database was closed.
     Closed,
+    /// The database was opened by a process of which this one was forked. Nothing was read or written.
+    ForkedChild,
     /// A column family of this name exists already.
     FamilyExists,
     /// No column family has this name.

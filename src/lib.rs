@@ -164,6 +164,7 @@ mod page;
 mod segment;
 mod storage;
 mod sync;
+mod system;
 mod txn;
 mod wal;
 

@@ -92,6 +92,7 @@ pub(crate) struct Options {
     pub(crate) transaction_memory_bytes: Option<u64>,
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
+    pub(crate) mapped_log: bool,
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
     pub(crate) progress: Option<ProgressCallback>,
 }
@@ -115,6 +116,7 @@ impl Default for Options {
             transaction_memory_bytes: None,
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
+            mapped_log: true,
             backend: None,
             progress: None,
         }
@@ -325,6 +327,17 @@ impl DatabaseBuilder {
     /// How old a buffered write may become before it is synced (default: one second).
     pub fn sync_interval(mut self, interval: Duration) -> Self {
         self.options.sync_interval = interval;
+        self
+    }
+
+    /// Whether short commits that wait for no sync are stored into a mapping of the log's file where the system allows that, which spares them
+    /// a system call each (default: yes). They are stored only where memory is locked, so that no page is ever read for it; where the process may lock
+    /// none (`RLIMIT_MEMLOCK`), they are written.
+    ///
+    /// One danger is left: if somebody else makes a file of the log shorter while the database is open, or its file system is shut down since its device
+    /// is gone, the system ends the process with a signal (`SIGBUS`) at the next short commit. Without the mapping that is an error like any other.
+    pub fn mapped_log(mut self, yes: bool) -> Self {
+        self.options.mapped_log = yes;
         self
     }
 

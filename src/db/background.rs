@@ -192,6 +192,7 @@ impl Shared {
                 self.keep_log_synced(log);
             }
             if self.pipeline.latch.check().is_ok()
+                && (!log.wants_next() || self.check_place().is_ok())
                 && let Err(error) = log.prepare_next()
                 && error.kind() != ErrorKind::OutOfSpace
             {
@@ -230,7 +231,9 @@ impl Shared {
         if clock.looked.elapsed() >= LOOK_AROUND {
             clock.looked = Instant::now();
             self.rebalance_caches();
-            if self.pipeline.latch.check().is_ok() && self.pipeline.log.is_some() {
+            if self.pipeline.log.is_some()
+                && self.pipeline.latch.check().and_then(|()| self.check_place()).is_ok()
+            {
                 self.look_around(clock);
             }
         }

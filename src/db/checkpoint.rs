@@ -66,6 +66,7 @@ impl Shared {
     ) -> Result<()> {
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
+        self.check_place()?;
         let Some(log) = &self.pipeline.log else { return Ok(()) };
         let started = Instant::now();
         let installed = self.touched.installed();
@@ -96,6 +97,7 @@ impl Shared {
         noted.families.iter().for_each(|family| family.store().end_checkpoint(true));
         noted.with_log.iter().for_each(|family| family.touch());
         self.data.space().checkpoint_durable();
+        self.check_place()?;
         match log.release_before(state.superblock.log.first_segment) {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::warn!(%error, "old log stays for now")

@@ -20,6 +20,11 @@ use crate::txn::snapshot::Snapshot;
 /// order: everything is merged and durable, and the next open replays nothing. Dropping the last handle without closing loses
 /// nothing either.
 ///
+/// A database belongs to the process that opened it. In a child that was forked from it (`fork` without `exec`) every call on what was
+/// inherited, cursors and snapshots included, fails with [`ForkedChild`](crate::ErrorKind::ForkedChild), what cannot fail says
+/// nothing (no names, statistics of zeros), and dropping or closing does nothing. A child that lives on keeps the files open; it lets go of the
+/// lock once it drops its handles.
+///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
 /// # use peristyle::MemoryStorage;
@@ -102,6 +107,11 @@ impl ColumnFamilyDatabase {
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.pipeline().open()?;
         Ok(Snapshot::new(self.pipeline().now(), self.pipeline().database))
+    }
+
+    /// Whether this is the process that opened the database.
+    pub(super) fn is_ours(&self) -> bool {
+        self.keeper.shared.check().is_ok()
     }
 
     /// What opening the database replayed from its log.

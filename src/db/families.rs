@@ -182,6 +182,9 @@ impl ColumnFamilyDatabase {
 
     /// The names of all column families, sorted.
     pub fn column_family_names(&self) -> Vec<String> {
+        if !self.is_ours() {
+            return Vec::new();
+        }
         let mut names: Vec<_> = self.shared().registry.lock().names().map(str::to_owned).collect();
         names.sort_unstable();
         names
@@ -225,7 +228,8 @@ impl ColumnFamily {
 
     /// The family's options.
     pub fn options(&self) -> FamilyOptions {
-        self.family().options()
+        // They stand under a lock.
+        if self.database().is_ours() { self.family().options() } else { FamilyOptions::default() }
     }
 
     /// Gives the family other options, while it is in use. Durable when this returns; costs one small write and a sync, or nothing if it has

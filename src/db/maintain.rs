@@ -6,6 +6,7 @@ use crate::column_family::family::Family;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::Pace;
 use crate::db::database::ColumnFamilyDatabase;
+use crate::db::place::DATA;
 use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -366,6 +367,7 @@ impl Shared {
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.
     pub(super) fn close(&self) -> Result<()> {
+        self.pipeline.process.check()?;
         let mut closing = self.closing.lock();
         if let Some(outcome) = &*closing {
             return outcome.clone();
@@ -405,6 +407,24 @@ impl Shared {
             tracing::error!(%error, "the database was dropped without being closed, and could not be made durable");
         }
         self.stop();
+    }
+
+    /// Ends all writing once the data file is not where it was: what is written by name, as the log is, would go to whatever stands there now.
+    pub(super) fn check_place(&self) -> Result<()> {
+        let locks = self.lock.lock().clone();
+        if locks.is_none_or(|locks| locks.are_in_place()) {
+            return Ok(());
+        }
+        let message = "the data file, or a directory above it, was moved, removed or replaced while the database was open";
+        Err(self.pipeline.fail(Error::new(ErrorKind::WriteFailed, message).in_file(DATA)))
+    }
+
+    /// In a child that was forked: closes what it inherited of the locks, which stay with the parent. Waits for nothing, since what a thread of
+    /// the parent held at the fork is held here for ever.
+    pub(super) fn forget_locks(&self) {
+        if let Some(mut lock) = self.lock.try_lock() {
+            *lock = None;
+        }
     }
 
     /// Whether the next open would read much of the log, though all of it is merged.

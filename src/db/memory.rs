@@ -78,6 +78,9 @@ impl ColumnFamilyDatabase {
     /// # db.close() }
     /// ```
     pub fn memory_report(&self) -> MemoryReport {
+        if !self.is_ours() {
+            return MemoryReport::default();
+        }
         self.shared().memory_report()
     }
 }

@@ -35,6 +35,7 @@ mod open;
 mod open_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod options_tests;
+mod place;
 mod progress;
 mod recovery;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -24,11 +24,12 @@ use crate::db::budget;
 use crate::db::catalog_file::CatalogFile;
 use crate::db::catalog_file::State;
 use crate::db::database::ColumnFamilyDatabase;
+use crate::db::place::{Contents, DATA, Locks, NEW_DATA, Newborn, WAL, look};
 use crate::db::progress::Progress;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
-use crate::db::shared::{Counters, Emptied, Keeper, Shared};
+use crate::db::shared::{Counters, Keeper, Shared};
 use crate::db::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
@@ -36,20 +37,16 @@ use crate::page::CacheTotal;
 use crate::segment::{
     CatalogExtent, CatalogRecord, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
 };
-use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend, StorageLock};
+use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend};
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex};
+use crate::system::Process;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
 use crate::txn::pipeline::Pipeline;
 use crate::wal::{self, Log, LogOptions};
-
-const DATA: &str = "data";
-const NEW_DATA: &str = "data.new";
-const LOCK: &str = "LOCK";
-const WAL: &str = "wal";
 
 /// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
 const MAX_LOG_SEGMENT: u64 = 64 << 20;
@@ -79,13 +76,14 @@ impl DatabaseBuilder {
             Some(backend) => Arc::clone(backend),
             None => Arc::new(FileStorage::new(path)),
         };
-        let lock = find_or_create(&backend, &options)?;
-        let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
+        let (locks, mut newborn) = find_or_create(&backend, &options)?;
+        let keeper = Keeper::new(open_existing(&backend, options, locks)?);
         if !keeper.shared.options.read_only {
             keeper.shared.gather_small_segments()?;
         }
         keeper.shared.spawn_threads()?;
         keeper.shared.spawn_filters();
+        newborn.stays();
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }
@@ -96,85 +94,47 @@ impl DatabaseBuilder {
     pub(super) fn open_without_threads(self, _path: &str) -> Result<ColumnFamilyDatabase> {
         let options = self.options.settled()?;
         let backend = options.backend.clone().expect("a test says where the database is");
-        let lock = find_or_create(&backend, &options)?;
-        let keeper = Keeper { shared: open_existing(&backend, options, lock)?, _emptied: Emptied };
+        let (locks, mut newborn) = find_or_create(&backend, &options)?;
+        let keeper = Keeper::new(open_existing(&backend, options, locks)?);
+        newborn.stays();
         Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
     }
 }
 
-/// What the directory holds.
-#[derive(PartialEq)]
-enum Contents {
-    Nothing,
-    Database,
-}
-
-fn look(backend: &Arc<dyn StorageBackend>) -> Result<Contents> {
-    // The logs first: another opener may be creating the database, and its log comes after its data.
-    let logs = match backend.list(WAL) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        logs => logs,
-    };
-    let listed = logs.and_then(|logs| Ok((logs, backend.list("")?)));
-    let (logs, names) = match listed {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(Error::new(
-                ErrorKind::NotADatabase,
-                format!("the path is that of a file, or of a directory with a file {WAL:?} in it"),
-            ));
-        }
-        Err(error) => return Err(Error::io("reading the database's directory", error)),
-    };
-    if names.iter().any(|name| name == DATA) {
-        if !names.iter().any(|name| name == LOCK) {
-            // Before a lock is made for a copy that came without, the data must be a database's.
-            let data = backend
-                .open(DATA, FileMode::Read)
-                .map_err(|error| Error::io("opening the data file", error).in_file(DATA))?;
-            Superblock::load(&*data, DATA)?;
-        }
-        return Ok(Contents::Database);
-    }
-    // What a crash may leave of a database that was never complete.
-    let foreign = names.into_iter().filter(|name| ![NEW_DATA, LOCK].contains(&name.as_str()));
-    let mut foreign = foreign.chain(logs.into_iter().map(|log| format!("{WAL}/{log}")));
-    match foreign.next() {
-        None => Ok(Contents::Nothing),
-        Some(name) => Err(Error::new(
-            ErrorKind::NotADatabase,
-            format!("the directory holds {name:?} and no database; give an empty or a new one"),
-        )),
-    }
-}
-
-fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<Box<dyn StorageLock>> {
+fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<(Arc<Locks>, Newborn)> {
     let missing = || Error::new(ErrorKind::DatabaseNotFound, "the directory holds no database");
     let may_create = options.create_if_missing && !options.read_only;
+    // What is removed if this fails is removed before the locks are given back.
+    let mut held = None;
+    let mut newborn = Newborn::new(backend);
     if look(backend)? == Contents::Nothing {
         if !may_create {
             return Err(missing());
         }
+        newborn.makes_directory();
         backend
             .create_directory("")
             .map_err(|error| Error::io("creating the database's directory", error))?;
     }
-    let lock = backend.lock(LOCK, options.read_only).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => {
-            Error::new(ErrorKind::Locked, "the database is open already, here or in another process")
-        }
-        _ => Error::io("locking the database", error).in_file(LOCK),
-    })?;
+    let locks = held.insert(Locks::take(&**backend, options.read_only)?);
     // Another opener may have been at work until the lock was ours.
     match look(backend)? {
         Contents::Database if options.error_if_exists => {
-            Err(Error::new(ErrorKind::DatabaseExists, "the directory holds a database already"))
+            newborn.stays();
+            return Err(Error::new(ErrorKind::DatabaseExists, "the directory holds a database already"));
         }
-        Contents::Database => Ok(lock),
-        Contents::Nothing if !may_create => Err(missing()),
-        Contents::Nothing => create(backend, options).map(|()| lock),
+        Contents::Database => newborn.stays(),
+        Contents::Nothing if !may_create => return Err(missing()),
+        Contents::Nothing => {
+            newborn.makes_parts();
+            create(backend, options)?;
+            newborn.is_whole();
+        }
     }
+    locks.take_data(&**backend, options.read_only)?;
+    let locks = Arc::new(held.take().expect("they were just taken"));
+    newborn.holds(&locks);
+    Ok((locks, newborn))
 }
 
 fn random_id() -> [u8; 16] {
@@ -319,7 +279,7 @@ fn restore_family(
 fn open_existing(
     backend: &Arc<dyn StorageBackend>,
     options: Options,
-    lock: Box<dyn StorageLock>,
+    locks: Arc<Locks>,
 ) -> Result<Arc<Shared>> {
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
@@ -371,7 +331,7 @@ fn open_existing(
             max_segment_bytes,
             spare_segments: 2,
             watched_from: log_pace.long_from(),
-            use_mapping: true,
+            use_mapping: options.mapped_log,
         };
         let log = Log::start(Arc::clone(backend), log_options, end)?;
         log.weigh(&report, replayed.operations);
@@ -380,6 +340,7 @@ fn open_existing(
     let shared = Shared {
         pipeline: Arc::new(Pipeline {
             database: DATABASES.fetch_add(1, Ordering::Relaxed),
+            process: Process::this(),
             views,
             visible: CachePadded::new(Sequencer::new(last_sequence.0)),
             latch: Latch::default(),
@@ -413,7 +374,7 @@ fn open_existing(
         threads: Mutex::default(),
         waiting: Waiting::default(),
         closing: Mutex::default(),
-        lock: Mutex::new(Some(lock)),
+        lock: Mutex::new(Some(locks)),
     };
     if !shared.options.read_only {
         for family in shared.registry.lock().families() {

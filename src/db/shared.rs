@@ -3,6 +3,7 @@
 use crate::column_family::family::Family;
 use crate::column_family::touched::Touched;
 use crate::db::catalog_file::State;
+use crate::db::place::Locks;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::waiting::Waiting;
@@ -10,9 +11,9 @@ use crate::error::Result;
 use crate::options::Options;
 use crate::page::CacheTotal;
 use crate::segment::DataFile;
-use crate::storage::StorageLock;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Mutex, epoch, thread::JoinHandle};
+use crate::system::Inherited;
 use crate::txn::pipeline::Pipeline;
 
 /// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`, `registry`, then a
@@ -35,7 +36,7 @@ pub(super) struct Shared {
     pub(super) waiting: Waiting,
     /// Held while the database is closed; how that came out.
     pub(super) closing: Mutex<Option<Result<()>>>,
-    pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
+    pub(super) lock: Mutex<Option<Arc<Locks>>>,
 }
 
 impl Shared {
@@ -47,13 +48,19 @@ impl Shared {
 
 /// Closes the database when the last handle goes.
 pub(super) struct Keeper {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Inherited<Arc<Shared>>,
     /// Goes after it.
-    pub(super) _emptied: Emptied,
+    _emptied: Inherited<Emptied>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared: Inherited::new(shared), _emptied: Inherited::new(Emptied) }
+    }
 }
 
 /// When it goes, whatever memory waits for readers to leave is given back: nobody else may come by to do that.
-pub(super) struct Emptied;
+struct Emptied;
 
 impl Drop for Emptied {
     fn drop(&mut self) {
@@ -63,7 +70,11 @@ impl Drop for Emptied {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.shared.abandon();
+        if self.shared.check().is_ok() {
+            self.shared.abandon();
+        } else {
+            self.shared.forget_locks();
+        }
     }
 }
 

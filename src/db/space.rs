@@ -223,6 +223,7 @@ impl Shared {
     /// Removes what the log keeps for reuse and goes on to a small segment. Returns whether anything changed.
     pub(super) fn shrink_log(&self) -> Result<bool> {
         self.pipeline.owns_files()?;
+        self.check_place()?;
         let Some(log) = &self.pipeline.log else { return Ok(false) };
         log.give_back().map_err(|error| self.judge(error))
     }

@@ -10,6 +10,7 @@ use crate::db::shared::Shared;
 use crate::error::Result;
 use crate::page::CacheStats;
 use crate::storage::FileHandlePoolStats;
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::txn::handle::ColumnFamily;
 
@@ -162,6 +163,9 @@ impl ColumnFamilyDatabase {
     /// What the page caches of all families hold and have done, summed.
     pub fn aggregate_cache_stats(&self) -> CacheStats {
         let mut sum = CacheStats::default();
+        if !self.is_ours() {
+            return sum;
+        }
         for family in self.shared().registry.lock().families() {
             sum += family.store().cache_stats();
         }
@@ -170,6 +174,9 @@ impl ColumnFamilyDatabase {
 
     /// What the database has done since it was opened, and what it holds.
     pub fn statistics(&self) -> Statistics {
+        if !self.is_ours() {
+            return Statistics::default();
+        }
         self.shared().statistics()
     }
 
@@ -181,7 +188,7 @@ impl ColumnFamilyDatabase {
     /// database.
     pub fn family_properties(&self, family: &ColumnFamily) -> Result<FamilyProperties> {
         self.check_own(family)?;
-        let view = family.snapshot()?.view;
+        let view = Arc::clone(&family.snapshot()?.view);
         let (_, pinned_pages, oldest_reader) = readers(&view.family);
         let space = view.family.store().space();
         let tree = &view.tree.tree;

@@ -45,7 +45,8 @@ impl ColumnFamilyDatabase {
     /// Commits of [`Durability::None`](crate::Durability::None) have numbers, too, but are not in the log: nothing is said about
     /// them, and [`flush`](Self::flush) makes them durable. 0 if the database was opened for reading only.
     pub fn synced_through(&self) -> SequenceNumber {
-        self.pipeline().log.as_ref().map_or(SequenceNumber(0), Log::durable)
+        let log = self.pipeline().log.as_ref().filter(|_| self.is_ours());
+        log.map_or(SequenceNumber(0), Log::durable)
     }
 
     /// Returns once every commit up to `sequence` that is in the log is durable. Syncs the log, together with all others who wait for

@@ -17,13 +17,12 @@ use std::ptr::NonNull;
 use crate::codec::prefetch::LINE;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::system::{IS_LAZY, Mapping};
 
 const SMALLEST_CHUNK: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 /// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
 const SMALLEST_MAPPING: usize = 64 << 10;
-/// Whether there are mappings here.
-const MAPS: bool = cfg!(all(target_os = "linux", not(miri), not(loom)));
 /// Huge pages that are ready at most.
 const MOST_READY: usize = 4;
 
@@ -49,11 +48,15 @@ struct Spares {
 
 /// Memory that this value owns and gives back when it is dropped.
 struct Chunk {
-    start: NonNull<u8>,
-    layout: Layout,
+    memory: Memory,
     backing: Backing,
     /// Bytes of a mapping of single pages that took memory at most, in all arenas that used it before.
     touched: usize,
+}
+
+enum Memory {
+    Allocated(Allocated),
+    Mapped(Mapping),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +68,6 @@ enum Backing {
     /// A mapping that takes all of its memory at once, if the kernel has a huge page.
     HugePage,
 }
-
-// SAFETY: a chunk is an owned piece of memory, nothing in it belongs to the thread that made it.
-unsafe impl Send for Chunk {}
 
 impl Arena {
     /// An arena that is expected to come to `capacity` bytes.
@@ -117,7 +117,7 @@ impl Arena {
     fn add_chunk(&self, size: usize, backing: Backing) -> NonNull<u8> {
         let spare = if size == HUGE_PAGE { self.spares.take(backing) } else { None };
         let chunk = spare.unwrap_or_else(|| Chunk::new(size, backing));
-        let start = chunk.start;
+        let start = chunk.start();
         if chunk.may_be_spare() {
             self.spares.used.fetch_add(1, Ordering::Relaxed);
         }
@@ -161,7 +161,7 @@ impl Spares {
 impl Chunk {
     /// Whether it serves any arena that wants a mapping.
     fn may_be_spare(&self) -> bool {
-        self.backing != Backing::Allocator && self.layout.size() == HUGE_PAGE
+        self.backing != Backing::Allocator && self.size() == HUGE_PAGE
     }
 
     fn new(size: usize, backing: Backing) -> Self {
@@ -170,81 +170,69 @@ impl Chunk {
         {
             return chunk;
         }
+        Self { memory: Memory::Allocated(Allocated::new(size)), backing: Backing::Allocator, touched: size }
+    }
+
+    /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel can back it with one.
+    fn map(size: usize, backing: Backing) -> Option<Self> {
+        if !IS_LAZY {
+            return None;
+        }
+        let is_huge = backing == Backing::HugePage;
+        let mapping = Mapping::new(size, if is_huge { HUGE_PAGE } else { LINE })?;
+        mapping.prefer_huge_pages(is_huge);
+        Some(Self { memory: Memory::Mapped(mapping), backing, touched: if is_huge { size } else { 0 } })
+    }
+
+    /// Has the kernel back the whole mapping with memory now, if it can.
+    fn populate(&self) {
+        if let Memory::Mapped(mapping) = &self.memory {
+            mapping.populate();
+        }
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        match &self.memory {
+            Memory::Allocated(allocated) => allocated.start,
+            Memory::Mapped(mapping) => mapping.start(),
+        }
+    }
+
+    /// Bytes that it has, at least those that were asked for.
+    fn size(&self) -> usize {
+        match &self.memory {
+            Memory::Allocated(allocated) => allocated.layout.size(),
+            Memory::Mapped(mapping) => mapping.len(),
+        }
+    }
+}
+
+/// Memory of the allocator.
+struct Allocated {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: an owned piece of memory, nothing in it belongs to the thread that made it.
+unsafe impl Send for Allocated {}
+
+impl Allocated {
+    fn new(size: usize) -> Self {
         let layout =
             Layout::from_size_align(size, LINE).expect("a chunk is no larger than the address space");
         assert!(size > 0, "a chunk of {size} bytes");
         // SAFETY: the layout is not empty, as asserted.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout, backing: Backing::Allocator, touched: size }
+        Self { start, layout }
     }
-
-    /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel can back it with one.
-    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
-    fn map(size: usize, backing: Backing) -> Option<Self> {
-        use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-        let (align, advice) = match backing {
-            Backing::HugePage => (HUGE_PAGE, Advice::LinuxHugepage),
-            _ => (SMALLEST_CHUNK, Advice::LinuxNoHugepage),
-        };
-        let layout = Layout::from_size_align(size, align).ok()?.pad_to_align();
-        // A mapping begins at a page's boundary anyhow, and is made longer to find a larger one in it.
-        let spare = if align > SMALLEST_CHUNK { align } else { 0 };
-        let (size, whole_size) = (layout.size(), layout.size().checked_add(spare)?);
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new private mapping at an address of the kernel's choice touches no memory that is in use.
-        let whole =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), whole_size, protection, MapFlags::PRIVATE) }
-                .ok()?;
-        let whole = whole.cast::<u8>();
-        let before = if spare > 0 { whole.align_offset(align) } else { 0 };
-        let after = spare - before;
-        // SAFETY: all pieces lie inside of the mapping made above, which nobody else knows. What is unmapped is not used again.
-        // The advice changes nothing but how the kernel backs the rest.
-        unsafe {
-            let start = whole.add(before);
-            if before > 0 {
-                let _ = munmap(whole.cast(), before);
-            }
-            if after > 0 {
-                let _ = munmap(start.add(size).cast(), after);
-            }
-            let _ = madvise(start.cast(), size, advice);
-            let touched = if backing == Backing::HugePage { size } else { 0 };
-            NonNull::new(start).map(|start| Self { start, layout, backing, touched })
-        }
-    }
-
-    /// Has the kernel back the whole mapping with memory now, if it can.
-    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
-    fn populate(&self) {
-        use rustix::mm::{Advice, madvise};
-        // SAFETY: the mapping is this chunk's. Backing it changes nothing of what is read from it: zeros, until somebody writes.
-        let _ =
-            unsafe { madvise(self.start.as_ptr().cast(), self.layout.size(), Advice::LinuxPopulateWrite) };
-    }
-
-    #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
-    fn map(_size: usize, _backing: Backing) -> Option<Self> {
-        None
-    }
-
-    #[cfg(not(all(target_os = "linux", not(miri), not(loom))))]
-    fn populate(&self) {}
 }
 
-impl Drop for Chunk {
+impl Drop for Allocated {
     fn drop(&mut self) {
-        #[cfg(all(target_os = "linux", not(miri), not(loom)))]
-        if self.backing != Backing::Allocator {
-            // SAFETY: the mapping was made by `map` with this start and size, and nobody uses it any more:
-            // whoever has a pointer into an arena keeps the arena.
-            let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.layout.size()) };
-            return;
-        }
-        debug_assert_eq!(self.backing, Backing::Allocator, "nothing else is made here");
-        // SAFETY: the memory came from `alloc` with this layout, and nobody uses it any more, as above.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        // SAFETY: the memory came from `alloc` with this layout, and nobody uses it any more: whoever has a pointer into an arena
+        // keeps the arena.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
@@ -290,8 +278,8 @@ impl Bump {
     #[cold]
     fn allocate_from_new_chunk(&mut self, arena: &Arena, size: usize) -> NonNull<u8> {
         let (chunk, backing) = match self.used {
-            SMALLEST_MAPPING..HUGE_PAGE if MAPS => (HUGE_PAGE, Backing::Pages),
-            HUGE_PAGE.. if MAPS => (HUGE_PAGE, Backing::HugePage),
+            SMALLEST_MAPPING..HUGE_PAGE if IS_LAZY => (HUGE_PAGE, Backing::Pages),
+            HUGE_PAGE.. if IS_LAZY => (HUGE_PAGE, Backing::HugePage),
             used => ((1 << used.max(1).ilog2()).clamp(SMALLEST_CHUNK, HUGE_PAGE), Backing::Allocator),
         };
         if size > chunk / 4 {
@@ -366,7 +354,7 @@ mod tests {
             }
             let chunks = arena.chunks.lock();
             let mapped = chunks.iter().filter(|chunk| chunk.may_be_spare());
-            mapped.map(|chunk| chunk.start.addr().get()).collect()
+            mapped.map(|chunk| chunk.start().addr().get()).collect()
         };
         let spares = |arena: &Arena| arena.spares.chunks.lock().len();
         let first = Arena::new(USED);
@@ -402,7 +390,7 @@ mod tests {
                 .lock()
                 .iter()
                 .filter(|chunk| chunk.backing != Backing::Pages)
-                .map(|chunk| chunk.layout.size())
+                .map(Chunk::size)
                 .sum();
             assert!(held <= 2 * bump.used() + SMALLEST_CHUNK, "{held} bytes held for {}", bump.used());
         }

@@ -20,7 +20,7 @@
 //!
 //! The rejected alternative, a reference count that every reader takes, makes all readers of a hot page write to one cache line.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
@@ -28,9 +28,10 @@ use crossbeam_utils::CachePadded;
 
 use super::slab::Slab;
 use crate::codec::ids::PageId;
-use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex};
+use crate::system::page_size;
 
 /// Number of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +58,38 @@ struct FrameSlab {
     frames: Box<[FrameState]>,
 }
 
+impl FrameSlab {
+    /// `slots`, and up to `most` bare frames on either side: a page of the system goes back once all frames in it are bare.
+    fn with_bare_neighbours(&self, slots: Range<usize>, most: usize) -> Range<usize> {
+        let (before, after) = (&self.frames[..slots.start], &self.frames[slots.end..]);
+        let before = before.iter().rev().take(most).take_while(|frame| frame.is_bare()).count();
+        let after = after.iter().take(most).take_while(|frame| frame.is_bare()).count();
+        slots.start - before..slots.end + after
+    }
+}
+
 #[derive(Debug)]
 struct FrameState {
     /// Holders that keep the frame beyond their epoch guard.
     pins: AtomicU32,
     /// The page that it was last made to hold; [`NO_PAGE`] while it is free.
     page: AtomicU32,
+    /// Whether it is free and has no memory: never used, or given back to the system. Guarded by the lock of the free list.
+    is_bare: AtomicBool,
+}
+
+impl FrameState {
+    fn new() -> Self {
+        Self { pins: AtomicU32::new(0), page: AtomicU32::new(NO_PAGE), is_bare: AtomicBool::new(true) }
+    }
+
+    fn is_bare(&self) -> bool {
+        self.is_bare.load(Ordering::Relaxed)
+    }
+
+    fn set_bare(&self, yes: bool) {
+        self.is_bare.store(yes, Ordering::Relaxed);
+    }
 }
 
 /// Tells the clock at a glance that there is nothing to see. The one page that has this number is never evicted.
@@ -125,12 +152,18 @@ impl FrameStore {
         if list.busy() >= ceiling {
             return None;
         }
-        let frame = match list.free.pop().or_else(|| list.bare.pop()) {
+        let frame = match list.free.pop().or_else(|| self.pop_bare(&mut list)) {
             Some(frame) => frame,
             None => self.fresh(&mut list)?,
         };
         drop(list);
         Some(OwnedFrame { store: Arc::clone(self), frame })
+    }
+
+    fn pop_bare(&self, list: &mut FreeList) -> Option<Frame> {
+        let frame = list.bare.pop()?;
+        self.state(frame).set_bare(false);
+        Some(frame)
     }
 
     fn fresh(&self, list: &mut FreeList) -> Option<Frame> {
@@ -143,13 +176,12 @@ impl FrameStore {
         if cell.get().is_none() {
             let len = 1usize << (slab as u32 + FIRST_SLAB_BITS);
             let memory = Slab::new(len.checked_mul(self.page_size + COLOUR)?)?;
-            let frames = (0..len)
-                .map(|_| FrameState { pins: AtomicU32::new(0), page: AtomicU32::new(NO_PAGE) })
-                .collect();
+            let frames = (0..len).map(|_| FrameState::new()).collect();
             let set = cell.set(FrameSlab { memory, frames });
             assert!(set.is_ok(), "slab {slab} was made twice");
         }
         list.next += 1;
+        self.state(frame).set_bare(false);
         Some(frame)
     }
 
@@ -201,7 +233,7 @@ impl FrameStore {
     }
 
     /// Gives the memory of free frames beyond what is kept back to the system, that of neighbours together: the pages of the
-    /// system do not end where frames do.
+    /// system do not end where frames do, and may be larger than one.
     fn give_back(&self, list: &mut FreeList) {
         let real = list.next as usize - list.bare.len();
         let surplus = real.saturating_sub(self.keep.load(Ordering::Relaxed)).min(list.free.len());
@@ -212,9 +244,12 @@ impl FrameStore {
         let gone = list.free.split_off(list.free.len() - surplus);
         for run in gone.chunk_by(|a, b| a.0 + 1 == b.0 && place(*a).0 == place(*b).0) {
             let (slab, slot) = self.find(run[0]);
+            let slots = slot..slot + run.len();
+            slab.frames[slots.clone()].iter().for_each(|frame| frame.set_bare(true));
             let stride = self.page_size + COLOUR;
+            let Range { start, end } = slab.with_bare_neighbours(slots, page_size().div_ceil(stride));
             // SAFETY: the caller holds the lock of the free list and the frames are free, so nobody uses them (invariants 1 to 3).
-            unsafe { slab.memory.give_back(slot * stride, run.len() * stride) };
+            unsafe { slab.memory.give_back(start * stride, (end - start) * stride) };
         }
         list.bare.extend(gone);
     }
@@ -398,6 +433,48 @@ mod tests {
         let again: Vec<_> = (0..6).map(|_| store.take(6).unwrap()).collect();
         assert!(store.take(6).is_none());
         drop(again);
+    }
+
+    #[test]
+    fn memory_that_goes_back_is_never_that_of_a_busy_frame_whatever_the_page_size() {
+        const FRAMES: usize = if cfg!(miri) { 60 } else { 900 };
+        for frame_size in [512, 4096, 8192, 32768] {
+            let store = FrameStore::new(frame_size, 0);
+            let mut random = 1u64;
+            let mut busy: Vec<(OwnedFrame, u8)> = Vec::new();
+            for round in 1..=8 {
+                while let Some(mut frame) = store.take(FRAMES) {
+                    frame.fill(round);
+                    busy.push((frame, round));
+                }
+                busy.retain(|_| {
+                    random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    random >> 62 != 0
+                });
+                for (frame, round) in &busy {
+                    assert!(frame.iter().all(|byte| byte == round), "a frame of {frame_size} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn no_memory_stays_once_all_frames_are_free_whatever_the_page_size() {
+        let store = FrameStore::new(8192, 0);
+        let mut owned: Vec<_> = (0..500).map(|_| store.take(500).unwrap()).collect();
+        owned.iter_mut().for_each(|frame| frame.fill(1));
+        // One after the other, so that hardly any is as long as a page of the system.
+        while !owned.is_empty() {
+            owned.swap_remove(owned.len() * 7 / 13);
+        }
+        let stride = 8192 + COLOUR;
+        for slab in store.slabs.iter().filter_map(OnceLock::get) {
+            let len = crate::system::whole_pages(0..slab.frames.len() * stride).end;
+            // SAFETY: nobody uses the memory, which is readable to its end.
+            let bytes = unsafe { std::slice::from_raw_parts(slab.memory.at(0).as_ptr(), len) };
+            assert!(bytes.iter().all(|&byte| byte == 0));
+        }
     }
 
     #[test]

@@ -21,17 +21,31 @@ pub enum FileMode {
 /// durable before [`sync_directory`](Self::sync_directory) of the directory that holds the entry returns; nothing that was written to a *file* is
 /// durable before [`StorageFile::sync`] returns. The engine relies on no other ordering.
 pub trait StorageBackend: Debug + Send + Sync + 'static {
-    /// Opens a file. Each call gives a descriptor of its own.
+    /// Opens a file. Each call gives a descriptor of its own. What is no file, but a directory, a pipe or a device, is an error, and nothing
+    /// waits for it.
     fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>>;
 
     /// Names (without the directory) of the files in `directory` (`""` is the database's own), in no order.
     /// `NotFound` if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
+    /// Names (without the directory) of what is in `directory` and is no file: directories, pipes, devices, in no order. Names that are
+    /// no text are given as what comes next to them. By default there is none.
+    fn list_others(&self, directory: &str) -> io::Result<Vec<String>> {
+        let _ = directory;
+        Ok(Vec::new())
+    }
+
     /// Creates a directory that its owner alone may enter, and those above it that are missing. One that exists is left
     /// as it is. The database's own directory (`""`) is durable when this returns: its entry lies in a directory that
     /// no path names.
     fn create_directory(&self, directory: &str) -> io::Result<()>;
+
+    /// Removes a directory that is empty; the database's own (`""`) with those above it that were created for it. May do nothing, as by default.
+    fn remove_directory(&self, directory: &str) -> io::Result<()> {
+        let _ = directory;
+        Ok(())
+    }
 
     /// Makes the entries of a directory durable.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
@@ -45,10 +59,21 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// Takes the lock of the file at `path`, creating the file unless `shared`. `WouldBlock` if another opener, in this
     /// process or another, holds it. A shared lock excludes only exclusive ones.
     fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>>;
+
+    /// As [`lock`](Self::lock) of a file that exists; `NotFound` if it does not, where the backend can tell.
+    fn lock_existing(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        self.lock(path, shared)
+    }
 }
 
 /// Held while a database is open; dropping it gives the lock back.
-pub trait StorageLock: Debug + Send + Sync {}
+pub trait StorageLock: Debug + Send + Sync {
+    /// Whether the path still leads to the file that was locked: it was neither removed nor replaced meanwhile, nor was a directory above it.
+    /// An error says that nobody knows. By default it does.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
 
 /// An open file. All methods may be called from several threads at once.
 pub trait StorageFile: Debug + Send + Sync {
@@ -106,6 +131,9 @@ pub trait StorageFile: Debug + Send + Sync {
     /// A shared mapping of the first `len` bytes, which must be written or [reserved](Self::allocate): storing into
     /// it is a write that survives a killed process. `None` where the backend has no mappings, or where a store into
     /// reserved bytes could meet a full disk.
+    ///
+    /// A store cannot fail as a write can: the system ends a process that stores where a page cannot be had. So the engine stores only
+    /// where the mapping said that memory is [ready](SharedMapping::make_ready) and stays.
     fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
         let _ = len;
         Ok(None)
@@ -114,18 +142,21 @@ pub trait StorageFile: Debug + Send + Sync {
 
 /// A shared mapping of a file, into which disjoint ranges may be stored from several threads at once.
 pub trait SharedMapping: Debug + Send + Sync {
-    /// Copies `bytes` to `offset`, a multiple of eight. The caller keeps the range, up to the next multiple of eight, inside the
-    /// mapping and to itself: what lies between the last byte and there may become zero. Panics if it does not.
+    /// Copies `bytes` to `offset`, a multiple of eight. The caller keeps the range, up to the next multiple of eight, inside of what was
+    /// [made ready](Self::make_ready) and not let go, and to itself: what lies between the last byte and there may become zero. Panics if it
+    /// is not inside the mapping.
     fn store(&self, offset: u64, bytes: &[u8]);
 
-    /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, so that stores there wait for no
-    /// page. The bytes stay as they are, but count as written. May do nothing.
-    fn make_ready(&self, offset: u64, len: u64) {
+    /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, and keeps it until it is
+    /// [let go](Self::let_go), so that stores there neither wait for a page nor need to read one. The bytes stay as they are, but may count as
+    /// written. Says whether it could: if not, nothing may be stored there. By default it cannot.
+    fn make_ready(&self, offset: u64, len: u64) -> bool {
         let _ = (offset, len);
+        false
     }
 
-    /// Takes the memory behind `len` bytes from `offset` out of the process, as nothing will be stored there for a while. The bytes stay as
-    /// they are, in the file. May do nothing.
+    /// Takes the memory behind `len` bytes from `offset` out of the process, but for pages of the system of which a part lies outside: nothing
+    /// is stored there any more unless it is made ready again. The bytes stay as they are, in the file. May do nothing.
     fn let_go(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
 use super::mapping::FileMapping;
+use crate::sync::Mutex;
+use crate::system::Process;
 
 /// A directory of the operating system: where a database normally lives.
 ///
@@ -15,13 +17,15 @@ use super::mapping::FileMapping;
 #[derive(Debug, Clone)]
 pub struct FileStorage {
     directory: PathBuf,
+    /// Directories that were created for this one and are there to be removed with it, the topmost first.
+    created: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl FileStorage {
     /// Storage in `directory`, which need not exist yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
-        Self { directory: std::path::absolute(&directory).unwrap_or(directory) }
+        Self { directory: std::path::absolute(&directory).unwrap_or(directory), created: Arc::default() }
     }
 
     /// The directory, as an absolute path.
@@ -45,10 +49,9 @@ impl StorageBackend for FileStorage {
             }
             FileMode::Create => {
                 options.write(true).create_new(true);
-                owner_only(&mut options);
             }
         }
-        Ok(Arc::new(RealFile { file: options.open(self.resolve(path))? }))
+        Ok(Arc::new(RealFile { file: open_file(options, &self.resolve(path))? }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -66,9 +69,29 @@ impl StorageBackend for FileStorage {
         Ok(names)
     }
 
+    fn list_others(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.resolve(directory))? {
+            let entry = entry?;
+            let kind = match entry.file_type()? {
+                kind if kind.is_symlink() => {
+                    fs::metadata(entry.path()).map_or(kind, |found| found.file_type())
+                }
+                kind => kind,
+            };
+            if !kind.is_file() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names)
+    }
+
     fn create_directory(&self, directory: &str) -> io::Result<()> {
         let path = self.resolve(directory);
-        create_directories(&path)?;
+        let created = create_directories(&path)?;
+        if directory.is_empty() {
+            self.created.lock().extend(created);
+        }
         if directory.is_empty() {
             // The entry of the database's own directory lies outside of what `sync_directory` can name. It is
             // synced even if it existed: whoever created it may have been killed before it was durable.
@@ -78,6 +101,20 @@ impl StorageBackend for FileStorage {
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
                     outcome => outcome?,
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_directory(&self, directory: &str) -> io::Result<()> {
+        if !directory.is_empty() {
+            return fs::remove_dir(self.resolve(directory));
+        }
+        let mut created = self.created.lock();
+        while let Some(path) = created.pop() {
+            fs::remove_dir(&path)?;
+            if let Some(parent) = path.parent() {
+                sync_directory(parent)?;
             }
         }
         Ok(())
@@ -96,44 +133,101 @@ impl StorageBackend for FileStorage {
     }
 
     fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
-        let path = self.resolve(path);
         let mut options = OpenOptions::new();
         options.read(true);
         if !shared {
             options.write(true).create(true).truncate(false);
-            owner_only(&mut options);
         }
-        let file = match options.open(path) {
-            Ok(file) => file,
+        match self.lock_with(options, path, shared) {
             // Nobody has ever opened it for writing, or it lies on a disk that nobody can write.
             Err(error) if shared && error.kind() == ErrorKind::NotFound => {
-                return Ok(Box::new(FileLock { file: None }));
+                Ok(Box::new(FileLock { file: None, path: self.resolve(path), process: Process::this() }))
             }
-            Err(error) => return Err(error),
-        };
+            outcome => outcome,
+        }
+    }
+
+    fn lock_existing(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        let mut options = OpenOptions::new();
+        // Some file systems lend an exclusive lock only to those who may write.
+        options.read(true).write(!shared);
+        self.lock_with(options, path, shared)
+    }
+}
+
+impl FileStorage {
+    fn lock_with(&self, options: OpenOptions, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        let path = self.resolve(path);
+        let file = open_file(options, &path)?;
         // The lock belongs to the descriptor and not to the process, so this refuses a second opener in this
         // process as well.
         let outcome = if shared { file.try_lock_shared() } else { file.try_lock() };
         match outcome {
-            Ok(()) => Ok(Box::new(FileLock { file: Some(file) })),
+            Ok(()) => {
+                let lock = FileLock { file: Some(file), path, process: Process::this() };
+                // Between opening and locking another may have put a file of its own there.
+                if lock.is_in_place()? { Ok(Box::new(lock)) } else { Err(ErrorKind::WouldBlock.into()) }
+            }
             Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
 
+/// Opens what must be a regular file. Does not wait for the other end of a pipe, and gives it up again.
+fn open_file(mut options: OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    }
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is a directory, a pipe or a device, and no file"))
+}
+
 #[derive(Debug)]
 struct FileLock {
     /// `None`: a shared lock where there is no lock file.
     file: Option<File>,
+    path: PathBuf,
+    process: Process,
 }
 
-impl StorageLock for FileLock {}
+impl StorageLock for FileLock {
+    fn is_in_place(&self) -> io::Result<bool> {
+        let Some(file) = &self.file else { return Ok(true) };
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok(is_same_file(&found, &file.metadata()?)),
+            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// A file that is open can be neither removed nor replaced here.
+#[cfg(not(unix))]
+fn is_same_file(_a: &fs::Metadata, _b: &fs::Metadata) -> bool {
+    true
+}
 
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Closing alone would leave the lock with a child process that was forked and has not yet called exec.
-        if let Some(file) = &self.file {
+        // In such a child closing is right: unlocking would take the lock from its parent.
+        if let Some(file) = &self.file
+            && self.process.is_this()
+        {
             let _ = file.unlock();
         }
     }
@@ -263,14 +357,15 @@ fn end_of(offset: u64, len: u64) -> io::Result<u64> {
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
-/// Creates `path` and what is missing above it. What is created above it is made durable.
-fn create_directories(path: &Path) -> io::Result<()> {
+/// Creates `path` and what is missing above it, and gives what it created, the topmost first. What is created above it is made durable.
+fn create_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
     if path.is_dir() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut created = Vec::new();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
     if let Some(parent) = parent {
-        create_directories(parent)?;
+        created = create_directories(parent)?;
         if let Some(above) = parent.parent() {
             sync_directory(above)?;
         }
@@ -279,9 +374,13 @@ fn create_directories(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        outcome => outcome,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        outcome => {
+            outcome?;
+            created.push(path.to_owned());
+        }
     }
+    Ok(created)
 }
 
 #[cfg(unix)]
@@ -294,14 +393,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())
 }
-
-#[cfg(unix)]
-fn owner_only(options: &mut OpenOptions) {
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-}
-
-#[cfg(not(unix))]
-fn owner_only(_options: &mut OpenOptions) {}
 
 #[cfg(unix)]
 mod positioned {

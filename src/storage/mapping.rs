@@ -3,6 +3,10 @@
 //! The mapping is seen as a slice of atomic words, and every byte goes into it as part of a word, by a plain (relaxed) store. So
 //! whatever ranges several threads store at once, there is no data race in the language's sense; ranges that
 //! overlap against the caller's promise leave a mixture of both.
+//!
+//! A store into a page that is not in memory has the system read it, and ends the process if that fails. What is made ready is therefore
+//! locked into memory until it is let go: the system may write it back, but does not take it away. What is left: a file that is cut
+//! by another process, or whose file system is shut down (its device is gone), has no pages any more, and a store ends the process then.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -14,6 +18,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::backend::SharedMapping;
 use crate::codec::prefetch::{self, LINE};
+#[cfg(target_os = "linux")]
+use crate::system::whole_pages;
 
 const WORD: usize = size_of::<u64>();
 
@@ -69,22 +75,40 @@ impl SharedMapping for FileMapping {
     }
 
     #[cfg(target_os = "linux")]
-    fn make_ready(&self, offset: u64, len: u64) {
+    fn make_ready(&self, offset: u64, len: u64) -> bool {
         let (offset, len) = self.within(offset, len);
-        if len > 0 {
-            // Older kernels do not know the advice; then each page is waited for when it is first stored into.
+        if len == 0 {
+            return true;
+        }
+        // SAFETY: the range lies in the mapping; locking it changes nothing of what it holds. Pages that it shares with what lies
+        // around are locked as a whole.
+        let locked = unsafe { rustix::mm::mlock(self.map.as_mut_ptr().add(offset).cast(), len) };
+        // Locking reads what has to be read, and reports what cannot be. The rest is to spare stores their faults, and older kernels do
+        // not know it.
+        locked.is_ok() && {
             let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
+            true
         }
     }
 
     #[cfg(target_os = "linux")]
     fn let_go(&self, offset: u64, len: u64) {
         let (offset, len) = self.within(offset, len);
-        if len > 0 {
-            // SAFETY: the mapping is shared, so what was stored stays with the file and is seen again by whoever touches the memory
-            // next; nobody holds more of it than the words of the whole mapping, which stay what they are.
-            let _ =
-                unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+        // Nobody uses what of the last page lies behind the end.
+        let end = if offset + len == self.len { usize::MAX / 2 } else { offset + len };
+        let pages = whole_pages(offset..end);
+        let pages = pages.start..pages.end.min(self.len);
+        if !pages.is_empty() {
+            // SAFETY: the range lies in the mapping. The mapping is shared, so what was stored stays with the file and is seen again by
+            // whoever touches the memory next; nobody holds more of it than the words of the whole mapping, which stay what they are.
+            unsafe {
+                let _ = rustix::mm::munlock(self.map.as_mut_ptr().add(pages.start).cast(), pages.len());
+                let _ = self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    pages.start,
+                    pages.len(),
+                );
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::options::Durability;
 use crate::page::CacheStats;
 use crate::sync::Arc;
 use crate::sync::epoch::{self, Guard};
+use crate::system::Inherited;
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
@@ -38,8 +39,8 @@ const KEPT_PAYLOAD: usize = 64 << 10;
 /// they began; several reads of one moment are made through [`snapshot`](Self::snapshot).
 #[derive(Clone)]
 pub struct ColumnFamily {
-    family: Arc<Family>,
-    pub(super) pipeline: Arc<Pipeline>,
+    family: Inherited<Arc<Family>>,
+    pub(super) pipeline: Inherited<Arc<Pipeline>>,
     pub(super) durability: Durability,
     /// Keeps the database open.
     keeper: Arc<dyn Any + Send + Sync>,
@@ -47,10 +48,7 @@ pub struct ColumnFamily {
 
 impl fmt::Debug for ColumnFamily {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ColumnFamily")
-            .field("id", &self.family.id())
-            .field("name", &self.family.name())
-            .finish()
+        f.debug_struct("ColumnFamily").field("id", &self.family.id()).field("name", &self.name()).finish()
     }
 }
 
@@ -61,7 +59,7 @@ impl ColumnFamily {
         durability: Durability,
         keeper: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { family, pipeline, durability, keeper }
+        Self { family: Inherited::new(family), pipeline: Inherited::new(pipeline), durability, keeper }
     }
 
     /// What the database gave it to be kept open.
@@ -80,6 +78,10 @@ impl ColumnFamily {
 
     /// The family's present name.
     pub fn name(&self) -> String {
+        // The name stands under a lock.
+        if self.family.check().is_err() {
+            return String::new();
+        }
         self.family.name().to_string()
     }
 
@@ -182,7 +184,7 @@ impl ColumnFamily {
         let mut payload = PAYLOAD.try_with(RefCell::take).unwrap_or_default();
         payload.clear();
         encode(&mut payload);
-        let families = std::slice::from_ref(&self.family);
+        let families = std::slice::from_ref::<Arc<Family>>(&self.family);
         let write = Write { families, payload: &payload, operations: 1, has_range_deletions };
         let outcome = self.pipeline.commit(&write, durability);
         if payload.capacity() <= KEPT_PAYLOAD {
@@ -196,12 +198,13 @@ impl ColumnFamily {
         self.pipeline.open()?;
         let moment = self.pipeline.now();
         let view = moment.view.family(self.family.slot(), self.family.id())?;
-        Ok(FamilySnapshot { view: Arc::clone(view), at: moment.at })
+        Ok(FamilySnapshot::new(Arc::clone(view), moment.at))
     }
 
     /// The value of `key`, or `None`. Waits for no lock, and writes to no memory that threads share.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
+        self.pipeline.open()?;
         let (view, looked) = {
             let guard = epoch::pin();
             let (view, at) = self.now(&guard)?;
@@ -216,7 +219,6 @@ impl ColumnFamily {
     /// This family's part of the present view, and the number up to which it is read.
     #[inline]
     fn now<'g>(&'g self, guard: &'g Guard) -> Result<(&'g Arc<FamilyView>, SequenceNumber)> {
-        self.pipeline.open()?;
         // The number first: a view loaded later holds everything up to it.
         let at = SequenceNumber(self.pipeline.visible.watermark());
         let view = self.pipeline.views.load(guard);
@@ -231,6 +233,7 @@ impl ColumnFamily {
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
+        self.pipeline.open()?;
         let (view, looked) = {
             let guard = epoch::pin();
             let (view, at) = self.now(&guard)?;
@@ -304,6 +307,9 @@ impl ColumnFamily {
 
     /// What the family's page cache holds and has done.
     pub fn cache_stats(&self) -> CacheStats {
+        if self.family.check().is_err() {
+            return CacheStats::default();
+        }
         self.family.store().cache_stats()
     }
 }

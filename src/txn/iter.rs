@@ -13,6 +13,7 @@ use crate::column_family::reading::value::Value;
 use crate::column_family::view::{FamilyView, OwnWrites};
 use crate::error::Result;
 use crate::sync::Arc;
+use crate::system::Inherited;
 
 /// A position in a column family, at one moment, that moves both ways and turns around anywhere.
 ///
@@ -35,7 +36,7 @@ use crate::sync::Arc;
 /// # Ok(()) }
 /// ```
 pub struct Cursor {
-    inner: FamilyCursor,
+    inner: Inherited<FamilyCursor>,
 }
 
 impl fmt::Debug for Cursor {
@@ -46,27 +47,31 @@ impl fmt::Debug for Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(inner: FamilyCursor) -> Self {
+    pub(crate) fn new(inner: Inherited<FamilyCursor>) -> Self {
         Self { inner }
     }
 
     /// To the first entry at or above `key`; `false` if there is none.
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.inner.check()?;
         self.inner.seek(key.as_ref())
     }
 
     /// To the last entry at or below `key`; `false` if there is none.
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.inner.check()?;
         self.inner.seek_for_prev(key.as_ref())
     }
 
     /// To the first entry; `false` if there is none.
     pub fn first(&mut self) -> Result<bool> {
+        self.inner.check()?;
         self.inner.first()
     }
 
     /// To the last entry; `false` if there is none.
     pub fn last(&mut self) -> Result<bool> {
+        self.inner.check()?;
         self.inner.last()
     }
 
@@ -74,12 +79,14 @@ impl Cursor {
     #[inline]
     #[expect(clippy::should_implement_trait, reason = "a cursor lends what it stands on, an iterator cannot")]
     pub fn next(&mut self) -> Result<bool> {
+        self.inner.check()?;
         self.inner.next()
     }
 
     /// To the entry before; `false` before the first one.
     #[inline]
     pub fn prev(&mut self) -> Result<bool> {
+        self.inner.check()?;
         self.inner.prev()
     }
 
@@ -120,6 +127,7 @@ impl Cursor {
         &mut self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
+        self.inner.check()?;
         self.inner.scan(&mut visit)
     }
 
@@ -130,6 +138,7 @@ impl Cursor {
         &mut self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
+        self.inner.check()?;
         self.inner.scan_back(&mut visit)
     }
 
@@ -148,11 +157,13 @@ impl Cursor {
     /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a quarter page is read now.
     #[inline]
     pub fn value(&self) -> Result<&[u8]> {
+        self.inner.check()?;
         self.inner.value()
     }
 
     /// The value of the entry in a form that outlives the cursor's next step.
     pub fn owned_value(&self) -> Result<Value> {
+        self.inner.check()?;
         self.inner.owned_value()
     }
 }
@@ -161,6 +172,11 @@ impl Cursor {
 ///
 /// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`], both without an allocation if they are short; a [`Cursor`] copies less.
 pub struct Iter {
+    inner: Inherited<Entries>,
+}
+
+/// An iterator in the process that made it.
+struct Entries {
     source: Source,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
@@ -172,8 +188,8 @@ pub struct Iter {
 impl fmt::Debug for Iter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Iter")
-            .field("family", &self.source.view.family.id())
-            .field("at", &self.source.at)
+            .field("family", &self.inner.source.view.family.id())
+            .field("at", &self.inner.source.at)
             .finish_non_exhaustive()
     }
 }
@@ -193,7 +209,7 @@ impl Source {
 }
 
 impl Iter {
-    pub(crate) fn new(view: Arc<FamilyView>, at: SequenceNumber, range: &impl KeyBounds) -> Self {
+    pub(crate) fn new(view: &Inherited<Arc<FamilyView>>, at: SequenceNumber, range: &impl KeyBounds) -> Self {
         let (start, end) = half_open(range);
         Self::behind(None, view, at, start, end)
     }
@@ -201,14 +217,18 @@ impl Iter {
     /// Those from `start` up to and without `end`, with `own` writes in front of the family's.
     pub(crate) fn behind(
         own: Option<OwnWrites>,
-        view: Arc<FamilyView>,
+        view: &Inherited<Arc<FamilyView>>,
         at: SequenceNumber,
         start: Vec<u8>,
         end: Option<Vec<u8>>,
     ) -> Self {
-        Self { source: Source { view, at, own }, start, end, front: None, back: None, done: false }
+        let source = Source { view: Arc::clone(view), at, own };
+        let entries = Entries { source, start, end, front: None, back: None, done: false };
+        Self { inner: view.pass_on(entries) }
     }
+}
 
+impl Entries {
     /// Whether the front stands on an entry that the back has not come to.
     #[inline]
     fn step_forward(&mut self) -> Result<bool> {
@@ -251,22 +271,22 @@ impl Iterator for Iter {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
+        if self.inner.done {
             return None;
         }
-        let stepped = self.step_forward();
-        self.item(stepped, true)
+        let stepped = self.inner.check().and_then(|()| self.inner.step_forward());
+        self.inner.item(stepped, true)
     }
 }
 
 impl DoubleEndedIterator for Iter {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.done {
+        if self.inner.done {
             return None;
         }
-        let stepped = self.step_backward();
-        self.item(stepped, false)
+        let stepped = self.inner.check().and_then(|()| self.inner.step_backward());
+        self.inner.item(stepped, false)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, MutexGuard};
+use crate::system::Process;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
 use crate::wal::Log;
@@ -23,6 +24,8 @@ use crate::wal::Log;
 pub(crate) struct Pipeline {
     /// Tells this open database from every other one in the process.
     pub(crate) database: u64,
+    /// That opened it.
+    pub(crate) process: Process,
     pub(crate) views: ArcCell<View>,
     pub(crate) visible: CachePadded<Sequencer>,
     pub(crate) latch: Latch,
@@ -101,9 +104,10 @@ impl Pipeline {
             .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened for reading only"))
     }
 
-    /// Fails once the database is closed.
+    /// Fails once the database is closed, and in a child that was forked.
     #[inline]
     pub(crate) fn open(&self) -> Result<()> {
+        self.process.check()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }

@@ -7,6 +7,7 @@ use crate::column_family::reading::value::Value;
 use crate::column_family::view::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
+use crate::system::Inherited;
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::handle::ColumnFamily;
 
@@ -29,7 +30,7 @@ use crate::txn::handle::ColumnFamily;
 /// ```
 #[derive(Clone)]
 pub struct Snapshot {
-    moment: Moment,
+    moment: Inherited<Moment>,
     database: u64,
 }
 
@@ -41,7 +42,7 @@ impl fmt::Debug for Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(moment: Moment, database: u64) -> Self {
-        Self { moment, database }
+        Self { moment: Inherited::new(moment), database }
     }
 
     /// Position of the last commit that the snapshot sees.
@@ -57,12 +58,13 @@ impl Snapshot {
                 "the snapshot and the column family belong to different databases",
             ));
         }
+        self.moment.check()?;
         let family = family.family();
         let view = self.moment.view.family(family.slot(), family.id()).map_err(|_| {
             Error::new(ErrorKind::FamilyNotFound, "the snapshot holds no such column family")
                 .of_family(family.id().0)
         })?;
-        Ok(FamilySnapshot { view: Arc::clone(view), at: self.moment.at })
+        Ok(FamilySnapshot::new(Arc::clone(view), self.moment.at))
     }
 
     /// The value of `key` in `family` at this moment.

@@ -4,6 +4,8 @@
 //! copies the record there in parallel with others, and marks its number written. Numbers become written in order
 //! ([`Sequencer`]) and durable in groups ([`GroupSync`]).
 
+use std::collections::VecDeque;
+
 use crossbeam_utils::CachePadded;
 
 use super::group_sync::{Failed, GroupSync};
@@ -39,6 +41,10 @@ pub(crate) struct Log {
     durable_place: Mutex<Place>,
     /// The first segment that the last mark named: nothing from it on is let go.
     pub(super) marked: AtomicU64,
+    /// Memory that is to be let go, in the order in which that was found.
+    pub(super) behind: Mutex<VecDeque<Behind>>,
+    /// Held while memory of a mapping is made ready, and while files go into their next life.
+    pub(super) preparing: Mutex<()>,
     /// Weight of all that recovery would replay, once it is at least `options.watched_from`; 0 below.
     pub(super) watched: AtomicU64,
     syncs: AtomicU64,
@@ -144,6 +150,15 @@ impl Tail {
     }
 }
 
+/// Memory of a mapping behind the records.
+pub(super) struct Behind {
+    /// Nothing is stored there once the records up to this number are written.
+    pub(super) sequence: u64,
+    pub(super) segment: Arc<Segment>,
+    /// Where it ends; `None`: all that the segment has.
+    pub(super) end: Option<u64>,
+}
+
 /// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the data is what
 /// takes the time.
 const SHORT_FOR_SYNC: u64 = 16 << 10;
@@ -199,6 +214,8 @@ impl Log {
             wants_next: AtomicBool::new(false),
             durable_place: Mutex::new(Place { segment: current, offset: HEADER_LEN }),
             marked: AtomicU64::new(u64::MAX),
+            behind: Mutex::default(),
+            preparing: Mutex::new(()),
             watched: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         }
@@ -235,11 +252,11 @@ impl Log {
             self.stock.expect_short_syncs();
         }
         let payload_checksum = crc32(&[payload]);
-        let (segment, offset, sequence) = self.reserve(Needs::of(payload, operations), !sync_soon)?;
+        let (segment, offset, sequence, stored) = self.reserve(Needs::of(payload, operations), !sync_soon)?;
         let mut pending = Pending { log: self, is_open: true };
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
         let header = header.encode(segment.id, offset);
-        let written = segment.write_record(&header, payload, offset, !sync_soon);
+        let written = segment.write_record(&header, payload, offset, stored);
         pending.is_open = false;
         written.map_err(|error| self.fail(write_failed(error, segment.id, offset)))?;
         self.written.complete(sequence);
@@ -270,7 +287,8 @@ impl Log {
         let segment = &tail.segment;
         let id = segment.id;
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
-        let written = segment.write_record(&header.encode(id, offset), payload, offset, true);
+        let stored = segment.takes_store(offset, needs.len);
+        let written = segment.write_record(&header.encode(id, offset), payload, offset, stored);
         if let Err(error) = written {
             drop(tail);
             pending.is_open = false;
@@ -297,16 +315,18 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Assigns a number and a place. `mapped`: it may be stored into the mapping.
+    /// Assigns a number and a place, and says whether the record is stored into the mapping: never unless it `may_store`.
     #[inline]
-    fn reserve(&self, needs: Needs, mapped: bool) -> Result<(Arc<Segment>, u64, u64)> {
+    fn reserve(&self, needs: Needs, may_store: bool) -> Result<(Arc<Segment>, u64, u64, bool)> {
         let mut tail = self.tail_with_room(needs)?;
         let sequence = self.assign_next(&mut tail)?;
-        if mapped && needs.len <= MAPPED_RECORD {
+        let may_store = may_store && needs.len <= MAPPED_RECORD;
+        if may_store {
             tail.expect_stores();
         }
         let offset = self.take_place(&mut tail, needs);
-        Ok((Arc::clone(&tail.segment), offset, sequence))
+        let stored = may_store && tail.segment.takes_store(offset, needs.len);
+        Ok((Arc::clone(&tail.segment), offset, sequence, stored))
     }
 
     /// The tail, in a segment into which a record goes.

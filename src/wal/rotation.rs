@@ -1,7 +1,9 @@
 //! The life of segments: taken into use, made ahead of need, let go.
 
+use std::collections::VecDeque;
+
 use super::group_sync::Failed;
-use super::log::{Log, Needs, READY_AHEAD};
+use super::log::{Behind, Log, Needs, READY_AHEAD};
 use super::record::ALIGNMENT;
 use super::segment::{self, HEADER_LEN, SegmentHeader};
 use super::stock::{Refusal, Retired};
@@ -61,9 +63,10 @@ impl Log {
         self.current.store(next.id, Ordering::Release);
         self.wants_prepare.store(false, Ordering::Relaxed);
         tail.go_to(next);
+        let sequence = tail.last;
         drop(tail);
         drop(shelf);
-        old.let_go(old.body.len);
+        self.leave_behind(Behind { sequence, segment: old, end: None });
         Ok(())
     }
 
@@ -75,16 +78,21 @@ impl Log {
     /// Makes memory ready for the stores that come next, lets go of memory behind them, and says when the next segment is wanted.
     /// Waits for no sync and for no segment. For one background thread.
     pub(crate) fn prepare_memory(&self) {
+        let _preparing = self.preparing.lock();
         self.wants_prepare.store(false, Ordering::Relaxed);
         let mut tail = self.tail.lock();
         if tail.is_stored_into {
-            let (segment, offset) = (Arc::clone(&tail.segment), tail.offset);
+            let (segment, offset, sequence) = (Arc::clone(&tail.segment), tail.offset, tail.last);
             drop(tail);
             segment.make_ready(offset, offset + READY_AHEAD);
-            segment.let_go(offset.saturating_sub(READY_AHEAD));
+            self.leave_behind(Behind { sequence, segment: Arc::clone(&segment), end: Some(offset) });
             tail = self.tail.lock();
             if !Arc::ptr_eq(&tail.segment, &segment) {
-                segment.let_go_from(offset);
+                let sequence = tail.last;
+                drop(tail);
+                // Some of it was perhaps made ready after the segment was left.
+                self.leave_behind(Behind { sequence, segment, end: None });
+                tail = self.tail.lock();
             }
         }
         if tail.is_next_due() {
@@ -92,6 +100,25 @@ impl Log {
             self.wants_next.store(true, Ordering::Relaxed);
         }
         tail.plan();
+    }
+
+    /// Lets go of memory behind the records once nothing is stored there any more: of `behind`, and of what waits for that.
+    fn leave_behind(&self, behind: Behind) {
+        let mut waiting = self.behind.lock();
+        waiting.push_back(behind);
+        self.let_go_of(&mut waiting);
+    }
+
+    fn let_go_of(&self, waiting: &mut VecDeque<Behind>) {
+        let written = self.written.watermark();
+        while waiting.front().is_some_and(|behind| behind.sequence <= written)
+            && let Some(Behind { segment, end, .. }) = waiting.pop_front()
+        {
+            match end {
+                Some(end) => segment.let_go(end),
+                None => segment.let_go_of_all(),
+            }
+        }
     }
 
     /// Makes the next segment if it is wanted, so that going on to it is only a swap. For a background thread that may wait for
@@ -113,7 +140,7 @@ impl Log {
         if !is_wanted {
             return Ok(());
         }
-        let made = self.stock.prepare(&making, len, if is_stored_into { READY_AHEAD } else { 0 });
+        let made = self.stock.prepare(&making, len, if is_stored_into { READY_AHEAD / 2 } else { 0 });
         let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
         drop(making);
@@ -203,6 +230,9 @@ impl Log {
         let Some(newest) = released.last() else { return Ok(()) };
         // A record that is still being copied must not land in the segment's next life.
         self.written.wait_for(newest.last_sequence).map_err(|Ended| self.failure())?;
+        // Nor is memory to be let go that was made ready for it.
+        let preparing = self.preparing.lock();
+        self.let_go_of(&mut self.behind.lock());
         {
             let mut tail = self.tail.lock();
             tail.unsynced.retain(|segment| segment.id >= limit);
@@ -218,6 +248,7 @@ impl Log {
                 Err(Refusal::Full(error) | Refusal::Broken(error)) => outcome = outcome.and(Err(error)),
             }
         }
+        drop(preparing);
         if removed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }

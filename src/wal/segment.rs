@@ -18,8 +18,9 @@ use crate::codec::checksum::crc32;
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::system::page_size;
 
 /// The directory that holds the segments.
 pub(super) const DIRECTORY: &str = "wal";
@@ -180,10 +181,12 @@ pub(super) struct Segment {
     pub(super) body: Arc<SegmentFile>,
     /// Bytes known to be durable; not zero only when all segments before are durable as well.
     durable: AtomicU64,
-    /// Offset up to which memory of the mapping was made ready, but for what was behind the records by then.
+    /// Offset up to which memory of the mapping was made ready, but for what was behind the records by then. Records are stored up to there.
     ready: AtomicU64,
     /// Bytes of the mapping whose memory was let go.
     gone: AtomicU64,
+    /// Whether the system keeps no memory for the mapping: all records are written.
+    is_refused: AtomicBool,
 }
 
 /// Records up to this many bytes are put together on the stack for a call that writes them.
@@ -194,7 +197,8 @@ pub(super) const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
     pub(super) fn new(id: u64, body: Arc<SegmentFile>) -> Self {
-        Self { id, body, durable: AtomicU64::new(0), ready: AtomicU64::new(0), gone: AtomicU64::new(0) }
+        let [durable, ready, gone] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { id, body, durable, ready, gone, is_refused: AtomicBool::new(false) }
     }
 
     pub(super) fn durable(&self) -> u64 {
@@ -208,32 +212,44 @@ impl Segment {
 
     /// Bytes up to which memory need not be made ready any more.
     pub(super) fn ready(&self) -> u64 {
-        if self.body.mapping.is_none() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
+        if self.takes_no_stores() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
+    }
+
+    fn takes_no_stores(&self) -> bool {
+        self.body.mapping.is_none() || self.is_refused.load(Ordering::Relaxed)
     }
 
     /// Bytes of the mapping that were made ready and not let go.
     pub(super) fn mapped_bytes(&self) -> u64 {
-        if self.body.mapping.is_none() {
-            return 0;
-        }
-        self.ready().saturating_sub(self.gone.load(Ordering::Relaxed))
+        self.ready.load(Ordering::Relaxed).saturating_sub(self.gone.load(Ordering::Relaxed))
     }
 
-    /// Makes memory ready for stores from `start` to `end`. For one thread at a time.
+    /// Whether a record of `len` bytes, whose place at `offset` was just taken, may be stored: its memory is ready, and stays until the
+    /// record is written.
+    #[inline]
+    pub(super) fn takes_store(&self, offset: u64, len: u64) -> bool {
+        offset + len <= self.ready.load(Ordering::Acquire)
+    }
+
+    /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. For one thread at a time.
     pub(super) fn make_ready(&self, start: u64, end: u64) {
         let ready = self.ready().max(start);
         let end = end.min(self.body.len);
         if let Some(mapping) = &self.body.mapping
             && ready < end
         {
-            mapping.make_ready(ready, end - ready);
-            self.ready.store(end, Ordering::Relaxed);
+            if mapping.make_ready(ready, end - ready) {
+                self.ready.store(end, Ordering::Release);
+            } else {
+                self.is_refused.store(true, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Lets go of the memory behind the records up to `end`: the log may keep them for long. Who still stores there gets it back.
+    /// Lets go of the memory behind the records up to `end`, all of which are written: the log may keep them for long. For one thread at a time.
     pub(super) fn let_go(&self, end: u64) {
         let gone = self.gone.load(Ordering::Relaxed);
+        let end = end / page_size() as u64 * page_size() as u64;
         if let Some(mapping) = &self.body.mapping
             && gone < end
         {
@@ -242,10 +258,11 @@ impl Segment {
         }
     }
 
-    /// Lets go of all memory from `start` on: the segment was left while some was made ready.
-    pub(super) fn let_go_from(&self, start: u64) {
+    /// Lets go of all memory: no record will be stored here any more, and all are written.
+    pub(super) fn let_go_of_all(&self) {
         if let Some(mapping) = &self.body.mapping {
-            mapping.let_go(start, self.body.len.saturating_sub(start));
+            mapping.let_go(0, self.body.len);
+            self.gone.store(self.body.len, Ordering::Relaxed);
         }
     }
 
@@ -253,25 +270,26 @@ impl Segment {
     pub(super) fn write_header(&self, header: &SegmentHeader) -> io::Result<()> {
         assert_eq!(header.id, self.id, "a header of segment {} for segment {}", header.id, self.id);
         match &self.body.mapping {
-            Some(mapping) => {
+            Some(mapping) if self.takes_store(0, HEADER_LEN) => {
                 mapping.store(0, &header.encode());
                 Ok(())
             }
-            None => self.body.file.write_at(&header.encode(), 0),
+            _ => self.body.file.write_at(&header.encode(), 0),
         }
     }
 
-    /// Writes a record into its place, which the caller has to itself.
+    /// Writes a record into its place, which the caller has to itself. `stored`: it [may be](Self::takes_store) stored, as was asked when the
+    /// place was taken.
     #[inline]
     pub(super) fn write_record(
         &self,
         header: &[u8; RECORD_HEADER_LEN as usize],
         payload: &[u8],
         offset: u64,
-        mapped: bool,
+        stored: bool,
     ) -> io::Result<()> {
         let len = record_len(payload.len() as u64);
-        let mapping = self.body.mapping.as_ref().filter(|_| mapped && len <= MAPPED_RECORD);
+        let mapping = self.body.mapping.as_ref().filter(|_| stored);
         match mapping {
             Some(mapping) => {
                 mapping.store(offset, header);

@@ -14,6 +14,7 @@ use crate::column_family::view::{FamilyView, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::{Arc, Mutex};
+use crate::system::Inherited;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::pipeline::{Condition, Pipeline};
@@ -55,13 +56,13 @@ use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
 /// # Ok(()) }
 /// ```
 pub struct Transaction {
-    pipeline: Arc<Pipeline>,
+    pipeline: Inherited<Arc<Pipeline>>,
     level: IsolationLevel,
     durability: Durability,
     /// What is read; `None`: the present, each time.
-    moment: Option<Moment>,
+    moment: Option<Inherited<Moment>>,
     /// While there is one, what is committed since the beginning is kept.
-    place: Option<Place>,
+    place: Option<Inherited<Place>>,
     /// What was read, if the commit is checked for that.
     reads: Option<Mutex<Reads>>,
     own: Own,
@@ -98,13 +99,16 @@ impl Transaction {
         pipeline.open()?;
         let began = match level {
             IsolationLevel::ReadCommitted => None,
-            _ => Some(Remembered::open(&pipeline.remembered, || pipeline.now())),
+            _ => {
+                let (place, moment) = Remembered::open(&pipeline.remembered, || pipeline.now());
+                Some((Inherited::new(place), Inherited::new(moment)))
+            }
         };
         let (place, moment) = began.unzip();
         let reads = (level == IsolationLevel::Serializable).then(Mutex::default);
         let own = Own::new(pipeline.database);
         Ok(Self {
-            pipeline,
+            pipeline: Inherited::new(pipeline),
             level,
             durability,
             moment,
@@ -154,6 +158,7 @@ impl Transaction {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<()> {
+        self.pipeline.process.check()?;
         self.own.write(|batch| {
             batch.put(family, key, value);
         })
@@ -161,6 +166,7 @@ impl Transaction {
 
     /// Removes `key`. Errors are those of [`put`](Self::put).
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
+        self.pipeline.process.check()?;
         self.own.write(|batch| {
             batch.delete(family, key);
         })
@@ -168,6 +174,7 @@ impl Transaction {
 
     /// Removes every key in `range`, those that others have put there by the time of the commit included. Errors are those of [`put`](Self::put).
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
+        self.pipeline.process.check()?;
         self.own.write(|batch| {
             batch.delete_range(family, range);
         })
@@ -217,7 +224,7 @@ impl Transaction {
         self.check_database(family)?;
         let (view, at) = self.view_of(family)?;
         let own = self.own.source(family.family());
-        let iter = Iter::behind(own, view, at, start.clone(), end.clone());
+        let iter = Iter::behind(own, &Inherited::new(view), at, start.clone(), end.clone());
         let walked = self.walk(family).zip(self.walk(family)).map(|(front, back)| [front, back]);
         Ok(TransactionIter::new(iter, start, end, walked))
     }
@@ -310,6 +317,7 @@ impl Transaction {
     /// [`TransactionTooOld`](ErrorKind::TransactionTooOld) if that cannot be told any more. [`FamilyDropped`](ErrorKind::FamilyDropped) if a family that it wrote to, or
     /// that is checked, is gone. Otherwise those of [`write`](crate::ColumnFamilyDatabase::write). Unless that says otherwise, nothing was written.
     pub fn commit(self) -> Result<SequenceNumber> {
+        self.pipeline.process.check()?;
         let Self { pipeline, level, durability, moment, place, reads, own, _keeper, .. } = self;
         let write = own.as_write();
         if own.batch().is_empty() {
@@ -348,6 +356,7 @@ impl Transaction {
     }
 
     fn check_database(&self, family: &ColumnFamily) -> Result<()> {
+        self.pipeline.process.check()?;
         if family.database_number() != self.pipeline.database {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -402,6 +411,7 @@ impl Transaction {
         self.check_database(family)?;
         let (view, at) = self.view_of(family)?;
         let own = self.own.source(family.family());
-        Ok(Cursor::new(view.cursor_behind(own.as_ref(), at, KeyRange::new(start, end))))
+        let cursor = view.cursor_behind(own.as_ref(), at, KeyRange::new(start, end));
+        Ok(Cursor::new(Inherited::new(cursor)))
     }
 }

@@ -396,6 +396,13 @@ impl StorageBackend for SimulatedDisk {
         state.locks.insert(path.to_owned(), holders);
         Ok(Box::new(SimulatedLock { held: Some((self.clone(), path.to_owned())) }))
     }
+
+    fn lock_existing(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        if !self.state.lock().entries.contains_key(path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        self.lock(path, shared)
+    }
 }
 
 struct SimulatedLock {

@@ -123,6 +123,12 @@ const RECORD: &str = "src/wal/record.rs";
 const ROTATION: &str = "src/wal/rotation.rs";
 const START: &str = "src/wal/start.rs";
 const STOCK: &str = "src/wal/stock.rs";
+const FRAMES: &str = "src/page/frames.rs";
+const SEGMENT: &str = "src/wal/segment.rs";
+const PAGES: &str = "src/system/pages.rs";
+const SHARED: &str = "src/db/shared.rs";
+const PLACE: &str = "src/db/place.rs";
+const STORAGE_FILE: &str = "src/storage/file.rs";
 const HEADER: &str = "src/page/header.rs";
 
 /// All mutations.
@@ -200,8 +206,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a record counts as written before it is",
         LOG,
-        "        let written = segment.write_record(&header, payload, offset, !sync_soon);",
-        "        self.written.complete(sequence);\n        std::thread::sleep(std::time::Duration::from_micros(300));\n        let written = segment.write_record(&header, payload, offset, !sync_soon);\n        if written.is_ok() {\n            std::mem::forget(pending);\n            return Ok(SequenceNumber(sequence));\n        }",
+        "        let written = segment.write_record(&header, payload, offset, stored);",
+        "        self.written.complete(sequence);\n        std::thread::sleep(std::time::Duration::from_micros(300));\n        let written = segment.write_record(&header, payload, offset, stored);\n        if written.is_ok() {\n            std::mem::forget(pending);\n            return Ok(SequenceNumber(sequence));\n        }",
     ),
     crashes(
         "a memtable is frozen outside of the lock, between a commit's number and its entries",
@@ -224,8 +230,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a short commit is published before it has a record",
         LOG,
-        "        let written = segment.write_record(&header.encode(id, offset), payload, offset, true);\n        if let Err(error) = written {\n            drop(tail);",
-        "        let written = segment.write_record(&header.encode(id, offset), &[], offset, true);\n        if let Err(error) = written {\n            drop(tail);",
+        "        let written = segment.write_record(&header.encode(id, offset), payload, offset, stored);\n        if let Err(error) = written {\n            drop(tail);",
+        "        let written = segment.write_record(&header.encode(id, offset), &[], offset, stored);\n        if let Err(error) = written {\n            drop(tail);",
     ),
     tests(
         "orphans are removed before the segment that cuts them off is durable",
@@ -1160,5 +1166,84 @@ pub const MUTATIONS: &[Mutation] = &[
         "                drop(version);\n                self.pause(read)?;\n",
         "                self.pause(read)?;\n                drop(version);\n",
         "a_verification_keeps_nothing_between_its_parts",
+    ),
+    // The system, other processes, and the place of a database.
+    tests(
+        "memory goes back in units of 4 KiB, whatever a page of the system is",
+        PAGES,
+        "    let page = page_size();\n    let start",
+        "    let page = 4096;\n    let start",
+        "tests_pass_with_pages_of_16_and_64_kib",
+    ),
+    tests(
+        "a page of the system stays in memory although all frames in it are free",
+        FRAMES,
+        "slab.with_bare_neighbours(slots, page_size().div_ceil(stride))",
+        "slots",
+        "no_memory_stays_once_all_frames_are_free",
+    ),
+    tests(
+        "records are stored where no memory is ready",
+        SEGMENT,
+        "        offset + len <= self.ready.load(Ordering::Acquire)",
+        "        offset + len <= self.body.len && self.body.mapping.is_some()",
+        "records_are_stored_only_where",
+    ),
+    tests(
+        "memory is let go while records are stored into it",
+        ROTATION,
+        "behind.sequence <= written)",
+        "behind.sequence <= u64::MAX || written > 0)",
+        "records_are_stored_only_where",
+    ),
+    tests(
+        "memory of a segment's last life is let go in its next one",
+        ROTATION,
+        "        let preparing = self.preparing.lock();\n        self.let_go_of(&mut self.behind.lock());\n",
+        "        let preparing = ();\n",
+        "records_are_stored_only_where",
+    ),
+    file("a child that was forked commits", PIPELINE, "        self.process.check()?;\n", "", "forked"),
+    file(
+        "a child that was forked ends its parent's database in good order",
+        SHARED,
+        "        if self.shared.check().is_ok() {",
+        "        if true {",
+        "forked",
+    ),
+    file(
+        "a child that was forked unlocks its parent's database",
+        STORAGE_FILE,
+        "            && self.process.is_this()\n",
+        "",
+        "forked",
+    ),
+    file(
+        "the data file is not locked",
+        PLACE,
+        "        self.data = Some(data);",
+        "        drop(data);",
+        "place",
+    ),
+    file(
+        "nobody looks whether the data file is where it was",
+        MAINTAIN,
+        "locks.is_none_or(|locks| locks.are_in_place())",
+        "locks.is_none_or(|locks| locks.are_in_place() || true)",
+        "place",
+    ),
+    file(
+        "a pipe is opened as if it were a file",
+        STORAGE_FILE,
+        "    if file.metadata()?.is_file() {",
+        "    if true {",
+        "place",
+    ),
+    file(
+        "a first opening that fails leaves its data file",
+        PLACE,
+        "            if self.stage == Stage::Whole {",
+        "            if false {",
+        "place",
     ),
 ];

@@ -1,0 +1,196 @@
+//! The directory of a database: what it may hold, who has it, and whether it is still where it was.
+//!
+//! A directory is taken for a new database if it is missing, or holds nothing but what a crash leaves of one that was never complete: `LOCK`,
+//! `data.new`, an empty `wal`. `lost+found`, which file systems make in their root, counts for nothing. Whatever else it holds is
+//! somebody's, and the directory is refused. In one that holds a database other files are left alone.
+//!
+//! Two files are locked, `LOCK` and `data`: who removes the first lets nobody in, and who puts another file in the place of the second is
+//! noticed, since a lock knows its file. A first opening that fails takes back what it made ([`Newborn`]).
+
+use std::io;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::Superblock;
+use crate::storage::{FileMode, StorageBackend, StorageLock};
+use crate::sync::Arc;
+
+pub(super) const DATA: &str = "data";
+pub(super) const NEW_DATA: &str = "data.new";
+pub(super) const WAL: &str = "wal";
+const LOCK: &str = "LOCK";
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// What the directory holds.
+#[derive(PartialEq)]
+pub(super) enum Contents {
+    Nothing,
+    Database,
+}
+
+/// Looks what is there, and changes nothing.
+pub(super) fn look(backend: &Arc<dyn StorageBackend>) -> Result<Contents> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::NotADatabase, message));
+    // The logs first: another opener may be creating the database, and its log comes after its data.
+    let listed = list(backend, WAL).and_then(|logs| Ok((logs, backend.list("")?, backend.list_others("")?)));
+    let (logs, names, others) = match listed {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return refuse(format!(
+                "the path is that of a file, or of a directory with a file {WAL:?} in it"
+            ));
+        }
+        Err(error) => return Err(Error::io("reading the database's directory", error)),
+    };
+    if let Some(name) = others.iter().find(|name| [DATA, NEW_DATA, LOCK].contains(&name.as_str())) {
+        return refuse(format!("the directory holds a {name:?} that is no file"));
+    }
+    if names.iter().any(|name| name == DATA) {
+        if !names.iter().any(|name| name == LOCK) {
+            // Before a lock is made for a copy that came without, the data must be a database's.
+            let data = backend
+                .open(DATA, FileMode::Read)
+                .map_err(|error| Error::io("opening the data file", error).in_file(DATA))?;
+            Superblock::load(&*data, DATA)?;
+        }
+        return Ok(Contents::Database);
+    }
+    let foreign = names.into_iter().filter(|name| ![NEW_DATA, LOCK].contains(&name.as_str()));
+    let others = others.into_iter().filter(|name| ![WAL, LOST_AND_FOUND].contains(&name.as_str()));
+    let logs = logs.into_iter().map(|log| format!("{WAL}/{log}"));
+    match foreign.chain(others).chain(logs).next() {
+        None => Ok(Contents::Nothing),
+        Some(name) => {
+            refuse(format!("the directory holds {name:?} and no database; give an empty or a new one"))
+        }
+    }
+}
+
+/// Everything in a directory that may be missing.
+fn list(backend: &Arc<dyn StorageBackend>, directory: &str) -> io::Result<Vec<String>> {
+    let listed = backend.list(directory).and_then(|mut names| {
+        names.extend(backend.list_others(directory)?);
+        Ok(names)
+    });
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The locks of an open database.
+pub(super) struct Locks {
+    lock: Box<dyn StorageLock>,
+    data: Option<Box<dyn StorageLock>>,
+}
+
+impl Locks {
+    /// Takes the first, which is there before there is any data.
+    pub(super) fn take(backend: &dyn StorageBackend, read_only: bool) -> Result<Self> {
+        let lock = backend.lock(LOCK, read_only).map_err(|error| refused(error, LOCK))?;
+        Ok(Self { lock, data: None })
+    }
+
+    /// Takes the one of the data file, which exists.
+    pub(super) fn take_data(&mut self, backend: &dyn StorageBackend, read_only: bool) -> Result<()> {
+        let data = backend.lock_existing(DATA, read_only).map_err(|error| refused(error, DATA))?;
+        self.data = Some(data);
+        Ok(())
+    }
+
+    /// Whether the data file is still where it was when it was locked. The other one may go: `data` keeps others out as well.
+    pub(super) fn are_in_place(&self) -> bool {
+        let held = self.data.as_ref().unwrap_or(&self.lock);
+        held.is_in_place().unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether the database is still in its place is not known");
+            true
+        })
+    }
+}
+
+fn refused(error: io::Error, file: &str) -> Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "the database is open already, here or in another process")
+        }
+        _ => Error::io("locking the database", error).in_file(file),
+    }
+}
+
+/// A database that is being created: until it is open for the first time, whatever fails takes all of it away again.
+pub(super) struct Newborn {
+    backend: Arc<dyn StorageBackend>,
+    stage: Stage,
+    /// Held until all is gone.
+    locks: Option<Arc<Locks>>,
+}
+
+#[derive(PartialEq, PartialOrd)]
+enum Stage {
+    /// Nothing is ours to remove.
+    Others,
+    /// The directory, if it was missing.
+    Directory,
+    /// What is in it, since we have the lock: all but a finished data file.
+    Parts,
+    /// That as well.
+    Whole,
+}
+
+impl Newborn {
+    /// Nothing was made yet.
+    pub(super) fn new(backend: &Arc<dyn StorageBackend>) -> Self {
+        Self { backend: Arc::clone(backend), stage: Stage::Others, locks: None }
+    }
+
+    /// The database's directory is about to be made.
+    pub(super) fn makes_directory(&mut self) {
+        self.stage = Stage::Directory;
+    }
+
+    /// We have the lock, and are about to make what the directory holds.
+    pub(super) fn makes_parts(&mut self) {
+        self.stage = Stage::Parts;
+    }
+
+    /// The data file has its name, and nobody has seen it yet.
+    pub(super) fn is_whole(&mut self) {
+        self.stage = Stage::Whole;
+    }
+
+    /// They stay until all is gone.
+    pub(super) fn holds(&mut self, locks: &Arc<Locks>) {
+        self.locks = Some(Arc::clone(locks));
+    }
+
+    /// The database is open, or another's: it stays.
+    pub(super) fn stays(&mut self) {
+        self.stage = Stage::Others;
+        self.locks = None;
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        if self.stage >= Stage::Parts {
+            // The logs first: they do not stand without data.
+            for name in list(&self.backend, WAL)? {
+                self.backend.remove(&format!("{WAL}/{name}"))?;
+            }
+            let _ = self.backend.remove_directory(WAL);
+            if self.stage == Stage::Whole {
+                self.backend.remove(DATA)?;
+            }
+            let _ = self.backend.remove(NEW_DATA);
+            self.backend.sync_directory("")?;
+            self.backend.remove(LOCK)?;
+        }
+        if self.stage >= Stage::Directory { self.backend.remove_directory("") } else { Ok(()) }
+    }
+}
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, "a database that could not be created left traces");
+        }
+    }
+}
