@@ -165,6 +165,8 @@ const SHORT_FOR_SYNC: u64 = 16 << 10;
 
 /// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some milliseconds.
 pub(super) const READY_AHEAD: u64 = 2 << 20;
+/// Bytes that whoever finds nothing ready makes ready himself: few enough to be waited for, and enough for a thousand short records.
+const READY_LATE: u64 = 256 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -287,7 +289,7 @@ impl Log {
         let segment = &tail.segment;
         let id = segment.id;
         let header = RecordHeader { payload_checksum, payload_len, sequence, durable: segment.durable() };
-        let stored = segment.takes_store(offset, needs.len);
+        let stored = self.is_stored(segment, offset, needs.len);
         let written = segment.write_record(&header.encode(id, offset), payload, offset, stored);
         if let Err(error) = written {
             drop(tail);
@@ -325,8 +327,26 @@ impl Log {
             tail.expect_stores();
         }
         let offset = self.take_place(&mut tail, needs);
-        let stored = may_store && tail.segment.takes_store(offset, needs.len);
+        let stored = may_store && self.is_stored(&tail.segment, offset, needs.len);
         Ok((Arc::clone(&tail.segment), offset, sequence, stored))
+    }
+
+    /// Whether a record, whose place was just taken, is stored. To be asked under the tail's lock.
+    #[inline]
+    fn is_stored(&self, segment: &Segment, offset: u64, len: u64) -> bool {
+        segment.takes_store(offset, len) || self.make_ready_late(segment, offset, len)
+    }
+
+    /// The thread that makes memory ready ahead of need was kept from running: whoever needs some makes a little ready, unless that thread is at it,
+    /// since otherwise each record would be written by a call of the system.
+    #[cold]
+    fn make_ready_late(&self, segment: &Segment, offset: u64, len: u64) -> bool {
+        if segment.takes_no_stores() {
+            return false;
+        }
+        let Some(_preparing) = self.preparing.try_lock() else { return false };
+        segment.make_ready(offset, offset + READY_LATE);
+        segment.takes_store(offset, len)
     }
 
     /// The tail, in a segment into which a record goes.

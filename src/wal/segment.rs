@@ -215,7 +215,7 @@ impl Segment {
         if self.takes_no_stores() { self.body.len } else { self.ready.load(Ordering::Relaxed) }
     }
 
-    fn takes_no_stores(&self) -> bool {
+    pub(super) fn takes_no_stores(&self) -> bool {
         self.body.mapping.is_none() || self.is_refused.load(Ordering::Relaxed)
     }
 
