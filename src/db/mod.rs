@@ -52,6 +52,8 @@ mod synced;
 mod synced_tests;
 mod transactions;
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod transactions_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod unwinding_tests;
 mod verify;
 #[cfg(all(test, not(any(loom, shuttle))))]

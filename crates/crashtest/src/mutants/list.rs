@@ -1021,6 +1021,13 @@ pub const MUTATIONS: &[Mutation] = &[
         "memtable::changed",
     ),
     tests(
+        "what a transaction relies on and does not write may be written before it has its number",
+        PIPELINE,
+        "    others.extend(also.map(|other| other.write.lock()));\n",
+        "    drop(also);\n",
+        "db::transactions_tests",
+    ),
+    tests(
         "what no open transaction needs is kept",
         REMEMBERED,
         "oldest.is_none_or(|oldest| last <= oldest)",

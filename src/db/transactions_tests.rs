@@ -1,0 +1,59 @@
+//! What holds between the check of a transaction and its commit.
+
+use std::cell::Cell;
+
+use crate::column_family::options::FamilyOptions;
+use crate::db::ColumnFamilyDatabase;
+use crate::options::Durability;
+use crate::storage::MemoryStorage;
+use crate::txn::batch::WriteBatch;
+use crate::txn::pipeline::{Condition, Write};
+
+/// Whether a commit that touches `written` of six families, and relies on `relied`, holds the locks of these while it asks, and of no others.
+fn assert_locked(written: &[usize], relied: &[usize], value: &[u8]) {
+    let db = ColumnFamilyDatabase::builder()
+        .write_buffer_bytes(256 << 10)
+        .automatic_maintenance(false)
+        .storage(MemoryStorage::new())
+        .open("memory")
+        .unwrap();
+    let name = |n: usize| n.to_string();
+    let families: Vec<_> =
+        (0..6).map(|n| db.create_column_family(&name(n), FamilyOptions::default()).unwrap()).collect();
+    let mut batch = WriteBatch::new();
+    for &n in written.iter().rev() {
+        batch.put(&families[n], "key", value);
+    }
+    let relied_families: Vec<_> = relied.iter().map(|&n| families[n].family()).collect();
+    let locked = |n: usize| families[n].family().write.try_lock().is_none();
+    let asked = Cell::new(false);
+    let holds = || {
+        asked.set(true);
+        (0..6).all(|n| locked(n) == (written.contains(&n) || relied.contains(&n)))
+    };
+    let write = Write {
+        families: batch.families(),
+        payload: batch.payload(),
+        operations: batch.len() as u64,
+        has_range_deletions: false,
+    };
+    let condition = Condition { families: &relied_families, holds: &holds };
+    let committed = db.pipeline().commit_if(&write, Durability::Buffered, &condition).unwrap();
+    assert!(committed.is_some() && asked.get(), "{written:?} {relied:?}");
+    assert!((0..6).all(|n| !locked(n)));
+    let never = Condition { families: &relied_families, holds: &|| false };
+    assert!(db.pipeline().commit_if(&write, Durability::Buffered, &never).unwrap().is_none());
+    assert!((0..6).all(|n| !locked(n)));
+    assert_eq!(Some(db.snapshot().unwrap().sequence_number()), committed, "what was refused has no number");
+}
+
+#[test]
+fn nobody_writes_to_what_a_commit_relies_on_between_the_question_and_the_commit() {
+    for value in [&b"short"[..], &[7; 100_000]] {
+        assert_locked(&[2], &[2], value);
+        assert_locked(&[2], &[0, 1, 3, 5], value);
+        assert_locked(&[1, 4], &[0, 2, 3, 4, 5], value);
+        assert_locked(&[0, 5], &[], value);
+        assert_locked(&[0, 5], &[0, 5], value);
+    }
+}
