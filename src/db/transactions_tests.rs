@@ -4,19 +4,54 @@ use std::cell::Cell;
 
 use crate::column_family::options::FamilyOptions;
 use crate::db::ColumnFamilyDatabase;
+use crate::error::ErrorKind;
 use crate::options::Durability;
 use crate::storage::MemoryStorage;
 use crate::txn::batch::WriteBatch;
 use crate::txn::pipeline::{Condition, Write};
 
-/// Whether a commit that touches `written` of six families, and relies on `relied`, holds the locks of these while it asks, and of no others.
-fn assert_locked(written: &[usize], relied: &[usize], value: &[u8]) {
-    let db = ColumnFamilyDatabase::builder()
+fn open() -> ColumnFamilyDatabase {
+    ColumnFamilyDatabase::builder()
         .write_buffer_bytes(256 << 10)
         .automatic_maintenance(false)
         .storage(MemoryStorage::new())
         .open("memory")
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn a_range_is_looked_for_in_what_is_frozen_or_merged_before_any_lock_is_taken() {
+    let db = open();
+    let family = db.create_column_family("one", FamilyOptions::default()).unwrap();
+    let begin = || {
+        let mut transaction = db.begin().unwrap();
+        assert_eq!(transaction.range(&family, "a".."c").unwrap().count(), 0);
+        transaction.put(&family, "z", "mine").unwrap();
+        transaction
+    };
+    let (first, second) = (begin(), begin());
+    family.put("b", "theirs").unwrap();
+    let pipeline = db.pipeline();
+    family.family().freeze(&mut family.family().write.lock(), &pipeline.views).unwrap();
+    let locked = family.family().write.lock();
+    assert_eq!(first.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    drop(locked);
+    db.flush().unwrap();
+    let locked = family.family().write.lock();
+    assert_eq!(second.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    drop(locked);
+    // What holds no change is not looked into again, and what comes later is.
+    let (third, fourth) = (begin(), begin());
+    family.put("d", "theirs").unwrap();
+    family.family().freeze(&mut family.family().write.lock(), &pipeline.views).unwrap();
+    third.commit().unwrap();
+    family.put("bb", "theirs").unwrap();
+    assert_eq!(fourth.commit().unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// Whether a commit that touches `written` of six families, and relies on `relied`, holds the locks of these while it asks, and of no others.
+fn assert_locked(written: &[usize], relied: &[usize], value: &[u8]) {
+    let db = open();
     let name = |n: usize| n.to_string();
     let families: Vec<_> =
         (0..6).map(|n| db.create_column_family(&name(n), FamilyOptions::default()).unwrap()).collect();

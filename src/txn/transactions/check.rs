@@ -56,16 +56,50 @@ pub(super) fn written(batch: &WriteBatch) -> Vec<Relied<'_>> {
     relied
 }
 
+impl Relied<'_> {
+    /// Fails if a commit after `since` has changed any of it in `tables`.
+    fn check_in(&self, tables: &[&Arc<Memtable>], since: SequenceNumber) -> Result<()> {
+        let changed = |keys: &&Keys<'_>| tables.iter().any(|table| keys.changed_in(table, since));
+        match self.keys.iter().find(changed) {
+            Some(keys) => Err(keys.conflict_in(self.family)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Memtables of each family that is relied on that nobody writes to any more, and that hold no change.
+pub(super) struct Ahead(Vec<Vec<Arc<Memtable>>>);
+
+/// Looks ahead, while no lock is held, into memtables that nobody writes to any more: so that what takes a step for each of their entries holds up
+/// no writer. Single keys wait for [`check`]. Fails as that does.
+pub(super) fn look_ahead(pipeline: &Pipeline, since: SequenceNumber, relied: &[Relied<'_>]) -> Result<Ahead> {
+    let view = pipeline.views.load_full();
+    let look = |relied: &Relied<'_>| {
+        if !relied.keys.iter().any(|keys| matches!(keys, Keys::Range(..))) {
+            return Ok(Vec::new());
+        }
+        let present = view.family(relied.family.slot(), relied.family.id())?;
+        let mut tables = pipeline.remembered.tables(relied.family.id(), since);
+        tables.extend(present.frozen.iter().map(|frozen| Arc::clone(&frozen.table)));
+        tables.retain(|table| table.last_sequence() > since);
+        relied.check_in(&tables.iter().collect::<Vec<_>>(), since)?;
+        Ok(tables)
+    };
+    relied.iter().map(look).collect::<Result<_>>().map(Ahead)
+}
+
 /// Fails if a commit after `since`, at which the transaction in `place` began, has changed any of `relied`. The caller holds the write locks of all of
-/// these families.
+/// these families, and has looked ahead.
 pub(super) fn check(
     pipeline: &Pipeline,
     place: &Place,
     since: SequenceNumber,
     relied: &[Relied<'_>],
+    ahead: &Ahead,
 ) -> Result<()> {
     let view = pipeline.views.load_full();
-    for Relied { family, keys } in relied {
+    for (relied, unchanged) in relied.iter().zip(&ahead.0) {
+        let family = relied.family;
         family.check_not_dropped()?;
         let present = view.family(family.slot(), family.id())?;
         // In this order: what a merge takes out of the view is kept before.
@@ -78,16 +112,13 @@ pub(super) fn check(
                  run it again, or raise transaction_memory_bytes",
             ));
         }
-        let tables: Vec<&Memtable> = present
+        let is_known = |table: &&Arc<Memtable>| unchanged.iter().any(|known| Arc::ptr_eq(known, table));
+        let tables: Vec<_> = present
             .memtables()
             .chain(&merged)
-            .filter(|table| table.last_sequence() > since)
-            .map(|table| &**table)
+            .filter(|table| table.last_sequence() > since && !is_known(table))
             .collect();
-        if let Some(keys) = keys.iter().find(|keys| tables.iter().any(|table| keys.changed_in(table, since)))
-        {
-            return Err(keys.conflict_in(family));
-        }
+        relied.check_in(&tables, since)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! read:    own writes first, then the family at S; what was read is noted: keys, and ranges as far as they were walked, gaps included
 //! write:   one more operation of a batch
 //! commit:  nothing written: done                                  nothing to be checked: as any batch
+//!          for each range: look into memtables that nobody writes to any more
 //!          lock the write locks of all families written or to be checked, in ascending number
 //!          for each key and range that is to be checked:
 //!              does a memtable hold a version, or a range deletion, with a number above S?      then it is a conflict

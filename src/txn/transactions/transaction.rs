@@ -18,7 +18,7 @@ use crate::system::Inherited;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::pipeline::{Condition, Pipeline};
-use crate::txn::transactions::check::{Relied, check, written};
+use crate::txn::transactions::check::{Relied, check, look_ahead, written};
 use crate::txn::transactions::level::IsolationLevel;
 use crate::txn::transactions::own::Own;
 use crate::txn::transactions::reads::{Reads, Walked};
@@ -334,9 +334,10 @@ impl Transaction {
             return pipeline.commit(&write, durability);
         };
         let families: Vec<_> = relied.iter().map(|Relied { family, .. }| *family).collect();
+        let ahead = look_ahead(&pipeline, moment.at, &relied)?;
         let refused = RefCell::new(None);
         let holds = || {
-            let checked = check(&pipeline, &place, moment.at, &relied);
+            let checked = check(&pipeline, &place, moment.at, &relied, &ahead);
             checked.map_err(|error| refused.replace(Some(error))).is_ok()
         };
         let condition = Condition { families: &families, holds: &holds };
