@@ -1044,7 +1044,7 @@ pub const MUTATIONS: &[Mutation] = &[
     file(
         "a merge keeps nothing for open transactions",
         MERGE,
-        "        tables_of(&view).for_each(|table| context.remembered.keep(self.id(), table));\n",
+        "        tables_of(view).for_each(|table| context.remembered.keep(self.id(), table));\n",
         "",
         "transactions",
     ),
