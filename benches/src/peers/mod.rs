@@ -22,6 +22,8 @@ mod redb;
 mod rocksdb;
 #[cfg(feature = "rocksdb")]
 mod rocksdb_compatibility;
+#[cfg(feature = "rocksdb")]
+pub use rocksdb_compatibility::provide_missing_symbols;
 #[cfg(feature = "sled")]
 mod sled;
 

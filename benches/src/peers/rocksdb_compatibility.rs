@@ -14,6 +14,6 @@ extern "C" fn rocksdb_write_buffer_manager_destroy(_manager: *mut c_void) {
 }
 
 /// Makes sure that the linker has met the definitions above before it needs them.
-pub(super) fn provide_missing_symbols() {
+pub fn provide_missing_symbols() {
     std::hint::black_box(rocksdb_write_buffer_manager_destroy as extern "C" fn(*mut c_void));
 }
