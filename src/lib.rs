@@ -161,6 +161,9 @@ pub mod fuzzing;
 mod memtable;
 mod options;
 mod page;
+#[cfg(all(test, not(loom)))]
+#[path = "../tests/common/sampling.rs"]
+mod sampling;
 mod segment;
 mod storage;
 mod sync;

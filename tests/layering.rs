@@ -144,24 +144,48 @@ fn judge(module: &str, reference: &Reference, roots: &BTreeMap<String, String>) 
     }
 }
 
-/// All Rust files under `src`, with paths relative to it.
-fn read_all(src: &Path) -> Vec<Source> {
-    let mut sources = Vec::new();
-    let mut directories = vec![src.to_owned()];
+/// All Rust files under `folder`.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut directories) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                sources.push(Source::new(path.strip_prefix(src).unwrap(), &text));
+                files.push(path);
             }
         }
     }
+    files
+}
+
+/// All Rust files under `src`, with paths relative to it.
+fn read_all(src: &Path) -> Vec<Source> {
+    let source =
+        |path: PathBuf| Source::new(path.strip_prefix(src).unwrap(), &fs::read_to_string(&path).unwrap());
+    let mut sources: Vec<_> = files_below(src).into_iter().map(source).collect();
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(sources.len() > 1, "no sources under {}", src.display());
     sources
+}
+
+#[test]
+fn properties_draw_from_the_seed_of_the_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut faults = Vec::new();
+    for path in
+        ["src", "tests", "crates", "examples"].iter().flat_map(|folder| files_below(&root.join(folder)))
+    {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let properties = lines.iter().filter(|line| line.starts_with("proptest! {")).count();
+        let configured = |line: &&&str| line.starts_with("#![proptest_config(") && line.contains("config(");
+        if properties != lines.iter().filter(configured).count() {
+            faults.push(path);
+        }
+    }
+    assert!(faults.is_empty(), "a `proptest!` is not configured by `sampling::config` in {faults:?}");
 }
 
 /// Names that `lib.rs` exports, and the module that each comes from.

@@ -1,22 +1,21 @@
 //! Every operation against a model of sorted maps, with small sizes so that few operations cross every boundary.
 //!
-//! `PERISTYLE_CASES` raises the number of cases. A failure prints the shortest list of operations that shows it.
+//! `PERISTYLE_CASES` raises the number of cases, `PERISTYLE_SEED` changes them. A failure prints the shortest list of operations that shows it.
 
 mod common;
 
 use common::operation::Operation;
 use common::world::{Place, World};
-use common::{cases, shrunken, strategy};
+use common::{sampling, shrunken, strategy};
 use peristyle::DatabaseBuilder;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 fn config(usual: u32) -> ProptestConfig {
     ProptestConfig {
-        cases: cases(usual),
         max_shrink_time: 120_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
+        ..sampling::config(usual)
     }
 }
 

@@ -68,7 +68,10 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1))]
+    #![proptest_config(crate::sampling::config(256))]
+
+    // A case is many forgeries of one tree.
+    #![proptest_config(ProptestConfig { cases: 1, ..crate::sampling::config(1) })]
 
     #[test]
     fn forged_nodes_are_survived(

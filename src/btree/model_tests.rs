@@ -81,7 +81,7 @@ fn run(page_size: usize, fill: u8, actions: &[Action], probes: &[Bytes]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
+    #![proptest_config(crate::sampling::config(32))]
 
     #[test]
     fn merges_agree_with_a_map(
@@ -116,7 +116,7 @@ fn tall_action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
+    #![proptest_config(crate::sampling::config(32))]
 
     #[test]
     fn merges_into_tall_trees_agree_with_a_map(
@@ -192,7 +192,7 @@ fn run_spans(fill: u8, key: impl Fn(u32) -> Bytes, loaded: u32, merges: &[Vec<Sp
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 24 }))]
+    #![proptest_config(crate::sampling::config(24))]
 
     #[test]
     fn spans_of_changes_agree_with_a_map(

@@ -201,6 +201,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn a_leaf_holds_what_was_written(keys in keys(), probe in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..12), wide: bool) {
             let bytes = node_bytes(&keys, 0, wide);

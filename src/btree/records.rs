@@ -109,6 +109,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn records_come_back(pointer in pointer(), owns_values: bool, entries: u64, len: u32) {
             let child = Child { pointer, owns_values, entries };

@@ -33,6 +33,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn bounds_agree_with_a_partition(
             mut heads in prop::collection::vec(prop_oneof![any::<u32>(), 0..9u32, Just(u32::MAX)], 0..300),

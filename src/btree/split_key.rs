@@ -74,6 +74,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn pieces_behave_as_the_whole(
             a in prop::collection::vec(0..3u8, 0..9),

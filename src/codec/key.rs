@@ -65,6 +65,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn heads_agree_with_key_order(a: Vec<u8>, b: Vec<u8>) {
             if head4(&a) != head4(&b) {

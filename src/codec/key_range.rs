@@ -66,6 +66,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn heads_and_sides_agree_with_the_range(start: Vec<u8>, end: Option<Vec<u8>>, key: Vec<u8>) {
             let range = KeyRange::new(start.clone(), end.clone());

@@ -203,7 +203,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
+        #![proptest_config(crate::sampling::config(256))]
 
         #[test]
         fn a_page_is_kept_exactly_as_long_as_a_held_version_reaches_it(steps in prop::collection::vec(step(), 1..80)) {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 }))]
+        #![proptest_config(crate::sampling::config(128))]
 
         #[test]
         fn an_array_and_those_made_from_it_agree_with_maps(

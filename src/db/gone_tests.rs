@@ -282,7 +282,7 @@ fn run(operations: &[Operation], merge_cost: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(crate::sampling::config(40))]
 
     #[test]
     fn cursors_pass_long_runs_of_deletions_and_nothing_else(

@@ -66,7 +66,7 @@ fn seen(versions: &[(u64, bool)], at: u64) -> Option<bool> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 60 }))]
+    #![proptest_config(crate::sampling::config(60))]
 
     #[test]
     fn a_walk_that_skips_what_is_deleted_meets_all_else(

@@ -148,13 +148,8 @@ fn place(cursor: &MemtableCursor) -> Option<Seen> {
     cursor.valid().then(|| seen(cursor.key(), cursor.sequence().0, cursor.found()))
 }
 
-fn config() -> ProptestConfig {
-    let cases = if cfg!(miri) { 1 } else { 64 };
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(crate::sampling::config(64))]
 
     #[test]
     fn keys_that_were_expected_in_groups_end_where_they_belong(

@@ -556,7 +556,7 @@ mod model {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+        #![proptest_config(crate::sampling::config(200))]
 
         #[test]
         fn every_page_reads_as_it_was_published(steps in prop::collection::vec(step(), 1..150)) {

@@ -391,7 +391,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
+        #![proptest_config(crate::sampling::config(256))]
 
         #[test]
         fn no_page_is_handed_out_that_anything_reaches(steps in prop::collection::vec(step(), 1..120)) {

@@ -210,7 +210,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
+        #![proptest_config(crate::sampling::config(128))]
 
         #[test]
         fn bits_agree_with_a_set(steps in prop::collection::vec((any::<bool>(), 3900u64..4300, 0u64..200), 1..30)) {

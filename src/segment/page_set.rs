@@ -134,7 +134,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+        #![proptest_config(crate::sampling::config(256))]
 
         #[test]
         fn it_holds_what_was_inserted_and_comes_back(runs in prop::collection::vec((0u32..200, 0u32..12), 0..40)) {

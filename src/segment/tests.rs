@@ -441,7 +441,7 @@ mod family_model {
     type Tree = BTreeMap<PageId, (PagePointer, u64)>;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 150 }))]
+        #![proptest_config(crate::sampling::config(150))]
 
         #[test]
         fn what_views_and_superblocks_reach_stays_as_it_was(steps in prop::collection::vec(step(), 1..60)) {
@@ -543,7 +543,7 @@ mod space_model {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+        #![proptest_config(crate::sampling::config(200))]
 
         #[test]
         fn an_extent_is_reused_only_after_a_later_checkpoint_is_durable(steps in prop::collection::vec(step(), 1..100)) {

@@ -323,7 +323,7 @@ fn apply_to_model(model: &mut Vec<u8>, change: &Change) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::sampling::config(64))]
 
     #[test]
     #[cfg_attr(miri, ignore)]

@@ -142,6 +142,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn what_a_later_range_deletion_covers_is_replaced(
             operations in prop::collection::vec((0u8..2, 0u8..20, 0u8..20), 0..40)

@@ -226,6 +226,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn garbage_never_panics_and_ends(bytes: Vec<u8>) {
             prop_assert!(Operations::new(&bytes).count() <= bytes.len());

@@ -4,13 +4,14 @@
 //! once and compares them, [`strategy`] makes operations up for proptest; the other two know nothing of proptest, so
 //! that a fuzzer can drive them. [`storage`] is a disk that fails, or is copied in mid-flight, when a test asks for it.
 //! [`transaction`] does several things in one transaction.
-//! [`child`] runs parts of a test in a process of its own.
+//! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a process of its own.
 
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
 pub(crate) mod child;
 pub(crate) mod operation;
 pub(crate) mod random;
+pub(crate) mod sampling;
 pub(crate) mod storage;
 #[cfg(not(fuzzing))]
 pub(crate) mod strategy;
@@ -18,6 +19,8 @@ pub(crate) mod transaction;
 pub(crate) mod world;
 
 use std::time::Duration;
+
+pub(crate) use sampling::cases;
 
 use peristyle::{ColumnFamilyDatabase, DatabaseBuilder, Error, ErrorKind, Result};
 
@@ -65,12 +68,4 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
     panic!("never: {what}");
-}
-
-/// A number of cases: `PERISTYLE_CASES` if that is set, else `usual`.
-pub(crate) fn cases(usual: u32) -> u32 {
-    match std::env::var("PERISTYLE_CASES") {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("PERISTYLE_CASES is {text:?}, not a number")),
-        Err(_) => usual,
-    }
 }

@@ -9,17 +9,9 @@ impl Random {
         Self(seed)
     }
 
-    /// A generator whose seed is `PERISTYLE_SEED` if that is set, else a new one; prints it, to be seen when the test fails.
+    /// A generator with the [seed](super::sampling::seed) of this run.
     pub(crate) fn announced() -> Self {
-        let seed = match std::env::var("PERISTYLE_SEED") {
-            Ok(text) => text.parse().unwrap_or_else(|_| panic!("PERISTYLE_SEED is {text:?}, not a number")),
-            Err(_) => {
-                use std::hash::{BuildHasher, RandomState};
-                RandomState::new().hash_one(0u8)
-            }
-        };
-        println!("PERISTYLE_SEED={seed}");
-        Self(seed)
+        Self(super::sampling::seed())
     }
 
     pub(crate) fn next(&mut self) -> u64 {

@@ -226,7 +226,7 @@ mod arbitrary {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, ..Default::default() })]
+        #![proptest_config(crate::sampling::config(256))]
 
         #[test]
         fn arbitrary_bytes_never_panic(files in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..400), 1..4), first in 0u64..4) {

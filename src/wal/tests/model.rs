@@ -27,7 +27,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 128 }, ..Default::default() })]
+    #![proptest_config(crate::sampling::config(128))]
 
     #[test]
     fn the_log_holds_what_was_appended_since_the_last_checkpoint(operations in operations()) {
