@@ -161,7 +161,7 @@ pub mod fuzzing;
 mod memtable;
 mod options;
 mod page;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "../tests/common/sampling.rs"]
 mod sampling;
 mod segment;

@@ -33,6 +33,13 @@ impl std::ops::AddAssign for MergeStats {
     }
 }
 
+/// How far an output has come.
+pub(super) struct Mark {
+    written: usize,
+    retired: usize,
+    stats: MergeStats,
+}
+
 /// A new tree, and how its pages differ from those of the old one.
 #[derive(Debug)]
 pub(crate) struct MergeOutcome {
@@ -120,6 +127,19 @@ impl<'s> Output<'s> {
         }
         self.retire(pointer.page, pointer.pages);
         Ok(())
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark { written: self.written.len(), retired: self.retired.len(), stats: self.stats }
+    }
+
+    /// Nothing reaches what was written since `mark`, and what was retired since stays. Returns whether anything was written.
+    pub(super) fn take_back(&mut self, mark: &Mark) -> bool {
+        let written = self.written.split_off(mark.written);
+        self.store.abandon(&written);
+        self.retired.truncate(mark.retired);
+        self.stats = mark.stats;
+        !written.is_empty()
     }
 
     /// Ends a merge that made `new` of `old`. If it failed, nothing that it wrote stays. `Ok(None)`: nothing changed.

@@ -13,10 +13,11 @@ use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 use std::ops::Range;
 
-/// Writes anew, wherever the store allocates pages now, what begins in one of the ranges `moving` (ascending, disjoint), and the inner nodes above that. Leaves
-/// and values that find no room stay. Reads all inner nodes, the leaves that own value runs, and what it moves.
+/// Writes anew, wherever the store allocates pages now, what begins in one of the ranges `moving` (ascending, disjoint), and the nodes above that
+/// point to it. What finds no room stays, and so does what would have moved below a node that finds none. Reads all inner nodes, the leaves that own
+/// value runs, and what it moves.
 ///
-/// Fails as [`merge`](super::merge::merge) does, and with [`ErrorKind::OutOfSpace`] if there is no room for a node whose pointers change.
+/// Fails as [`merge`](super::merge::merge) does.
 pub(crate) fn relocate(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
@@ -30,8 +31,8 @@ pub(crate) fn relocate(
     relocator.out.conclude(tree, new)
 }
 
-/// Pages of nodes that hold pointers, inner ones and leaves with value runs: for so many there has to be room beside what is moved, since
-/// all may have to be written anew. Reads the inner nodes; where no values stand in runs, not those right above leaves.
+/// Pages of nodes that hold pointers, inner ones and leaves with value runs: where there is room for so many beside what is moved, all of them
+/// can be written anew, but for those of several pages where what is free is in shorter pieces. Reads the inner nodes; where no values stand in runs, not those right above leaves.
 pub(crate) fn pages_with_pointers(tree: &Tree, store: &Arc<PartitionedStorageBackend>) -> Result<u64> {
     let limit = store.space().pages_total;
     let Some((root, level)) = tree.top(store)? else { return Ok(0) };
@@ -104,6 +105,7 @@ impl Relocator<'_> {
         }
         let page = self.store.pin(pointer)?;
         let node = Node::open(&page, level).map_err(|fault| locate(self.store, pointer, fault))?;
+        let before = self.out.mark();
         let patches = match level {
             0 if child.owns_values => self.move_values(&node, pointer)?,
             0 => Vec::new(),
@@ -124,7 +126,13 @@ impl Relocator<'_> {
                 self.out.retire_checked(pointer)?;
                 Ok(Some(new))
             }
-            Err(error) if error.kind() == ErrorKind::OutOfSpace && patches.is_empty() => Ok(None),
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                // Nothing would point to what was moved below.
+                if self.out.take_back(&before) {
+                    self.no_room_for = u32::MAX;
+                }
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -180,7 +188,7 @@ mod tests {
         for part in 0..20 {
             // Some values stand in runs, of one to three pages.
             let value = |n: u32| {
-                vec![n as u8; if n.is_multiple_of(50) { 2000 + (n as usize % 7) * 1200 } else { 100 }]
+                vec![n as u8; if n.is_multiple_of(50) { [3600, 7600, 11_600][n as usize % 3] } else { 100 }]
             };
             harness.put((part * 1000..(part + 1) * 1000).map(|n| (key(n), value(n))));
         }
@@ -242,7 +250,7 @@ mod tests {
         };
         let singles: Vec<_> = (0..400).map(single).collect();
         // Every value takes a run of two pages.
-        harness.put((0..100).map(|n| (key(n), vec![n as u8; 5000])));
+        harness.put((0..100).map(|n| (key(n), vec![n as u8; 7000])));
         store.abandon(&singles.into_iter().step_by(2).collect::<Vec<_>>());
         let (first, stats) = harness.move_to_front().unwrap();
         let left = harness.live.range(first.0..).count();
@@ -252,5 +260,28 @@ mod tests {
         );
         assert!(harness.live.iter().any(|&page| page < 400));
         assert_eq!(harness.verify().value_runs, 100);
+    }
+
+    #[test]
+    fn what_would_point_to_what_moved_and_finds_no_room_keeps_it_where_it_is() {
+        let mut harness = Harness::new(4096);
+        let store = std::sync::Arc::clone(&harness.store);
+        let single = |_| {
+            let page = store.new_page(1).unwrap();
+            (store.publish(page, PageKind::Leaf, 0, 1, HEADER_LEN as u64).unwrap().page, 1)
+        };
+        let singles: Vec<_> = (0..400).map(single).collect();
+        // One entry to a leaf, and two of three separators so long that inner nodes take several pages: for these nothing is free before them.
+        let long = |n: u32| [&[(n / 3) as u8][..], &[b'x'; 2500], &[(n % 3) as u8]].concat();
+        harness.put((0..120).map(|n| (long(n), vec![n as u8; 900])));
+        let inner_nodes = harness.verify().inner_nodes;
+        assert!(pages_with_pointers(&harness.tree, &store).unwrap() >= 2 * inner_nodes - 1);
+        store.abandon(&singles.into_iter().step_by(2).collect::<Vec<_>>());
+        let (entries, in_use) = (harness.tree.entries, store.space().pages_in_use);
+        let (first, stats) = harness.move_to_front().unwrap();
+        // The root may be one page.
+        assert!(stats.pages_written <= 1, "{stats:?} of what stands behind {first:?}");
+        assert_eq!((harness.tree.entries, store.space().pages_in_use), (entries, in_use));
+        harness.verify();
     }
 }
