@@ -75,6 +75,33 @@ fn a_scan_has_the_disk_read_leaves_ahead_each_once_and_only_what_is_not_in_memor
 }
 
 #[test]
+fn leaves_of_several_pages_are_read_ahead_too() {
+    let storage = TestStorage::new();
+    let builder = || shrunken().cache_bytes(64 << 20).write_buffer_bytes(64 << 20).log_limit_bytes(64 << 20);
+    let open = || builder().storage(storage.clone()).open("memory").unwrap();
+    let db = open();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    // Three of them make a leaf of two pages.
+    (0..1000u32).for_each(|n| family.put(n.to_be_bytes(), [n as u8; 2200]).unwrap());
+    db.flush().unwrap();
+    drop(family);
+    db.close().unwrap();
+    for back in [false, true] {
+        let db = open();
+        let family = db.column_family("family").unwrap();
+        storage.take_announced();
+        assert_eq!(scan(&mut family.cursor().unwrap(), back, u32::MAX), 1000);
+        let announced = storage.take_announced();
+        let numbers = announced.iter().flat_map(|(offset, len)| offset / PAGE..(offset + len) / PAGE);
+        let (count, distinct) = (numbers.clone().count(), numbers.collect::<BTreeSet<_>>().len());
+        assert_eq!(count, distinct, "a page was announced twice");
+        assert!((600..=668).contains(&count), "{count} of 668 pages were announced");
+        assert_eq!(scan(&mut family.cursor().unwrap(), back, u32::MAX), 1000);
+        assert_eq!(storage.take_announced(), []);
+    }
+}
+
+#[test]
 fn a_cursor_whose_scan_panicked_stands_nowhere_and_is_of_use() {
     let db = shrunken().storage(MemoryStorage::new()).open("memory").unwrap();
     let family = db.create_column_family("family", FamilyOptions::default()).unwrap();

@@ -58,15 +58,28 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         self.leaves.open(fence);
     }
 
-    /// Adds a new entry. A value longer than a quarter of a page goes into a run of its own.
+    /// Whether a value of `len` bytes that comes next is to stand in a run of its own.
+    pub(super) fn wants_run(&mut self, len: usize) -> bool {
+        self.leaves.wants_run(len)
+    }
+
+    /// Adds a new entry.
     pub(super) fn push_new(&mut self, key: &'m [u8], value: &'m [u8]) -> Result<()> {
-        let complete = if value.len() > self.out.store.page_size() / 4 {
+        let complete = if self.wants_run(value.len()) {
             let value = self.out.write_value(value)?;
             self.leaves.add_new_run(key, value)
         } else {
             self.leaves.add_new(key, value)
         };
         let complete = complete.map_err(|fault| self.family_fault(fault))?;
+        self.write_complete(complete)
+    }
+
+    /// Adds a new entry with its value in a run of its own, however long it is.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn push_in_run(&mut self, key: &'m [u8], value: &[u8]) -> Result<()> {
+        let value = self.out.write_value(value)?;
+        let complete = self.leaves.add_new_run(key, value).map_err(|fault| self.family_fault(fault))?;
         self.write_complete(complete)
     }
 
@@ -97,6 +110,19 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
     pub(super) fn push_moved(&mut self, leaf: &OldLeaf, index: usize, value: &[u8]) -> Result<()> {
         let value = self.out.write_value(value)?;
         let complete = self.leaves.add_moved(leaf, index, value);
+        let complete = complete.map_err(|fault| locate(self.out.store, leaf.pointer, fault))?;
+        self.write_complete(complete)
+    }
+
+    /// Adds an old entry whose value of `len` bytes stands in the run `value`, with the value in its leaf.
+    pub(super) fn push_inlined(
+        &mut self,
+        leaf: &OldLeaf,
+        index: usize,
+        value: PinnedPage,
+        len: usize,
+    ) -> Result<()> {
+        let complete = self.leaves.add_inlined(leaf, index, value, len);
         let complete = complete.map_err(|fault| locate(self.out.store, leaf.pointer, fault))?;
         self.write_complete(complete)
     }

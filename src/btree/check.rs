@@ -307,7 +307,8 @@ impl Checker<'_> {
             match node.entry(i) {
                 Ok(entry) => match entry.value {
                     LeafValue::Inline(range) => {
-                        self.expect(pointer, range.len() <= quarter, "a value is too long for a leaf");
+                        let fits = range.len() <= 3 * self.store.page_size();
+                        self.expect(pointer, fits, "a value is too long for a leaf");
                     }
                     LeafValue::Run(value) => {
                         owns_values = true;

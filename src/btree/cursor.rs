@@ -499,7 +499,7 @@ impl TreeCursor {
         if asked.left > 0 {
             return (Asked { left: asked.left - 1, ..asked }, Vec::new());
         }
-        if !self.store.is_absent_page(node.child(index).pointer, &epoch::pin()) {
+        if !self.store.is_absent(node.child(index).pointer, &epoch::pin()) {
             return (asked, Vec::new());
         }
         let leaves = (asked.leaves * 2).clamp(4, 32);

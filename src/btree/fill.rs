@@ -2,6 +2,7 @@
 
 use super::locate::locate;
 use super::node::Node;
+use super::pack::packed_pages;
 use super::tree::Tree;
 use crate::error::Result;
 use crate::segment::PartitionedStorageBackend;
@@ -17,8 +18,7 @@ struct Leaf {
 }
 
 impl Tree {
-    /// About how many pages fewer the leaves would take if each was filled to `fill` percent, but for an entry that does not
-    /// fit any more. Looks at the leaves of up to 256 entries, evenly spaced; in a tree with more entries this is an estimate, some percent
+    /// About how many pages fewer the leaves would take if they were packed, filled to `fill` percent. Looks at the leaves of up to 256 entries, evenly spaced; in a tree with more entries this is an estimate, some percent
     /// off. What stands in value runs does not count.
     pub(crate) fn spare_leaf_pages(&self, store: &PartitionedStorageBackend, fill: u8) -> Result<u64> {
         let looks = self.entries.min(SAMPLE);
@@ -33,8 +33,8 @@ impl Tree {
         }
         let looks = looks.max(1) as f64;
         let (pages, bytes) = (pages / looks, bytes / looks);
-        let filled = (store.page_size() * usize::from(fill) / 100) as f64 - bytes;
-        Ok(((pages - bytes / filled.max(bytes)) * self.entries as f64).max(0.0) as u64)
+        let packed = packed_pages(store.page_size(), fill, bytes);
+        Ok(((pages - packed) * self.entries as f64).max(0.0) as u64)
     }
 
     /// The leaf with entry number `rank`, as the inner nodes count.
@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_packed_tree_has_nothing_to_spare() {
-        for (fill, value) in [(100, 90), (80, 90), (100, 900), (100, 1000), (100, 10)] {
+        for (fill, value) in
+            [(100, 90), (80, 90), (100, 900), (100, 1000), (100, 10), (100, 2500), (90, 4200)]
+        {
             let mut harness = Harness::new(4096);
             harness.fill = fill;
             harness.put((0..5000).map(|n| (scattered(n), vec![1; value])));

@@ -15,7 +15,7 @@ use super::records::{Child, VALUE_POINTER_LEN, ValuePointer};
 use super::split_key::SplitKey;
 use crate::codec::{key, varint};
 use crate::error::{Error, Result};
-use crate::page::{PagePointer, PinnedPage};
+use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
 
 /// A leaf of the old tree whose entries are carried over.
 #[derive(Clone)]
@@ -46,6 +46,13 @@ enum Pending<'m> {
         index: u32,
         value: ValuePointer,
     },
+    /// An old key whose value stood in a run, and is to stand in the leaf.
+    Inlined {
+        leaf: u32,
+        index: u32,
+        /// Its number among the values that were read from runs.
+        value: u32,
+    },
     New {
         key: &'m [u8],
         value: &'m [u8],
@@ -69,7 +76,9 @@ impl Entry<'_> {
     /// The old leaf that the entry refers to.
     fn old_leaf(&self) -> Option<u32> {
         match self.pending {
-            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } => Some(leaf),
+            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } | Pending::Inlined { leaf, .. } => {
+                Some(leaf)
+            }
             Pending::New { .. } | Pending::NewRun { .. } | Pending::Deletion { .. } => None,
         }
     }
@@ -93,6 +102,9 @@ pub(super) struct LeafLevel<'m> {
     /// Old leaves that entries refer to, by number from `first_held` on.
     held: VecDeque<OldLeaf>,
     first_held: u32,
+    /// Runs, and lengths of the values in them, that entries refer to, by number from `first_value` on.
+    values: VecDeque<(PinnedPage, usize)>,
+    first_value: u32,
     left: Left,
     left_key: Vec<u8>,
     /// Length of the rest of the last entry's key, if that is an old one.
@@ -108,6 +120,8 @@ impl<'m> LeafLevel<'m> {
             entries: Vec::new(),
             held: VecDeque::new(),
             first_held: 0,
+            values: VecDeque::new(),
+            first_value: 0,
             left: Left::Edge,
             left_key: Vec::new(),
             last_rest_len: 0,
@@ -121,6 +135,11 @@ impl<'m> LeafLevel<'m> {
 
     pub(super) fn packer(&self) -> &Packer {
         &self.packer
+    }
+
+    /// Whether a value of `len` bytes that comes next is to stand in a run of its own.
+    pub(super) fn wants_run(&mut self, len: usize) -> bool {
+        self.packer.wants_run(len)
     }
 
     /// What follows does not lie below `fence`.
@@ -152,6 +171,12 @@ impl<'m> LeafLevel<'m> {
         &self.held[(number - self.first_held) as usize]
     }
 
+    /// A value that was read from a run.
+    fn value(&self, number: u32) -> &[u8] {
+        let (run, len) = &self.values[(number - self.first_value) as usize];
+        &run[HEADER_LEN..][..*len]
+    }
+
     /// The key of the first entry that waits.
     pub(super) fn first_key(&self) -> NodeResult<SplitKey<'_>> {
         self.key(0)
@@ -159,7 +184,9 @@ impl<'m> LeafLevel<'m> {
 
     fn key(&self, at: usize) -> NodeResult<SplitKey<'_>> {
         match self.entries[at].pending {
-            Pending::Old { leaf, index } | Pending::Moved { leaf, index, .. } => {
+            Pending::Old { leaf, index }
+            | Pending::Moved { leaf, index, .. }
+            | Pending::Inlined { leaf, index, .. } => {
                 let node = self.held(leaf).node();
                 Ok(SplitKey(node.prefix(), node.rest(index as usize)?))
             }
@@ -195,6 +222,21 @@ impl<'m> LeafLevel<'m> {
         let key = SplitKey(node.prefix(), node.rest(index)?);
         let pending = Pending::Moved { leaf: leaf.number, index: index as u32, value };
         self.add(pending, key, VALUE_POINTER_LEN, true)
+    }
+
+    /// Adds an old entry whose value of `len` bytes stands in `run`, as one that holds its value.
+    pub(super) fn add_inlined(
+        &mut self,
+        leaf: &OldLeaf,
+        index: usize,
+        run: PinnedPage,
+        len: usize,
+    ) -> NodeResult<Option<usize>> {
+        let node = leaf.node();
+        let key = SplitKey(node.prefix(), node.rest(index)?);
+        let value = self.first_value + self.values.len() as u32;
+        self.values.push_back((run, len));
+        self.add(Pending::Inlined { leaf: leaf.number, index: index as u32, value }, key, len, false)
     }
 
     fn add(
@@ -327,6 +369,7 @@ impl<'m> LeafLevel<'m> {
                     LeafValue::Run(_) => VALUE_POINTER_LEN,
                     LeafValue::Deletion => 0,
                 },
+                Pending::Inlined { value, .. } => self.value(value).len(),
                 Pending::New { value, .. } => value.len(),
                 Pending::Deletion { .. } => 0,
                 Pending::Moved { .. } | Pending::NewRun { .. } => VALUE_POINTER_LEN,
@@ -353,6 +396,9 @@ impl<'m> LeafLevel<'m> {
                 }
                 Pending::Moved { value, .. } => {
                     writer.leaf_entry(self.key(at)?.skip(prefix_len), kind::RUN, &value.encode());
+                }
+                Pending::Inlined { value, .. } => {
+                    writer.leaf_entry(self.key(at)?.skip(prefix_len), kind::INLINE, self.value(value));
                 }
                 Pending::New { key, value } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::INLINE, value);
@@ -402,7 +448,10 @@ impl<'m> LeafLevel<'m> {
         self.left_key = last;
         self.left = Left::Key;
         self.packer.take(count);
-        self.entries.drain(..count);
+        let is_inlined = |entry: &Entry<'_>| matches!(entry.pending, Pending::Inlined { .. });
+        let inlined = self.entries.drain(..count).filter(is_inlined).count();
+        self.values.drain(..inlined);
+        self.first_value += inlined as u32;
         let first_used = self.entries.iter().find_map(Entry::old_leaf);
         // Without any entry that refers to it, the newest leaf stays: entries may still be added from it.
         let newest = self.first_held + (self.held.len() as u32).saturating_sub(1);

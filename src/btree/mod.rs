@@ -44,6 +44,8 @@ mod merge_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 #[cfg(all(test, not(loom)))]
+mod space_tests;
+#[cfg(all(test, not(loom)))]
 mod testing;
 
 #[cfg(all(fuzzing, not(test)))]

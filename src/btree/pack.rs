@@ -1,11 +1,50 @@
 //! Where one node ends and the next begins: the rules by which a stream of entries is cut, for leaves and inner
 //! nodes alike. Knows sizes only.
 //!
+//! A leaf of small entries, four of which fit a page, is one page. Larger ones may leave much of their page unused, so a leaf with one of
+//! these grows by pages until little of the last one is left over: it ends where what is unused is at most [`WASTE`] of what is used, or after
+//! four pages, of which it then fills three. Where small entries come before a large one they may end sooner, so that they stay in one page, if leaves before used
+//! their pages better than that: how much better is the packer's credit. From it a value that does not fit a page may be given a run of its own among
+//! small entries, too. In the long run leaves and such runs waste no more than without.
+//!
 //! Up to two nodes are held back: the first is cut only once the second is full as well, so that when the stream
 //! ends the last two can share what they hold evenly. The prefix that a node cuts off is what its first and last
 //! key share, which is the least that any two neighbours share: so the size of a node grows by a constant-time step.
 
 use super::node_writer::arrays_len;
+use crate::page::HEADER_LEN;
+
+/// What a leaf, or the run of a value, may leave unused: so many parts for so many that it uses.
+const WASTE: (i64, i64) = (3, 10);
+/// A leaf or run of so many pages wastes little in any case: what is unused lies in the last of them.
+const MANY_PAGES: usize = 4;
+/// Pages that may be wasted on credit at once, and when a stream begins.
+const MOST_CREDIT: usize = 4;
+const FIRST_CREDIT: usize = 1;
+
+/// By how much less than it may is wasted where `used` bytes take `taken`, times the second of [`WASTE`].
+fn gain(used: usize, taken: usize) -> i64 {
+    used as i64 * WASTE.0 - (taken as i64 - used as i64) * WASTE.1
+}
+
+/// About how many pages an entry takes in packed leaves of entries that take `bytes` each, header and arrays included. Leaves of small
+/// ones are full but for an entry that does not fit any more; those of large ones are as full as their size allows, less a little since they differ.
+pub(super) fn packed_pages(page_size: usize, fill: u8, bytes: f64) -> f64 {
+    let page = page_size as f64;
+    let target = page * f64::from(fill) / 100.0;
+    if 4.0 * bytes <= target {
+        return bytes / (target - bytes);
+    }
+    for count in 1u32.. {
+        let used = f64::from(count) * bytes;
+        let pages = (used / target).ceil();
+        let may_end = pages >= MANY_PAGES as f64 || gain(used as usize, (pages * target) as usize) >= 0;
+        if used + bytes > pages * target && may_end {
+            return ((used / page).ceil() / f64::from(count)).max(1.15 * bytes / page);
+        }
+    }
+    unreachable!("a leaf of many pages may end")
+}
 
 /// What an entry contributes to its node.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +65,10 @@ struct Growing {
 }
 
 impl Growing {
-    fn size(&self, inner: bool) -> usize {
+    fn size(&self, inner: bool, page_size: usize) -> usize {
         let cut_off = (self.prefix * self.count) as u64;
-        arrays_len(self.count, inner, false) + self.prefix + (self.bytes - cut_off) as usize
+        let size = |wide| arrays_len(self.count, inner, wide) + self.prefix + (self.bytes - cut_off) as usize;
+        if size(false) <= page_size { size(false) } else { size(true) }
     }
 }
 
@@ -44,6 +84,13 @@ pub(super) struct Packer {
     cut: usize,
     /// The node that entries are being added to.
     growing: Growing,
+    /// Whether any of its entries is large.
+    has_large: bool,
+    /// Bytes of the longest entries of which four fit a page: longer ones are large.
+    longest_small: u64,
+    /// By how much less than they might leaves and runs wasted so far, as [`gain`] counts; the first node is not among them while it waits, and has its own.
+    credit: i64,
+    first_gain: i64,
 }
 
 impl Packer {
@@ -57,7 +104,63 @@ impl Packer {
             taken: 0,
             cut: 0,
             growing: Growing { count: 0, bytes: 0, prefix: 0 },
+            has_large: false,
+            longest_small: (page_size - arrays_len(4, inner, false)) as u64 / 4,
+            credit: (FIRST_CREDIT * page_size) as i64 * WASTE.1,
+            first_gain: 0,
         }
+    }
+
+    fn size_of(&self, node: Growing) -> usize {
+        node.size(self.inner, self.page_size)
+    }
+
+    fn available_credit(&self) -> i64 {
+        self.credit + if self.cut > 0 { self.first_gain } else { 0 }
+    }
+
+    /// Whether a value of `len` bytes had better stand in a run of its own than in the leaf.
+    pub(super) fn wants_run(&mut self, len: usize) -> bool {
+        if len <= self.page_size / 4 {
+            return false;
+        }
+        let used = HEADER_LEN + len;
+        let pages = used.div_ceil(self.page_size);
+        let gain = gain(used, pages * self.page_size);
+        if pages >= MANY_PAGES || gain >= 0 {
+            return true;
+        }
+        // Among small entries it would make a node of several pages of their leaf.
+        let spends =
+            pages > 1 && self.growing.count > 0 && !self.has_large && self.available_credit() + gain >= 0;
+        if spends {
+            self.credit += gain;
+        }
+        spends
+    }
+
+    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, rather than end.
+    #[inline]
+    fn takes(&self, grown: Growing, next_is_large: bool) -> bool {
+        let size = self.size_of(grown);
+        if size <= self.target {
+            return true;
+        }
+        if self.inner {
+            return self.growing.count < self.least();
+        }
+        if !self.has_large && !next_is_large {
+            return false;
+        }
+        let used = self.size_of(self.growing);
+        let pages = used.div_ceil(self.target);
+        if size <= pages * self.target {
+            return true;
+        }
+        let gain = gain(used, pages * self.target);
+        let is_full = pages >= MANY_PAGES || gain >= 0;
+        let ends_early = !self.has_large && self.available_credit() + gain >= 0;
+        !is_full && !ends_early
     }
 
     /// A node holds as many entries as this however long they are: an inner node of one child would not divide
@@ -82,27 +185,38 @@ impl Packer {
             bytes: self.growing.bytes + bytes,
             prefix: self.growing.prefix.min(shared),
         };
-        if self.growing.count > 0
-            && (self.growing.count < self.least() || grown.size(self.inner) <= self.target)
-        {
+        let is_large = bytes > self.longest_small;
+        if self.growing.count > 0 && self.takes(grown, is_large) {
             self.growing = grown;
+            self.has_large |= is_large;
             return None;
         }
         let complete = self.cut;
         if self.growing.count > 0 {
             self.cut = self.growing.count;
+            self.first_gain = self.gain_of(self.size_of(self.growing));
         }
         self.growing = Growing { count: 1, bytes, prefix: key_len };
+        self.has_large = is_large;
         (complete > 0).then_some(complete)
     }
 
-    /// The first `count` entries were taken out.
+    fn gain_of(&self, size: usize) -> i64 {
+        gain(size, size.div_ceil(self.page_size) * self.page_size)
+    }
+
+    /// The first `count` entries were taken out, as one node.
     pub(super) fn take(&mut self, count: usize) {
+        if !self.inner {
+            let most = (MOST_CREDIT * self.page_size) as i64 * WASTE.1;
+            self.credit = (self.credit + self.gain_of(self.size(count))).clamp(0, most);
+        }
         self.taken = self.measures[count - 1].end;
         self.measures.drain(..count);
         if self.measures.is_empty() {
             self.cut = 0;
             self.growing = Growing { count: 0, bytes: 0, prefix: 0 };
+            self.has_large = false;
         }
     }
 
@@ -111,10 +225,10 @@ impl Packer {
         self.measures[1..count].iter().fold(self.measures[0].key_len, |prefix, m| prefix.min(m.shared))
     }
 
-    /// A bound of the size in bytes of a node of one page of the first `count` entries.
+    /// A bound of the size in bytes of a node of the first `count` entries.
     pub(super) fn size(&self, count: usize) -> usize {
         let bytes = self.measures[count - 1].end - self.taken;
-        Growing { count, bytes, prefix: self.prefix(count) }.size(self.inner)
+        self.size_of(Growing { count, bytes, prefix: self.prefix(count) })
     }
 
     /// Whether all entries and another node's fit into one page: one of `count` entries whose bytes with whole
@@ -126,7 +240,7 @@ impl Packer {
             bytes: here.bytes + bytes as u64,
             prefix: here.prefix.min(shared),
         };
-        sum.size(self.inner) <= self.page_size
+        self.size_of(sum) <= self.page_size
     }
 
     fn total(&self) -> u64 {
@@ -143,15 +257,23 @@ impl Packer {
     /// At the right edge of the tree the left one stays full, so that keys which arrive in order leave full nodes.
     pub(super) fn divide(&self, right_edge: bool) -> (usize, usize) {
         let count = self.len();
-        if self.cut == 0 || self.size(count) <= self.page_size {
+        let size = self.size(count);
+        if size <= self.page_size || self.cut == 0 && (self.inner || count == 1) {
             return (count, 0);
         }
-        let cut = if right_edge { self.cut } else { self.even_cut() };
+        if right_edge && self.cut > 0 {
+            return (self.cut, count - self.cut);
+        }
+        let (pages, cut) = self.even_cut();
+        // One node that was not to end yet is divided if that takes no more pages.
+        if self.cut == 0 && pages > size.div_ceil(self.page_size) {
+            return (count, 0);
+        }
         (cut, count - cut)
     }
 
-    /// The cut that makes the larger of two nodes smallest.
-    fn even_cut(&self) -> usize {
+    /// The cut that makes the larger of two nodes smallest; of two leaves, among those cuts that take fewest pages. Gives pages, of leaves, and cut.
+    fn even_cut(&self) -> (usize, usize) {
         let count = self.len();
         let least = self.least().div_ceil(2).min(count / 2);
         let mut right_sizes = vec![0; count];
@@ -160,23 +282,24 @@ impl Packer {
             let before = if i == 0 { self.taken } else { self.measures[i - 1].end };
             let bytes = self.measures[count - 1].end - before;
             right_sizes[i] =
-                Growing { count: count - i, bytes, prefix: prefix.min(measure.key_len) }.size(self.inner);
+                self.size_of(Growing { count: count - i, bytes, prefix: prefix.min(measure.key_len) });
             prefix = prefix.min(measure.shared);
         }
-        let mut best = (usize::MAX, self.cut);
+        let mut best = (usize::MAX, usize::MAX, self.cut);
         let mut prefix = self.measures[0].key_len;
         for (i, measure) in self.measures.iter().enumerate() {
             if i > 0 {
-                let left = Growing { count: i, bytes: self.measures[i - 1].end - self.taken, prefix };
-                let larger = left.size(self.inner).max(right_sizes[i]);
-                if i >= least && count - i >= least && larger < best.0 {
-                    best = (larger, i);
+                let bytes = self.measures[i - 1].end - self.taken;
+                let (left, right) = (self.size_of(Growing { count: i, bytes, prefix }), right_sizes[i]);
+                let pages = |size: usize| if self.inner { 0 } else { size.div_ceil(self.page_size) };
+                let candidate = (pages(left) + pages(right), left.max(right), i);
+                if i >= least && count - i >= least && candidate < best {
+                    best = candidate;
                 }
                 prefix = prefix.min(measure.shared);
             }
         }
-        // A leaf of several entries is never a run: where entries are that long, the cut that packing found stays.
-        if self.inner || best.0 <= self.page_size { best.1 } else { self.cut }
+        (best.0, best.2)
     }
 }
 
@@ -220,10 +343,51 @@ mod tests {
     }
 
     #[test]
-    fn an_oversized_leaf_entry_stands_alone() {
-        assert_eq!(pack(false, 4096, &[100, 9000, 100, 100], false), [1, 1, 2]);
-        assert_eq!(pack(false, 4096, &[9000, 9000, 9000], false), [1, 1, 1]);
-        assert_eq!(pack(false, 4096, &[100, 9000], false), [1, 1]);
+    fn a_leaf_of_large_entries_grows_until_little_is_unused() {
+        // Of one page three quarters at least, of two, or four.
+        assert_eq!(pack(false, 4096, &[1600; 8], true), [2; 4]);
+        assert_eq!(pack(false, 4096, &[1400; 20], true), [5; 4]);
+        assert_eq!(pack(false, 4096, &[2050; 20], true), [5; 4]);
+        assert_eq!(pack(false, 4096, &[2100; 20], true), [3, 3, 3, 3, 3, 3, 2]);
+        assert_eq!(pack(false, 4096, &[4100; 20], true), [3, 3, 3, 3, 3, 3, 2]);
+        assert_eq!(pack(false, 4096, &[12_000; 3], true), [1, 1, 1]);
+    }
+
+    #[test]
+    fn small_entries_stay_in_leaves_of_one_page_beside_a_large_one() {
+        let mut sizes = vec![100; 400];
+        // Neither fits into what remains of a page.
+        (sizes[100], sizes[280]) = (3800, 2600);
+        let nodes = pack(false, 4096, &sizes, true);
+        let mut at = 0;
+        for count in nodes {
+            let bytes: usize = sizes[at..at + count].iter().sum();
+            assert!(bytes <= 4096 && count < 40, "{count} entries of {bytes} bytes from {at} on");
+            at += count;
+        }
+        assert_eq!(at, 400);
+    }
+
+    #[test]
+    fn a_value_gets_a_run_that_it_fills_or_that_saves_small_entries_from_a_long_leaf() {
+        let mut packer = Packer::new(false, 4096, 100);
+        let wants: Vec<bool> =
+            [1000, 1100, 3000, 3200, 4064, 4065, 6200, 6300, 9300, 9500, 12_256, 12_257, 1 << 20]
+                .iter()
+                .map(|&len| packer.wants_run(len))
+                .collect();
+        let runs = [false, false, false, true, true, false, false, true, false, true, true, true, true];
+        assert_eq!(wants, runs);
+        let mut given = 0;
+        for _ in 0..20 {
+            for _ in 0..60 {
+                if let Some(count) = packer.push(100, 8, 0) {
+                    packer.take(count);
+                }
+            }
+            given += usize::from(packer.wants_run(4100));
+        }
+        assert!((10..20).contains(&given), "{given} of 20 among as many bytes of small entries");
     }
 
     #[test]

@@ -186,9 +186,11 @@ mod tests {
     fn scattered() -> Harness {
         let mut harness = Harness::new(4096);
         for part in 0..20 {
-            // Some values stand in runs, of one to three pages.
-            let value = |n: u32| {
-                vec![n as u8; if n.is_multiple_of(50) { [3600, 7600, 11_600][n as usize % 3] } else { 100 }]
+            // Some values stand in runs, of one or two pages.
+            let value = |n: u32| match n {
+                n if n.is_multiple_of(350) => vec![n as u8; 7600],
+                n if n.is_multiple_of(50) => vec![n as u8; 3600],
+                n => vec![n as u8; 100],
             };
             harness.put((part * 1000..(part + 1) * 1000).map(|n| (key(n), value(n))));
         }

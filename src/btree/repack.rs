@@ -11,7 +11,7 @@ use crate::page::HEADER_LEN;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// Rewrites every node and value run, filling leaves as `options` say. Fails as [`merge`](super::merge::merge) does.
+/// Rewrites every node and value run, filling leaves as `options` say; values that would leave much of a run unused go into their leaves. Fails as [`merge`](super::merge::merge) does.
 pub(crate) fn repack(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
@@ -64,9 +64,54 @@ impl Repacker<'_> {
                 continue;
             };
             let run = load_run(self.store, value.run, value.len)?;
-            self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..value.len as usize])?;
+            let len = value.len as usize;
+            if self.builder.wants_run(len) {
+                self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..len])?;
+            } else {
+                self.builder.push_inlined(&leaf, i, run, len)?;
+            }
             self.builder.out.retire(value.run.page, value.run.pages);
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::testing::Harness;
+    use super::*;
+
+    #[test]
+    fn values_in_runs_that_they_do_not_fill_go_into_their_leaves() {
+        let mut harness = Harness::new(4096);
+        let entries: Vec<_> =
+            (0..300usize).map(|n| (format!("{n:08}").into_bytes(), vec![n as u8; 1100 + n * 57])).collect();
+        let options = MergeOptions { fill: 100, generation: 1, keep_deletions: false };
+        let mut builder = TreeBuilder::new(&harness.store, &options);
+        for (key, value) in &entries {
+            builder.push_in_run(key, value).unwrap();
+        }
+        let new = builder.finish().map(Some);
+        let outcome = builder.out.conclude(&Tree::default(), new).unwrap();
+        harness.install(outcome);
+        harness.model = entries.iter().cloned().collect();
+        let before = harness.verify();
+        assert_eq!(before.value_runs, 300);
+
+        harness.repack();
+        let after = harness.verify();
+        let fills_its_run = |len: usize| {
+            let (used, taken) = (HEADER_LEN + len, (HEADER_LEN + len).div_ceil(4096) * 4096);
+            taken > 3 * 4096 || 10 * (taken - used) <= 3 * used
+        };
+        let expected = entries.iter().filter(|(_, value)| fills_its_run(value.len())).count() as u64;
+        assert!((150..300).contains(&expected));
+        assert_eq!(after.value_runs, expected);
+        assert!(after.pages.len() < before.pages.len(), "{} of {}", after.pages.len(), before.pages.len());
+        (0..300).step_by(7).for_each(|n| harness.verify_at(&entries[n].0));
+        // What stands where it should stays so.
+        let runs = after.value_runs;
+        harness.repack();
+        assert_eq!(harness.verify().value_runs, runs);
     }
 }

@@ -139,7 +139,7 @@ impl Harness {
     }
 
     /// The new tree replaces the old one, whose pages are released.
-    fn install(&mut self, outcome: MergeOutcome) -> MergeStats {
+    pub(super) fn install(&mut self, outcome: MergeOutcome) -> MergeStats {
         for &(page, pages) in &outcome.retired {
             for page in page.0..page.0 + pages {
                 assert!(self.live.remove(&page), "page {page} was retired but not in use");

@@ -138,9 +138,12 @@ impl PagedCachedFile {
         }
     }
 
-    /// Whether `pointer` names one page that is not in memory. What is longer is worth a read of its own.
-    pub(crate) fn is_absent_page(&self, pointer: PagePointer, guard: &Guard) -> bool {
-        pointer.pages == 1 && self.table.peek(pointer.page, guard).is_none()
+    /// Whether what `pointer` names is not in memory. Of a run that is not yet written it may say so, too.
+    pub(crate) fn is_absent(&self, pointer: PagePointer, guard: &Guard) -> bool {
+        match pointer.pages {
+            1 => self.table.peek(pointer.page, guard).is_none(),
+            _ => !self.runs.holds(pointer.page),
+        }
     }
 
     /// Has the disk begin to read a range of the file, and does not wait for it.

@@ -69,6 +69,17 @@ pub(crate) enum PageRef<'g> {
     Pinned(PinnedPage),
 }
 
+impl PageRef<'_> {
+    /// The same, held without a guard, unless that takes a pin of a frame.
+    pub(crate) fn into_pinned(self) -> Result<PinnedPage, Self> {
+        match self {
+            Self::Frame(_) => Err(self),
+            Self::Run(buffer) => Ok(PinnedPage::run(buffer)),
+            Self::Pinned(page) => Ok(page),
+        }
+    }
+}
+
 impl Deref for PageRef<'_> {
     type Target = [u8];
 

@@ -37,6 +37,11 @@ impl RunCache {
         self.runs.lock().get(&page).cloned()
     }
 
+    /// Whether the run at `page` is here.
+    pub(super) fn holds(&self, page: PageId) -> bool {
+        self.bytes() > 0 && self.runs.lock().contains(&page)
+    }
+
     /// Adds a run; one that was just `read` leaves last, one that was merely written leaves first.
     pub(super) fn insert(&self, page: PageId, run: Arc<RunBuffer>, read: bool) {
         let len = run.len();

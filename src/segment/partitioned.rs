@@ -151,16 +151,15 @@ impl PartitionedStorageBackend {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
 
-    /// Has the disk begin to read those of the pages that `pointers` name that are not in memory, neighbours in one piece, and does not wait
-    /// for them. Of what is wrong with them hears who reads them. The caller holds no guard: the system may wait for room in its queue.
+    /// Has the disk begin to read what `pointers` name and is not in memory, neighbours in one piece, and does not wait for it. Of what is wrong with it hears who reads it. The caller holds no guard: the system may wait for room in its queue.
     pub(crate) fn read_ahead(&self, pointers: &[PagePointer]) {
         let page_size = self.shared.page_size() as u64;
         let mut pieces: Vec<Range<u64>> = Vec::new();
         if !pointers.is_empty() {
             let guard = epoch::pin();
-            for pointer in pointers.iter().filter(|pointer| self.is_absent_page(**pointer, &guard)) {
+            for pointer in pointers.iter().filter(|pointer| self.is_absent(**pointer, &guard)) {
                 let Ok(start) = self.locate(*pointer) else { break };
-                let end = start + page_size;
+                let end = start + u64::from(pointer.pages) * page_size;
                 match pieces.last_mut() {
                     Some(piece) if start == piece.end => piece.end = end,
                     Some(piece) if end == piece.start => piece.start = start,
@@ -171,9 +170,9 @@ impl PartitionedStorageBackend {
         pieces.iter().for_each(|piece| self.cache.begin_reading(piece));
     }
 
-    /// Whether `pointer` names one page that is not in memory.
-    pub(crate) fn is_absent_page(&self, pointer: PagePointer, guard: &Guard) -> bool {
-        self.cache.is_absent_page(pointer, guard)
+    /// Whether what `pointer` names is not in memory. Of a run that is not yet written it may say so, too.
+    pub(crate) fn is_absent(&self, pointer: PagePointer, guard: &Guard) -> bool {
+        self.cache.is_absent(pointer, guard)
     }
 
     /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no

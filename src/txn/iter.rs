@@ -92,7 +92,7 @@ impl Cursor {
 
     /// Shows the entry that the cursor stands on and those after it to `visit`, in ascending order, until it breaks or there are
     /// no more. Where most is merged it takes about two thirds of the time of steps with [`next`](Self::next). Values are read, but not
-    /// copied: who needs none of those beyond a quarter page steps instead.
+    /// copied: who needs none of the large ones steps instead.
     ///
     /// Where `visit` breaks the cursor stands on the entry that it was shown, and what it broke with comes back: a result, or an error. If it
     /// breaks at none, the cursor is past the last. One that stands nowhere begins at the first entry, or goes on as `next` would. After
@@ -154,7 +154,8 @@ impl Cursor {
         self.inner.key()
     }
 
-    /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a quarter page is read now.
+    /// The value of the entry, without a copy; empty if the cursor stands on none. A value that stands in pages of its own is read now: one of
+    /// more than three quarters of a page may.
     #[inline]
     pub fn value(&self) -> Result<&[u8]> {
         self.inner.check()?;

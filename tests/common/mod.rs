@@ -6,7 +6,7 @@
 //! [`transaction`] does several things in one transaction.
 //! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a process of its own.
 
-#![allow(dead_code, reason = "every test file uses a part of this")]
+#![allow(dead_code, unused_imports, reason = "every test file uses a part of this")]
 
 pub(crate) mod child;
 pub(crate) mod operation;

@@ -145,7 +145,7 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn owned_value(&self) -> Result<Value> {
         let value = self.value()?;
-        if Value::is_small(value.len()) {
+        if Value::is_small(value.len(), 0) {
             return Ok(Value::copy(value));
         }
         let tree = match self.place {
@@ -157,7 +157,11 @@ impl FamilyCursor {
             _ => &self.tree,
         };
         let (page, range) = tree.pinned_value()?;
-        Ok(Value::in_page(page, range))
+        Ok(if Value::is_small(range.len(), page.len()) {
+            Value::copy(value)
+        } else {
+            Value::in_page(page, range)
+        })
     }
 
     /// To the first entry at or above `key`.

@@ -1,6 +1,6 @@
 //! Point reads, counts: what needs no cursor.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::btree::{FoundValue, Lookup, Place, Tree, TreeCursor, load_run};
 use crate::codec::ids::SequenceNumber;
@@ -12,7 +12,7 @@ use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
 use crate::error::Result;
 use crate::memtable::Found;
-use crate::page::{HEADER_LEN, PagePointer};
+use crate::page::{HEADER_LEN, PagePointer, PageRef};
 use crate::sync::Arc;
 use crate::sync::epoch::{self, Guard};
 
@@ -248,8 +248,19 @@ impl FamilyView {
 fn value_of(found: Option<FoundValue<'_>>) -> Looked<Option<Value>> {
     match found {
         None | Some(FoundValue::Deletion) => Looked::Break(None),
-        Some(FoundValue::Inline(page, range)) => Looked::Break(Some(Value::copy(&page[range]))),
+        Some(FoundValue::Inline(page, range)) => Looked::Break(Some(in_leaf(page, range))),
         Some(FoundValue::Run(pointer, len)) => Looked::Continue(Rest::Run(pointer, len)),
+    }
+}
+
+#[inline]
+fn in_leaf(page: PageRef<'_>, range: Range<usize>) -> Value {
+    if Value::is_small(range.len(), page.len()) {
+        return Value::copy(&page[range]);
+    }
+    match page.into_pinned() {
+        Ok(page) => Value::in_page(page, range),
+        Err(page) => Value::copy(&page[range]),
     }
 }
 

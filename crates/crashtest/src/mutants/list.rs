@@ -91,6 +91,8 @@ const SUPERBLOCK: &str = "src/segment/superblock.rs";
 const SPACE: &str = "src/segment/space.rs";
 const PAGE_BITS: &str = "src/segment/page_bits.rs";
 const RELOCATE: &str = "src/btree/relocate.rs";
+const PACK: &str = "src/btree/pack.rs";
+const LEAF_LEVEL: &str = "src/btree/leaf_level.rs";
 const ALLOCATOR: &str = "src/segment/allocator.rs";
 const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
@@ -990,6 +992,42 @@ pub const MUTATIONS: &[Mutation] = &[
         "                        record.options = (*new_options).clone();",
         "",
         "options_tests",
+    // How long leaves are.
+    tests(
+        "a move that finds no room for a pointer keeps what it moved",
+        RELOCATE,
+        "                if self.out.take_back(&before) {\n",
+        "                if !patches.is_empty() {\n",
+        "what_would_point_to_what_moved",
+    ),
+    tests(
+        "leaves of large entries end at the first page that is full",
+        PACK,
+        "        !is_full && !ends_early",
+        "        false",
+        "space_tests",
+    ),
+    tests(
+        "small entries never leave the leaf of a large one",
+        PACK,
+        "        !is_full && !ends_early",
+        "        !is_full",
+        "small_entries_s",
+    ),
+    tests(
+        "every long value gets a run of its own",
+        PACK,
+        "        if pages >= MANY_PAGES || gain >= 0 {\n            return true;",
+        "        if pages >= MANY_PAGES || gain < i64::MAX {\n            return true;",
+        "space_tests",
+    ),
+    tests("credit is not spent", PACK, "            self.credit += gain;\n", "", "a_value_gets_a_run"),
+    tests(
+        "a value that leaves its run is another one's",
+        LEAF_LEVEL,
+        "        self.first_value += inlined as u32;\n",
+        "",
+        "values_in_runs_that_they_do_not_fill",
     ),
     // Transactions.
     tests(
