@@ -992,6 +992,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "                        record.options = (*new_options).clone();",
         "",
         "options_tests",
+    ),
     // How long leaves are.
     tests(
         "a move that finds no room for a pointer keeps what it moved",
