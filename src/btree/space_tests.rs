@@ -67,7 +67,8 @@ fn packed_entries_take_little_more_than_their_size_whatever_it_is() {
 
 #[test]
 fn packed_entries_of_many_sizes_take_little_more_than_their_size() {
-    let mixtures: [(&str, fn(u64) -> usize); 4] = [
+    type Sizes = fn(u64) -> usize;
+    let mixtures: [(&str, Sizes); 4] = [
         ("all", |n| 8 << (n * 7 % 13) | (n * 37 % 64) as usize),
         ("up to some pages", |n| (n * 7919 % 20_000) as usize + 10),
         ("just above the parts of a page", |n| [1030, 2050, 4100, 8200][n as usize % 4]),
