@@ -82,7 +82,9 @@ fn leaves_of_several_pages_are_read_ahead_too() {
     let db = open();
     let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
     // Three of them make a leaf of two pages.
-    (0..1000u32).for_each(|n| family.put(n.to_be_bytes(), [n as u8; 2200]).unwrap());
+    for n in 0..1000u32 {
+        family.put(n.to_be_bytes(), [n as u8; 2200]).unwrap();
+    }
     db.flush().unwrap();
     drop(family);
     db.close().unwrap();
