@@ -93,6 +93,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::sampling::config(256))]
+
         #[test]
         fn whatever_was_written_after_a_commit_and_nothing_else_is_a_change(
             writes in prop::collection::vec(write(), 0..60), since in 0usize..70, start in 0u8..80, len in 0u16..30
