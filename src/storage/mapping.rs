@@ -80,15 +80,12 @@ impl SharedMapping for FileMapping {
         if len == 0 {
             return true;
         }
+        // Spares stores their faults. Older kernels do not know it, and whatever else is in the way is met by the next step, too.
+        let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
+        // Has what is not in memory read, and reports what cannot be.
         // SAFETY: the range lies in the mapping; locking it changes nothing of what it holds. Pages that it shares with what lies
         // around are locked as a whole.
-        let locked = unsafe { rustix::mm::mlock(self.map.as_mut_ptr().add(offset).cast(), len) };
-        // Locking reads what has to be read, and reports what cannot be. The rest is to spare stores their faults, and older kernels do
-        // not know it.
-        locked.is_ok() && {
-            let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
-            true
-        }
+        unsafe { rustix::mm::mlock(self.map.as_mut_ptr().add(offset).cast(), len) }.is_ok()
     }
 
     #[cfg(target_os = "linux")]
