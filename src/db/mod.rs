@@ -55,6 +55,8 @@ mod transactions;
 mod transactions_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod unwinding_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod update_tests;
 mod verify;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod verify_tests;

@@ -29,5 +29,3 @@ pub(crate) mod pipeline;
 pub(crate) mod snapshot;
 pub(crate) mod transactions;
 pub(crate) mod update;
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod update_tests;

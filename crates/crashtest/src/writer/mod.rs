@@ -71,7 +71,8 @@ impl Writer {
         self.find(names);
         for name in names {
             let action = Action::Create((*name).to_owned());
-            let outcome = self.act_on(run, action, false, Durability::Sync, Keeps::Itself, execute)?;
+            let outcome =
+                self.act_on(run, action, false, Durability::Sync, Keeps::Itself, (execute, false))?;
             if !matches!(outcome, Outcome::Done) {
                 return Ok(outcome);
             }
@@ -246,12 +247,13 @@ impl Writer {
     fn act(&mut self, run: &Run, step: &Step, durability: Durability, keeps: Keeps) -> Checked<Outcome> {
         match self.plan(step) {
             Some((action, unlogged)) => {
-                let execute = match step {
+                let execute: Execute = match step {
                     Step::Update(..) => update,
                     Step::Transact(..) => transact,
                     _ => execute,
                 };
-                self.act_on(run, action, unlogged, durability, keeps, execute)
+                let reads = matches!(step, Step::Update(..) | Step::Transact(..));
+                self.act_on(run, action, unlogged, durability, keeps, (execute, reads))
             }
             None => Ok(Outcome::Done),
         }
@@ -264,13 +266,19 @@ impl Writer {
         unlogged: bool,
         durability: Durability,
         keeps: Keeps,
-        execute: Execute,
+        (execute, reads): (Execute, bool),
     ) -> Checked<Outcome> {
         let mut floor = run.acknowledged();
         let db = run.db();
         let had_failed = self.failed.is_some();
         self.histories[usize::from(unlogged)].begin(action.clone(), run.moment(), run.tick());
-        let outcome = self.judge(execute(&db, &action, durability))?;
+        let result = execute(&db, &action, durability);
+        let is_read = |error: &Error| reads && error.location().page.is_some();
+        let outcome = match result {
+            // What is there could not be read, and nothing was written yet.
+            Err(error) if is_read(&error) && self.forgives.contains(&error.kind()) => Outcome::Refused(error),
+            result => self.judge(result)?,
+        };
         let history = &mut self.histories[usize::from(unlogged)];
         match &outcome {
             Outcome::Done => {
@@ -353,7 +361,7 @@ impl Writer {
     }
 }
 
-/// How an action is carried out.
+/// How an action is carried out; beside it stands whether that begins with reading what is there.
 type Execute = fn(&ColumnFamilyDatabase, &Action, Durability) -> peristyle::Result<()>;
 
 /// Waits until a callback tells that all that was committed so far is durable.

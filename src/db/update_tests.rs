@@ -5,13 +5,17 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
-    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, MemoryStorage, Swap, WriteBatch,
+    ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, Durability, ErrorKind, FamilyOptions, MemoryStorage,
+    Swap, WriteBatch,
 };
 
-fn open() -> (ColumnFamilyDatabase, ColumnFamily) {
+fn builder() -> DatabaseBuilder {
     let builder = ColumnFamilyDatabase::builder().write_buffer_bytes(256 << 10).log_limit_bytes(64 << 10);
-    let db =
-        builder.page_size(4096).cache_bytes(64 << 10).storage(MemoryStorage::new()).open("memory").unwrap();
+    builder.page_size(4096).cache_bytes(64 << 10).storage(MemoryStorage::new())
+}
+
+fn open() -> (ColumnFamilyDatabase, ColumnFamily) {
+    let db = builder().open("memory").unwrap();
     let family = db.create_column_family("counters", FamilyOptions::default()).unwrap();
     (db, family)
 }
@@ -123,6 +127,28 @@ fn a_closure_is_shown_what_was_written_while_it_ran() {
         }
     }
     db.close().unwrap();
+}
+
+#[test]
+fn what_a_large_batch_wrote_counts_while_it_waits_to_be_merged() {
+    let db = builder().open_without_threads("memory").unwrap();
+    let family = db.create_column_family("counters", FamilyOptions::default()).unwrap();
+    family.put("a", 1u64.to_be_bytes()).unwrap();
+    let mut shown = Vec::new();
+    family
+        .update("a", |old| {
+            shown.push(number(old));
+            if shown.len() == 1 {
+                let mut batch = WriteBatch::new();
+                batch.put(&family, "a", 30u64.to_be_bytes()).put(&family, "z", [0; 64 << 10]);
+                db.write(&batch).unwrap();
+            }
+            Some((number(old) + 1).to_be_bytes())
+        })
+        .unwrap();
+    assert_eq!(shown, [1, 30]);
+    assert_eq!(number(family.get("a").unwrap().as_deref()), 31);
+    assert_eq!(db.statistics().merges, 0);
 }
 
 #[test]
