@@ -161,8 +161,8 @@ impl fmt::Display for Conflict {
 
 /// A failure: its [kind](Error::kind), a message, and where on disk it was met.
 ///
-/// A [`std::io::Error`] can be made of it, of the kind that fits best and with the whole failure inside, so that `?` takes it to where such are
-/// expected.
+/// A [`std::io::Error`] can be made of it, of the kind that fits best and with the whole failure inside, so
+/// that `?` takes it to where such are expected.
 ///
 /// Cheap to clone, so that the first cause of a failed database can be handed to every later writer.
 #[derive(Debug, Clone, thiserror::Error)]

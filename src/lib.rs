@@ -100,8 +100,8 @@
 //!
 //! # In an async program
 //!
-//! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can be sent to any thread and kept
-//! anywhere, so it takes no more than to know which calls wait for what:
+//! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can
+//! be sent to any thread and kept anywhere, so it takes no more than to know which calls wait for what:
 //!
 //! | calls | wait for | in an async program |
 //! |---|---|---|
@@ -111,12 +111,13 @@
 //! | writes with [`Sync`](Durability::Sync), `sync`, `sync_through`, creating, renaming and dropping families, `set_options` | a sync | a blocking thread |
 //! | `open`, `flush`, `checkpoint`, `compact`, `verify`, `wait_until_idle`, `close`, dropping the last handle | much of the disk | a blocking thread |
 //!
-//! *What belongs together goes to a blocking thread together*: to go there costs more than most calls do, and a batch is one commit. A program
-//! with very many small writes has one thread of its own that takes them from a channel and writes what has gathered there as one batch.
+//! *What belongs together goes to a blocking thread together*: to go there costs more than most calls do, and
+//! a batch is one commit. A program with very many small writes has one thread of its own that takes them
+//! from a channel and writes what has gathered there as one batch.
 //!
-//! *Nobody needs to wait for a sync.* A write with [`Buffered`](Durability::Buffered) gives its number at once;
-//! [`on_synced`](ColumnFamilyDatabase::on_synced) takes a callback for it, and has the log synced, once for all who wait then. A
-//! callback that sends into a channel is a future:
+//! *Nobody needs to wait for a sync.* A write with [`Buffered`](Durability::Buffered) gives its number at
+//! once; [`on_synced`](ColumnFamilyDatabase::on_synced) takes a callback for it, and has the log synced, once
+//! for all who wait then. A callback that sends into a channel is a future:
 //!
 //! ```
 //! # mod oneshot {

@@ -288,7 +288,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Threads that merge, 1 to 1024 (default: the number of processors, at most 4). Three more make checkpoints and keep the log and the clock.
+    /// Threads that merge, 1 to 1024 (default: the number of processors, at most 4). Three more make
+    /// checkpoints and keep the log and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.options.background_threads = count;
         self

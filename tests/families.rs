@@ -383,7 +383,8 @@ fn options_are_read_back_changed_while_the_family_is_in_use_and_kept() {
     db.compact().unwrap();
     let dense = db.family_properties(&family).unwrap().tree_bytes;
     assert!(sparse > dense * 3 / 2, "{sparse} and {dense} bytes");
-    // Durable at once, by the record in the superblock, by the next part of the catalog, and by a whole catalog.
+    // Durable at once, by the record in the superblock, by the next part of the catalog, and by a whole
+    // catalog.
     let kept = |expected: &FamilyOptions| {
         let copy = TestStorage::over(storage.clone()).copy();
         let db = shrunken().automatic_maintenance(false).storage(copy).open("memory").unwrap();

@@ -3,8 +3,9 @@
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::ops::{Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
-/// A range of keys: `from..to`, `from..=to`, `from..`, `..to`, `..=to` and `..`, or a pair of [`Bound`]s, over anything that is bytes:
-/// arrays, slices, vectors, strings and references to them, without naming a type.
+/// A range of keys: `from..to`, `from..=to`, `from..`, `..to`, `..=to` and `..`, or a pair of [`Bound`]s,
+/// over anything that is bytes: arrays, slices, vectors, strings and references to them, without naming a
+/// type.
 ///
 /// A range whose end lies before its start holds no key.
 ///
@@ -38,8 +39,8 @@ mod sealed {
 }
 pub(crate) use sealed::Bounds;
 
-// Each kind of range has one implementation, over all kinds of bytes: with `RangeBounds`, which has several for ranges of references, a caller
-// has to say which type is meant.
+// Each kind of range has one implementation, over all kinds of bytes: with `RangeBounds`, which has several
+// for ranges of references, a caller has to say which type is meant.
 macro_rules! bounds {
     ($($range:ty),*) => {$(
         impl<K: AsRef<[u8]>> KeyBounds for $range {}

@@ -3,8 +3,9 @@
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Options of one column family, kept in the catalog. All of them can be read, here from [`ColumnFamily::options`](crate::ColumnFamily::options),
-/// and changed while the family is in use, by [`ColumnFamily::set_options`](crate::ColumnFamily::set_options).
+/// Options of one column family, kept in the catalog. All of them can be read, here from
+/// [`ColumnFamily::options`](crate::ColumnFamily::options), and changed while the family is in use, by
+/// [`ColumnFamily::set_options`](crate::ColumnFamily::set_options).
 ///
 /// ```
 /// use peristyle::FamilyOptions;
@@ -32,8 +33,8 @@ impl Default for FamilyOptions {
 }
 
 impl FamilyOptions {
-    /// Percent of a leaf that a merge fills when it rewrites neighbours: 50 to 100 (the default). A change holds for what is merged
-    /// from then on.
+    /// Percent of a leaf that a merge fills when it rewrites neighbours: 50 to 100 (the default). A change
+    /// holds for what is merged from then on.
     pub fn page_fill(mut self, percent: u8) -> Self {
         self.page_fill = percent;
         self

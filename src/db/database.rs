@@ -79,8 +79,9 @@ impl ColumnFamilyDatabase {
         Arc::clone(&self.keeper) as _
     }
 
-    /// Writes a batch with the default durability: all of its operations become visible, and survive a crash, together. Gives the number of the
-    /// commit; an empty batch is none, and gives that of the last visible one.
+    /// Writes a batch with the default durability: all of its operations become visible, and survive a crash,
+    /// together. Gives the number of the commit; an empty batch is none, and gives that of the last visible
+    /// one.
     ///
     /// # Errors
     ///

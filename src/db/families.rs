@@ -114,8 +114,10 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options: [`ensure_column_family`](Self::ensure_column_family) gives it
-    /// these, [`column_family`](Self::column_family) does not ask. And those of [`create_column_family`](Self::create_column_family).
+    /// [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options:
+    /// [`ensure_column_family`](Self::ensure_column_family) gives it these,
+    /// [`column_family`](Self::column_family) does not ask. And those of
+    /// [`create_column_family`](Self::create_column_family).
     pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         let family = self.find_or_create(name, &options)?;
         let present = family.options();
@@ -129,7 +131,8 @@ impl ColumnFamilyDatabase {
         Ok(family)
     }
 
-    /// The column family called `name`, with `options`: created with them if there is none, and given them if it has others, durably.
+    /// The column family called `name`, with `options`: created with them if there is none, and given them if
+    /// it has others, durably.
     ///
     /// # Errors
     ///
@@ -232,13 +235,13 @@ impl ColumnFamily {
         if self.database().is_ours() { self.family().options() } else { FamilyOptions::default() }
     }
 
-    /// Gives the family other options, while it is in use. Durable when this returns; costs one small write and a sync, or nothing if it has
-    /// them already.
+    /// Gives the family other options, while it is in use. Durable when this returns; costs one small write
+    /// and a sync, or nothing if it has them already.
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, [`FamilyDropped`](ErrorKind::FamilyDropped), and those of
-    /// writing.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range,
+    /// [`FamilyDropped`](ErrorKind::FamilyDropped), and those of writing.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};

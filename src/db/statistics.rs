@@ -184,8 +184,8 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), and [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a family of another
-    /// database.
+    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), and
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a family of another database.
     pub fn family_properties(&self, family: &ColumnFamily) -> Result<FamilyProperties> {
         self.check_own(family)?;
         let view = Arc::clone(&family.snapshot()?.view);

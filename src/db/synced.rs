@@ -1,8 +1,8 @@
 //! What is durable, waiting for it, and telling whoever asked.
 //!
-//! Callbacks wait in a queue, by the number of the commit that they were given for. A thread of their own, which starts with the
-//! first of them, has the log synced through the highest number that is waited for, in a group with all others who wait for a
-//! sync, and then calls those whose number is durable:
+//! Callbacks wait in a queue, by the number of the commit that they were given for. A thread of their own,
+//! which starts with the first of them, has the log synced through the highest number that is waited for, in
+//! a group with all others who wait for a sync, and then calls those whose number is durable:
 //!
 //! ```text
 //! until the database has ended:
@@ -11,15 +11,16 @@
 //!     call, lowest number first, whoever's number is durable; all, if the sync failed
 //! ```
 //!
-//! Invariants:
-//! 1. A callback that was taken in is called once: with `Ok` only if the log is durable through its number, and with an error
+//! Invariants: 1. A callback that was taken in is called once: with `Ok` only if the log is durable through
+//! its number, and with an error
 //!    only if it will not be before the database is opened again.
-//! 2. Of callbacks that wait at the same time those with lower numbers are called before; of equal numbers, whoever came first.
-//! 3. It is called on that thread alone, while no lock is held and with nobody waiting for the thread, not even `close`: so it
+//! 2. Of callbacks that wait at the same time those with lower numbers are called before; of equal numbers,
+//! whoever came first. 3. It is called on that thread alone, while no lock is held and with nobody waiting
+//! for the thread, not even `close`: so it
 //!    may block, panic, write, ask again, and close or drop the database. What it holds up is the callbacks behind it.
 //!
-//! The rejected alternative, that whoever leads a sync calls those whom it covered, has a writer run what others wrote, and the
-//! thread that keeps the log late for its next sync.
+//! The rejected alternative, that whoever leads a sync calls those whom it covered, has a writer run what
+//! others wrote, and the thread that keeps the log late for its next sync.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,21 +41,24 @@ fn call(callback: Callback, outcome: Result<()>) {
 }
 
 impl ColumnFamilyDatabase {
-    /// The number up to which every commit that is in the log is durable: it survives a loss of power. Costs one load.
+    /// The number up to which every commit that is in the log is durable: it survives a loss of power. Costs
+    /// one load.
     ///
-    /// Commits of [`Durability::None`](crate::Durability::None) have numbers, too, but are not in the log: nothing is said about
-    /// them, and [`flush`](Self::flush) makes them durable. 0 if the database was opened for reading only.
+    /// Commits of [`Durability::None`](crate::Durability::None) have numbers, too, but are not in the log:
+    /// nothing is said about them, and [`flush`](Self::flush) makes them durable. 0 if the database was
+    /// opened for reading only.
     pub fn synced_through(&self) -> SequenceNumber {
         let log = self.pipeline().log.as_ref().filter(|_| self.is_ours());
         log.map_or(SequenceNumber(0), Log::durable)
     }
 
-    /// Returns once every commit up to `sequence` that is in the log is durable. Syncs the log, together with all others who wait for
-    /// that, unless it is so already; blocks meanwhile.
+    /// Returns once every commit up to `sequence` that is in the log is durable. Syncs the log, together with
+    /// all others who wait for that, unless it is so already; blocks meanwhile.
     ///
     /// # Errors
     ///
-    /// Those of [`sync`](Self::sync), and [`InvalidArgument`](ErrorKind::InvalidArgument) for a number that no commit has yet.
+    /// Those of [`sync`](Self::sync), and [`InvalidArgument`](ErrorKind::InvalidArgument) for a number that
+    /// no commit has yet.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -72,21 +76,24 @@ impl ColumnFamilyDatabase {
         log.sync_through(sequence).map_err(|error| self.pipeline().fail(error))
     }
 
-    /// Has `callback` called once every commit up to `sequence` that is in the log is durable, and the log synced for it, in one sync
-    /// for all who wait then. Returns at once: no thread of the caller waits.
+    /// Has `callback` called once every commit up to `sequence` that is in the log is durable, and the log
+    /// synced for it, in one sync for all who wait then. Returns at once: no thread of the caller waits.
     ///
-    /// It is called with `Ok` when that is so, also if it was before; or with the error because of which it will not be: a sync failed, and
-    /// only opening the database again tells what of it survived. It is called once, on a thread that calls nothing else. Those with lower
-    /// numbers come first, and of equal numbers whoever asked first. A callback may do whatever it likes: one that blocks holds up those behind
-    /// it, and nothing else; if one panics that is noted through `tracing`, and the next is called.
+    /// It is called with `Ok` when that is so, also if it was before; or with the error because of which it
+    /// will not be: a sync failed, and only opening the database again tells what of it survived. It is
+    /// called once, on a thread that calls nothing else. Those with lower numbers come first, and of equal
+    /// numbers whoever asked first. A callback may do whatever it likes: one that blocks holds up those
+    /// behind it, and nothing else; if one panics that is noted through `tracing`, and the next is called.
     ///
-    /// When the database is closed, or its last handle dropped, whatever was committed before is synced, and who still waits is called, perhaps after
-    /// `close` has returned. What [`synced_through`](Self::synced_through) says of commits that are not in the log holds here, too.
+    /// When the database is closed, or its last handle dropped, whatever was committed before is synced, and
+    /// who still waits is called, perhaps after `close` has returned. What
+    /// [`synced_through`](Self::synced_through) says of commits that are not in the log holds here, too.
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a number that no commit has yet, [`Closed`](ErrorKind::Closed),
-    /// [`ReadOnly`](ErrorKind::ReadOnly), and [`Io`](ErrorKind::Io) if no thread could be started. The callback is dropped then, and never called.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a number that no commit has yet,
+    /// [`Closed`](ErrorKind::Closed), [`ReadOnly`](ErrorKind::ReadOnly), and [`Io`](ErrorKind::Io) if no
+    /// thread could be started. The callback is dropped then, and never called.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

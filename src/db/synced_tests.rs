@@ -190,7 +190,8 @@ fn what_is_synced_is_told_and_can_be_waited_for() {
     db.close().unwrap();
 }
 
-/// The second callback comes while the sync for the first is under way, and for a commit that this sync does not cover.
+/// The second callback comes while the sync for the first is under way, and for a commit that this sync does
+/// not cover.
 #[test]
 fn nobody_is_told_before_a_sync_that_began_after_the_commit_has_ended() {
     let (db, family, disk) = open();

@@ -1,4 +1,5 @@
-//! Callbacks that wait for commits to be durable, by number. Calls nobody and syncs nothing: [`synced`](super::synced) does.
+//! Callbacks that wait for commits to be durable, by number. Calls nobody and syncs nothing:
+//! [`synced`](super::synced) does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +36,8 @@ pub(super) enum Next {
 }
 
 impl Waiting {
-    /// Takes a callback in; `start` starts the thread that calls it if there is none yet. Whom it refuses it does not call.
+    /// Takes a callback in; `start` starts the thread that calls it if there is none yet. Whom it refuses it
+    /// does not call.
     pub(super) fn add(
         &self,
         sequence: SequenceNumber,
@@ -48,7 +50,8 @@ impl Waiting {
             return Err(closed());
         }
         if !state.has_thread {
-            // Under the lock, so that whoever comes meanwhile does not count on a thread that could not be started.
+            // Under the lock, so that whoever comes meanwhile does not count on a thread that could not be
+            // started.
             start()?;
             state.has_thread = true;
         }

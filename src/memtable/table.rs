@@ -190,8 +190,8 @@ impl Memtable {
         }
     }
 
-    /// The number of the newest commit that says anything of `key`, also of one that no reader sees yet. For whoever keeps others from
-    /// writing.
+    /// The number of the newest commit that says anything of `key`, also of one that no reader sees yet. For
+    /// whoever keeps others from writing.
     pub(crate) fn newest(&self, key: &[u8]) -> Option<SequenceNumber> {
         let entry = if self.filter.may_hold(key) { self.points.find(&self.arena, key) } else { None };
         let covered = self.covering(key, SequenceNumber::MAX);

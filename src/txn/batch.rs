@@ -72,7 +72,8 @@ impl WriteBatch {
         Self::default()
     }
 
-    /// An empty batch that takes `bytes` of operations before it asks for more memory. Each takes its key and value, and some bytes more.
+    /// An empty batch that takes `bytes` of operations before it asks for more memory. Each takes its key and
+    /// value, and some bytes more.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { payload: Vec::with_capacity(bytes), ..Self::default() }
     }
@@ -150,7 +151,8 @@ impl WriteBatch {
         self
     }
 
-    /// The operations, in order, each with the number of its family. Those from the first on that cannot be are left out.
+    /// The operations, in order, each with the number of its family. Those from the first on that cannot be
+    /// are left out.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -171,7 +173,8 @@ impl WriteBatch {
             .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")))
     }
 
-    /// Notes what the batch holds, to come back to with [`rollback_to_savepoint`](Self::rollback_to_savepoint). Savepoints are stacked.
+    /// Notes what the batch holds, to come back to with
+    /// [`rollback_to_savepoint`](Self::rollback_to_savepoint). Savepoints are stacked.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -198,8 +201,8 @@ impl WriteBatch {
         });
     }
 
-    /// Takes back every operation since the last savepoint, one that cannot be included, and that savepoint. `false`, and nothing happens, if
-    /// there is none.
+    /// Takes back every operation since the last savepoint, one that cannot be included, and that savepoint.
+    /// `false`, and nothing happens, if there is none.
     pub fn rollback_to_savepoint(&mut self) -> bool {
         let Some(savepoint) = self.savepoints.pop() else { return false };
         self.payload.truncate(savepoint.payload);

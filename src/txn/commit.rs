@@ -64,7 +64,8 @@ impl Pipeline {
         Ok(SequenceNumber(self.visible.watermark()))
     }
 
-    /// Writes a commit, and gives its number; when this returns it is visible and as durable as was asked for. It becomes visible first.
+    /// Writes a commit, and gives its number; when this returns it is visible and as durable as was asked
+    /// for. It becomes visible first.
     pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<SequenceNumber> {
         let log = self.writable()?;
         if write.payload.is_empty() {

@@ -90,8 +90,9 @@ impl ColumnFamily {
         self.family.id()
     }
 
-    /// Sets `key` (at most 64 KiB) to `value` (at most 4 GiB - 1), with the database's default durability. Gives the number of the commit,
-    /// as all that write do: [`on_synced`](crate::ColumnFamilyDatabase::on_synced) tells when it is durable.
+    /// Sets `key` (at most 64 KiB) to `value` (at most 4 GiB - 1), with the database's default durability.
+    /// Gives the number of the commit, as all that write do:
+    /// [`on_synced`](crate::ColumnFamilyDatabase::on_synced) tells when it is durable.
     ///
     /// # Errors
     ///
@@ -129,8 +130,8 @@ impl ColumnFamily {
         self.write(durability, false, |payload| encode_delete(payload, self.family.id(), key))
     }
 
-    /// Removes every key in `range`, at a cost that does not depend on how many there are. A range in which no key can lie is no commit: then the
-    /// number is that of the last visible one.
+    /// Removes every key in `range`, at a cost that does not depend on how many there are. A range in which
+    /// no key can lie is no commit: then the number is that of the last visible one.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

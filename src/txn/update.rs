@@ -8,17 +8,18 @@
 //!     else wait until what was written to it meanwhile is visible
 //! ```
 //!
-//! The closure is called while no lock is held and nothing of the database waits for it, so it may block, panic and use the
-//! database.
+//! The closure is called while no lock is held and nothing of the database waits for it, so it may block,
+//! panic and use the database.
 //!
-//! *As it was at that moment* is a question of numbers, not of values: no commit above the moment's number says anything of the
-//! key. All of them are in memtables of the present view, as long as that has the tree version of the moment: a merge takes a
-//! memtable out of the view in the step that puts another version in. Where the version is another one, by a merge or by
-//! something that merely moved pages, the key is read again, and if its value is the same then what the closure said still counts.
-//! So a closure that takes longer than merges do is not called again because of them.
+//! *As it was at that moment* is a question of numbers, not of values: no commit above the moment's number
+//! says anything of the key. All of them are in memtables of the present view, as long as that has the tree
+//! version of the moment: a merge takes a memtable out of the view in the step that puts another version in.
+//! Where the version is another one, by a merge or by something that merely moved pages, the key is read
+//! again, and if its value is the same then what the closure said still counts. So a closure that takes
+//! longer than merges do is not called again because of them.
 //!
-//! A try fails only because another commit changed the key, or a merge came in the microseconds between reading and the lock. So
-//! somebody always gets on, but not always the same one.
+//! A try fails only because another commit changed the key, or a merge came in the microseconds between
+//! reading and the lock. So somebody always gets on, but not always the same one.
 
 use std::cell::Cell;
 
@@ -64,13 +65,14 @@ enum Outcome {
 }
 
 impl ColumnFamily {
-    /// Gives `key` the value that `change` makes of its present one, or none of none, as one step: no other write to the key comes between.
-    /// `None` removes the key. With the database's default durability.
+    /// Gives `key` the value that `change` makes of its present one, or none of none, as one step: no other
+    /// write to the key comes between. `None` removes the key. With the database's default durability.
     ///
-    /// Where another write did come between, `change` is called again, with what that one left; so it is called at least once, and what it did
-    /// besides when it was called before has been done. It is called while no lock is held: it may take its time, panic, and read and write
-    /// the database, but if it writes to this key itself, it is called for ever. To give up it returns what it was shown. If it returns that, nothing is
-    /// written, and the number is that of the moment at which the key was read.
+    /// Where another write did come between, `change` is called again, with what that one left; so it is
+    /// called at least once, and what it did besides when it was called before has been done. It is called
+    /// while no lock is held: it may take its time, panic, and read and write the database, but if it writes
+    /// to this key itself, it is called for ever. To give up it returns what it was shown. If it returns
+    /// that, nothing is written, and the number is that of the moment at which the key was read.
     ///
     /// Costs a read and a write.
     ///
@@ -103,8 +105,8 @@ impl ColumnFamily {
         self.update_with(key, change, self.durability)
     }
 
-    /// Gives `key` the value that `change` makes of its present one with a durability of its own; see [`update`](Self::update). Where nothing
-    /// is written what was read has that durability.
+    /// Gives `key` the value that `change` makes of its present one with a durability of its own; see
+    /// [`update`](Self::update). Where nothing is written what was read has that durability.
     pub fn update_with<V: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -122,8 +124,9 @@ impl ColumnFamily {
         }
     }
 
-    /// Gives `key` the value `new`, or removes it, if its value is `expected`, or it has none, as one step: no other write to the key comes
-    /// between. With the database's default durability. If both are the same nothing is written, and the number is that of the moment at which the key was read.
+    /// Gives `key` the value `new`, or removes it, if its value is `expected`, or it has none, as one step:
+    /// no other write to the key comes between. With the database's default durability. If both are the same
+    /// nothing is written, and the number is that of the moment at which the key was read.
     ///
     /// # Errors
     ///
@@ -153,8 +156,8 @@ impl ColumnFamily {
         self.compare_and_swap_with(key, expected, new, self.durability)
     }
 
-    /// Compares and swaps with a durability of its own; see [`compare_and_swap`](Self::compare_and_swap). Where nothing is written what was read
-    /// has that durability.
+    /// Compares and swaps with a durability of its own; see [`compare_and_swap`](Self::compare_and_swap).
+    /// Where nothing is written what was read has that durability.
     pub fn compare_and_swap_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -215,7 +218,8 @@ impl ColumnFamily {
         }
     }
 
-    /// Commits `payload`, which writes `key`, if that is as it was `seen`. If it is not, returns when it can be read what it has become.
+    /// Commits `payload`, which writes `key`, if that is as it was `seen`. If it is not, returns when it can
+    /// be read what it has become.
     fn commit_unless_changed(
         &self,
         key: &[u8],

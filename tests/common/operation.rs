@@ -110,9 +110,11 @@ pub(crate) enum Operation {
     Delete(u8, Key, Durability),
     DeleteRange(u8, Range, Durability),
     DeletePrefix(u8, Key, Durability),
-    /// In one step, gives a key a value that holds what was there before; or removes it, if it was there and `false`.
+    /// In one step, gives a key a value that holds what was there before; or removes it, if it was there and
+    /// `false`.
     Update(u8, Key, bool, Durability),
-    /// Compares a key's value with one, and sets or removes it: expected, new. `None` of the expected is what is there.
+    /// Compares a key's value with one, and sets or removes it: expected, new. `None` of the expected is what
+    /// is there.
     Swap(u8, Key, Option<Content>, Option<Content>, Durability),
     Batch(Vec<Write>, Durability),
     /// Puts `count` entries, their keys `step` apart from `start` on, in one batch.

@@ -15,6 +15,7 @@ mod crashes;
 mod explore;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::random::Random;
 use common::{assert_clean, failure, shrunken};
@@ -104,6 +105,48 @@ fn transfer(db: &ColumnFamilyDatabase, families: &[ColumnFamily], writer: usize,
         let read = families[to].get(account(writer, payee)).unwrap().unwrap();
         assert_eq!(number(&read), balances[to][payee as usize]);
     }
+}
+
+/// Counters whose padding fills memtables, so that merges come between reading and writing, too; and a callback for each
+/// count, which finds it durable.
+#[test]
+fn counts_in_one_step_are_never_lost_and_told_of_once_they_are_durable() {
+    const ROUNDS: u64 = 12;
+    explore(1000, || {
+        let storage = MemoryStorage::new();
+        let db = open(&storage);
+        let family = families(&db, 1).swap_remove(0);
+        let told = Arc::new(AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..WRITERS {
+                let (db, family, told) = (&db, &family, &told);
+                scope.spawn(move || {
+                    let mut random = random();
+                    for _ in 0..ROUNDS {
+                        let up = |old: Option<&[u8]>| Some(value(old.map_or(0, number) + 1, &mut random));
+                        let count = family.update([0], up).unwrap();
+                        let (asked, told) = (db.clone(), Arc::clone(told));
+                        let tell = move |outcome: peristyle::Result<()>| {
+                            outcome.unwrap();
+                            assert!(asked.synced_through() >= count);
+                            told.fetch_add(1, Ordering::SeqCst);
+                        };
+                        db.on_synced(count, tell).unwrap();
+                    }
+                });
+            }
+        });
+        let counted = family.get([0]).unwrap().unwrap();
+        assert_eq!(number(&counted), WRITERS as u64 * ROUNDS);
+        drop(family);
+        db.close().unwrap();
+        while told.load(Ordering::SeqCst) < WRITERS as u64 * ROUNDS {
+            thread::yield_now();
+        }
+        let db = open(&storage);
+        let counted = families(&db, 1)[0].get([0]).unwrap().unwrap();
+        assert_eq!(number(&counted), WRITERS as u64 * ROUNDS);
+    });
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A store of entries for a program on tokio: nothing here holds up a thread that runs tasks.
 //!
-//! Three rules make it so. What may wait for the disk goes to a thread that may block ([`tokio::task::spawn_blocking`]). What
-//! belongs together goes there in one piece, since going there costs more than most calls. And nobody waits for a sync on any thread: a
-//! commit is written as buffered, and a callback completes the future once it is durable.
+//! Three rules make it so. What may wait for the disk goes to a thread that may block
+//! ([`tokio::task::spawn_blocking`]). What belongs together goes there in one piece, since going there costs
+//! more than most calls. And nobody waits for a sync on any thread: a commit is written as buffered, and a
+//! callback completes the future once it is durable.
 
 use peristyle::{ColumnFamily, ColumnFamilyDatabase, Durability, Error, SequenceNumber, WriteBatch};
 use tokio::sync::oneshot;
@@ -35,7 +36,8 @@ pub async fn blocking<T: Send + 'static>(
     Ok(spawn_blocking(work).await.map_err(Failure::Thread)??)
 }
 
-/// Completes once every commit up to `sequence` is durable, and blocks no thread meanwhile. One sync of the log serves all who wait.
+/// Completes once every commit up to `sequence` is durable, and blocks no thread meanwhile. One sync of the
+/// log serves all who wait.
 ///
 /// # Errors
 /// A failed sync.
@@ -59,7 +61,8 @@ impl Store {
         Self { db: entries.database(), entries: entries.clone() }
     }
 
-    /// The value of a key. Reads that are nearly always answered from memory may be made right here instead, without the thread.
+    /// The value of a key. Reads that are nearly always answered from memory may be made right here instead,
+    /// without the thread.
     ///
     /// # Errors
     /// The disk's.
@@ -107,7 +110,8 @@ impl Store {
         Ok(sum)
     }
 
-    /// All values whose keys start with `prefix`, at one moment. What is read in one go is handed over in one go.
+    /// All values whose keys start with `prefix`, at one moment. What is read in one go is handed over in one
+    /// go.
     ///
     /// # Errors
     /// The disk's.
