@@ -401,7 +401,7 @@ fn closing_beside_writers_keeps_what_was_acknowledged() {
                         batch.put(&families[n], round.to_be_bytes(), value(round, &mut random));
                         batch.put(&families[n ^ 1], [n as u8], round.to_le_bytes());
                         match db.write_with(&batch, durability) {
-                            Ok(()) => acknowledged.store(round, Ordering::SeqCst),
+                            Ok(_) => acknowledged.store(round, Ordering::SeqCst),
                             Err(error) => {
                                 assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
                                 break;
