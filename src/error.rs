@@ -242,6 +242,11 @@ impl Error {
         (self.0.kind == ErrorKind::Corruption || is_unreadable) && self.0.location.family.is_some()
     }
 
+    /// Whether something could not be read: nothing was changed by that.
+    pub(crate) fn is_of_reading(&self) -> bool {
+        self.0.is_of_reading
+    }
+
     /// The error that every writer to a column family meets after this one.
     pub(crate) fn as_damage(&self) -> Self {
         let mut later = self.clone();

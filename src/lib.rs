@@ -178,7 +178,7 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LogStatistics, MemoryReport, RecoveryReport, Statistics,
+    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, RecoveryReport, Statistics,
     VerifyOptions, VerifyProgress, VerifyReport,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Result};

@@ -95,6 +95,7 @@ pub(crate) struct Options {
     pub(crate) mapped_log: bool,
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
     pub(crate) progress: Option<ProgressCallback>,
+    pub(crate) skips_damaged_log: bool,
 }
 
 impl Default for Options {
@@ -119,6 +120,7 @@ impl Default for Options {
             mapped_log: true,
             backend: None,
             progress: None,
+            skips_damaged_log: false,
         }
     }
 }
@@ -361,6 +363,17 @@ impl DatabaseBuilder {
         callback: impl Fn(RecoveryProgress) + Send + Sync + 'static,
     ) -> Self {
         self.options.progress = Some(ProgressCallback(Arc::new(callback)));
+        self
+    }
+
+    /// Whether to open a database whose log is damaged (default: no). The log is replayed as far as it is whole, which is from the last checkpoint on; what comes
+    /// after the damage is lost, and [`RecoveryReport::lost`](crate::RecoveryReport::lost) says what that is. Nothing is removed for good: the log from the damaged segment
+    /// on is copied into a directory beside it first, for which there has to be room.
+    ///
+    /// What is in the trees stays, so of a commit to several families that was lost a part may be there, and families differ in how new they
+    /// are. Without damage the setting changes nothing.
+    pub fn skip_damaged_log(mut self, yes: bool) -> Self {
+        self.options.skips_damaged_log = yes;
         self
     }
 

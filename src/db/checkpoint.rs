@@ -181,6 +181,22 @@ impl Shared {
         Ok(())
     }
 
+    /// Has the superblock name the segment with which the log goes on, so that it is missed if it goes; all else stays as the last checkpoint has
+    /// it. `afresh`: recovery begins with that segment.
+    pub(super) fn name_log(&self, afresh: bool) -> Result<()> {
+        let Some(log) = &self.pipeline.log else { return Ok(()) };
+        let mut state = self.checkpoint.lock();
+        let first = if afresh { log.current_segment() } else { state.superblock.log.first_segment };
+        let superblock = Superblock {
+            checkpoint: state.superblock.checkpoint + 1,
+            log: log.mark(first),
+            ..state.superblock
+        };
+        self.store_superblock(&mut state, superblock)?;
+        self.checkpoints.first_segment.store(first, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Whether merges were made that no checkpoint holds.
     pub(super) fn has_merges_to_checkpoint(&self) -> bool {
         self.touched.installed() != self.checkpoints.merges_seen.load(Ordering::Relaxed)

@@ -28,6 +28,8 @@ mod join_tests;
 mod log_length;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod log_length_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod lost_log_tests;
 mod maintain;
 mod memory;
 mod open;
@@ -68,6 +70,6 @@ mod write_catalog;
 
 pub use database::ColumnFamilyDatabase;
 pub use memory::MemoryReport;
-pub use recovery::RecoveryReport;
+pub use recovery::{LostLog, RecoveryReport};
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport};

@@ -10,6 +10,7 @@ use std::path::Path;
 use crossbeam_utils::CachePadded;
 
 use crate::codec::checksum::crc32;
+use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, Part};
 use crate::column_family::delta::Delta;
@@ -26,7 +27,7 @@ use crate::db::catalog_file::State;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::place::{Contents, DATA, Locks, NEW_DATA, Newborn, WAL, look};
 use crate::db::progress::Progress;
-use crate::db::recovery::RecoveryReport;
+use crate::db::recovery::{LostLog, RecoveryReport};
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
 use crate::db::shared::{Counters, Keeper, Shared};
@@ -298,7 +299,8 @@ fn open_existing(
     } else {
         Budget::new(options.write_buffer_bytes, options.cache_bytes)
     };
-    let plan = wal::Plan::load(&**backend, &superblock.database_id, superblock.log)?;
+    let plan =
+        wal::Plan::load(&**backend, &superblock.database_id, superblock.log, options.skips_damaged_log)?;
     let log_bytes =
         plan.segments(&**backend)?.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let progress = Progress::new(options.progress.as_ref(), log_bytes);
@@ -308,7 +310,11 @@ fn open_existing(
     })?;
     drop(replayer);
     let merged = catalog.families.values().map(|family| family.merged_through).max().unwrap_or_default();
-    let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);
+    let through = catalog.last_sequence.max(report.last_sequence).max(merged);
+    // No number is given twice, whatever became of the commit that had it.
+    let given_up = report.given_up.as_ref();
+    let last_sequence = through.max(given_up.map_or(SequenceNumber(0), |given_up| given_up.last_sequence));
+    let lost = given_up.map(|given_up| LostLog::keep(&**backend, given_up, through, options.read_only));
     let recovery = RecoveryReport {
         records: report.records,
         records_applied: replayed.applied,
@@ -316,6 +322,7 @@ fn open_existing(
         segments: report.segments,
         torn_tail: report.torn_tail,
         last_sequence,
+        lost: lost.transpose()?,
     };
     tracing::info!(?recovery, read_only = options.read_only, "opened");
     let log_pace = LogPace::new(options.log_limit());
@@ -377,6 +384,8 @@ fn open_existing(
         lock: Mutex::new(Some(locks)),
     };
     if !shared.options.read_only {
+        // Of a log of which nothing could be read recovery begins behind it from now on.
+        shared.name_log(given_up.is_some_and(|given_up| given_up.segment == 0))?;
         for family in shared.registry.lock().families() {
             // What was replayed is to be merged, and there may be deltas and free pages since before.
             shared.pipeline.work.touch(family);

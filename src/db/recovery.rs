@@ -21,7 +21,7 @@ use crate::db::stretch::{Reading, hand_over};
 use crate::error::{Error, Result};
 use crate::storage::StorageBackend;
 use crate::sync::{Arc, spawn_scoped, thread};
-use crate::wal::{Plan, ReplayReport, StoppedAt};
+use crate::wal::{self, GivenUp, Plan, ReplayReport, StoppedAt};
 
 /// Bytes of log from which on it is divided.
 const WORTH_DIVIDING: u64 = 16 << 10;
@@ -42,8 +42,59 @@ pub struct RecoveryReport {
     pub segments: u64,
     /// Where a torn tail was cut off: number of the log segment and byte offset in it. `None` if the log ended in good order.
     pub torn_tail: Option<(u64, u64)>,
-    /// Position of the last commit that the database holds.
+    /// Position of the last commit that the database holds, or that was lost.
     pub last_sequence: SequenceNumber,
+    /// What was given up of a damaged log, see [`skip_damaged_log`](crate::DatabaseBuilder::skip_damaged_log).
+    pub lost: Option<LostLog>,
+}
+
+/// What was given up of a damaged log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostLog {
+    /// What is damaged, and where.
+    pub reason: String,
+    /// The log is replayed up to here: number of the segment and byte offset in it; segment 0 if nothing of the log could be read.
+    pub from: (u64, u64),
+    /// The last commit that was replayed, or was in the trees before: those after it are lost, as far as they were in no tree.
+    pub through: SequenceNumber,
+    /// The last commit of which a trace was found beyond.
+    pub last_seen: Option<SequenceNumber>,
+    /// Records beyond of which traces were found; there may have been more.
+    pub records: u64,
+    /// Bytes of these records.
+    pub bytes: u64,
+    /// The directory, in that of the database, into which the log was copied from the segment in `from` on. It stays until somebody removes it. `None`
+    /// if the database was opened for reading only: then the log stays as it is.
+    pub kept_in: Option<String>,
+}
+
+impl LostLog {
+    /// Keeps what is given up, unless nothing is to change, and says what it is.
+    pub(super) fn keep(
+        backend: &dyn StorageBackend,
+        given_up: &GivenUp,
+        through: SequenceNumber,
+        read_only: bool,
+    ) -> Result<Self> {
+        let GivenUp { segment, offset, .. } = *given_up;
+        let kept_in = (!read_only).then(|| format!("wal.damaged-{segment}-{offset}"));
+        if let Some(directory) = &kept_in {
+            wal::keep_aside(backend, segment.max(1), directory)?;
+        }
+        let last_seen = Some(given_up.last_sequence).filter(|last| last.0 > 0);
+        let lost = Self {
+            reason: given_up.reason.clone(),
+            from: (segment, offset),
+            through,
+            last_seen,
+            records: given_up.records,
+            bytes: given_up.bytes,
+            kept_in,
+        };
+        tracing::error!(?lost, "the log is damaged, and was replayed up to there alone");
+        Ok(lost)
+    }
 }
 
 impl Replayer<'_> {

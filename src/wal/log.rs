@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
 
+use super::end::END_LEN;
 use super::group_sync::{Failed, GroupSync};
 use super::options::{LogOptions, LogStats};
 use super::record::{RecordHeader, record_len};
@@ -96,7 +97,7 @@ impl Tail {
     /// Whether a record goes into this segment: there are bytes left, and it does not become heavier than `most`, unless by one record.
     #[inline]
     pub(super) fn fits(&self, needs: Needs, most: Weight) -> bool {
-        needs.len <= self.segment.body.len - self.offset
+        needs.len + END_LEN <= self.segment.body.len - self.offset
             && (self.weight == 0 || self.weight + needs.weight <= most)
     }
 

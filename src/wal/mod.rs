@@ -20,6 +20,8 @@
 //! 7. Replay reads only. What it gives is a prefix of what was appended, unchanged and in order; where it stops
 //!    although something on disk says that more was durable, it reports corruption.
 
+mod aside;
+mod end;
 mod group_sync;
 mod log;
 #[cfg(all(test, loom))]
@@ -38,11 +40,12 @@ mod testing;
 mod tests;
 mod weight;
 
+pub(crate) use aside::keep_aside;
 pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
 #[cfg(test)]
 use replay::LogEnd;
 #[cfg(any(test, fuzzing))]
 pub(crate) use replay::replay;
-pub(crate) use replay::{Plan, ReplayReport, StoppedAt, make_durable};
+pub(crate) use replay::{GivenUp, Plan, ReplayReport, StoppedAt, make_durable};
 pub(crate) use weight::{Weight, weight};

@@ -1,5 +1,6 @@
 //! Reads one segment from front to back, through a window.
 
+use super::end::{self, END_LEN};
 use super::record::{ALIGNMENT, HEADER_LEN, RecordHeader, record_len};
 use super::segment::{self, path};
 use crate::codec::checksum::crc32;
@@ -34,8 +35,10 @@ pub(super) enum Found {
 /// What the rest of a segment says of the past.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Traces {
-    /// A record's header stands there.
-    pub(super) records: bool,
+    /// Headers of records that stand there, the bytes of these records, and the highest number of them.
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) last_sequence: u64,
     /// The largest "known to be durable" of any record, and where that record stands.
     pub(super) durable: u64,
     pub(super) durable_at: u64,
@@ -81,7 +84,7 @@ impl SegmentReader {
         self.window.resize(len, 0);
         if let Err(error) = self.file.read_at(&mut self.window, offset) {
             self.window.clear();
-            return Err(located(Error::io("reading the log", error)));
+            return Err(located(Error::reading("reading the log", error)));
         }
         Ok(())
     }
@@ -107,6 +110,13 @@ impl SegmentReader {
         Ok(Found::Record { header, end: offset + record_len(header.payload_len) })
     }
 
+    /// The segment in which the log goes on, if a note at `offset` says so.
+    pub(super) fn end(&mut self, offset: u64) -> Result<Option<u64>> {
+        let id = self.id;
+        let bytes = self.bytes(offset, END_LEN)?.and_then(|bytes| bytes.first_chunk());
+        Ok(bytes.and_then(|bytes| end::decode(bytes, id, offset)))
+    }
+
     /// The payload of the record at `offset`; `None` if the file ends before.
     pub(super) fn payload(&mut self, offset: u64, header: &RecordHeader) -> Result<Option<&[u8]>> {
         let bytes = self.bytes(offset, HEADER_LEN + header.payload_len)?;
@@ -122,7 +132,9 @@ impl SegmentReader {
             while let Some(header) = bytes.first_chunk() {
                 let step = match RecordHeader::decode(header, id, offset) {
                     Some(header) => {
-                        traces.records = true;
+                        traces.records += 1;
+                        traces.bytes = traces.bytes.saturating_add(record_len(header.payload_len));
+                        traces.last_sequence = traces.last_sequence.max(header.sequence);
                         if header.durable > traces.durable {
                             traces.durable = header.durable;
                             traces.durable_at = offset;

@@ -7,8 +7,10 @@
 //! Where the reading stops, the log should end. Three things say that it does not, and make the stop a corruption:
 //! 1. the superblock's mark lies beyond the stop;
 //! 2. a record beyond the stop, in this segment or a later one, was appended when more was known to be durable;
-//! 3. a later segment's predecessor is missing. Directory entries are durable before a segment is written to, and segments are
+//! 3. a later segment's predecessor is missing, or the segment that a note behind the last record names (`end.rs`). Directory entries are durable before a segment is written to, and segments are
 //!    removed from the front, or after a newer start is durable, so that no crash leaves such a hole.
+
+//! Who asks for it ([`Plan::load`]) has a damaged log read up to there; the report says what lies beyond.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ use super::reader::{Found, SegmentReader};
 use super::segment::{self, DIRECTORY, HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
 
 /// Where the log resumes: what replay ended with.
@@ -44,6 +46,23 @@ pub(crate) struct ReplayReport {
     pub(crate) last_sequence: SequenceNumber,
     /// The segments read, by id.
     pub(crate) read: Vec<Read>,
+    /// Why reading stopped, if what lies beyond is given up.
+    stopped_by: Option<String>,
+    pub(crate) given_up: Option<GivenUp>,
+}
+
+/// What of a damaged log is not replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// What is damaged, and where.
+    pub(crate) reason: String,
+    /// Where it begins; segment 0 if nothing of the log was read.
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    /// Records beyond of which the headers are whole, their bytes, and the highest of their numbers.
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last_sequence: SequenceNumber,
 }
 
 /// What replay read of one segment.
@@ -67,7 +86,7 @@ pub(crate) fn replay(
     mark: LogMark,
     apply: &mut dyn FnMut(SequenceNumber, &[u8]) -> Result<()>,
 ) -> Result<ReplayReport> {
-    Plan::load(backend, database_id, mark)?
+    Plan::load(backend, database_id, mark, false)?
         .replay(backend, &mut |_, sequence, payload| apply(sequence, payload))
 }
 
@@ -78,7 +97,16 @@ pub(crate) type Apply<'a> = dyn FnMut(u64, SequenceNumber, &[u8]) -> Result<()> 
 pub(crate) struct Plan {
     chain: Chain,
     mark: LogMark,
-    newest_on_disk: u64,
+    newest_segment: u64,
+    /// Whether a damaged log is read as far as it is whole.
+    gives_up: bool,
+    /// Why nothing can be read, and the segments that are there.
+    unread: Option<(String, Chain)>,
+}
+
+/// Whether `error` says that the log is damaged.
+fn is_damage(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corruption || error.is_of_reading()
 }
 
 /// Where a reading stopped.
@@ -96,12 +124,27 @@ impl StoppedAt {
 }
 
 impl Plan {
-    /// Reads the headers of all segments from `mark` on.
-    pub(crate) fn load(backend: &dyn StorageBackend, database_id: &[u8; 16], mark: LogMark) -> Result<Self> {
+    /// Reads the headers of all segments from `mark` on. If it `gives_up` on what is damaged, a replay reads the log as far as it is whole, and reports the
+    /// rest.
+    pub(crate) fn load(
+        backend: &dyn StorageBackend,
+        database_id: &[u8; 16],
+        mark: LogMark,
+        gives_up: bool,
+    ) -> Result<Self> {
         let ids = segment::list(backend)?;
-        let newest_on_disk = ids.last().copied().unwrap_or(0);
+        let newest_segment = ids.last().copied().unwrap_or(0).max(mark.newest_segment);
         let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
-        Ok(Self { chain, mark, newest_on_disk })
+        let mut plan = Self { chain, mark, newest_segment, gives_up, unread: None };
+        if gives_up
+            && mark.first_segment != 0
+            && let Err(error) = plan.chain.first(mark.first_segment)
+        {
+            let chain = std::mem::replace(&mut plan.chain, Chain { segments: BTreeMap::new() });
+            plan.unread = Some((error.to_string(), chain));
+            plan.mark = LogMark::default();
+        }
+        Ok(plan)
     }
 
     /// The segments that a replay reads if all of them are whole, and the bytes in use of each; of the last one, the length of the file.
@@ -139,13 +182,20 @@ impl Plan {
         for read in report.read.iter_mut().filter(|read| read.id == mark.newest_segment) {
             read.durable = read.durable.max(mark.durable_bytes);
         }
-        let torn = stop.torn | chain.check_stop(backend, segment, stop.offset, *mark)?;
+        let torn = match chain.check_stop(backend, segment, stop.offset, *mark) {
+            Err(error) if self.gives_up && is_damage(&error) => {
+                report.stopped_by.get_or_insert(error.to_string());
+                true
+            }
+            torn => stop.torn | torn?,
+        };
+        self.look_beyond(backend, segment, stop.offset, &mut report);
         report.torn_tail = torn.then_some((segment, stop.offset));
         report.end = LogEnd {
             segment,
             offset: stop.offset,
             last_sequence: report.last_sequence,
-            newest_segment: self.newest_on_disk.max(mark.newest_segment),
+            newest_segment: self.newest_segment,
         };
         tracing::debug!(
             records = report.records,
@@ -155,6 +205,27 @@ impl Plan {
             "replayed the log"
         );
         Ok(report)
+    }
+
+    /// Reports what lies beyond the place where the reading stopped, if that is given up.
+    fn look_beyond(&self, backend: &dyn StorageBackend, segment: u64, offset: u64, report: &mut ReplayReport) {
+        let (reason, chain) = match (&self.unread, report.stopped_by.take()) {
+            (Some((reason, chain)), _) => (reason.clone(), chain),
+            (None, Some(reason)) => (reason, &self.chain),
+            (None, None) => return,
+        };
+        let mut given_up = GivenUp { reason, segment, offset, ..GivenUp::default() };
+        for &id in chain.segments.range(segment.max(1)..).map(|(id, _)| id) {
+            let from = if id == segment { offset } else { HEADER_LEN };
+            // What cannot be read says nothing.
+            let Ok(traces) = SegmentReader::open(backend, id).and_then(|mut reader| reader.traces(from)) else {
+                continue;
+            };
+            given_up.records += traces.records;
+            given_up.bytes = given_up.bytes.saturating_add(traces.bytes);
+            given_up.last_sequence = given_up.last_sequence.max(SequenceNumber(traces.last_sequence));
+        }
+        report.given_up = Some(given_up);
     }
 
     /// Reads a part of the log: from the segment `first` on, up to the segment `before`, if the reading comes to it. What it gives is
@@ -193,16 +264,29 @@ impl Plan {
             let stop = if segment == 0 {
                 Stop::default()
             } else {
-                read_segment(backend, segment, limit, report, apply)?
+                match read_segment(backend, segment, limit, report, apply) {
+                    Err(error) if self.gives_up && error.is_of_reading() => {
+                        report.stopped_by = Some(error.to_string());
+                        let read = report.read.last().filter(|read| read.id == segment);
+                        let offset = read.map_or(HEADER_LEN, |read| read.end);
+                        return Ok((segment, Stop { offset, torn: true }));
+                    }
+                    stop => stop?,
+                }
             };
             match successor {
                 Some(header) if header.previous_end == stop.offset => {
                     if header.last_sequence < report.last_sequence.0 {
-                        return Err(Error::corruption(format!(
+                        let error = Error::corruption(format!(
                             "a segment of the log says that it follows number {}, but its predecessor reaches {}",
                             header.last_sequence, report.last_sequence
                         ))
-                        .in_file(path(header.id)));
+                        .in_file(path(header.id));
+                        if !self.gives_up {
+                            return Err(error);
+                        }
+                        report.stopped_by = Some(error.to_string());
+                        return Ok((segment, Stop { torn: true, ..stop }));
                     }
                     report.last_sequence = SequenceNumber(header.last_sequence);
                     segment = header.id;
@@ -368,14 +452,21 @@ impl Chain {
                 ));
             }
             let from = if id == segment { offset } else { HEADER_LEN };
-            let traces = SegmentReader::open(backend, id)?.traces(from)?;
+            let mut reader = SegmentReader::open(backend, id)?;
+            if id == segment
+                && let Some(next) = reader.end(offset)?
+                && !self.segments.contains_key(&next)
+            {
+                return stopped(format!("a note there says that it goes on in segment {next}, which is missing"));
+            }
+            let traces = reader.traces(from)?;
             if traces.durable > if id == segment { offset } else { 0 } {
                 return stopped(format!(
                     "the record at byte {} of segment {id} says that it was durable up to byte {} of that segment",
                     traces.durable_at, traces.durable
                 ));
             }
-            torn |= traces.records;
+            torn |= traces.records > 0;
         }
         Ok(torn)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::end::END_LEN;
 use super::group_sync::Failed;
 use super::log::{Behind, Log, Needs, READY_AHEAD};
 use super::record::ALIGNMENT;
@@ -45,7 +46,8 @@ impl Log {
             previous_end: tail.offset,
             last_sequence: tail.last,
         };
-        if let Err(error) = next.write_header(&header) {
+        let noted = tail.segment.write_end(tail.offset, next.id);
+        if let Err(error) = noted.and_then(|()| next.write_header(&header)) {
             drop(tail);
             drop(shelf);
             let error = Error::io("starting a segment of the log", error).in_file(segment::path(next.id));
@@ -258,5 +260,5 @@ impl Log {
 
 /// Length of a segment of `wanted` bytes, or of more if the record that is to stand in it needs more.
 pub(super) fn segment_len(wanted: u64, record_len: u64) -> u64 {
-    wanted.max(HEADER_LEN + record_len).next_multiple_of(ALIGNMENT)
+    wanted.max(HEADER_LEN + record_len + END_LEN).next_multiple_of(ALIGNMENT)
 }

@@ -13,6 +13,7 @@
 
 use std::io;
 
+use super::end::{self, END_LEN};
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::BEYOND_COUNTING;
@@ -276,6 +277,14 @@ impl Segment {
             }
             _ => self.body.file.write_at(&header.encode(), 0),
         }
+    }
+
+    /// Notes behind the last record, at `offset`, that the log goes on in segment `next`, if there is room.
+    pub(super) fn write_end(&self, offset: u64, next: u64) -> io::Result<()> {
+        if offset + END_LEN > self.body.len {
+            return Ok(());
+        }
+        self.body.file.write_at(&end::encode(self.id, offset, next), offset)
     }
 
     /// Writes a record into its place, which the caller has to itself. `stored`: it [may be](Self::takes_store) stored, as was asked when the

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::options::LogOptions;
+use super::end::END_LEN;
 use super::segment::{DIRECTORY, HEADER_LEN, Segment, SegmentFile, path};
 use super::weight::Weight;
 use crate::error::{Error, ErrorKind};
@@ -172,7 +173,7 @@ impl Stock {
     ) -> Result<Arc<Segment>, Refusal> {
         let prepared = self.shelf().prepared.take();
         if let Some(segment) = &prepared
-            && HEADER_LEN + record_len <= segment.body.len
+            && HEADER_LEN + record_len + END_LEN <= segment.body.len
         {
             return Ok(Arc::clone(segment));
         }

@@ -1,0 +1,135 @@
+//! Logs that are damaged, or lack segments that were synced.
+
+use crate::db::ColumnFamilyDatabase;
+use crate::error::ErrorKind;
+use crate::options::DatabaseBuilder;
+use crate::storage::{FileMode, MemoryStorage, StorageBackend};
+use crate::{Durability, FamilyOptions};
+
+fn builder(storage: &MemoryStorage) -> DatabaseBuilder {
+    ColumnFamilyDatabase::builder()
+        .automatic_maintenance(false)
+        .write_buffer_bytes(1 << 20)
+        .storage(storage.clone())
+}
+
+/// Keys below 10 are in the tree, the others in the log alone; all of them were synced.
+fn written(count: u32) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let db = builder(&storage).open("memory").unwrap();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    for n in 0..count {
+        family.put_with(n.to_be_bytes(), [0xc3; 500], Durability::Sync).unwrap();
+        if n == 9 {
+            db.flush().unwrap();
+        }
+    }
+    storage
+}
+
+/// Names of the segments of the log, the oldest first.
+fn segments(storage: &MemoryStorage) -> Vec<String> {
+    let mut names = storage.list("wal").unwrap();
+    names.sort();
+    names.into_iter().map(|name| format!("wal/{name}")).collect()
+}
+
+fn bytes(storage: &MemoryStorage, path: &str) -> Vec<u8> {
+    let file = storage.open(path, FileMode::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Opens what is damaged: refused, then with what is whole. Gives how many keys are there.
+fn open_what_is_whole(storage: &MemoryStorage) -> usize {
+    let refused = builder(storage).open("memory").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corruption, "{refused}");
+    let before: Vec<_> = segments(storage).iter().map(|path| (path.clone(), bytes(storage, path))).collect();
+    let reader = builder(storage).read_only(true).skip_damaged_log(true).open("memory").unwrap();
+    assert!(reader.recovery_report().lost.as_ref().unwrap().kept_in.is_none());
+    drop(reader);
+    let db = builder(storage).skip_damaged_log(true).open("memory").unwrap();
+    let lost = db.recovery_report().lost.clone().unwrap();
+    let family = db.column_family("family").unwrap();
+    let count = family.len().unwrap() as usize;
+    for n in 0..count as u32 {
+        assert_eq!(family.get(n.to_be_bytes()).unwrap().unwrap(), [0xc3; 500]);
+    }
+    assert_eq!(lost.through.0, count as u64, "{lost:?}");
+    assert!(lost.last_seen.is_none_or(|last| last.0 > lost.through.0), "{lost:?}");
+    // All of it that was not replayed is kept.
+    let kept_in = lost.kept_in.unwrap();
+    for (path, bytes_before) in before {
+        let name = path.strip_prefix("wal/").unwrap();
+        let id = u64::from_str_radix(name.strip_suffix(".log").unwrap(), 16).unwrap();
+        if id >= lost.from.0 {
+            assert!(bytes(storage, &format!("{kept_in}/{name}")) == bytes_before, "{name} is not kept");
+        }
+    }
+    // Numbers go on behind what was lost, and what is written stays.
+    let next = family.put("after", "the damage").unwrap();
+    assert!(next.0 > lost.last_seen.unwrap_or(lost.through).0);
+    drop((family, db));
+    let db = builder(storage).open("memory").unwrap();
+    assert!(db.recovery_report().lost.is_none());
+    let family = db.column_family("family").unwrap();
+    assert_eq!(family.len().unwrap() as usize, count + 1);
+    assert_eq!(family.get("after").unwrap().unwrap(), "the damage");
+    drop(family);
+    db.close().unwrap();
+    assert!(builder(storage).open("memory").unwrap().recovery_report().lost.is_none());
+    count
+}
+
+#[test]
+fn a_damaged_record_ends_the_log_for_who_asks_for_it_and_nothing_is_thrown_away() {
+    let storage = written(60);
+    let path = segments(&storage)
+        .into_iter()
+        .find(|path| bytes(&storage, path).windows(500).any(|window| window == [0xc3; 500]))
+        .unwrap();
+    let content = bytes(&storage, &path);
+    let records = content.windows(500).enumerate().filter(|(_, window)| *window == [0xc3; 500]);
+    let (place, _) = records.last().unwrap();
+    storage.open(&path, FileMode::Write).unwrap().write_at(&[0], place as u64 + 7).unwrap();
+    let count = open_what_is_whole(&storage);
+    assert!((10..60).contains(&count), "{count}");
+}
+
+#[test]
+fn a_segment_that_is_gone_is_missed_whichever_it_is() {
+    let all = segments(&written(200));
+    assert!(all.len() >= 3, "{all:?}");
+    for gone in 0..all.len() {
+        let storage = written(200);
+        // Of those made ahead of need nobody knows.
+        let is_used = bytes(&storage, &all[gone]).iter().any(|&byte| byte != 0);
+        storage.remove(&all[gone]).unwrap();
+        if is_used {
+            assert!(open_what_is_whole(&storage) < 200, "{}", all[gone]);
+        }
+    }
+}
+
+#[test]
+fn the_only_segment_of_a_process_is_missed() {
+    let storage = written(5);
+    let db = builder(&storage).open("memory").unwrap();
+    let before = segments(&storage);
+    db.column_family("family").unwrap().put_with(5u32.to_be_bytes(), [0xc3; 500], Durability::Sync).unwrap();
+    drop(db);
+    let newest = segments(&storage).pop().unwrap();
+    assert!(before.contains(&newest));
+    storage.remove(&newest).unwrap();
+    assert_eq!(open_what_is_whole(&storage), 5);
+}
+
+#[test]
+fn the_setting_changes_nothing_where_nothing_is_damaged() {
+    let storage = written(60);
+    let db = builder(&storage).skip_damaged_log(true).open("memory").unwrap();
+    assert!(db.recovery_report().lost.is_none());
+    assert_eq!(db.column_family("family").unwrap().len().unwrap(), 60);
+    assert!(storage.list("").unwrap().iter().all(|name| !name.starts_with("wal.damaged")));
+}
