@@ -208,7 +208,13 @@ impl Plan {
     }
 
     /// Reports what lies beyond the place where the reading stopped, if that is given up.
-    fn look_beyond(&self, backend: &dyn StorageBackend, segment: u64, offset: u64, report: &mut ReplayReport) {
+    fn look_beyond(
+        &self,
+        backend: &dyn StorageBackend,
+        segment: u64,
+        offset: u64,
+        report: &mut ReplayReport,
+    ) {
         let (reason, chain) = match (&self.unread, report.stopped_by.take()) {
             (Some((reason, chain)), _) => (reason.clone(), chain),
             (None, Some(reason)) => (reason, &self.chain),
@@ -218,7 +224,8 @@ impl Plan {
         for &id in chain.segments.range(segment.max(1)..).map(|(id, _)| id) {
             let from = if id == segment { offset } else { HEADER_LEN };
             // What cannot be read says nothing.
-            let Ok(traces) = SegmentReader::open(backend, id).and_then(|mut reader| reader.traces(from)) else {
+            let Ok(traces) = SegmentReader::open(backend, id).and_then(|mut reader| reader.traces(from))
+            else {
                 continue;
             };
             given_up.records += traces.records;
@@ -457,7 +464,9 @@ impl Chain {
                 && let Some(next) = reader.end(offset)?
                 && !self.segments.contains_key(&next)
             {
-                return stopped(format!("a note there says that it goes on in segment {next}, which is missing"));
+                return stopped(format!(
+                    "a note there says that it goes on in segment {next}, which is missing"
+                ));
             }
             let traces = reader.traces(from)?;
             if traces.durable > if id == segment { offset } else { 0 } {

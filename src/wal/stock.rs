@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::options::LogOptions;
 use super::end::END_LEN;
+use super::options::LogOptions;
 use super::segment::{DIRECTORY, HEADER_LEN, Segment, SegmentFile, path};
 use super::weight::Weight;
 use crate::error::{Error, ErrorKind};
