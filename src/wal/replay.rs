@@ -10,6 +10,7 @@
 //! 3. a later segment's predecessor is missing, or the segment that a note behind the last record names (`end.rs`). Directory entries are durable before a segment is written to, and segments are
 //!    removed from the front, or after a newer start is durable, so that no crash leaves such a hole.
 
+//!
 //! Who asks for it ([`Plan::load`]) has a damaged log read up to there; the report says what lies beyond.
 
 use std::collections::BTreeMap;

@@ -114,3 +114,19 @@ fn pages(image: &Image) -> Vec<(Range<u64>, &'static str)> {
     }
     pages
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sick_page_is_its_familys_alone() {
+        let (base, tally) = (crate::campaign::base(), Tally::default());
+        assert!(pages(&base).len() >= 3);
+        for seed in 0..150 {
+            if let Err(violation) = run_seed(seed, &base, &tally) {
+                panic!("seed {seed}: {violation}");
+            }
+        }
+    }
+}

@@ -561,8 +561,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "sequence numbers are used again after a recovery",
         OPEN,
-        "let last_sequence = catalog.last_sequence.max(report.last_sequence).max(merged);",
-        "let last_sequence = report.last_sequence;\n    let _ = merged;",
+        "let through = catalog.last_sequence.max(report.last_sequence).max(merged);",
+        "let through = report.last_sequence;\n    let _ = merged;",
     ),
     crashes(
         "commits after a failed one are acknowledged",
@@ -1291,5 +1291,26 @@ pub const MUTATIONS: &[Mutation] = &[
         "            if self.stage == Stage::Whole {",
         "            if false {",
         "place",
+    ),
+    tests(
+        "the log does not say where it goes on",
+        ROTATION,
+        "        let noted = tail.segment.write_end(tail.offset, next.id);",
+        "        let noted = tail.segment.write_end(u64::MAX / 2, next.id);",
+        "a_missing_segment_is_reported",
+    ),
+    tests(
+        "the first segment of a process is not missed",
+        OPEN,
+        "        shared.name_log(given_up.is_some_and(|given_up| given_up.segment == 0))?;\n",
+        "",
+        "the_only_segment_of_a_process_is_missed",
+    ),
+    tests(
+        "what is given up of a log is thrown away",
+        RECOVERY,
+        "            wal::keep_aside(backend, segment.max(1), directory)?;",
+        "            let _ = directory;",
+        "a_damaged_record_ends_the_log_for_who_asks_for_it",
     ),
 ];
