@@ -1,6 +1,7 @@
 //! Every operation against a model of sorted maps, with small sizes so that few operations cross every boundary.
 //!
-//! `PERISTYLE_CASES` raises the number of cases, `PERISTYLE_SEED` changes them. A failure prints the shortest list of operations that shows it.
+//! `PERISTYLE_CASES` raises the number of cases, `PERISTYLE_SEED` changes them. A failure prints the shortest
+//! list of operations that shows it.
 
 mod common;
 

@@ -18,8 +18,9 @@ struct Leaf {
 }
 
 impl Tree {
-    /// About how many pages fewer the leaves would take if they were packed, filled to `fill` percent. Looks at the leaves of up to 256 entries, evenly spaced; in a tree with more entries this is an estimate, some percent
-    /// off. What stands in value runs does not count.
+    /// About how many pages fewer the leaves would take if they were packed, filled to `fill` percent. Looks
+    /// at the leaves of up to 256 entries, evenly spaced; in a tree with more entries this is an estimate,
+    /// some percent off. What stands in value runs does not count.
     pub(crate) fn spare_leaf_pages(&self, store: &PartitionedStorageBackend, fill: u8) -> Result<u64> {
         let looks = self.entries.min(SAMPLE);
         let (mut pages, mut bytes) = (0.0, 0.0);

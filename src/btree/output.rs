@@ -133,7 +133,8 @@ impl<'s> Output<'s> {
         Mark { written: self.written.len(), retired: self.retired.len(), stats: self.stats }
     }
 
-    /// Nothing reaches what was written since `mark`, and what was retired since stays. Returns whether anything was written.
+    /// Nothing reaches what was written since `mark`, and what was retired since stays. Returns whether
+    /// anything was written.
     pub(super) fn take_back(&mut self, mark: &Mark) -> bool {
         let written = self.written.split_off(mark.written);
         self.store.abandon(&written);

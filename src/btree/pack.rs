@@ -1,11 +1,13 @@
 //! Where one node ends and the next begins: the rules by which a stream of entries is cut, for leaves and inner
 //! nodes alike. Knows sizes only.
 //!
-//! A leaf of small entries, four of which fit a page, is one page. Larger ones may leave much of their page unused, so a leaf with one of
-//! these grows by pages until little of the last one is left over: it ends where what is unused is at most [`WASTE`] of what is used, or after
-//! four pages, of which it then fills three. Where small entries come before a large one they may end sooner, so that they stay in one page, if leaves before used
-//! their pages better than that: how much better is the packer's credit. From it a value that does not fit a page may be given a run of its own among
-//! small entries, too. In the long run leaves and such runs waste no more than without.
+//! A leaf of small entries, four of which fit a page, is one page. Larger ones may leave much of their page
+//! unused, so a leaf with one of these grows by pages until little of the last one is left over: it ends
+//! where what is unused is at most [`WASTE`] of what is used, or after four pages, of which it then fills
+//! three. Where small entries come before a large one they may end sooner, so that they stay in one page, if
+//! leaves before used their pages better than that: how much better is the packer's credit. From it a value
+//! that does not fit a page may be given a run of its own among small entries, too. In the long run leaves
+//! and such runs waste no more than without.
 //!
 //! Up to two nodes are held back: the first is cut only once the second is full as well, so that when the stream
 //! ends the last two can share what they hold evenly. The prefix that a node cuts off is what its first and last
@@ -27,8 +29,9 @@ fn gain(used: usize, taken: usize) -> i64 {
     used as i64 * WASTE.0 - (taken as i64 - used as i64) * WASTE.1
 }
 
-/// About how many pages an entry takes in packed leaves of entries that take `bytes` each, header and arrays included. Leaves of small
-/// ones are full but for an entry that does not fit any more; those of large ones are as full as their size allows, less a little since they differ.
+/// About how many pages an entry takes in packed leaves of entries that take `bytes` each, header and arrays
+/// included. Leaves of small ones are full but for an entry that does not fit any more; those of large ones
+/// are as full as their size allows, less a little since they differ.
 pub(super) fn packed_pages(page_size: usize, fill: u8, bytes: f64) -> f64 {
     let page = page_size as f64;
     let target = page * f64::from(fill) / 100.0;
@@ -88,7 +91,8 @@ pub(super) struct Packer {
     has_large: bool,
     /// Bytes of the longest entries of which four fit a page: longer ones are large.
     longest_small: u64,
-    /// By how much less than they might leaves and runs wasted so far, as [`gain`] counts; the first node is not among them while it waits, and has its own.
+    /// By how much less than they might leaves and runs wasted so far, as [`gain`] counts; the first node is
+    /// not among them while it waits, and has its own.
     credit: i64,
     first_gain: i64,
 }
@@ -139,7 +143,8 @@ impl Packer {
         spends
     }
 
-    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, rather than end.
+    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, rather
+    /// than end.
     #[inline]
     fn takes(&self, grown: Growing, next_is_large: bool) -> bool {
         let size = self.size_of(grown);
@@ -272,7 +277,8 @@ impl Packer {
         (cut, count - cut)
     }
 
-    /// The cut that makes the larger of two nodes smallest; of two leaves, among those cuts that take fewest pages. Gives pages, of leaves, and cut.
+    /// The cut that makes the larger of two nodes smallest; of two leaves, among those cuts that take fewest
+    /// pages. Gives pages, of leaves, and cut.
     fn even_cut(&self) -> (usize, usize) {
         let count = self.len();
         let least = self.least().div_ceil(2).min(count / 2);

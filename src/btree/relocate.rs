@@ -13,9 +13,10 @@ use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 use std::ops::Range;
 
-/// Writes anew, wherever the store allocates pages now, what begins in one of the ranges `moving` (ascending, disjoint), and the nodes above that
-/// point to it. What finds no room stays, and so does what would have moved below a node that finds none. Reads all inner nodes, the leaves that own
-/// value runs, and what it moves.
+/// Writes anew, wherever the store allocates pages now, what begins in one of the ranges `moving` (ascending,
+/// disjoint), and the nodes above that point to it. What finds no room stays, and so does what would have
+/// moved below a node that finds none. Reads all inner nodes, the leaves that own value runs, and what it
+/// moves.
 ///
 /// Fails as [`merge`](super::merge::merge) does.
 pub(crate) fn relocate(
@@ -31,8 +32,9 @@ pub(crate) fn relocate(
     relocator.out.conclude(tree, new)
 }
 
-/// Pages of nodes that hold pointers, inner ones and leaves with value runs: where there is room for so many beside what is moved, all of them
-/// can be written anew, but for those of several pages where what is free is in shorter pieces. Reads the inner nodes; where no values stand in runs, not those right above leaves.
+/// Pages of nodes that hold pointers, inner ones and leaves with value runs: where there is room for so many
+/// beside what is moved, all of them can be written anew, but for those of several pages where what is free
+/// is in shorter pieces. Reads the inner nodes; where no values stand in runs, not those right above leaves.
 pub(crate) fn pages_with_pointers(tree: &Tree, store: &Arc<PartitionedStorageBackend>) -> Result<u64> {
     let limit = store.space().pages_total;
     let Some((root, level)) = tree.top(store)? else { return Ok(0) };
@@ -273,7 +275,8 @@ mod tests {
             (store.publish(page, PageKind::Leaf, 0, 1, HEADER_LEN as u64).unwrap().page, 1)
         };
         let singles: Vec<_> = (0..400).map(single).collect();
-        // One entry to a leaf, and two of three separators so long that inner nodes take several pages: for these nothing is free before them.
+        // One entry to a leaf, and two of three separators so long that inner nodes take several pages: for
+        // these nothing is free before them.
         let long = |n: u32| [&[(n / 3) as u8][..], &[b'x'; 2500], &[(n % 3) as u8]].concat();
         harness.put((0..120).map(|n| (long(n), vec![n as u8; 900])));
         let inner_nodes = harness.verify().inner_nodes;

@@ -11,7 +11,8 @@ use crate::page::HEADER_LEN;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// Rewrites every node and value run, filling leaves as `options` say; values that would leave much of a run unused go into their leaves. Fails as [`merge`](super::merge::merge) does.
+/// Rewrites every node and value run, filling leaves as `options` say; values that would leave much of a run
+/// unused go into their leaves. Fails as [`merge`](super::merge::merge) does.
 pub(crate) fn repack(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,

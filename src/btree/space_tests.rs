@@ -11,7 +11,8 @@ fn key(n: u64) -> Bytes {
     [n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(), n.to_be_bytes()].concat()
 }
 
-/// A packed tree of entries whose values are as long as `len` says, about `bytes` of them, and what it takes for each byte of keys and values.
+/// A packed tree of entries whose values are as long as `len` says, about `bytes` of them, and what it takes
+/// for each byte of keys and values.
 fn packed(page_size: usize, bytes: usize, len: impl Fn(u64) -> usize) -> (Harness, CheckReport, f64) {
     let mut harness = Harness::new(page_size);
     let (mut n, mut total) = (0, 0);
@@ -34,7 +35,8 @@ fn packed(page_size: usize, bytes: usize, len: impl Fn(u64) -> usize) -> (Harnes
     (harness, report, taken)
 }
 
-/// Sizes around everything at which something changes: parts of a page, and how full a leaf or a run of so many pages has to be.
+/// Sizes around everything at which something changes: parts of a page, and how full a leaf or a run of so
+/// many pages has to be.
 fn sizes(page: usize) -> Vec<usize> {
     let mut sizes = vec![20, 50, 100, 300, 1 << 20];
     let around = |at: usize| [at.saturating_sub(90), at - 33, at - 31, at - 20, at + 1, at + 30];

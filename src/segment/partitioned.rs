@@ -151,7 +151,9 @@ impl PartitionedStorageBackend {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
 
-    /// Has the disk begin to read what `pointers` name and is not in memory, neighbours in one piece, and does not wait for it. Of what is wrong with it hears who reads it. The caller holds no guard: the system may wait for room in its queue.
+    /// Has the disk begin to read what `pointers` name and is not in memory, neighbours in one piece, and
+    /// does not wait for it. Of what is wrong with it hears who reads it. The caller holds no guard: the
+    /// system may wait for room in its queue.
     pub(crate) fn read_ahead(&self, pointers: &[PagePointer]) {
         let page_size = self.shared.page_size() as u64;
         let mut pieces: Vec<Range<u64>> = Vec::new();

@@ -154,8 +154,8 @@ impl Cursor {
         self.inner.key()
     }
 
-    /// The value of the entry, without a copy; empty if the cursor stands on none. A value that stands in pages of its own is read now: one of
-    /// more than three quarters of a page may.
+    /// The value of the entry, without a copy; empty if the cursor stands on none. A value that stands in
+    /// pages of its own is read now: one of more than three quarters of a page may.
     #[inline]
     pub fn value(&self) -> Result<&[u8]> {
         self.inner.check()?;

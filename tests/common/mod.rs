@@ -4,7 +4,8 @@
 //! once and compares them, [`strategy`] makes operations up for proptest; the other two know nothing of proptest, so
 //! that a fuzzer can drive them. [`storage`] is a disk that fails, or is copied in mid-flight, when a test asks for it.
 //! [`transaction`] does several things in one transaction.
-//! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a process of its own.
+//! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a
+//! process of its own.
 
 #![allow(dead_code, unused_imports, reason = "every test file uses a part of this")]
 

@@ -1,7 +1,8 @@
 //! What random tests draw from, those in `src` as well: how many cases they try, and from which seed.
 //!
-//! The seed is the same in every run, so that who changed nothing sees no failure that others do not see. `PERISTYLE_SEED` gives
-//! another: a number, or `new` for one that is made up and printed when a test fails. `PERISTYLE_CASES` is how many cases each test tries.
+//! The seed is the same in every run, so that who changed nothing sees no failure that others do not see.
+//! `PERISTYLE_SEED` gives another: a number, or `new` for one that is made up and printed when a test fails.
+//! `PERISTYLE_CASES` is how many cases each test tries.
 
 #[cfg(not(fuzzing))]
 use proptest::{prelude::ProptestConfig, test_runner::RngSeed};

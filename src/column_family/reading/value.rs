@@ -6,17 +6,18 @@ use std::ops::{Deref, Range};
 use crate::column_family::reading::short::Short;
 use crate::page::PinnedPage;
 
-/// Values up to this many bytes are copied out of their page, and those that are less than one part in so many of it; larger ones are
-/// held where they stand.
+/// Values up to this many bytes are copied out of their page, and those that are less than one part in so
+/// many of it; larger ones are held where they stand.
 const COPY_LIMIT: usize = 1024;
 const LEAST_SHARE: usize = 8;
 
 /// The bytes of a value. Dereferences to `[u8]`.
 ///
 /// A small value is a copy, and so is whatever was found in a memtable: to keep a value for long takes its own bytes of memory
-/// and keeps no memtable; up to 62 bytes take no allocation. A large one (above 1 KiB) that was found in a tree may be held in its page, without a copy, until this is
-/// dropped; it keeps eight times its size at most. It stays the same whatever is written, merged or dropped meanwhile. Where a copy is too much, as of a value of many
-/// MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
+/// and keeps no memtable; up to 62 bytes take no allocation. A large one (above 1 KiB) that was found in a
+/// tree may be held in its page, without a copy, until this is dropped; it keeps eight times its size at
+/// most. It stays the same whatever is written, merged or dropped meanwhile. Where a copy is too much, as of
+/// a value of many MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -43,7 +44,8 @@ impl Value {
         Self(Bytes::Copied(Short::copy(bytes)))
     }
 
-    /// Whether a value of `len` bytes is better copied out of its page or run, of `page_len` bytes, than held there.
+    /// Whether a value of `len` bytes is better copied out of its page or run, of `page_len` bytes, than held
+    /// there.
     pub(crate) fn is_small(len: usize, page_len: usize) -> bool {
         len <= COPY_LIMIT || len * LEAST_SHARE < page_len
     }
