@@ -40,6 +40,7 @@
 //! - [`Snapshot`], [`FamilySnapshot`]: one moment, for as long as it is held.
 //! - [`Cursor`] and [`Iter`]: walking in key order, both ways.
 //! - [`Error`] and [`ErrorKind`]: what can go wrong, to match on.
+//! - [`SharedResources`]: threads and memory that several databases have in common.
 //! - [`StorageBackend`]: where the bytes go; [`FileStorage`] and [`MemoryStorage`], or your own.
 //!
 //! # Transactions
@@ -178,8 +179,8 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, RecoveryReport, Statistics,
-    VerifyOptions, VerifyProgress, VerifyReport,
+    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, RecoveryReport,
+    SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions, VerifyProgress, VerifyReport,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Result};
 pub use options::{DatabaseBuilder, Durability, RecoveryProgress};

@@ -3,12 +3,15 @@
 mod machine;
 mod memory;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::StorageBackend;
+
+pub(crate) use memory::{Budgets, MemorySettings};
 
 /// What an acknowledged write survives.
 ///
@@ -70,21 +73,50 @@ const LOG_LIMIT: u64 = 512 << 20;
 const LOG_FOR_BUFFERS: u64 = 2;
 const SHORT_LOG: u64 = 16 << 20;
 
+/// Threads that merge, unless another number is asked for.
+pub(crate) fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4))
+}
+
+/// Refuses numbers of threads that make no sense.
+pub(crate) fn check_threads(count: usize) -> Result<()> {
+    if (1..=MOST_THREADS).contains(&count) {
+        return Ok(());
+    }
+    let message = format!("{count} background threads are not possible; 1 to {MOST_THREADS} are");
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}
+
+/// What a database shares with others.
+#[derive(Clone)]
+pub(crate) struct Lent {
+    pub(crate) budgets: Budgets,
+    /// A `SharedResources`, of which nobody but `db` knows more.
+    pub(crate) handle: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.budgets.fmt(f)
+    }
+}
+
 /// Checked settings of an open database.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) error_if_exists: bool,
     pub(crate) read_only: bool,
-    /// What was asked for of the three that follow.
-    asked: memory::Asked,
-    /// Bytes for all that is kept in memory, of which the other two are parts.
-    pub(crate) memory_bytes: u64,
-    pub(crate) cache_bytes: u64,
-    pub(crate) write_buffer_bytes: u64,
+    /// What was asked for of the budgets.
+    asked: MemorySettings,
+    /// Those of all databases together that share them.
+    pub(crate) budgets: Budgets,
+    /// What is shared with other databases.
+    pub(crate) shared: Option<Lent>,
     pub(crate) page_size: u32,
     pub(crate) max_descriptors: usize,
     pub(crate) log_limit_bytes: u64,
+    asked_threads: Option<usize>,
     pub(crate) background_threads: usize,
     pub(crate) automatic: bool,
     pub(crate) merge_cost: u32,
@@ -104,14 +136,14 @@ impl Default for Options {
             create_if_missing: true,
             error_if_exists: false,
             read_only: false,
-            asked: memory::Asked::default(),
-            memory_bytes: 0,
-            cache_bytes: 0,
-            write_buffer_bytes: 0,
+            asked: MemorySettings::default(),
+            budgets: Budgets::default(),
+            shared: None,
             page_size: 8 << 10,
             max_descriptors: 64,
             log_limit_bytes: LOG_LIMIT,
-            background_threads: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4)),
+            asked_threads: None,
+            background_threads: default_threads(),
             automatic: true,
             merge_cost: MERGE_COST,
             transaction_memory_bytes: None,
@@ -128,21 +160,23 @@ impl Default for Options {
 impl Options {
     /// The log's limit, in bytes as [`DatabaseBuilder::log_limit_bytes`] counts them.
     pub(crate) fn log_limit(&self) -> u64 {
-        let replayable = self.write_buffer_bytes.saturating_mul(LOG_FOR_BUFFERS).max(SHORT_LOG);
+        let replayable = self.budgets.write.saturating_mul(LOG_FOR_BUFFERS).max(SHORT_LOG);
         self.log_limit_bytes.min(replayable)
     }
 
     /// Bytes of memtables that open transactions may keep.
     pub(crate) fn transaction_memory(&self) -> usize {
-        usize::try_from(self.transaction_memory_bytes.unwrap_or(self.write_buffer_bytes))
-            .unwrap_or(usize::MAX)
+        usize::try_from(self.transaction_memory_bytes.unwrap_or(self.budgets.write)).unwrap_or(usize::MAX)
     }
 
     /// The settings, if they make sense, with all that follows from them.
     pub(crate) fn settled(mut self) -> Result<Self> {
         self.check()?;
-        let memory::Budgets { total, cache, write } = self.asked.budgets()?;
-        (self.memory_bytes, self.cache_bytes, self.write_buffer_bytes) = (total, cache, write);
+        self.budgets = match &self.shared {
+            Some(lent) => lent.budgets,
+            None => self.asked.budgets()?,
+        };
+        self.background_threads = self.asked_threads.unwrap_or(self.background_threads);
         Ok(self)
     }
 
@@ -163,12 +197,14 @@ impl Options {
                 self.log_limit_bytes
             ));
         }
-        if !(1..=MOST_THREADS).contains(&self.background_threads) {
-            return refuse(format!(
-                "{} background threads are not possible; 1 to {MOST_THREADS} are",
-                self.background_threads
-            ));
+        if self.shared.is_some() && (self.asked != MemorySettings::default() || self.asked_threads.is_some())
+        {
+            return refuse(
+                "memory and background threads are shared: give their numbers to SharedResources::builder, not here"
+                    .into(),
+            );
         }
+        check_threads(self.asked_threads.unwrap_or(self.background_threads))?;
         if self.sync_interval.is_zero() {
             return refuse(
                 "a sync interval of zero is not possible; ask for Durability::Sync instead".into(),
@@ -293,7 +329,7 @@ impl DatabaseBuilder {
     /// Threads that merge, 1 to 1024 (default: the number of processors, at most 4). Three more make
     /// checkpoints and keep the log and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
-        self.options.background_threads = count;
+        self.options.asked_threads = Some(count);
         self
     }
 

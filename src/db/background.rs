@@ -1,80 +1,43 @@
-//! The background threads: some that merge, one that makes checkpoints, one that keeps the clock, and one that keeps the log.
+//! What background threads do for a database: they merge, and keep its clock and its log.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::Family;
 use crate::column_family::merging::compaction::Moved;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::{MergeContext, Pace};
+use crate::db::budget::Wish;
 use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::db::watch::{RESTED, Watched};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{Arc, Instant, thread};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Instant};
 use crate::wal::Log;
 
 /// How often the clock looks at the log while anybody writes.
 const TICK: Duration = Duration::from_millis(20);
 /// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at budgets, at families that are watched, and
 /// at what readers let go of. While nothing is to be done both sleep.
-const LOOK_AROUND: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Bytes in a memtable that are little, unless they are more than a quarter of what it takes.
 const LITTLE: usize = 256 << 10;
 /// How often merged trees are made durable at least.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a merge that met a full disk waits before it is tried again.
-const SPACE_PATIENCE: Duration = Duration::from_millis(200);
 
 impl Shared {
-    pub(super) fn spawn_threads(self: &Arc<Self>) -> Result<()> {
-        let spawn = |name: String, run: fn(&Arc<Self>)| {
-            let shared = Arc::clone(self);
-            let thread = thread::Builder::new()
-                .name(name)
-                .spawn(move || {
-                    // A broken invariant ends all writing; it must not leave writers waiting.
-                    if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
-                        shared
-                            .pipeline
-                            .fail(Error::new(ErrorKind::WriteFailed, "a background thread panicked"));
-                    }
-                })
-                .map_err(|error| Error::io("starting a background thread", error))?;
-            self.threads.lock().push(thread);
-            Ok(())
-        };
-        if self.options.read_only {
-            return spawn("peristyle-clock".into(), Self::keep_clock);
-        }
-        for number in 0..self.options.background_threads {
-            spawn(format!("peristyle-work-{number}"), Self::work)?;
-        }
-        if self.pipeline.log.is_some() {
-            spawn("peristyle-log".into(), Self::keep_log)?;
-            spawn("peristyle-checkpoint".into(), Self::keep_checkpoints)?;
-        }
-        spawn("peristyle-clock".into(), Self::keep_clock)
-    }
-
-    fn work(self: &Arc<Self>) {
-        while let Some(family) = self.pipeline.work.next() {
-            // The guard also counts a job that panics as finished.
-            let job = Finished(self, family);
-            self.merge_in_background(&job.1);
-        }
-    }
-
     /// Does what waits for background threads, for tests without them.
     #[cfg(test)]
     pub(super) fn work_off(self: &Arc<Self>) {
         loop {
-            let (merge, checkpoint) = self.pipeline.work.waits();
-            if merge && let Some(family) = self.pipeline.work.next() {
-                self.merge_in_background(&Finished(self, family).1);
-            } else if checkpoint && let Some(due) = self.pipeline.work.next_checkpoint() {
+            let work = &self.pipeline.work;
+            if let Some(family) = work.take_merge() {
+                self.merge_in_background(&family);
+                work.finish_merge(&family);
+            } else if let Some(due) = work.take_due() {
                 self.make_due(due).expect("nothing stands in the way of a checkpoint");
-                self.pipeline.work.finish_checkpoint();
+                work.finish_checkpoint();
             } else {
                 return;
             }
@@ -82,7 +45,7 @@ impl Shared {
     }
 
     /// Merges what is frozen, or joins and drains some of what deltas hold, and asks to be called again if there is more to do.
-    fn merge_in_background(&self, family: &Arc<Family>) {
+    pub(super) fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         let context = self.pipeline.merge_context(&stop);
         let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
@@ -144,8 +107,8 @@ impl Shared {
         if let Err(error) = self.make_space() {
             tracing::warn!(%error, "a checkpoint was put off");
         }
-        thread::sleep(SPACE_PATIENCE);
-        self.pipeline.work.request_merge(family);
+        // Other databases may need the thread meanwhile.
+        self.pipeline.work.request_later_merge(family);
     }
 
     /// Moves some pages of `family` to the front, and asks to be called again if there may be more.
@@ -166,38 +129,55 @@ impl Shared {
         Ok(())
     }
 
-    /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room of those removed.
-    fn keep_log(self: &Arc<Self>) {
+    /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room of those removed. Says when to come
+    /// again; `None` if not before the log's bell rings.
+    pub(super) fn keep_log(&self, keeper: &mut LogKeeper) -> Option<Duration> {
+        let log = self.pipeline.log.as_ref()?;
+        let interval = self.options.sync_interval;
+        if keeper.rested {
+            // Whoever wrote since did so within the last look of the clock.
+            (keeper.synced, keeper.behind) = (Instant::now(), LOOK_AROUND.min(interval));
+        }
+        // Whatever else failed: a log that is healthy keeps its promise.
+        if keeper.since_sync() >= interval {
+            (keeper.synced, keeper.behind) = (Instant::now(), Duration::ZERO);
+            self.keep_log_synced(log);
+        }
+        if self.pipeline.latch.check().is_ok()
+            && (!log.wants_next() || self.check_place().is_ok())
+            && let Err(error) = log.prepare_next()
+            && error.kind() != ErrorKind::OutOfSpace
+        {
+            self.pipeline.fail(error);
+        }
+        // One at a time, so that neither a sync nor a segment waits for long; and while nobody writes, who would wait for the disk.
+        let newest = log.last_assigned();
+        let nobody_writes = std::mem::replace(&mut keeper.seen, newest) == newest;
+        keeper.rested = false;
+        if nobody_writes && log.free_one() {
+            return Some(Duration::ZERO);
+        }
+        // Before what was written is looked at: who writes after that finds that he, or the clock, has to ring.
+        self.log_rests.store(true, Ordering::SeqCst);
+        let is_watched = self.pipeline.work.is_watched();
+        // While anything is watched the clock looks whether there is something to sync, which must be often enough.
+        let is_called = !is_watched || interval >= 2 * LOOK_AROUND;
+        keeper.rested = nobody_writes && is_called && log.durable() >= log.last_assigned();
+        if keeper.rested {
+            return None;
+        }
+        self.log_rests.store(false, Ordering::SeqCst);
+        Some(interval.saturating_sub(keeper.since_sync()).clamp(TICK, LOOK_AROUND))
+    }
+
+    /// Calls whoever keeps the log if he rests and there is something to sync.
+    fn wake_log(&self) {
         let Some(log) = &self.pipeline.log else { return };
-        let mut synced = Instant::now();
-        let mut seen = log.last_assigned();
-        while !self.pipeline.work.is_stopped() {
-            let until_sync = self.options.sync_interval.saturating_sub(synced.elapsed());
-            // One at a time, so that neither a sync nor a segment waits for long; and while nobody writes, who would wait for the disk.
-            let newest = log.last_assigned();
-            let nobody_writes = std::mem::replace(&mut seen, newest) == newest;
-            if !(nobody_writes && log.free_one()) {
-                // Asked in this order: who writes first after a rest has the family watched before he takes a number.
-                let is_watched = self.pipeline.work.is_watched();
-                let rests = nobody_writes && !is_watched && log.durable() >= log.last_assigned();
-                let tick = until_sync.clamp(TICK, LOOK_AROUND);
-                self.pipeline.work.log.sleep((!rests).then_some(tick));
-                if rests {
-                    synced = Instant::now();
-                }
-            }
-            // Whatever else failed: a log that is healthy keeps its promise.
-            if synced.elapsed() >= self.options.sync_interval {
-                synced = Instant::now();
-                self.keep_log_synced(log);
-            }
-            if self.pipeline.latch.check().is_ok()
-                && (!log.wants_next() || self.check_place().is_ok())
-                && let Err(error) = log.prepare_next()
-                && error.kind() != ErrorKind::OutOfSpace
-            {
-                self.pipeline.fail(error);
-            }
+        if self.log_rests.load(Ordering::SeqCst)
+            && log.durable() < log.last_assigned()
+            && self.log_rests.swap(false, Ordering::SeqCst)
+        {
+            self.pipeline.work.log.ring();
         }
     }
 
@@ -209,32 +189,22 @@ impl Shared {
         }
     }
 
-    fn keep_clock(self: &Arc<Self>) {
-        let mut clock = Clock::new();
-        let mut tick = Some(TICK);
-        while !self.pipeline.work.is_stopped() {
-            self.pipeline.work.clock.sleep(tick);
-            tick = self.keep_time(&mut clock);
-        }
-    }
-
-    /// Does what is due, and says for how long nothing will be; `None` if not before the clock's bell rings. While anybody writes, it waits for no
-    /// sync and for no segment of the log, so that what is due in milliseconds is done.
-    fn keep_time(&self, clock: &mut Clock) -> Option<Duration> {
+    /// Does what is due, and, if the clock `looks` around, what need not be done at once; to be called after [`see`](Self::see) then. Says for
+    /// how long nothing will be due; `None` if not before the clock's bell rings. While anybody writes, it waits for no sync and for no
+    /// segment of the log, so that what is due in milliseconds is done.
+    pub(super) fn keep_time(&self, clock: &mut Clock, looks: bool) -> Option<Duration> {
         self.welcome(clock);
-        if self.pipeline.latch.check().is_ok() {
+        let is_healthy = self.pipeline.latch.check().is_ok();
+        if is_healthy {
             self.prepare_log();
             if self.log_is_long() {
                 self.pipeline.work.request_shorter_log();
             }
         }
-        if clock.looked.elapsed() >= LOOK_AROUND {
-            clock.looked = Instant::now();
-            self.rebalance_caches();
-            if self.pipeline.log.is_some()
-                && self.pipeline.latch.check().and_then(|()| self.check_place()).is_ok()
-            {
-                self.look_around(clock);
+        if looks {
+            self.wake_log();
+            if is_healthy && self.pipeline.log.is_some() && self.check_place().is_ok() {
+                self.look_after(clock);
             }
         }
         self.until_due(clock)
@@ -248,14 +218,14 @@ impl Shared {
         if !clock.watched.iter().all(Watched::is_at_rest) {
             return Some(TICK);
         }
-        let is_awake = !clock.watched.is_empty() || clock.has_more_to_do || self.cache_total.is_hungry();
+        let is_awake = !clock.watched.is_empty() || clock.has_more_to_do;
         is_awake.then_some(LOOK_AROUND)
     }
 
     /// Looks after families to which something was done lately.
     fn welcome(&self, clock: &mut Clock) {
         for family in self.pipeline.work.take_touched() {
-            self.write_share_at_rest(&family);
+            self.memory.write_share_at_rest(&family);
             clock.watched.push(Watched::new(family));
         }
     }
@@ -271,12 +241,29 @@ impl Shared {
         }
     }
 
-    /// What need not be done at once: budgets, pages and families that readers let go of, idle families, checkpoints, free space.
-    pub(super) fn look_around(&self, clock: &mut Clock) {
+    /// Sees what was done to families since the last look, and says what they ask for.
+    pub(super) fn see(&self, clock: &mut Clock) -> Vec<Wish> {
         self.welcome(clock);
-        let Clock { watched, checkpointed, has_more_to_do, .. } = clock;
-        watched.iter_mut().for_each(Watched::look);
-        self.rebalance_writing(watched.iter_mut().map(|watched| (&watched.family, &mut watched.writing)));
+        if self.pipeline.latch.check().is_err() {
+            return Vec::new();
+        }
+        let look = |watched: &mut Watched| {
+            watched.look();
+            watched.writing.look(&watched.family)
+        };
+        clock.watched.iter_mut().map(look).collect()
+    }
+
+    /// What the clock does at a look around, for tests that move it by hand.
+    #[cfg(test)]
+    pub(super) fn look_around(&self, clock: &mut Clock) {
+        self.memory.rebalance_writing(&self.see(clock));
+        self.look_after(clock);
+    }
+
+    /// What need not be done at once: pages and families that readers let go of, idle families, checkpoints, free space.
+    fn look_after(&self, clock: &mut Clock) {
+        let Clock { watched, checkpointed, has_more_to_do } = clock;
         let reaped = self.reap();
         watched.iter().for_each(|watched| watched.family.release_unread());
         if !self.options.automatic {
@@ -400,7 +387,6 @@ fn is_set_apart(family: &Family) -> bool {
 /// What the thread that keeps the clock knows from its last round.
 pub(super) struct Clock {
     pub(super) watched: Vec<Watched>,
-    looked: Instant,
     checkpointed: Instant,
     /// Whether something waits to be done that has nothing to do with the families that are watched.
     has_more_to_do: bool,
@@ -408,15 +394,28 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self { watched: Vec::new(), looked: now, checkpointed: now, has_more_to_do: true }
+        Self { watched: Vec::new(), checkpointed: Instant::now(), has_more_to_do: true }
     }
 }
 
-struct Finished<'a>(&'a Shared, Arc<Family>);
+/// What the thread that keeps the log knows from its last round.
+pub(super) struct LogKeeper {
+    /// When it synced last, and how much earlier that may have been.
+    synced: Instant,
+    behind: Duration,
+    /// The newest commit that it saw.
+    seen: SequenceNumber,
+    /// Whether it came to rest until it is called.
+    rested: bool,
+}
 
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        self.0.pipeline.work.finish(&self.1);
+impl LogKeeper {
+    pub(super) fn new(shared: &Shared) -> Self {
+        let seen = shared.pipeline.log.as_ref().map_or(SequenceNumber(0), Log::last_assigned);
+        Self { synced: Instant::now(), behind: Duration::ZERO, seen, rested: false }
+    }
+
+    fn since_sync(&self) -> Duration {
+        self.synced.elapsed() + self.behind
     }
 }

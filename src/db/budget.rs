@@ -1,4 +1,4 @@
-//! How the totals of memory are split over the families.
+//! The memory that one database may take, or several that share it, and how its totals are split over all their families.
 //!
 //! *Read caches* take what they need from one total by themselves, for as long as anything is left of it ([`CacheTotal`]). Only when one is
 //! refused, others are made smaller, by as much as the refused ones missed since and no more: first by what they hold and do not use, then
@@ -8,20 +8,26 @@
 //!
 //! *Memtables and write buffers* hold what was written lately and are empty otherwise. Half of their total is split by weight, too; the other
 //! half goes where bytes were written lately. Families that are not written to are not looked at.
+//!
+//! A family counts the same whichever of the databases it is in. A database that is closed takes its weights along, and its caches give
+//! back what they hold, whoever still has handles.
 
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
-use crate::db::shared::Shared;
-use crate::options::Options;
+use crate::options::Budgets;
 use crate::page::{Appetite, CacheBudgets, CacheTotal, Share};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::bell::Bell;
 
 /// Families that the fixed half of a total is always split over.
 const FEWEST_FAMILIES: u64 = 8;
 /// Parts of a family's write budget: one for the active memtable, one for each frozen one, the rest for the write buffer.
 const WRITE_PARTS: u64 = 8;
 const WRITE_BUFFER_PARTS: u64 = 3;
+/// What a replay gets at least: a part of the budget for writing, and bytes.
+const LEAST_LOAN_PART: u64 = 256;
+const LEAST_LOAN: u64 = 256 << 10;
 /// The smallest budgets of a family.
 const LEAST_MEMTABLE: u64 = 4 << 10;
 const LEAST_DIRTY_PAGES: u64 = 8;
@@ -40,11 +46,45 @@ impl Writing {
         Self { bytes: family.counters.bytes_inserted.load(Ordering::Relaxed), lately: 0.0 }
     }
 
-    fn look(&mut self, family: &Family) {
+    /// Sees what `family` wrote since the last look, and says what it asks for.
+    pub(super) fn look(&mut self, family: &Arc<Family>) -> Wish {
         let bytes = family.counters.bytes_inserted.load(Ordering::Relaxed);
         self.lately = self.lately / 2.0 + (bytes - self.bytes) as f64;
         self.bytes = bytes;
+        Wish { family: Arc::clone(family), lately: self.lately }
     }
+}
+
+/// A family that was written to lately, and how much.
+pub(super) struct Wish {
+    family: Arc<Family>,
+    lately: f64,
+}
+
+/// Sums of the weights of families.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Weights {
+    pub(super) memtable: u64,
+    pub(super) cache: u64,
+}
+
+impl Weights {
+    pub(super) fn of(family: &FamilyOptions) -> Self {
+        Self { memtable: family.memtable_share.into(), cache: family.cache_share.into() }
+    }
+}
+
+/// The memory that one database may take, or several together.
+pub(super) struct Memory {
+    /// Bytes for all that is kept in memory.
+    pub(super) total: u64,
+    cache: Arc<CacheTotal>,
+    write_bytes: u64,
+    /// What all families weigh.
+    memtable_weights: AtomicU64,
+    cache_weights: AtomicU64,
+    /// Bytes for writing that replays under way may take.
+    lent: AtomicU64,
 }
 
 /// What one of `weight` has of the half of `total` that is split by weight, where all weigh `weights`.
@@ -76,19 +116,6 @@ fn memtable_bytes(share: u64) -> usize {
 
 fn dirty_bytes(share: u64, page_size: usize) -> u64 {
     (share / WRITE_PARTS * WRITE_BUFFER_PARTS).max(LEAST_DIRTY_PAGES * page_size as u64)
-}
-
-/// Budgets of a family that has done nothing yet, one of `families`: of its page cache, and of a memtable.
-pub(super) fn initial(
-    options: &Options,
-    total: &Arc<CacheTotal>,
-    own: &FamilyOptions,
-    page_size: usize,
-    families: usize,
-) -> (CacheBudgets, usize) {
-    let write = 2 * part(options.write_buffer_bytes, own.memtable_share.into(), families as u64);
-    let budgets = CacheBudgets { read: Share::of(total), write_bytes: dirty_bytes(write, page_size) };
-    (budgets, memtable_bytes(write))
 }
 
 /// What is to change for caches of `(weight, appetite)`, where all weigh `weights`, `limit` is for all of them, and `left` is what none
@@ -127,20 +154,79 @@ fn rebalance(limit: u64, left: u64, weights: u64, caches: &[(u64, Appetite)]) ->
     caches.iter().map(change).collect()
 }
 
-impl Shared {
-    /// Gives more to read caches that were refused it, if any were. Costs a look at every family then.
-    pub(super) fn rebalance_caches(&self) {
-        if !self.cache_total.take_hunger() {
+impl Memory {
+    /// `bell` is rung when caches want more than they have.
+    pub(super) fn new(budgets: Budgets, bell: &Arc<Bell>) -> Self {
+        Self {
+            total: budgets.total,
+            cache: CacheTotal::new(budgets.cache, Arc::clone(bell)),
+            write_bytes: budgets.write,
+            memtable_weights: AtomicU64::new(0),
+            cache_weights: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn write_bytes(&self) -> u64 {
+        self.write_bytes
+    }
+
+    pub(super) fn cache_bytes(&self) -> u64 {
+        self.cache.limit()
+    }
+
+    /// Families that weigh this are there from now on.
+    pub(super) fn add_weights(&self, weights: Weights) {
+        self.memtable_weights.fetch_add(weights.memtable, Ordering::Relaxed);
+        self.cache_weights.fetch_add(weights.cache, Ordering::Relaxed);
+    }
+
+    /// Families that weigh this are gone.
+    pub(super) fn subtract_weights(&self, weights: Weights) {
+        self.memtable_weights.fetch_sub(weights.memtable, Ordering::Relaxed);
+        self.cache_weights.fetch_sub(weights.cache, Ordering::Relaxed);
+    }
+
+    /// What all families weigh.
+    pub(super) fn weights(&self) -> Weights {
+        let cache = self.cache_weights.load(Ordering::Relaxed);
+        Weights { memtable: self.memtable_weights(), cache }
+    }
+
+    /// What they weigh with memtables.
+    pub(super) fn memtable_weights(&self) -> u64 {
+        self.memtable_weights.load(Ordering::Relaxed)
+    }
+
+    /// Budgets of a family that has done nothing yet, where all weigh `weights` with memtables: of its page cache, and of a memtable.
+    pub(super) fn initial(
+        &self,
+        own: &FamilyOptions,
+        page_size: usize,
+        weights: u64,
+    ) -> (CacheBudgets, usize) {
+        let write = 2 * part(self.write_bytes, own.memtable_share.into(), weights);
+        let budgets =
+            CacheBudgets { read: Share::of(&self.cache), write_bytes: dirty_bytes(write, page_size) };
+        (budgets, memtable_bytes(write))
+    }
+
+    /// Whether a read cache wants more than there is, and others have not been looked through for it.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.cache.is_hungry()
+    }
+
+    /// Gives more to read caches that were refused it, if any were. `families` are all that there are; costs a look at each then.
+    pub(super) fn rebalance_caches(&self, families: impl FnOnce() -> Vec<Arc<Family>>) {
+        if !self.cache.take_hunger() {
             return;
         }
-        let families = self.families();
+        let families = families();
         let caches: Vec<_> = families
             .iter()
             .map(|family| (u64::from(family.options().cache_share), family.store().cache().appetite()))
             .collect();
-        let (limit, left) = (self.cache_total.limit(), self.cache_total.left());
-        let weights = self.registry.lock().weights().cache;
-        let changes = rebalance(limit, left, weights, &caches);
+        let changes = rebalance(self.cache.limit(), self.cache.left(), self.weights().cache, &caches);
         for (family, &(gives, _)) in families.iter().zip(&changes).filter(|(_, (gives, _))| *gives > 0) {
             family.store().cache().take_away(gives);
         }
@@ -149,34 +235,53 @@ impl Shared {
         }
     }
 
-    /// Splits the write budget anew over `families`: all that were written to lately.
-    pub(super) fn rebalance_writing<'f>(
-        &self,
-        families: impl Iterator<Item = (&'f Arc<Family>, &'f mut Writing)>,
-    ) {
-        let (families, shares): (Vec<_>, Vec<_>) = families
-            .map(|(family, writing)| {
-                writing.look(family);
-                (family, (u64::from(family.options().memtable_share), writing.lately))
-            })
-            .unzip();
-        let weights = self.registry.lock().weights().memtable;
-        for (family, share) in families.iter().zip(split(self.options.write_buffer_bytes, weights, &shares)) {
-            self.set_write_share(family, share);
+    /// Splits the write budget anew over all families that were written to lately.
+    pub(super) fn rebalance_writing(&self, wishes: &[Wish]) {
+        let weight = |family: &Family| u64::from(family.options().memtable_share);
+        let shares: Vec<_> = wishes.iter().map(|wish| (weight(&wish.family), wish.lately)).collect();
+        for (wish, share) in wishes.iter().zip(split(self.write_bytes, self.memtable_weights(), &shares)) {
+            set_write_share(&wish.family, share);
         }
     }
 
     /// What a family has for writing before it is written to.
     pub(super) fn write_share_at_rest(&self, family: &Family) {
-        let weights = self.registry.lock().weights().memtable;
         let weight = u64::from(family.options().memtable_share);
-        self.set_write_share(family, 2 * part(self.options.write_buffer_bytes, weight, weights));
+        set_write_share(family, 2 * part(self.write_bytes, weight, self.memtable_weights()));
     }
 
-    fn set_write_share(&self, family: &Family, share: u64) {
-        family.set_memtable_bytes(memtable_bytes(share));
-        family.store().cache().set_write_budget(dirty_bytes(share, self.data.page_size()));
+    /// Lends what is left of the budget for writing to a replay, where `taken` bytes are in use. While several replays share it, none
+    /// takes more than half of what is left.
+    pub(super) fn lend(&self, taken: u64) -> Loan<'_> {
+        let least = (self.write_bytes / LEAST_LOAN_PART).max(LEAST_LOAN);
+        let mut lent = self.lent.load(Ordering::Relaxed);
+        loop {
+            let left = self.write_bytes.saturating_sub(taken).saturating_sub(lent);
+            let bytes = (left / 2).max(least);
+            match self.lent.compare_exchange(lent, lent + bytes, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Loan { memory: self, bytes },
+                Err(now) => lent = now,
+            }
+        }
     }
+}
+
+/// Bytes that a replay may take until this is dropped.
+pub(super) struct Loan<'m> {
+    memory: &'m Memory,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        self.memory.lent.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn set_write_share(family: &Family, share: u64) {
+    family.set_memtable_bytes(memtable_bytes(share));
+    let store = family.store();
+    store.cache().set_write_budget(dirty_bytes(share, store.page_size()));
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use crate::column_family::family::{Family, Origin, check_name};
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::FamilyView;
-use crate::db::budget;
 use crate::db::catalog_file::Change;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::shared::{Keeper, Shared};
@@ -296,7 +295,8 @@ impl Shared {
         {
             return Err(exists(name));
         }
-        let count = registry.families().len() + wanted.len();
+        let new_weights: u64 = wanted.iter().map(|(_, options)| u64::from(options.memtable_share)).sum();
+        let weights = self.memory.memtable_weights() + new_weights;
         let first = registry.take_numbers(wanted.len())?;
         let new = wanted.into_iter().zip(first.0..).map(|((name, options), id)| {
             let id = FamilyId(id);
@@ -309,8 +309,7 @@ impl Shared {
                 merged_through: SequenceNumber(0),
                 touched: Arc::clone(&self.touched),
             };
-            let (total, own) = (&self.cache_total, &origin.options);
-            let (cache, memtable) = budget::initial(&self.options, total, own, self.data.page_size(), count);
+            let (cache, memtable) = self.memory.initial(&origin.options, self.data.page_size(), weights);
             let store = PartitionedStorageBackend::new(id, Arc::clone(&self.data), cache);
             Family::create(origin, store, memtable)
         });
@@ -344,7 +343,7 @@ impl Shared {
             self.registry.lock().set_options(family, options);
         })?;
         // While it is written to, the clock gives it its share of what others do not need, too.
-        self.write_share_at_rest(family);
+        self.memory.write_share_at_rest(family);
         Ok(())
     }
 

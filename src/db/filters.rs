@@ -8,28 +8,17 @@ use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
 use crate::db::shared::Shared;
 use crate::memtable::Filter;
-use crate::sync::{Arc, thread};
+use crate::sync::Arc;
 
 impl Shared {
-    /// Has the filters built that deltas lack, unless everything is done by hand.
-    pub(super) fn spawn_filters(self: &Arc<Self>) {
-        if !self.options.automatic || !self.lack_filters() {
-            return;
-        }
-        let shared = Arc::clone(self);
-        let thread = thread::Builder::new().name("peristyle-filters".into());
-        match thread.spawn(move || shared.build_filters()) {
-            Ok(thread) => self.threads.lock().push(thread),
-            Err(error) => tracing::warn!(%error, "deltas stay without filters"),
-        }
-    }
-
-    fn lack_filters(&self) -> bool {
+    /// Whether a delta lacks its filter.
+    pub(super) fn lack_filters(&self) -> bool {
         let view = self.pipeline.views.load_full();
         view.families().any(|family| family.tree.deltas.iter().any(|delta| delta.lacks_filter()))
     }
 
-    fn build_filters(&self) {
+    /// Builds the filters that deltas lack, unless the database is stopped meanwhile.
+    pub(super) fn build_filters(&self) {
         let should_stop = || self.pipeline.work.is_stopped();
         let families: Vec<_> = self.registry.lock().families().cloned().collect();
         for family in families {

@@ -7,7 +7,7 @@
 //! The thread that makes checkpoints merges nothing itself: so a checkpoint that is due, for whatever reason, never waits for a merge.
 
 use crate::column_family::family::Family;
-use crate::column_family::merging::work::Due;
+use crate::column_family::merging::desk::Due;
 use crate::db::shared::Shared;
 use crate::error::{ErrorKind, Result};
 use crate::sync::Arc;
@@ -20,19 +20,6 @@ const WORTH_A_CHECKPOINT: u64 = 16;
 const MANY_SEGMENTS: u64 = 32;
 
 impl Shared {
-    pub(super) fn keep_checkpoints(self: &Arc<Self>) {
-        while let Some(due) = self.pipeline.work.next_checkpoint() {
-            // The guard also counts one that panics as finished.
-            let _finished = Finished(self);
-            if let Err(error) = self.make_due(due) {
-                tracing::warn!(%error, "a checkpoint was put off");
-                if error.kind() == ErrorKind::OutOfSpace {
-                    self.pipeline.log_pace.obstruct(error);
-                }
-            }
-        }
-    }
-
     pub(super) fn make_due(&self, due: Due) -> Result<()> {
         let Some(log) = &self.pipeline.log else { return Ok(()) };
         let shortened = self.shorten_log(log);
@@ -135,13 +122,5 @@ impl Shared {
         let view = self.pipeline.views.load_full();
         let frozen = view.family(family.slot(), family.id()).map_or(&[][..], |view| &view.frozen);
         frozen.iter().map(|frozen| frozen.first_segment).fold(active, u64::min)
-    }
-}
-
-struct Finished<'a>(&'a Shared);
-
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        self.0.pipeline.work.finish_checkpoint();
     }
 }

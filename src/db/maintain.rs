@@ -443,15 +443,12 @@ impl Shared {
         self.pipeline.log.as_ref().map_or(Ok(()), |log| log.sync().map(drop))
     }
 
-    /// Ends the threads, waits for what other handles are still at, and gives the files back.
+    /// Ends what threads do for it, waits for what other handles are still at, and gives the files back.
     pub(super) fn stop(&self) {
         self.pipeline.work.stop();
         self.pipeline.ended.store(true, Ordering::Release);
         self.waiting.end();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            // A thread that panicked has closed the latch already.
-            let _ = thread.join();
-        }
+        self.let_go_of_threads();
         // Handles may keep the database's memory for long.
         self.free_removed_log();
         let families = {
@@ -466,5 +463,20 @@ impl Shared {
         self.data.give_up();
         *self.lock.lock() = None;
         crate::sync::epoch::drain();
+    }
+
+    /// No thread does anything for this database any more when this returns. Those that it had for itself have ended; where it shared memory,
+    /// others have all of it.
+    pub(super) fn let_go_of_threads(&self) {
+        let Some(threads) = self.threads.lock().take() else { return };
+        self.pipeline.work.stop();
+        threads.leave(self.pipeline.database);
+        self.registry.lock().stop_counting();
+        if self.shares_memory {
+            for family in self.families() {
+                family.store().cache().take_away(u64::MAX);
+                family.store().cache().set_write_budget(0);
+            }
+        }
     }
 }

@@ -14,7 +14,8 @@ use crate::segment::PartitionedStorageBackend;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// Bytes that all of this may come to: see [`memory_bytes`](crate::DatabaseBuilder::memory_bytes).
+    /// Bytes that all of this may come to: see [`memory_bytes`](crate::DatabaseBuilder::memory_bytes). Together with what other databases
+    /// keep, if it is [shared](crate::SharedResources) with them.
     pub budget_bytes: u64,
     /// Pages and runs of the read caches, and free frames that are kept for the next ones.
     pub read_cache: u64,
@@ -87,10 +88,14 @@ impl ColumnFamilyDatabase {
 
 impl Shared {
     fn memory_report(&self) -> MemoryReport {
-        let log = self.pipeline.log.as_ref().map_or(0, |log| log.mapped_bytes());
-        let mut report =
-            MemoryReport { budget_bytes: self.options.memory_bytes, log, ..MemoryReport::default() };
-        self.pipeline.views.load_full().families().for_each(|view| report.add(view));
+        let mut report = MemoryReport { budget_bytes: self.options.budgets.total, ..MemoryReport::default() };
+        self.add_memory(&mut report);
         report
+    }
+
+    /// Adds to `report` what this database keeps.
+    pub(super) fn add_memory(&self, report: &mut MemoryReport) {
+        report.log += self.pipeline.log.as_ref().map_or(0, |log| log.mapped_bytes());
+        self.pipeline.views.load_full().families().for_each(|view| report.add(view));
     }
 }

@@ -1,6 +1,6 @@
 //! The open database: what users hold, and how the layers are wired together.
 //!
-//! Start reading at [`ColumnFamilyDatabase`], then [`open`], [`checkpoint`] and [`background`].
+//! Start reading at [`ColumnFamilyDatabase`], then [`open`], [`checkpoint`], [`crew`] and [`background`].
 
 mod background;
 mod budget;
@@ -8,6 +8,9 @@ mod catalog_file;
 mod checkpoint;
 #[cfg(all(test, not(loom)))]
 mod checkpoint_tests;
+mod crew;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod crew_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod cursor_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -45,6 +48,7 @@ mod recovery_tests;
 mod registry;
 mod replay_part;
 mod replayer;
+mod resources;
 mod shared;
 mod space;
 mod statistics;
@@ -71,5 +75,6 @@ mod write_catalog;
 pub use database::ColumnFamilyDatabase;
 pub use memory::MemoryReport;
 pub use recovery::{LostLog, RecoveryReport};
+pub use resources::{SharedResources, SharedResourcesBuilder};
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport};

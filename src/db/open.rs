@@ -21,7 +21,7 @@ use crate::column_family::remembered::Remembered;
 use crate::column_family::touched::Touched;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::View;
-use crate::db::budget;
+use crate::db::budget::Memory;
 use crate::db::catalog_file::CatalogFile;
 use crate::db::catalog_file::State;
 use crate::db::database::ColumnFamilyDatabase;
@@ -30,11 +30,12 @@ use crate::db::progress::Progress;
 use crate::db::recovery::{LostLog, RecoveryReport};
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
+use crate::db::resources::{SharedResources, own_hands};
 use crate::db::shared::{Counters, Keeper, Shared};
 use crate::db::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
-use crate::page::CacheTotal;
+use crate::page::CacheBudgets;
 use crate::segment::{
     CatalogExtent, CatalogRecord, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
 };
@@ -72,33 +73,40 @@ impl DatabaseBuilder {
     }
 
     fn open_at(self, path: &Path) -> Result<ColumnFamilyDatabase> {
+        // In this order: what was created goes last if anything fails.
+        let (mut newborn, resources, database) = self.assemble(path)?;
+        let shared = database.shared();
+        if !shared.options.read_only {
+            shared.gather_small_segments()?;
+        }
+        if !shared.shares_memory {
+            resources.crew().hire(own_hands(&shared.options))?;
+        }
+        resources.crew().join(shared);
+        newborn.stays();
+        Ok(database)
+    }
+
+    /// The open database, which nobody looks after yet, and what it shares or has for itself. Whatever was created goes again unless it is
+    /// said that it stays.
+    fn assemble(self, path: &Path) -> Result<(Newborn, SharedResources, ColumnFamilyDatabase)> {
         let options = self.options.settled()?;
         let backend: Arc<dyn StorageBackend> = match &options.backend {
             Some(backend) => Arc::clone(backend),
             None => Arc::new(FileStorage::new(path)),
         };
-        let (locks, mut newborn) = find_or_create(&backend, &options)?;
-        let keeper = Keeper::new(open_existing(&backend, options, locks)?);
-        if !keeper.shared.options.read_only {
-            keeper.shared.gather_small_segments()?;
-        }
-        keeper.shared.spawn_threads()?;
-        keeper.shared.spawn_filters();
-        newborn.stays();
-        Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
+        let (locks, newborn) = find_or_create(&backend, &options)?;
+        let resources = SharedResources::of(&options)?;
+        let keeper = Keeper::new(open_existing(&backend, options, locks, &resources)?);
+        Ok((newborn, resources, ColumnFamilyDatabase { keeper: Arc::new(keeper) }))
     }
-}
 
-#[cfg(test)]
-impl DatabaseBuilder {
     /// As [`open`](Self::open), but nothing happens in the background: see `Shared::work_off`.
-    pub(super) fn open_without_threads(self, _path: &str) -> Result<ColumnFamilyDatabase> {
-        let options = self.options.settled()?;
-        let backend = options.backend.clone().expect("a test says where the database is");
-        let (locks, mut newborn) = find_or_create(&backend, &options)?;
-        let keeper = Keeper::new(open_existing(&backend, options, locks)?);
+    #[cfg(test)]
+    pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
+        let (mut newborn, _, database) = self.assemble(Path::new(path))?;
         newborn.stays();
-        Ok(ColumnFamilyDatabase { keeper: Arc::new(keeper) })
+        Ok(database)
     }
 }
 
@@ -218,12 +226,7 @@ fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<(Catal
     Ok((catalog, newest))
 }
 
-fn restore(
-    pool: FileHandlePool,
-    superblock: &Superblock,
-    options: &Options,
-    total: &Arc<CacheTotal>,
-) -> Result<Restored> {
+fn restore(pool: FileHandlePool, superblock: &Superblock, memory: &Arc<Memory>) -> Result<Restored> {
     let (catalog, newest) = read_catalog(&pool, superblock)?;
     let page_size = u64::from(superblock.page_size);
     let segments = catalog.families.values().flat_map(|family| &family.segments);
@@ -232,13 +235,16 @@ fn restore(
         .chain([(superblock.catalog.file_page, superblock.catalog_pages())]);
     let space = SpaceMap::restore(Arc::clone(pool.permanent()), DATA, page_size as usize, used)?;
     let data = DataFile::new(pool, page_size as usize, space);
-    let mut registry = Registry::new(catalog.next_family);
+    let mut registry = Registry::new(catalog.next_family, memory);
+    let new_weights: u64 =
+        catalog.families.values().map(|family| u64::from(family.options.memtable_share)).sum();
+    let weights = memory.memtable_weights().saturating_add(new_weights);
     let mut slots = Vec::with_capacity(catalog.families.len());
     let touched = Arc::new(Touched::default());
     for record in catalog.families.values() {
         let slot = registry.take_slot();
-        let place = (slot, catalog.families.len());
-        let view = restore_family(record, place, &data, options, total, &touched)?;
+        let budgets = memory.initial(&record.options, data.page_size(), weights);
+        let view = restore_family(record, slot, &data, budgets, &touched)?;
         let name = view.family.name();
         if registry.named(&name).is_some() {
             let message = format!("the catalog names two column families {name:?}");
@@ -252,17 +258,15 @@ fn restore(
     Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, touched, catalog, newest })
 }
 
-/// The family in `slot`, one of `families`.
+/// The family in `slot`, with budgets of its page cache and of a memtable.
 fn restore_family(
     record: &FamilyRecord,
-    (slot, families): (usize, usize),
+    slot: usize,
     data: &Arc<DataFile>,
-    options: &Options,
-    total: &Arc<CacheTotal>,
+    (cache, memtable): (CacheBudgets, usize),
     touched: &Arc<Touched>,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
     let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable } = record;
-    let (cache, memtable) = budget::initial(options, total, own, data.page_size(), families);
     let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
         .map_err(|error| error.in_file(DATA).of_family(id.0))?;
     let origin = Origin {
@@ -279,25 +283,30 @@ fn restore_family(
 
 fn open_existing(
     backend: &Arc<dyn StorageBackend>,
-    options: Options,
+    mut options: Options,
     locks: Arc<Locks>,
+    resources: &SharedResources,
 ) -> Result<Arc<Shared>> {
+    // The handle is kept where it can be let go of.
+    let shares_memory = options.shared.take().is_some();
+    let crew = resources.crew();
+    let memory = &crew.memory;
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
     let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
-    let work = Work::default();
-    let cache_total = CacheTotal::new(options.cache_bytes, Arc::clone(&work.clock));
-    let Restored { data, views, registry, touched, catalog, newest } =
-        restore(pool, &superblock, &options, &cache_total)?;
+    let database = DATABASES.fetch_add(1, Ordering::Relaxed);
+    let work = Work::new(&crew.desk, database);
+    let Restored { data, views, registry, touched, catalog, newest } = restore(pool, &superblock, memory)?;
     if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
     }
-    // Nothing else uses memory yet.
-    let budget = if options.read_only {
-        Budget::unlimited()
-    } else {
-        Budget::new(options.write_buffer_bytes, options.cache_bytes)
+    let loan = shares_memory.then(|| crew.lend());
+    let budget = match &loan {
+        _ if options.read_only => Budget::unlimited(),
+        Some(loan) => Budget::new(loan.bytes, 0),
+        // Nothing else uses memory yet.
+        None => Budget::new(options.budgets.write, options.budgets.cache),
     };
     let plan =
         wal::Plan::load(&**backend, &superblock.database_id, superblock.log, options.skips_damaged_log)?;
@@ -346,7 +355,7 @@ fn open_existing(
     };
     let shared = Shared {
         pipeline: Arc::new(Pipeline {
-            database: DATABASES.fetch_add(1, Ordering::Relaxed),
+            database,
             process: Process::this(),
             views,
             visible: CachePadded::new(Sequencer::new(last_sequence.0)),
@@ -376,10 +385,12 @@ fn open_existing(
             first_segment: AtomicU64::new(superblock.log.first_segment),
             ..Counters::default()
         },
-        cache_total,
+        memory: Arc::clone(memory),
+        shares_memory,
         recovery,
-        threads: Mutex::default(),
         waiting: Waiting::default(),
+        threads: Mutex::new(Some(Box::new(resources.clone()))),
+        log_rests: AtomicBool::new(false),
         closing: Mutex::default(),
         lock: Mutex::new(Some(locks)),
     };

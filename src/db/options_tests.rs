@@ -10,7 +10,7 @@ fn shares_of_memory_follow_the_options() {
     let small = db.create_column_family("small", FamilyOptions::default()).unwrap();
     let large = db.create_column_family("large", FamilyOptions::default()).unwrap();
     let weights = || {
-        let weights = db.shared().registry.lock().weights();
+        let weights = db.shared().memory.weights();
         (weights.memtable, weights.cache)
     };
     assert_eq!(weights(), (2, 2));

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use crate::codec::ids::FamilyId;
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
+use crate::db::budget::{Memory, Weights};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
 /// Families by number and name, and those that were dropped and are still read.
-#[derive(Default)]
 pub(super) struct Registry {
     families: BTreeMap<FamilyId, Arc<Family>>,
     /// Every family whose creation is durable, by its name.
@@ -18,20 +18,25 @@ pub(super) struct Registry {
     pub(super) dying: Vec<Arc<Family>>,
     next_family: u32,
     slots: FreeSlots,
+    /// What the families weigh, as long as they count.
     weights: Weights,
-}
-
-/// Sums of the weights of families.
-#[derive(Default, Clone, Copy)]
-pub(super) struct Weights {
-    pub(super) memtable: u64,
-    pub(super) cache: u64,
+    counts: bool,
+    memory: Arc<Memory>,
 }
 
 impl Registry {
-    /// No families yet; the next one gets the number `next_family`.
-    pub(super) fn new(next_family: u32) -> Self {
-        Self { next_family, ..Self::default() }
+    /// No families yet; the next one gets the number `next_family`. They count when `memory` is split.
+    pub(super) fn new(next_family: u32, memory: &Arc<Memory>) -> Self {
+        Self {
+            families: BTreeMap::new(),
+            names: BTreeMap::new(),
+            dying: Vec::new(),
+            next_family,
+            slots: FreeSlots::default(),
+            weights: Weights::default(),
+            counts: true,
+            memory: Arc::clone(memory),
+        }
     }
 
     /// The families, by number. Those whose creation is under way are among them.
@@ -39,9 +44,11 @@ impl Registry {
         self.families.values()
     }
 
-    /// What all families weigh when memory is split.
-    pub(super) fn weights(&self) -> Weights {
-        self.weights
+    /// From now on the families count no more when memory is split.
+    pub(super) fn stop_counting(&mut self) {
+        if std::mem::replace(&mut self.counts, false) {
+            self.memory.subtract_weights(self.weights);
+        }
     }
 
     pub(super) fn get(&self, id: FamilyId) -> Option<&Arc<Family>> {
@@ -76,24 +83,35 @@ impl Registry {
     pub(super) fn add(&mut self, family: &Arc<Family>) {
         let before = self.families.insert(family.id(), Arc::clone(family));
         assert!(before.is_none(), "family {} exists already", family.id());
-        self.weights.memtable += u64::from(family.options().memtable_share);
-        self.weights.cache += u64::from(family.options().cache_share);
+        self.count(Weights::of(&family.options()));
+    }
+
+    fn count(&mut self, weights: Weights) {
+        self.weights.memtable += weights.memtable;
+        self.weights.cache += weights.cache;
+        if self.counts {
+            self.memory.add_weights(weights);
+        }
+    }
+
+    fn subtract(&mut self, weights: Weights) {
+        self.weights.memtable -= weights.memtable;
+        self.weights.cache -= weights.cache;
+        if self.counts {
+            self.memory.subtract_weights(weights);
+        }
     }
 
     pub(super) fn remove(&mut self, family: &Family) {
         if self.families.remove(&family.id()).is_some() {
-            self.weights.memtable -= u64::from(family.options().memtable_share);
-            self.weights.cache -= u64::from(family.options().cache_share);
+            self.subtract(Weights::of(&family.options()));
         }
     }
 
     /// Gives a family other options.
     pub(super) fn set_options(&mut self, family: &Family, options: &FamilyOptions) {
-        let old = family.options();
-        self.weights.memtable -= u64::from(old.memtable_share);
-        self.weights.memtable += u64::from(options.memtable_share);
-        self.weights.cache -= u64::from(old.cache_share);
-        self.weights.cache += u64::from(options.cache_share);
+        self.subtract(Weights::of(&family.options()));
+        self.count(Weights::of(options));
         family.set_options(options.clone());
     }
 
@@ -119,6 +137,12 @@ impl Registry {
     /// The names, sorted.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(|name| &**name)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop_counting();
     }
 }
 
@@ -148,6 +172,7 @@ impl FreeSlots {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::options::Budgets;
 
     #[test]
     fn the_lowest_slot_is_taken_first_and_none_twice() {
@@ -160,7 +185,8 @@ mod tests {
 
     #[test]
     fn numbers_are_given_once_and_end() {
-        let mut registry = Registry::new(u32::MAX - 3);
+        let memory = Memory::new(Budgets { total: 1 << 20, cache: 1 << 19, write: 1 << 18 }, &Arc::default());
+        let mut registry = Registry::new(u32::MAX - 3, &Arc::new(memory));
         assert_eq!(registry.take_numbers(1).unwrap(), FamilyId(u32::MAX - 3));
         assert_eq!(registry.take_numbers(3).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(registry.take_numbers(2).unwrap(), FamilyId(u32::MAX - 2));

@@ -1,7 +1,9 @@
 //! What an open database consists of.
 
 use crate::column_family::family::Family;
+use crate::column_family::merging::desk::DatabaseNumber;
 use crate::column_family::touched::Touched;
+use crate::db::budget::Memory;
 use crate::db::catalog_file::State;
 use crate::db::place::Locks;
 use crate::db::recovery::RecoveryReport;
@@ -9,10 +11,9 @@ use crate::db::registry::Registry;
 use crate::db::waiting::Waiting;
 use crate::error::Result;
 use crate::options::Options;
-use crate::page::CacheTotal;
 use crate::segment::DataFile;
-use crate::sync::atomic::AtomicU64;
-use crate::sync::{Arc, Mutex, epoch, thread::JoinHandle};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Arc, Mutex, epoch};
 use crate::system::Inherited;
 use crate::txn::pipeline::Pipeline;
 
@@ -28,12 +29,17 @@ pub(super) struct Shared {
     pub(super) changes: Mutex<()>,
     pub(super) checkpoint: Mutex<State>,
     pub(super) checkpoints: Counters,
-    /// What all read caches may hold.
-    pub(super) cache_total: Arc<CacheTotal>,
+    /// What its families may take, with those of other databases that share it.
+    pub(super) memory: Arc<Memory>,
+    /// Whether others may share it.
+    pub(super) shares_memory: bool,
     pub(super) recovery: RecoveryReport,
-    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Who is to be told when a commit is durable.
     pub(super) waiting: Waiting,
+    /// The threads that look after it; gone once it is closed.
+    pub(super) threads: Mutex<Option<Box<dyn LooksAfter>>>,
+    /// Whether whoever keeps the log came to rest, and is to be called when there is something to sync.
+    pub(super) log_rests: AtomicBool,
     /// Held while the database is closed; how that came out.
     pub(super) closing: Mutex<Option<Result<()>>>,
     pub(super) lock: Mutex<Option<Arc<Locks>>>,
@@ -44,6 +50,12 @@ impl Shared {
     pub(super) fn families(&self) -> Vec<Arc<Family>> {
         self.registry.lock().families().cloned().collect()
     }
+}
+
+/// A handle of threads that look after a database, and perhaps after others.
+pub(super) trait LooksAfter: Send + Sync {
+    /// Returns when none of them does anything for the database any more.
+    fn leave(&self, database: DatabaseNumber);
 }
 
 /// Closes the database when the last handle goes.
@@ -72,6 +84,8 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         if self.shared.check().is_ok() {
             self.shared.abandon();
+            // As after `close`; not yet, if that panicked.
+            self.shared.let_go_of_threads();
         } else {
             self.shared.forget_locks();
         }

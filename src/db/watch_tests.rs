@@ -1,6 +1,6 @@
 //! What the clock does for families that nothing is done to: nothing.
 
-use crate::db::background::Clock;
+use crate::db::background::{Clock, LogKeeper};
 use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
 
 /// A database whose clock is moved by hand.
@@ -121,4 +121,37 @@ fn a_family_whose_readers_pass_much_that_is_deleted_is_merged_though_it_is_writt
     db.shared().look_around(&mut clock);
     db.shared().work_off();
     assert_eq!(in_memory(), 1);
+}
+
+#[test]
+fn what_is_written_while_whoever_keeps_the_log_rests_calls_him_at_the_next_look() {
+    let db = open(&MemoryStorage::new());
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    let shared = db.shared();
+    let (mut clock, mut keeper) = (Clock::new(), LogKeeper::new(shared));
+    family.put("key", "value").unwrap();
+    db.sync().unwrap();
+    let rounds = (0..10).take_while(|_| shared.keep_log(&mut keeper).is_some()).count();
+    assert!(rounds < 10, "all is durable, and nobody writes");
+    let (log, work) = (shared.pipeline.log.as_ref().unwrap(), &shared.pipeline.work);
+    assert!(work.is_watched() && work.log.take());
+    family.put("key", "other").unwrap();
+    shared.keep_time(&mut clock, false);
+    assert!(!work.log.take(), "the family is watched already");
+    shared.see(&mut clock);
+    shared.keep_time(&mut clock, true);
+    assert!(work.log.take());
+    // Half of the interval may have passed by then.
+    let began = crate::sync::Instant::now();
+    loop {
+        let tick = shared.keep_log(&mut keeper);
+        if log.durable() >= log.last_assigned() {
+            break;
+        }
+        crate::sync::thread::sleep(tick.expect("it rests though there is something to sync"));
+    }
+    assert!(began.elapsed() >= std::time::Duration::from_millis(500), "not for every write");
+    while shared.keep_log(&mut keeper).is_some() {}
+    shared.keep_time(&mut clock, true);
+    assert!(!work.log.take(), "there is nothing to sync");
 }

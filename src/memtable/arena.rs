@@ -19,7 +19,8 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::system::{IS_LAZY, Mapping};
 
-const SMALLEST_CHUNK: usize = 4 << 10;
+/// The first chunk of a stream: little, since thousands of families may hold a few entries each.
+const SMALLEST_CHUNK: usize = 1 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 /// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
 const SMALLEST_MAPPING: usize = 64 << 10;

@@ -376,8 +376,11 @@ mod tests {
     fn only_keys_with_many_versions_have_milestones() {
         let used = |versions: u64| {
             let (arena, mut bump) = (Arena::new(0), Bump::new());
+            // The first chunks of a stream are short, and their ends count as used.
+            bump.allocate(&arena, 32 << 10, 8);
+            let before = bump.used();
             chain(&arena, &mut bump, 1..=versions);
-            bump.used()
+            bump.used() - before
         };
         let one = used(1);
         let stride = u64::from(STRIDE);

@@ -4,19 +4,19 @@ use super::machine;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
-    pub(super) total: Option<u64>,
-    pub(super) cache: Option<u64>,
-    pub(super) write: Option<u64>,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MemorySettings {
+    pub(crate) total: Option<u64>,
+    pub(crate) cache: Option<u64>,
+    pub(crate) write: Option<u64>,
 }
 
 /// Bytes for all that is kept in memory, and for parts of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budgets {
-    pub(super) total: u64,
-    pub(super) cache: u64,
-    pub(super) write: u64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Budgets {
+    pub(crate) total: u64,
+    pub(crate) cache: u64,
+    pub(crate) write: u64,
 }
 
 /// The least total, and the least of each of its parts.
@@ -32,8 +32,9 @@ const WRITE_PART_OF_MACHINE: u64 = 8;
 const MOST_CACHE: u64 = 4 << 30;
 const MOST_WRITE: u64 = 1 << 30;
 
-impl Asked {
-    pub(super) fn budgets(self) -> Result<Budgets> {
+impl MemorySettings {
+    /// What follows from what was asked for.
+    pub(crate) fn budgets(self) -> Result<Budgets> {
         self.budgets_on(machine::memory())
     }
 
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     fn budgets(total: Option<u64>, cache: Option<u64>, write: Option<u64>) -> Option<(u64, u64, u64)> {
-        let asked = Asked { total, cache, write }.budgets_on(16 << 30);
+        let asked = MemorySettings { total, cache, write }.budgets_on(16 << 30);
         asked.ok().map(|budgets| (budgets.total, budgets.cache, budgets.write))
     }
 

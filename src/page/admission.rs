@@ -20,12 +20,15 @@ const CHUNKS: usize = 32 - FIRST_CHUNK_BITS as usize;
 pub(super) struct Admission {
     /// Slots of two numbers, so that two pages that are asked for in turn do not push each other out: the newer one, each plus one, in the
     /// lower half.
-    chunks: [OnceLock<Box<[AtomicU64]>>; CHUNKS],
+    chunks: OnceLock<Box<[Chunk; CHUNKS]>>,
 }
+
+/// Made when first needed, as is the list of all: many caches are never full.
+type Chunk = OnceLock<Box<[AtomicU64]>>;
 
 impl Admission {
     pub(super) fn new() -> Self {
-        Self { chunks: std::array::from_fn(|_| OnceLock::new()) }
+        Self { chunks: OnceLock::new() }
     }
 
     /// Whether `page` was missed among the last misses, about `window` of them (64 at least, rounded up to a power of two). If it was
@@ -49,7 +52,9 @@ impl Admission {
 
     /// Bytes of all slots.
     pub(super) fn memory(&self) -> usize {
-        self.chunks.iter().filter_map(OnceLock::get).map(|chunk| size_of_val(&**chunk)).sum()
+        let Some(chunks) = self.chunks.get() else { return 0 };
+        let slots = chunks.iter().filter_map(OnceLock::get).map(|chunk| size_of_val(&**chunk));
+        slots.sum::<usize>() + size_of_val(&**chunks)
     }
 
     fn slot(&self, index: usize) -> &AtomicU64 {
@@ -57,7 +62,8 @@ impl Admission {
             Some(bits) if bits >= FIRST_CHUNK_BITS => (bits - FIRST_CHUNK_BITS + 1, 1 << bits, 1 << bits),
             _ => (0, 0, 1 << FIRST_CHUNK_BITS),
         };
-        let chunk = &self.chunks[chunk as usize];
+        let chunks = self.chunks.get_or_init(|| Box::new(std::array::from_fn(|_| OnceLock::new())));
+        let chunk = &chunks[chunk as usize];
         &chunk.get_or_init(|| (0..len).map(|_| AtomicU64::new(0)).collect())[index - first]
     }
 }

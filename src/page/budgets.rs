@@ -41,7 +41,7 @@ impl PagedCachedFile {
         PageMemory {
             cached: (frames.saturating_sub(dirty_frames) + self.runs.bytes()) as u64,
             dirty,
-            tables: (self.table.memory() + self.admission.memory() + states) as u64,
+            tables: (self.table.memory() + self.admission.memory() + self.reads.memory() + states) as u64,
         }
     }
 
@@ -77,7 +77,7 @@ impl PagedCachedFile {
 
     /// What the cache would do with more memory. Asked by one thread at a time; what was missed counts anew from here on.
     pub(crate) fn appetite(&self) -> Appetite {
-        let missed = self.share.take_hunger(self.misses.sum());
+        let missed = self.share.take_hunger(self.reads.misses());
         Appetite {
             share: self.share.bytes(),
             held: (self.read_bytes_held() + Self::reserve(self.read_frames()) * self.page_size) as u64,
@@ -131,7 +131,7 @@ impl PagedCachedFile {
         if grown {
             self.adjust_kept_memory();
         } else {
-            self.share.refused(|| self.misses.sum());
+            self.share.refused(|| self.reads.misses());
         }
         grown
     }

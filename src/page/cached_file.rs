@@ -24,7 +24,7 @@ use super::header::{self, PagePointer};
 use super::held::{PageRef, PinnedPage, RunBuffer};
 use super::run_cache::RunCache;
 use super::share::{CacheBudgets, Share};
-use super::stats::{CacheStats, Counters, StripedCounter};
+use super::stats::{CacheStats, Counters, ReadCounters};
 use super::table::{FrameTable, Inserted};
 use super::write_buffer::{DirtyMemory, DirtyPage, WriteBuffer};
 use crate::codec::ids::{FamilyId, PageId};
@@ -54,9 +54,7 @@ pub(crate) struct PagedCachedFile {
     pub(super) turn: Mutex<()>,
     pub(super) share: Share,
     pub(super) write_budget: AtomicU64,
-    pub(super) hits: StripedCounter,
-    pub(super) misses: StripedCounter,
-    bytes_read: StripedCounter,
+    pub(super) reads: ReadCounters,
     pub(super) counters: CachePadded<Counters>,
 }
 
@@ -85,9 +83,7 @@ impl PagedCachedFile {
             turn: Mutex::new(()),
             share: budgets.read,
             write_budget: AtomicU64::new(budgets.write_bytes),
-            hits: StripedCounter::new(),
-            misses: StripedCounter::new(),
-            bytes_read: StripedCounter::new(),
+            reads: ReadCounters::new(),
             counters: CachePadded::new(Counters::new()),
         };
         file.frames.set_keep(file.most_frames());
@@ -105,7 +101,7 @@ impl PagedCachedFile {
             prefetch::front(bytes, FRONT);
             // A pointer that names another state of the page than the one in memory is for `load` to judge.
             if header::stated_checksum(bytes) == pointer.checksum {
-                self.hits.add_one();
+                self.reads.count_hit();
                 return Some(PageRef::Frame(bytes));
             }
         }
@@ -122,7 +118,7 @@ impl PagedCachedFile {
             let page = unsafe { PinnedPage::frame(&self.frames, frame) };
             prefetch::front(&page, FRONT);
             if header::stated_checksum(&page) == pointer.checksum {
-                self.hits.add_one();
+                self.reads.count_hit();
                 return Some(page);
             }
         }
@@ -164,14 +160,14 @@ impl PagedCachedFile {
         if header::stated_checksum(&run) != pointer.checksum || run.len() != self.len_of(pointer) {
             return None;
         }
-        self.hits.add_one();
+        self.reads.count_hit();
         Some(run)
     }
 
     /// Reads what `pointer` names from `offset` of the file. The caller has checked that the range belongs to the family, and holds no
     /// guard.
     pub(crate) fn load(&self, pointer: PagePointer, offset: u64) -> Result<PinnedPage> {
-        self.misses.add(1);
+        self.reads.count_miss();
         if pointer.pages == 1
             && self.admits(pointer.page)
             && let Some(mut frame) = self.frame_for_reading()
@@ -236,7 +232,7 @@ impl PagedCachedFile {
                 _ => Error::reading("reading a page", error),
             })
             .and_then(|()| {
-                self.bytes_read.add(buffer.len());
+                self.reads.add_bytes_read(buffer.len());
                 header::verify(buffer, self.family, pointer)
             })
             .map(|_| ())
@@ -288,15 +284,15 @@ impl PagedCachedFile {
         let dirty_bytes = self.buffer.lock().bytes;
         let frames = self.frames.busy().saturating_sub(self.table.dirty()) * self.page_size;
         CacheStats {
-            hits: self.hits.sum(),
-            misses: self.misses.sum(),
+            hits: self.reads.hits(),
+            misses: self.reads.misses(),
             evictions: self.counters.evictions.load(Ordering::Relaxed),
             resident_bytes: (frames + self.runs.bytes()) as u64,
             budget_bytes: self.share.bytes(),
             dirty_bytes,
             dirty_budget_bytes: self.write_budget.load(Ordering::Relaxed),
             table_bytes: self.table.memory() as u64,
-            bytes_read: self.bytes_read.sum(),
+            bytes_read: self.reads.bytes_read(),
             bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
         }
     }

@@ -28,7 +28,7 @@ use crossbeam_utils::CachePadded;
 
 use super::slab::Slab;
 use crate::codec::ids::PageId;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::epoch::{self, Guard};
 use crate::sync::{Arc, Mutex};
 use crate::system::page_size;
@@ -98,7 +98,9 @@ const NO_PAGE: u32 = u32::MAX;
 /// The frames of one family.
 pub(super) struct FrameStore {
     page_size: usize,
-    slabs: [OnceLock<FrameSlab>; SLABS],
+    /// Where each slab begins, which is all that a reader asks.
+    starts: [AtomicPtr<u8>; SLABS],
+    slabs: [OnceLock<Box<FrameSlab>>; SLABS],
     /// Frames that real memory is kept for; beyond it, what gets free goes back to the system.
     keep: AtomicUsize,
     list: CachePadded<Mutex<FreeList>>,
@@ -137,6 +139,7 @@ impl FrameStore {
     pub(super) fn new(page_size: usize, keep: usize) -> Arc<Self> {
         Arc::new(Self {
             page_size,
+            starts: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
             slabs: std::array::from_fn(|_| OnceLock::new()),
             keep: AtomicUsize::new(keep),
             list: CachePadded::new(Mutex::new(FreeList::default())),
@@ -177,8 +180,11 @@ impl FrameStore {
             let len = 1usize << (slab as u32 + FIRST_SLAB_BITS);
             let memory = Slab::new(len.checked_mul(self.page_size + COLOUR)?)?;
             let frames = (0..len).map(|_| FrameState::new()).collect();
-            let set = cell.set(FrameSlab { memory, frames });
+            // SAFETY: a slab has at least one byte.
+            let start = unsafe { memory.at(0) };
+            let set = cell.set(Box::new(FrameSlab { memory, frames }));
             assert!(set.is_ok(), "slab {slab} was made twice");
+            self.starts[slab].store(start.as_ptr(), Ordering::Release);
         }
         list.next += 1;
         self.state(frame).set_bare(false);
@@ -266,7 +272,8 @@ impl FrameStore {
         let lists =
             (list.free.capacity() + list.bare.capacity() + list.limbo.capacity()) * size_of::<Frame>();
         drop(list);
-        let states = self.slabs.iter().filter_map(OnceLock::get).map(|slab| size_of_val(&*slab.frames));
+        let states = self.slabs.iter().filter_map(OnceLock::get);
+        let states = states.map(|slab| size_of::<FrameSlab>() + size_of_val(&*slab.frames));
         (frames, states.sum::<usize>() + lists)
     }
 
@@ -321,9 +328,11 @@ impl FrameStore {
 
     #[inline]
     pub(super) fn start(&self, frame: Frame) -> NonNull<u8> {
-        let (slab, slot) = self.find(frame);
-        // SAFETY: the slab has `slab.frames.len()` frames of this size, and `place` gives slots below that number.
-        unsafe { slab.memory.at(slot * (self.page_size + COLOUR)) }
+        let (slab, slot) = place(frame);
+        let start = NonNull::new(self.starts[slab].load(Ordering::Acquire));
+        let start = start.expect("a frame's slab was made before the frame");
+        // SAFETY: the slab, which goes with the store, has as many frames of this size as `place` gives slots of it.
+        unsafe { start.add(slot * (self.page_size + COLOUR)) }
     }
 
     pub(super) fn page_size(&self) -> usize {

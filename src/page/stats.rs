@@ -1,8 +1,10 @@
 //! What a family's page cache counts.
 
+use std::sync::OnceLock;
+
 use crossbeam_utils::CachePadded;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a page cache did since it was made, and what it holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,34 +52,104 @@ impl std::ops::AddAssign for CacheStats {
     }
 }
 
-/// A counter for the path of a read, spread so that readers do not write to each other's cache lines.
-pub(super) struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
+/// What threads that share a stripe count on the path of a read.
+#[derive(Default)]
+struct Stripe {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    bytes_read: AtomicU64,
+}
 
-impl StripedCounter {
+/// The counters of the path of a read, spread so that readers do not write to each other's cache lines: each stripe has one of its own.
+///
+/// There is one for all at first: thousands of families are read by few threads each, and seldom.
+pub(super) struct ReadCounters {
+    stripes: OnceLock<Box<[CachePadded<Stripe>; STRIPES]>>,
+    first: CachePadded<First>,
+}
+
+/// The one stripe that there is as long as threads do not meet there often.
+struct First {
+    stripe: Stripe,
+    /// Stripe of the thread that counted last, and how often it was another one than before.
+    user: AtomicUsize,
+    met: AtomicUsize,
+}
+
+/// How often threads meet until each gets a stripe of its own: those who read at the same time do within a millisecond.
+const OFTEN: usize = 1024;
+
+impl ReadCounters {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))))
+        let first =
+            First { stripe: Stripe::default(), user: AtomicUsize::new(UNKNOWN), met: AtomicUsize::new(0) };
+        Self { stripes: OnceLock::new(), first: CachePadded::new(first) }
     }
 
-    /// Adds one by a load and a store: threads that share a stripe may lose a count, and no cache hit pays for an atomic addition.
     #[inline]
-    pub(super) fn add_one(&self) {
-        let stripe = &self.0[my_stripe()];
-        stripe.store(stripe.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    fn mine(&self) -> &Stripe {
+        let me = my_stripe();
+        if let Some(stripes) = self.stripes.get() {
+            return &stripes[me];
+        }
+        if self.first.user.load(Ordering::Relaxed) != me {
+            self.meet(me);
+        }
+        &self.first.stripe
     }
 
-    /// Adds `by`, and loses nothing. Not to be mixed with [`add_one`](Self::add_one).
-    pub(super) fn add(&self, by: usize) {
-        self.0[my_stripe()].fetch_add(by as u64, Ordering::Relaxed);
+    #[cold]
+    fn meet(&self, me: usize) {
+        self.first.user.store(me, Ordering::Relaxed);
+        if self.first.met.fetch_add(1, Ordering::Relaxed) >= OFTEN {
+            self.stripes.get_or_init(|| Box::new(std::array::from_fn(|_| CachePadded::default())));
+        }
     }
 
-    pub(super) fn sum(&self) -> u64 {
-        self.0.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum()
+    /// Bytes of memory beside its own.
+    pub(super) fn memory(&self) -> usize {
+        self.stripes.get().map_or(0, |stripes| size_of_val(&**stripes))
+    }
+
+    /// Counts a hit by a load and a store: threads that share a stripe may lose a count, and no cache hit pays for an atomic addition.
+    #[inline]
+    pub(super) fn count_hit(&self) {
+        let hits = &self.mine().hits;
+        hits.store(hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_miss(&self) {
+        self.mine().misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_bytes_read(&self, bytes: usize) {
+        self.mine().bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn hits(&self) -> u64 {
+        self.sum(|stripe| &stripe.hits)
+    }
+
+    pub(super) fn misses(&self) -> u64 {
+        self.sum(|stripe| &stripe.misses)
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.sum(|stripe| &stripe.bytes_read)
+    }
+
+    fn sum(&self, of: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
+        let others = self.stripes.get().into_iter().flat_map(|stripes| stripes.iter());
+        let others = others.map(|stripe| of(stripe).load(Ordering::Relaxed));
+        others.sum::<u64>() + of(&self.first.stripe).load(Ordering::Relaxed)
     }
 }
 
+/// No thread's stripe.
+const UNKNOWN: usize = usize::MAX;
+
 #[inline]
 fn my_stripe() -> usize {
-    const UNKNOWN: usize = usize::MAX;
     thread_local! {
         static STRIPE: std::cell::Cell<usize> = const { std::cell::Cell::new(UNKNOWN) };
     }
@@ -113,4 +185,34 @@ impl Counters {
 /// Adds to a counter that orders nothing.
 pub(super) fn count(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn readers_get_lines_of_their_own_once_they_meet_often_and_no_count_is_lost_meanwhile() {
+        let counters = ReadCounters::new();
+        (0..10_000).for_each(|_| counters.count_hit());
+        assert_eq!((counters.hits(), counters.memory()), (10_000, 0), "nobody else reads");
+        let turns = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while counters.memory() == 0 {
+                        turns.wait();
+                        counters.count_miss();
+                        turns.wait();
+                    }
+                });
+            }
+        });
+        let misses = counters.misses();
+        assert!((OFTEN as u64..3 * OFTEN as u64).contains(&misses) && misses.is_multiple_of(2), "{misses}");
+        counters.count_hit();
+        counters.add_bytes_read(7);
+        assert_eq!((counters.hits(), counters.bytes_read()), (10_001, 7));
+    }
 }

@@ -1,12 +1,12 @@
 //! The bitmaps of a family's pages: four bits for each page number, in blocks that are made when first needed.
 
 /// Words of one bitmap in a block.
-const WORDS: usize = 64;
+const WORDS: usize = 16;
 /// Pages of a block.
 const BLOCK_PAGES: u64 = WORDS as u64 * 64;
 
 /// Blocks of a group.
-const GROUP: usize = 1024;
+const GROUP: usize = 2048;
 
 /// Which of the four bitmaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

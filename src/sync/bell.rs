@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Arc;
 use super::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::lock::{Condvar, Mutex};
 
@@ -49,10 +50,36 @@ impl Bell {
     }
 }
 
+/// One of several that call the same thread, which finds out who did.
+pub(crate) struct Call {
+    called: AtomicBool,
+    bell: Arc<Bell>,
+}
+
+impl Call {
+    pub(crate) fn of(bell: &Arc<Bell>) -> Self {
+        Self { called: AtomicBool::new(false), bell: Arc::clone(bell) }
+    }
+
+    /// Calls the thread. May be called again and again.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        // In this order: who is awake and does not see the call yet finds the bell rung when he lies down.
+        if !self.called.swap(true, Ordering::AcqRel) {
+            self.bell.ring();
+        }
+    }
+
+    /// Whether the thread was called since this was last asked; to be asked after every sleep.
+    pub(crate) fn take(&self) -> bool {
+        self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::AcqRel)
+    }
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::sync::{Arc, thread};
+    use crate::sync::thread;
 
     #[test]
     fn who_was_called_while_awake_does_not_sleep() {
@@ -61,6 +88,21 @@ mod tests {
         bell.ring();
         bell.sleep(None);
         assert_eq!(bell.wakes(), 0);
+    }
+
+    #[test]
+    fn who_is_called_by_several_finds_out_by_whom() {
+        let bell = Arc::new(Bell::default());
+        let calls = [Call::of(&bell), Call::of(&bell), Call::of(&bell)];
+        calls[0].ring();
+        calls[2].ring();
+        calls[2].ring();
+        bell.sleep(None);
+        assert_eq!(calls.each_ref().map(Call::take), [true, false, true]);
+        assert_eq!(calls.each_ref().map(Call::take), [false; 3]);
+        calls[2].ring();
+        bell.sleep(None);
+        assert!(calls[2].take());
     }
 
     #[test]
@@ -81,7 +123,6 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use crate::sync::Arc;
     use loom::thread;
 
     /// The flag stands for whatever the thread is called for.
@@ -100,6 +141,32 @@ mod loom_tests {
                 shared.0.sleep(None);
             }
             caller.join().unwrap();
+        });
+    }
+
+    /// Two call the same thread, each for what its flag stands for.
+    #[test]
+    fn loom_bell_no_call_of_several_is_lost() {
+        loom::model(|| {
+            let bell = Arc::new(Bell::default());
+            let callers: [_; 2] =
+                std::array::from_fn(|_| Arc::new((Call::of(&bell), AtomicBool::new(false))));
+            let threads = callers.each_ref().map(|caller| {
+                let caller = Arc::clone(caller);
+                thread::spawn(move || {
+                    caller.1.store(true, Ordering::Relaxed);
+                    caller.0.ring();
+                })
+            });
+            let mut heard = 0;
+            while heard < 2 {
+                bell.sleep(None);
+                for caller in callers.iter().filter(|caller| caller.0.take()) {
+                    assert!(caller.1.load(Ordering::Relaxed));
+                    heard += 1;
+                }
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
     }
 }

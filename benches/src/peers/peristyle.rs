@@ -69,6 +69,13 @@ impl Engine for Peristyle {
         Ok(())
     }
 
+    fn create_families(&mut self, count: usize) -> Result<bool> {
+        let numbers = self.families.len()..self.families.len() + count;
+        let new = numbers.map(|index| (Setup::family_name(index), FamilyOptions::default()));
+        self.families.extend(self.database.create_column_families(new)?);
+        Ok(true)
+    }
+
     fn look_up(&self, family: usize) -> Result<bool> {
         self.database.column_family(&Setup::family_name(family))?;
         Ok(true)

@@ -4,6 +4,7 @@
 
 pub(crate) mod change;
 pub(crate) mod compaction;
+pub(crate) mod desk;
 pub(crate) mod drain;
 mod gather;
 mod join;

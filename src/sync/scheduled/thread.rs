@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub(crate) use shuttle::thread::{Builder, JoinHandle, scope, yield_now};
+pub(crate) use shuttle::thread::{Builder, JoinHandle, ThreadId, current, scope, yield_now};
 
 /// Lets all others go on; time passes at once.
 pub(crate) fn sleep(time: Duration) {

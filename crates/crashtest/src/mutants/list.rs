@@ -79,6 +79,9 @@ const LOG_LENGTH: &str = "src/db/log_length.rs";
 const LOG_PACE: &str = "src/txn/log_pace.rs";
 const WEIGHT: &str = "src/wal/weight.rs";
 const BACKGROUND: &str = "src/db/background.rs";
+const BELL: &str = "src/sync/bell.rs";
+const CREW: &str = "src/db/crew.rs";
+const DESK: &str = "src/column_family/merging/desk.rs";
 const COMMIT: &str = "src/txn/commit.rs";
 const PIPELINE: &str = "src/txn/pipeline.rs";
 const APPLY: &str = "src/txn/apply.rs";
@@ -802,10 +805,67 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "a bell that is rung before its thread lies down is not heard",
-        "src/sync/bell.rs",
+        BELL,
         "        if !self.rung.load(Ordering::Acquire) {",
         "        if true {",
         "who_was_called_while_awake_does_not_sleep",
+    ),
+    // Databases that share threads and memory.
+    tests(
+        "who called of several is not told",
+        BELL,
+        "        self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::AcqRel)",
+        "        false & self.called.swap(false, Ordering::AcqRel)",
+        "who_is_called_by_several_finds_out_by_whom",
+    ),
+    tests(
+        "a database that brings much keeps the threads to itself",
+        DESK,
+        "                self.merge_turns.remove(at);\n",
+        "",
+        "databases_take_turns_however_much_one_brings",
+    ),
+    tests(
+        "a merge that was put off is tried at once, over and over",
+        DESK,
+        "!patient || since.elapsed() >= PATIENCE",
+        "!patient || since.elapsed() < PATIENCE",
+        "a_merge_that_was_put_off_lets_others_go_first",
+    ),
+    tests(
+        "a database is gone while a thread is at it",
+        CREW,
+        "        while state.inside.iter().any(|thread| *thread != me) {",
+        "        while state.inside.iter().any(|thread| *thread == me) {",
+        "who_leaves_waits_for_those_who_are_inside",
+    ),
+    tests(
+        "a panic in the background leaves writers waiting",
+        CREW,
+        "        if served.is_none() {\n            // A broken",
+        "        if false {\n            // A broken",
+        "a_panic_ends_writing_to_the_database_that_it_was_met_for",
+    ),
+    tests(
+        "what is closed keeps its part of the memory",
+        "src/db/registry.rs",
+        "        if std::mem::replace(&mut self.counts, false) {",
+        "        if false & std::mem::replace(&mut self.counts, false) {",
+        "a_family_counts_whichever_database_it_is_in",
+    ),
+    tests(
+        "each of several replays takes all that is left for writing",
+        "src/db/budget.rs",
+        "lent, lent + bytes, Ordering",
+        "lent, lent, Ordering",
+        "replays_under_way_share_what_is_left",
+    ),
+    tests(
+        "nobody calls who keeps the log when he rests",
+        BACKGROUND,
+        "            && self.log_rests.swap(false, Ordering::SeqCst)",
+        "            && !self.log_rests.swap(false, Ordering::SeqCst)",
+        "what_is_written_while_whoever_keeps_the_log_rests",
     ),
     // Readers that wait, and memory that waits for readers.
     tests(
