@@ -41,7 +41,7 @@ fn a_new_family_costs_one_sync_and_a_few_bytes_however_many_there_are() {
         let syncs = storage.calls(Strike::Sync) - before.1;
         let each = bytes / most as i64;
         // Now and then the whole catalog is written, at the latest when as many bytes were written behind it.
-        assert!(each <= 3 * BLOCK + SUPERBLOCK, "{each} bytes for a family, of {count}");
+        assert!(each <= 6 * BLOCK + SUPERBLOCK, "{each} bytes for a family, of {count}");
         assert!(syncs <= 2 * most as i64, "{syncs} syncs for {most} families, of {count}");
         assert_eq!(db.column_family_names().len(), count + most);
         assert_eq!(open(&storage.copy()).column_family_names().len(), count + most);
@@ -92,9 +92,9 @@ fn a_checkpoint_writes_the_families_that_changed_and_no_others() {
         family.put("key", format!("value {round}")).unwrap();
         db.flush_column_family(family).unwrap();
     }
-    // A leaf, a part of the catalog, now and then a whole one, and what the log makes ready.
+    // A leaf, a part of the catalog in both copies, now and then a whole one, and what the log makes ready.
     let each = (storage.bytes_written() - before) / 40;
-    assert!(each <= 10 * BLOCK, "{each} bytes for a checkpoint of one family");
+    assert!(each <= 14 * BLOCK, "{each} bytes for a checkpoint of one family");
     let killed = open(&storage.copy());
     for round in 0..40 {
         let family = killed.column_family(&format!("family {}", round * 17)).unwrap();
@@ -186,10 +186,9 @@ fn a_checkpoint_that_found_no_room_leaves_the_log_of_what_it_looked_at() {
     kept.put("key", "kept").unwrap();
     storage.set_full(true);
     let mut refused = false;
-    for _ in 0..1000 {
+    for n in 0..1000 {
         // Each takes room behind the catalog, and one finds none for a whole one.
-        families[2].put_with("key", "value", peristyle::Durability::None).unwrap();
-        if let Err(error) = db.checkpoint() {
+        if let Err(error) = db.rename_column_family(&families[2].name(), &format!("name {n}")) {
             assert_eq!(error.kind(), ErrorKind::OutOfSpace);
             refused = true;
             break;
@@ -226,6 +225,6 @@ fn a_family_of_three_small_entries_takes_little_of_the_disk() {
         }
         db.flush().unwrap();
         let bytes = db.statistics().data_file_bytes;
-        assert!(bytes <= count as u64 * (16 << 10) + (256 << 10), "{} bytes each", bytes / count as u64);
+        assert!(bytes <= count as u64 * (16 << 10) + (512 << 10), "{} bytes each", bytes / count as u64);
     }
 }

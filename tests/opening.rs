@@ -263,7 +263,7 @@ fn a_database_of_a_newer_format_is_refused_and_left_alone() {
     overwrite(&path.join("data"), |bytes| {
         for start in SLOTS {
             let slot = &mut bytes[start..start + SLOT];
-            slot[8..12].copy_from_slice(&2u32.to_le_bytes());
+            slot[8..12].copy_from_slice(&3u32.to_le_bytes());
             let sum = crc32fast::hash(&slot[..SLOT - 4]);
             slot[SLOT - 4..].copy_from_slice(&sum.to_le_bytes());
         }
@@ -314,13 +314,15 @@ fn two_damaged_superblock_slots_are_a_clear_error_that_changes_nothing() {
 }
 
 #[test]
-fn a_damaged_catalog_is_a_clear_error_that_changes_nothing() {
+fn a_catalog_damaged_in_both_copies_is_a_clear_error_that_changes_nothing() {
     let (_directory, path) = fresh();
     populate(&path);
     overwrite(&path.join("data"), |bytes| {
-        let field = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        let offset = (64 << 10) + field(40) as usize * 4096;
-        bytes[offset + 5] ^= 1;
+        let field = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        let (copies, len) = ([field(56), field(64)], field(72));
+        for copy in copies {
+            bytes[(64 << 10) + copy * 4096..][..len].fill(0x55);
+        }
     });
     let before = image(&path);
     let error = failure(shrunken().open(&path), ErrorKind::Corruption);

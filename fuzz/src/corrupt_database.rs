@@ -52,7 +52,7 @@ fn change(storage: &MemoryStorage, expected: &mut Option<Expected<'_>>, way: u8)
     read(&db, expected)?;
     let mut written = Vec::new();
     for name in db.column_family_names() {
-        let family = db.column_family(&name)?;
+        let Ok(family) = db.column_family(&name) else { continue };
         let put = family.put("new", "entry");
         if put.is_ok() {
             written.push(name);
@@ -89,9 +89,14 @@ fn change(storage: &MemoryStorage, expected: &mut Option<Expected<'_>>, way: u8)
 
 /// Reads everything in every way, and holds it against what it should be.
 fn read(db: &ColumnFamilyDatabase, expected: &mut Option<Expected<'_>>) -> Result<()> {
-    let names = db.column_family_names();
+    let mut names = db.column_family_names();
+    let all = names.len();
+    // A family whose record is damaged in both copies of the catalog is refused, and perhaps not even its name is known.
+    names.retain(|name| db.column_family(name).is_ok());
     if let Some(expected) = expected {
-        expected.keep("names of the families", |state| state.keys().eq(&names));
+        expected.keep("names of the families", |state| {
+            state.len() == all && names.iter().all(|name| state.contains_key(name))
+        });
     }
     let report = db.verify()?;
     assert!(report.families <= names.len() as u64);

@@ -14,10 +14,20 @@ pub const EXTENTS_START: usize = 64 << 10;
 pub mod superblock {
     pub const PAGE_SIZE: usize = 8 + 4;
     pub const DATABASE_ID: usize = 24;
-    pub const CATALOG_PAGE: usize = 40;
-    pub const CATALOG_LEN: usize = 48;
-    pub const CATALOG_SUM: usize = 56;
+    pub const CATALOG_COPIES: [usize; 2] = [56, 64];
+    pub const CATALOG_LEN: usize = 72;
+    pub const CATALOG_NUMBER: usize = 80;
     pub const SUM: usize = 508;
+}
+
+/// Fields of a frame of the catalog.
+pub mod frame {
+    pub const SUM: usize = 0;
+    pub const BODY_SUM: usize = 4;
+    pub const BODY_LEN: usize = 8;
+    pub const KIND: usize = 32;
+    pub const HEADER_LEN: usize = 40;
+    pub const RECORD: u8 = 2;
 }
 
 /// Fields of a page's header, and of a node.
@@ -28,7 +38,7 @@ pub mod page {
     pub const LEN: usize = 12;
     pub const KIND: usize = 24;
     pub const LEVEL: usize = 25;
-    pub const RESERVED: usize = 26;
+    pub const FEATURES: usize = 26;
     pub const PAGES: usize = 28;
     pub const HEADER_LEN: usize = 32;
     pub const COUNT: usize = 32;
@@ -48,7 +58,7 @@ pub mod log {
     pub const PREVIOUS: usize = 40;
     pub const PREVIOUS_END: usize = 48;
     pub const LAST_SEQUENCE: usize = 56;
-    pub const SEGMENT_HEADER_LEN: usize = 64;
+    pub const SEGMENT_HEADER_LEN: usize = 128;
     pub const RECORD_SUM: usize = 0;
     pub const PAYLOAD_SUM: usize = 4;
     pub const LEN_AND_KIND: usize = 8;
@@ -135,32 +145,49 @@ impl FamilyTree {
 /// Parts of the catalog start at multiples of this many bytes.
 const CATALOG_BLOCK: usize = 4096;
 
-/// The trees of families that a catalog lists, as far as it makes sense. Of a family that several parts have, the last one counts.
+/// The bodies of the frames in a copy of the catalog, going by the lengths that they say, whatever their checksums.
+pub fn frames(copy: &[u8]) -> Vec<Range<usize>> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while at + frame::HEADER_LEN <= copy.len() {
+        let start = at + frame::HEADER_LEN;
+        let end = u32_at(copy, at + frame::BODY_LEN).map_or(usize::MAX, |len| start.saturating_add(len as usize));
+        if copy[at + frame::KIND] == 0 || end > copy.len() {
+            at = (at + 1).next_multiple_of(CATALOG_BLOCK);
+            continue;
+        }
+        frames.push(start..end);
+        at = end.next_multiple_of(8);
+    }
+    frames
+}
+
+/// The trees of families that a copy of the catalog lists, as far as it makes sense. Of a family that it has several times, the last one counts.
 pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
     let mut families = BTreeMap::new();
-    let mut rest = bytes.get(4..).unwrap_or_default();
-    while part(bytes.len(), &mut rest, &mut families).is_some() {
-        let at = bytes.len() - rest.len();
-        rest = rest.get(at.next_multiple_of(CATALOG_BLOCK) - at..).unwrap_or_default();
+    for body in frames(bytes) {
+        if bytes[body.start - frame::HEADER_LEN + frame::KIND] == frame::RECORD {
+            let _ = record(&bytes[..body.end], &mut &bytes[body.clone()], &mut families);
+        }
     }
     families.into_values().flatten().collect()
 }
 
-/// Takes a part off the front. `len` is that of the whole catalog.
-fn part(len: usize, bytes: &mut &[u8], families: &mut BTreeMap<u32, Vec<FamilyTree>>) -> Option<()> {
-    // Next family, last sequence number.
-    varint(bytes)?;
-    varint(bytes)?;
-    for _ in 0..varint(bytes)? {
-        let id = varint(bytes)?.try_into().ok()?;
-        let (&kind, rest) = bytes.split_first()?;
-        *bytes = rest;
-        match kind {
-            0 => drop(families.remove(&id)),
-            1 => name(bytes)?,
-            2 => drop(families.insert(id, family(id, len, bytes)?)),
-            _ => return None,
-        }
+/// Takes a record off the front of `bytes`, which are the end of `catalog`.
+fn record(
+    catalog: &[u8],
+    bytes: &mut &[u8],
+    families: &mut BTreeMap<u32, Vec<FamilyTree>>,
+) -> Option<()> {
+    let id = varint(bytes)?.try_into().ok()?;
+    let (&kind, rest) = bytes.split_first()?;
+    *bytes = rest;
+    match kind {
+        0 => drop(families.remove(&id)),
+        1 | 5 => name(bytes)?,
+        3 => return Some(()),
+        4 => drop(families.insert(id, family(id, catalog.len(), bytes)?)),
+        _ => return None,
     }
     Some(())
 }
@@ -175,8 +202,8 @@ fn name(bytes: &mut &[u8]) -> Option<()> {
 /// Takes what is said of a family off the front. `len` is that of the whole catalog.
 fn family(id: u32, len: usize, bytes: &mut &[u8]) -> Option<Vec<FamilyTree>> {
     name(bytes)?;
-    // Page fill, cache share, memtable share, merged through.
-    for _ in 0..4 {
+    // Features to read and to write, page fill, cache share, memtable share, merged through.
+    for _ in 0..6 {
         varint(bytes)?;
     }
     let mut roots = Vec::new();

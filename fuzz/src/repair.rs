@@ -1,15 +1,15 @@
 //! Makes checksums right again, so that damage is met by what lies behind them.
 //!
 //! In the data file everything is followed from the superblock down, as the damaged bytes say, and summed on the way back up: a page's checksum
-//! stands in whatever refers to it, up to the catalog, whose checksum stands in the superblock. No page is summed twice, so that the walk ends
+//! stands in whatever refers to it, up to the catalog, whose frames have their own. No page is summed twice, so that the walk ends
 //! where pointers form a ring.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::format::{
-    EXTENTS_START, FamilyTree, SLOT_LEN, SLOTS, catalog, log, page, put, segment_id, superblock, u16_at,
-    u32_at, u64_at, usize_at, varint,
+    EXTENTS_START, FamilyTree, SLOT_LEN, SLOTS, catalog, frame, frames, log, page, put, segment_id,
+    superblock, u16_at, u32_at, u64_at, usize_at, varint,
 };
 use crate::sample::Files;
 
@@ -20,7 +20,7 @@ pub struct Repairs {
     pub pages: bool,
     /// With `pages`: what else a page's header must say to be taken for what its pointer names, and the zeros behind its content.
     pub headers: bool,
-    /// The checksum of the catalog.
+    /// The checksums of the catalog, in both copies.
     pub catalog: bool,
     /// Those of the superblock's slots.
     pub superblock: bool,
@@ -83,7 +83,7 @@ fn repair_data(data: &mut [u8], repairs: Repairs) -> Vec<Range<usize>> {
         }
         let word = u32_at(data, slot + superblock::PAGE_SIZE);
         walk.page_size = word.filter(|size| (4096..=32 << 10).contains(size)).unwrap_or(4096) as usize;
-        if let Some(extent) = catalog_extent(data, slot, walk.page_size) {
+        for extent in catalog_extents(data, slot, walk.page_size) {
             for tree in catalog(&data[extent.clone()]) {
                 let (page, pages, level) = tree.root;
                 if let Some(sum) = walk.page(data, &tree, page, pages, level) {
@@ -91,8 +91,8 @@ fn repair_data(data: &mut [u8], repairs: Repairs) -> Vec<Range<usize>> {
                 }
             }
             if repairs.catalog {
-                let sum = crc32(&[&data[extent]]);
-                put(data, slot + superblock::CATALOG_SUM, &sum.to_le_bytes());
+                let number = u64_at(data, slot + superblock::CATALOG_NUMBER).expect("a whole slot");
+                repair_catalog(&mut data[extent], number);
             }
         }
         if repairs.superblock {
@@ -103,12 +103,27 @@ fn repair_data(data: &mut [u8], repairs: Repairs) -> Vec<Range<usize>> {
     walk.sums.into_values().map(|met| met.0).collect()
 }
 
-/// Where the catalog stands that the superblock in `slot` names.
-pub fn catalog_extent(data: &[u8], slot: usize, page_size: usize) -> Option<Range<usize>> {
-    let page = usize_at(data, slot + superblock::CATALOG_PAGE)?;
-    let start = page.checked_mul(page_size)?.checked_add(EXTENTS_START)?;
-    let end = start.checked_add(usize_at(data, slot + superblock::CATALOG_LEN)?)?;
-    (end <= data.len()).then_some(start..end)
+/// Where the copies of the catalog stand that the superblock in `slot` names.
+pub fn catalog_extents(data: &[u8], slot: usize, page_size: usize) -> Vec<Range<usize>> {
+    let extent = |at: usize| {
+        let page = usize_at(data, slot + at)?;
+        let start = page.checked_mul(page_size)?.checked_add(EXTENTS_START)?;
+        let end = start.checked_add(usize_at(data, slot + superblock::CATALOG_LEN)?)?;
+        (end <= data.len()).then_some(start..end)
+    };
+    superblock::CATALOG_COPIES.into_iter().filter_map(extent).collect()
+}
+
+/// Repairs the frames of a copy of the catalog with the number `number`.
+fn repair_catalog(copy: &mut [u8], number: u64) {
+    for body in frames(copy) {
+        let start = body.start - frame::HEADER_LEN;
+        let sum = crc32(&[&copy[body.clone()]]);
+        put(copy, start + frame::BODY_SUM, &sum.to_le_bytes());
+        let place = [number.to_le_bytes(), (start as u64).to_le_bytes()];
+        let sum = crc32(&[&copy[start + frame::BODY_SUM..body.start], &place[0], &place[1]]);
+        put(copy, start + frame::SUM, &sum.to_le_bytes());
+    }
 }
 
 struct Walk {

@@ -10,7 +10,7 @@ use peristyle::{
 };
 
 use crate::format::{SLOT_LEN, SLOTS, log, put, segment_id, superblock, u32_at};
-use crate::repair::{Repairs, catalog_extent, records, repair};
+use crate::repair::{Repairs, catalog_extents, records, repair};
 
 /// Path and content of every file but the lock, sorted by path: the data file comes first.
 pub type Files = Vec<(String, Vec<u8>)>;
@@ -177,7 +177,7 @@ fn regions(files: &Files) -> Vec<(usize, Range<usize>)> {
         } else {
             regions.extend(SLOTS.map(|slot| (number, slot..slot + SLOT_LEN)));
             let page_size = u32_at(bytes, superblock::PAGE_SIZE).expect("a superblock") as usize;
-            regions.extend(catalog_extent(bytes, 0, page_size).map(|extent| (number, extent)));
+            regions.extend(catalog_extents(bytes, 0, page_size).into_iter().map(|extent| (number, extent)));
             regions.extend(pages.iter().map(|page| (number, page.clone())));
         }
     }

@@ -101,10 +101,12 @@ impl Shape {
             return Err(Fault("a node has not the kind and level that its place in the tree asks for"));
         }
         let wide = u32_at(bytes, PAGES_AT).ok_or(TRUNCATED)? > 1;
-        let count = usize::from(u16_at(bytes, COUNT_AT).ok_or(TRUNCATED)?);
-        if count == 0 {
-            return Err(Fault("a node has no entries"));
+        // With what is reserved behind it.
+        let count = u32_at(bytes, COUNT_AT).ok_or(TRUNCATED)?;
+        if count == 0 || count > u32::from(u16::MAX) {
+            return Err(Fault("a node has no entries, or something where zeros should be"));
         }
+        let count = count as usize;
         let prefix_len = u32_at(bytes, PREFIX_LEN_AT).ok_or(TRUNCATED)? as usize;
         let offsets_at = HEADS_AT + HEAD_LEN * count;
         let children_at = offsets_at + offset_width(wide) * (count + 1);

@@ -9,14 +9,18 @@
 //!     varint  length of the name, then the name (UTF-8)
 //!   kind 3: it has other options
 //!     varint  page fill, cache share, memtable share
-//!   kind 2: all that there is to say
+//!   kind 4: all that there is to say
 //!     varint  length of the name, then the name (UTF-8)
+//!     varint  features that whoever reads the family must know, those that whoever writes to it must know
 //!     varint  page fill, cache share, memtable share
 //!     varint  merged through: every commit up to here that touched the family is in its trees
 //!     tree
 //!     varint  deltas in front of it, then for each, the newest first: tree
 //!     varint  segments, then for each: varint first page, pages, file page
 //!     pages reachable from the roots: a page set, see `segment/page_set.rs`
+//!   kind 2: the same without features, as catalogs of format 3 have it
+//!   kind 5: both copies of what was said of the family are lost
+//!     varint  length of the name, then the name (UTF-8)
 //!
 //! tree:
 //!   varint  generation
@@ -25,9 +29,11 @@
 //! ```
 
 use crate::btree::Tree;
+use crate::codec::features::Features;
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::options::FamilyOptions;
+use crate::error::{Error, Result};
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
@@ -36,14 +42,16 @@ const MOST_DELTAS: u64 = 256;
 
 const DROPPED: u8 = 0;
 const RENAMED: u8 = 1;
-const WHOLE: u8 = 2;
+const WHOLE_WITHOUT_FEATURES: u8 = 2;
 const CHANGED: u8 = 3;
+const WHOLE: u8 = 4;
+const LOST: u8 = 5;
 
 /// Formats of a family's description, the newest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Format {
     WithoutDeltas,
-    WithoutParts,
+    WithoutFeatures,
     Newest,
 }
 
@@ -52,6 +60,7 @@ pub(super) enum Format {
 pub(crate) struct FamilyRecord {
     pub(crate) id: FamilyId,
     pub(crate) name: String,
+    pub(crate) features: Features,
     pub(crate) options: FamilyOptions,
     pub(crate) merged_through: SequenceNumber,
     pub(crate) tree: Tree,
@@ -69,18 +78,24 @@ pub(crate) enum Record {
     /// It has these options.
     Changed(FamilyId, FamilyOptions),
     Whole(Box<FamilyRecord>),
+    /// What was said of it could not be read: there is a family of this name, and nobody knows where its pages are.
+    Lost(FamilyId, String),
+}
+
+pub(super) fn nonsense() -> Error {
+    Error::corruption("the catalog does not make sense").in_file("data")
 }
 
 pub(super) fn take_sequence(bytes: &mut &[u8]) -> Option<SequenceNumber> {
     varint::take(bytes).filter(|&number| number < BEYOND_COUNTING).map(SequenceNumber)
 }
 
-fn put_name(name: &str, out: &mut Vec<u8>) {
+pub(super) fn put_name(name: &str, out: &mut Vec<u8>) {
     varint::put(out, name.len() as u64);
     out.extend_from_slice(name.as_bytes());
 }
 
-fn take_name(bytes: &mut &[u8]) -> Option<String> {
+pub(super) fn take_name(bytes: &mut &[u8]) -> Option<String> {
     let len = varint::take(bytes)?.try_into().ok()?;
     let (name, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
@@ -91,8 +106,17 @@ impl Record {
     /// The number of the family.
     pub(crate) fn id(&self) -> FamilyId {
         match self {
-            Self::Dropped(id) | Self::Renamed(id, _) | Self::Changed(id, _) => *id,
+            Self::Dropped(id) | Self::Renamed(id, _) | Self::Changed(id, _) | Self::Lost(id, _) => *id,
             Self::Whole(family) => family.id,
+        }
+    }
+
+    /// The name that the family has by it; empty if it has none.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Dropped(_) | Self::Changed(..) => "",
+            Self::Renamed(_, name) | Self::Lost(_, name) => name,
+            Self::Whole(family) => &family.name,
         }
     }
 
@@ -112,22 +136,32 @@ impl Record {
                 out.push(WHOLE);
                 family.encode(out);
             }
+            Self::Lost(_, name) => {
+                out.push(LOST);
+                put_name(name, out);
+            }
         }
     }
 
-    /// Takes a record off the front of `bytes`; `None` if there is none.
-    pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        let id = take_id(bytes)?;
-        let (&kind, rest) = bytes.split_first()?;
+    /// Takes a record off the front of `bytes`. `Corruption` if there is none, `NewerFormat` if it needs features that this engine does not
+    /// know to be read.
+    pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Self> {
+        let id = take_id(bytes).ok_or_else(nonsense)?;
+        let (&kind, rest) = bytes.split_first().ok_or_else(nonsense)?;
         *bytes = rest;
+        let whole = |bytes: &mut &[u8], format| {
+            FamilyRecord::decode(id, bytes, format).map(|family| Self::Whole(Box::new(family)))
+        };
         match kind {
-            DROPPED => Some(Self::Dropped(id)),
-            RENAMED => take_name(bytes).map(|name| Self::Renamed(id, name)),
-            CHANGED => FamilyOptions::decode(bytes).map(|options| Self::Changed(id, options)),
-            WHOLE => {
-                FamilyRecord::decode(id, bytes, Format::Newest).map(|family| Self::Whole(Box::new(family)))
+            DROPPED => Ok(Self::Dropped(id)),
+            RENAMED => take_name(bytes).map(|name| Self::Renamed(id, name)).ok_or_else(nonsense),
+            CHANGED => {
+                FamilyOptions::decode(bytes).map(|options| Self::Changed(id, options)).ok_or_else(nonsense)
             }
-            _ => None,
+            WHOLE_WITHOUT_FEATURES => whole(bytes, Format::WithoutFeatures),
+            WHOLE => whole(bytes, Format::Newest),
+            LOST => take_name(bytes).map(|name| Self::Lost(id, name)).ok_or_else(nonsense),
+            _ => Err(nonsense()),
         }
     }
 }
@@ -143,6 +177,7 @@ impl FamilyRecord {
         Self {
             id,
             name: name.to_owned(),
+            features: Features::default(),
             options,
             merged_through: SequenceNumber(0),
             tree: Tree::default(),
@@ -154,6 +189,8 @@ impl FamilyRecord {
 
     fn encode(&self, out: &mut Vec<u8>) {
         put_name(&self.name, out);
+        varint::put(out, self.features.read);
+        varint::put(out, self.features.write);
         self.options.encode(out);
         varint::put(out, self.merged_through.0);
         encode_tree(&self.tree, out);
@@ -171,8 +208,25 @@ impl FamilyRecord {
     }
 
     /// Takes what follows the number, and the kind if there is one, off the front of `bytes`.
-    pub(super) fn decode(id: FamilyId, bytes: &mut &[u8], format: Format) -> Option<Self> {
-        let name = take_name(bytes)?;
+    pub(super) fn decode(id: FamilyId, bytes: &mut &[u8], format: Format) -> Result<Self> {
+        let name = take_name(bytes).ok_or_else(nonsense)?;
+        let mut features = Features::default();
+        if format >= Format::Newest {
+            features.read = varint::take(bytes).ok_or_else(nonsense)?;
+            features.write = varint::take(bytes).ok_or_else(nonsense)?;
+            // What follows may be laid out otherwise.
+            features.check_reading(&format!("column family {name:?}"))?;
+        }
+        Self::decode_rest(id, name, features, bytes, format).ok_or_else(nonsense)
+    }
+
+    fn decode_rest(
+        id: FamilyId,
+        name: String,
+        features: Features,
+        bytes: &mut &[u8],
+        format: Format,
+    ) -> Option<Self> {
         let options = FamilyOptions::decode(bytes)?;
         let merged_through = take_sequence(bytes)?;
         let tree = decode_tree(bytes)?;
@@ -197,7 +251,7 @@ impl FamilyRecord {
             segments.push(segment);
         }
         let reachable = PageSet::decode(bytes, pages_end)?;
-        Some(Self { id, name, options, merged_through, tree, deltas, segments, reachable })
+        Some(Self { id, name, features, options, merged_through, tree, deltas, segments, reachable })
     }
 }
 

@@ -1,73 +1,80 @@
 //! Where the catalog stands in the data file, and what changes of families it records.
 
-use crate::codec::checksum::crc32_behind;
-use crate::codec::ids::SequenceNumber;
-use crate::column_family::catalog::{Catalog, Part};
+use crate::codec::ids::FamilyId;
+use crate::column_family::catalog::{Catalog, encode_part};
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::segment::{CatalogExtent, Superblock};
 use crate::sync::Arc;
 
+/// Extents for the two copies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// First file page of each.
+    pub(super) copies: [Option<u64>; 2],
+    /// Pages of each.
+    pub(super) room: u64,
+}
+
 /// The parts that are written, those of them that no superblock names yet included.
 pub(super) struct CatalogFile {
-    pub(super) file_page: u64,
-    /// In pages.
-    pub(super) room: u64,
+    pub(super) place: Place,
     pub(super) len: u64,
+    pub(super) number: u64,
+    /// Of a catalog of an old format.
     pub(super) checksum: u32,
-    /// The last part's.
-    pub(super) last_sequence: SequenceNumber,
-    pub(super) next_family: u32,
     /// A record that the superblock held when the database was opened: it may be in no part.
     pub(super) unlisted: Option<Record>,
     /// Parts can be written behind those that are there.
     pub(super) has_parts: bool,
-    /// Where the catalog before this one stood: room for the next, also on a full disk. First file page and pages.
-    pub(super) spare: Option<(u64, u64)>,
+    /// What stands there now is to stay when there is another catalog: some of it could not be read.
+    pub(super) is_kept: bool,
+    /// Where the catalog before this one stood: room for the next, also on a full disk.
+    pub(super) spare: Option<Place>,
 }
 
 impl CatalogFile {
     /// The catalog that was read, and the record that the superblock held.
     pub(super) fn restore(superblock: &Superblock, catalog: &Catalog, unlisted: Option<Record>) -> Self {
-        let CatalogExtent { file_page, len, checksum, .. } = superblock.catalog;
+        let CatalogExtent { copies, len, number, checksum, .. } = superblock.catalog;
         Self {
-            file_page,
-            room: superblock.catalog_pages(),
+            place: Place { copies, room: superblock.catalog_pages() },
             len,
+            number,
             checksum,
-            last_sequence: catalog.last_sequence,
-            // Not what the unlisted record implies.
-            next_family: 0,
             unlisted,
-            has_parts: catalog.has_parts,
+            has_parts: catalog.is_sound,
+            is_kept: !catalog.lost.is_empty(),
             spare: None,
         }
     }
 
     /// What a superblock says of it.
     pub(super) fn extent(&self) -> CatalogExtent {
-        let Self { file_page, len, checksum, .. } = *self;
+        let Self { place: Place { copies, room }, len, number, checksum, .. } = *self;
         // More room than can be said is kept for as long as the database is open.
-        CatalogExtent { file_page, len, checksum, room: u32::try_from(self.room).unwrap_or(0) }
+        CatalogExtent { copies, len, number, checksum, room: u32::try_from(room).unwrap_or(0) }
     }
 
-    /// Whether `bytes` can be written behind what is there.
-    pub(super) fn has_room(&self, bytes: &[u8], page_size: u64) -> bool {
-        self.has_parts && self.len + bytes.len() as u64 <= self.room * page_size
+    /// Whether the next catalog is to be a whole one, in another place.
+    pub(super) fn is_to_be_replaced(&self) -> bool {
+        !self.has_parts
     }
 
-    pub(super) fn append(&mut self, part: &Part, bytes: &[u8]) {
+    /// The part that says `records`, if there is room for it behind what is there.
+    pub(super) fn encode_behind(&self, records: &[Record], page_size: u64) -> Option<Vec<u8>> {
+        if !self.has_parts {
+            return None;
+        }
+        let at = usize::try_from(self.len).ok()?;
+        let bytes = encode_part(records, self.number, at);
+        (self.len + bytes.len() as u64 <= self.place.room * page_size).then_some(bytes)
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) {
         self.len += bytes.len() as u64;
-        self.checksum = crc32_behind(self.checksum, bytes);
-        (self.last_sequence, self.next_family) = (part.last_sequence, part.next_family);
         self.unlisted = None;
-    }
-
-    /// Whether a part with `last_sequence` and `next_family` and no records would say anything new.
-    pub(super) fn says(&self, part: &Part) -> bool {
-        part.records.is_empty()
-            && (part.last_sequence, part.next_family) == (self.last_sequence, self.next_family)
     }
 }
 
@@ -75,7 +82,7 @@ impl CatalogFile {
 pub(super) enum Change<'a> {
     Created(&'a [Arc<Family>]),
     Renamed(&'a Family, &'a str),
-    Dropped(&'a Family),
+    Dropped(FamilyId),
     Changed(&'a Family, &'a FamilyOptions),
 }
 
@@ -89,7 +96,7 @@ impl Change<'_> {
                 families.iter().map(new).collect()
             }
             Self::Renamed(family, name) => vec![Record::Renamed(family.id(), (*name).to_owned())],
-            Self::Dropped(family) => vec![Record::Dropped(family.id())],
+            Self::Dropped(family) => vec![Record::Dropped(*family)],
             Self::Changed(family, options) => vec![Record::Changed(family.id(), (*options).clone())],
         }
     }
@@ -107,7 +114,7 @@ impl Change<'_> {
                     }
                 }
             }
-            Self::Dropped(family) => records.retain(|record| record.id() != family.id()),
+            Self::Dropped(family) => records.retain(|record| record.id() != *family),
             Self::Changed(family, new_options) => {
                 for record in records {
                     if let Record::Whole(record) = record

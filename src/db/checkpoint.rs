@@ -17,8 +17,8 @@
 
 use std::collections::HashSet;
 
+use crate::codec::features::Features;
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::catalog::Part;
 use crate::column_family::family::Family;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::column_family::trees::TreeVersion;
@@ -40,6 +40,8 @@ struct Noted {
     /// Families whose memtables need log.
     with_log: Vec<Arc<Family>>,
     first_segment: u64,
+    next_family: u32,
+    last_sequence: SequenceNumber,
 }
 
 impl Shared {
@@ -76,14 +78,14 @@ impl Shared {
             held: Vec::new(),
             with_log: Vec::new(),
             first_segment: log.segment_of_next(),
+            next_family: 0,
+            last_sequence: log.last_assigned().max(state.superblock.last_sequence),
         };
-        let last_sequence = log.last_assigned();
         self.data.space().begin_checkpoint();
         let touched = self.take_touched();
         touched.iter().for_each(|family| self.note(family, false, &mut noted));
-        let mut part = Part { last_sequence, ..Part::default() };
-        part.next_family = self.registry.lock().next_family();
-        let written = self.write_part(state, &mut part, change, whole, &mut noted);
+        noted.next_family = self.registry.lock().next_family();
+        let written = self.write_part(state, change, whole, &mut noted);
         if let Err(error) = written {
             self.forget(&noted, &touched);
             let is_space = error.kind() == ErrorKind::OutOfSpace;
@@ -129,36 +131,40 @@ impl Shared {
     fn write_part(
         &self,
         state: &mut State,
-        part: &mut Part,
         change: Option<&Change<'_>>,
         whole: bool,
         noted: &mut Noted,
     ) -> Result<()> {
-        let page_size = self.data.page_size() as u64;
-        if !whole {
-            part.records.extend(state.catalog.unlisted.clone());
-            let unlisted = part.records.len();
-            part.records.append(&mut noted.records);
-            part.last_sequence = latest(part);
-            if state.catalog.says(part) {
+        if !whole && !state.catalog.is_to_be_replaced() {
+            let mut records: Vec<_> = state.catalog.unlisted.iter().cloned().collect();
+            let unlisted = records.len();
+            records.append(&mut noted.records);
+            if records.is_empty() {
                 return Ok(());
             }
-            let bytes = part.encode();
-            if state.catalog.has_room(&bytes, page_size) {
-                return self.append_part(state, part, &bytes);
+            if let Some(bytes) = state.catalog.encode_behind(&records, self.data.page_size() as u64) {
+                noted.last_sequence = latest(&records, noted.last_sequence);
+                return self.append_part(state, &bytes);
             }
-            noted.records = part.records.split_off(unlisted);
+            noted.records = records.split_off(unlisted);
         }
         let known: HashSet<FamilyId> = noted.records.iter().map(Record::id).collect();
         for family in self.families().iter().filter(|family| !known.contains(&family.id())) {
             self.note(family, true, noted);
         }
-        part.records = std::mem::take(&mut noted.records);
+        let mut records = std::mem::take(&mut noted.records);
+        let lost = self
+            .registry
+            .lock()
+            .lost()
+            .map(|(id, name)| Record::Lost(id, name.to_owned()))
+            .collect::<Vec<_>>();
+        records.extend(lost);
         if let Some(change) = change {
-            change.apply(&mut part.records);
+            change.apply(&mut records);
         }
-        part.last_sequence = latest(part);
-        self.write_whole(state, part, &part.encode_first())
+        noted.last_sequence = latest(&records, noted.last_sequence);
+        self.write_whole(state, &records)
     }
 
     /// A checkpoint is given up: the next one looks at the same families.
@@ -228,6 +234,7 @@ impl Shared {
         noted.records.push(Record::Whole(Box::new(FamilyRecord {
             id: family.id(),
             name: family.name().to_string(),
+            features: Features::default(),
             options: family.options(),
             merged_through: trees.merged_through(),
             tree: trees.current().tree,
@@ -244,6 +251,8 @@ impl Shared {
         let mut superblock = Superblock {
             checkpoint: state.superblock.checkpoint + 1,
             catalog: state.catalog.extent(),
+            next_family: noted.next_family,
+            last_sequence: noted.last_sequence,
             record: CatalogRecord::default(),
             ..state.superblock
         };
@@ -256,11 +265,11 @@ impl Shared {
     }
 }
 
-/// The highest sequence number that a part names.
-fn latest(part: &Part) -> SequenceNumber {
-    let merged = part.records.iter().filter_map(|record| match record {
+/// The highest sequence number that any of the records names, or `least`.
+fn latest(records: &[Record], least: SequenceNumber) -> SequenceNumber {
+    let merged = records.iter().filter_map(|record| match record {
         Record::Whole(family) => Some(family.merged_through),
-        Record::Renamed(..) | Record::Dropped(_) | Record::Changed(..) => None,
+        Record::Renamed(..) | Record::Dropped(_) | Record::Changed(..) | Record::Lost(..) => None,
     });
-    merged.fold(part.last_sequence, std::cmp::Ord::max)
+    merged.fold(least, std::cmp::Ord::max)
 }

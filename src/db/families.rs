@@ -23,6 +23,14 @@ fn exists(name: &str) -> Error {
     Error::new(ErrorKind::FamilyExists, format!("there is a column family {name:?} already"))
 }
 
+/// The catalog has no whole record of the family: nobody knows where its pages are.
+pub(super) fn lost(name: &str, id: FamilyId) -> Error {
+    let message = format!(
+        "both copies of what the catalog says of column family {name:?} are damaged; it can be dropped, the others are whole"
+    );
+    Error::corruption(message).in_file("data").of_family(id.0)
+}
+
 impl ColumnFamilyDatabase {
     fn handle(&self, family: Arc<Family>) -> ColumnFamily {
         ColumnFamily::new(
@@ -87,7 +95,8 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName).
+    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName);
+    /// [`Corruption`](ErrorKind::Corruption) if both copies of what the catalog says of it are damaged.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
@@ -105,8 +114,7 @@ impl ColumnFamilyDatabase {
     pub fn column_family(&self, name: &str) -> Result<ColumnFamily> {
         self.pipeline().open()?;
         check_name(name)?;
-        let family = self.shared().family_named(name).ok_or_else(|| not_found(name))?;
-        Ok(self.handle(family))
+        self.shared().family_named(name).map(|family| self.handle(family))
     }
 
     /// The column family called `name`, created with `options` if there is none.
@@ -260,8 +268,13 @@ impl ColumnFamily {
 }
 
 impl Shared {
-    fn family_named(&self, name: &str) -> Option<Arc<Family>> {
-        self.registry.lock().named(name).cloned()
+    fn family_named(&self, name: &str) -> Result<Arc<Family>> {
+        let registry = self.registry.lock();
+        match (registry.named(name), registry.lost_named(name)) {
+            (Some(family), _) => Ok(Arc::clone(family)),
+            (None, Some(id)) => Err(lost(name, id)),
+            (None, None) => Err(not_found(name)),
+        }
     }
 
     fn create_families(&self, wanted: Vec<(&str, FamilyOptions)>) -> Result<Vec<Arc<Family>>> {
@@ -291,7 +304,7 @@ impl Shared {
         let mut registry = self.registry.lock();
         let mut names = HashSet::new();
         if let Some((name, _)) =
-            wanted.iter().find(|(name, _)| registry.named(name).is_some() || !names.insert(*name))
+            wanted.iter().find(|(name, _)| registry.is_taken(name) || !names.insert(*name))
         {
             return Err(exists(name));
         }
@@ -318,11 +331,11 @@ impl Shared {
 
     fn rename_family(&self, from: &str, to: &str) -> Result<()> {
         let _change = self.changes.lock();
-        let family = self.family_named(from).ok_or_else(|| not_found(from))?;
+        let family = self.family_named(from)?;
         if from == to {
             return Ok(());
         }
-        if self.family_named(to).is_some() {
+        if self.registry.lock().is_taken(to) {
             return Err(exists(to));
         }
         self.record_change(&Change::Renamed(&family, to), || {
@@ -349,8 +362,13 @@ impl Shared {
 
     fn drop_family(&self, name: &str) -> Result<()> {
         let _change = self.changes.lock();
-        let family = self.family_named(name).ok_or_else(|| not_found(name))?;
-        self.record_change(&Change::Dropped(&family), || {
+        let lost = self.registry.lock().lost_named(name);
+        if let Some(id) = lost {
+            // What it has in the file is free when the database is opened the next time: only then is it known that nobody else has it.
+            return self.record_change(&Change::Dropped(id), || self.registry.lock().remove_lost(name));
+        }
+        let family = self.family_named(name)?;
+        self.record_change(&Change::Dropped(family.id()), || {
             let mut registry = self.registry.lock();
             registry.remove(&family);
             registry.forget_name(name);

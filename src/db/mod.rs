@@ -42,6 +42,7 @@ mod open_tests;
 mod options_tests;
 mod place;
 mod progress;
+mod read_catalog;
 mod recovery;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod recovery_tests;

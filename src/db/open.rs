@@ -9,10 +9,10 @@ use std::path::Path;
 
 use crossbeam_utils::CachePadded;
 
-use crate::codec::checksum::crc32;
+use crate::codec::features::Features;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
-use crate::column_family::catalog::{Catalog, Part};
+use crate::column_family::catalog::{Catalog, encode_part};
 use crate::column_family::delta::Delta;
 use crate::column_family::family::{Family, Origin};
 use crate::column_family::merging::work::Work;
@@ -25,8 +25,10 @@ use crate::db::budget::Memory;
 use crate::db::catalog_file::CatalogFile;
 use crate::db::catalog_file::State;
 use crate::db::database::ColumnFamilyDatabase;
+use crate::db::families;
 use crate::db::place::{Contents, DATA, Locks, NEW_DATA, Newborn, WAL, look};
 use crate::db::progress::Progress;
+use crate::db::read_catalog::read_catalog;
 use crate::db::recovery::{LostLog, RecoveryReport};
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
@@ -77,6 +79,7 @@ impl DatabaseBuilder {
         let (mut newborn, resources, database) = self.assemble(path)?;
         let shared = database.shared();
         if !shared.options.read_only {
+            shared.mend_catalog()?;
             shared.gather_small_segments()?;
         }
         if !shared.shares_memory {
@@ -164,24 +167,30 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
         _ => {}
     }
     backend.open(NEW_DATA, FileMode::Create).map_err(file)?;
-    let catalog = Part { next_family: 1, ..Part::default() }.encode_first();
+    let catalog = encode_part(&[], 1, 0);
     let superblock = Superblock {
         page_size: options.page_size,
         checkpoint: 1,
         database_id: random_id(),
+        features: Features::default(),
         catalog: CatalogExtent {
-            file_page: 0,
+            copies: [Some(0), Some(1)],
             len: catalog.len() as u64,
-            checksum: crc32(&[&catalog]),
+            number: 1,
+            checksum: 0,
             room: 1,
         },
+        next_family: 1,
+        last_sequence: SequenceNumber(0),
         log: LogMark::default(),
         record: CatalogRecord::default(),
     };
     let pool = FileHandlePool::new(Arc::clone(backend), NEW_DATA, FileMode::Write, 2)?;
     let data = pool.permanent();
-    data.allocate(0, EXTENTS_START + u64::from(options.page_size)).map_err(file)?;
+    let page_size = u64::from(options.page_size);
+    data.allocate(0, EXTENTS_START + 2 * page_size).map_err(file)?;
     data.write_at(&catalog, EXTENTS_START).map_err(file)?;
+    data.write_at(&catalog, EXTENTS_START + page_size).map_err(file)?;
     superblock.store(&pool, 0)?;
     pool.sync()?;
     drop(pool);
@@ -200,42 +209,23 @@ struct Restored {
     newest: Option<Record>,
 }
 
-fn read_catalog(pool: &FileHandlePool, superblock: &Superblock) -> Result<(Catalog, Option<Record>)> {
-    let extent = &superblock.catalog;
-    let page_size = u64::from(superblock.page_size);
-    let offset = extent.file_page.checked_mul(page_size).and_then(|bytes| bytes.checked_add(EXTENTS_START));
-    let damaged =
-        |message: &str| Error::corruption(message).in_file(DATA).at_offset(offset.unwrap_or(u64::MAX));
-    let file = pool.permanent();
-    let file_len =
-        file.len().map_err(|error| Error::io("reading the data file's length", error).in_file(DATA))?;
-    let offset = offset
-        .filter(|offset| offset.checked_add(extent.len).is_some_and(|end| end <= file_len))
-        .ok_or_else(|| damaged("the catalog lies beyond the end of the file"))?;
-    let mut bytes = vec![0; extent.len as usize];
-    file.read_at(&mut bytes, offset)
-        .map_err(|error| Error::io("reading the catalog", error).in_file(DATA).at_offset(offset))?;
-    if crc32(&[&bytes]) != extent.checksum {
-        return Err(damaged("the catalog's checksum does not match"));
-    }
-    let mut catalog = Catalog::decode(&bytes).map_err(|error| error.at_offset(offset))?;
-    let newest = match superblock.record.bytes() {
-        [] => None,
-        record => Some(catalog.apply(record)?),
-    };
-    Ok((catalog, newest))
-}
-
-fn restore(pool: FileHandlePool, superblock: &Superblock, memory: &Arc<Memory>) -> Result<Restored> {
-    let (catalog, newest) = read_catalog(&pool, superblock)?;
+/// Completes what a superblock of an old format leaves to its catalog.
+fn restore(pool: FileHandlePool, superblock: &mut Superblock, memory: &Arc<Memory>) -> Result<Restored> {
+    let (catalog, newest) = read_catalog(&**pool.permanent(), superblock)?;
+    superblock.next_family = superblock.next_family.max(catalog.next_family);
+    superblock.last_sequence = superblock.last_sequence.max(catalog.last_sequence);
     let page_size = u64::from(superblock.page_size);
     let segments = catalog.families.values().flat_map(|family| &family.segments);
+    let copies = superblock.catalog.copies.into_iter().flatten();
     let used = segments
         .map(|segment| (segment.file_page, u64::from(segment.pages)))
-        .chain([(superblock.catalog.file_page, superblock.catalog_pages())]);
+        .chain(copies.map(|page| (page, superblock.catalog_pages())));
     let space = SpaceMap::restore(Arc::clone(pool.permanent()), DATA, page_size as usize, used)?;
+    if !catalog.lost.is_empty() {
+        space.keep_what_is_free();
+    }
     let data = DataFile::new(pool, page_size as usize, space);
-    let mut registry = Registry::new(catalog.next_family, memory);
+    let mut registry = Registry::new(superblock.next_family, memory);
     let new_weights: u64 =
         catalog.families.values().map(|family| u64::from(family.options.memtable_share)).sum();
     let weights = memory.memtable_weights().saturating_add(new_weights);
@@ -254,6 +244,11 @@ fn restore(pool: FileHandlePool, superblock: &Superblock, memory: &Arc<Memory>) 
         registry.set_name(name, &view.family);
         slots.push((slot, Some(view)));
     }
+    for (&id, name) in &catalog.lost {
+        let error = families::lost(name, id);
+        tracing::error!(%error, "a column family is lost");
+        registry.add_lost(id, name);
+    }
     let view = View::default().with_all(slots);
     Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, touched, catalog, newest })
 }
@@ -266,7 +261,7 @@ fn restore_family(
     (cache, memtable): (CacheBudgets, usize),
     touched: &Arc<Touched>,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
-    let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable } = record;
+    let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable, .. } = record;
     let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
         .map_err(|error| error.in_file(DATA).of_family(id.0))?;
     let origin = Origin {
@@ -293,11 +288,16 @@ fn open_existing(
     let memory = &crew.memory;
     let mode = if options.read_only { FileMode::Read } else { FileMode::Write };
     let pool = FileHandlePool::new(Arc::clone(backend), DATA, mode, options.max_descriptors)?;
-    let (superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
+    let (mut superblock, first_slot) = Superblock::load(&**pool.permanent(), DATA)?;
+    if !options.read_only {
+        superblock.features.check_writing("the database").map_err(|error| error.in_file(DATA))?;
+    }
+    let is_in_both_slots = superblock.is_in_both_slots(&**pool.permanent(), DATA);
     let database = DATABASES.fetch_add(1, Ordering::Relaxed);
     let work = Work::new(&crew.desk, database);
-    let Restored { data, views, registry, touched, catalog, newest } = restore(pool, &superblock, memory)?;
-    if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {
+    let Restored { data, views, registry, touched, catalog, newest } =
+        restore(pool, &mut superblock, memory)?;
+    if !options.read_only && !is_in_both_slots {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;
     }
@@ -319,7 +319,7 @@ fn open_existing(
     })?;
     drop(replayer);
     let merged = catalog.families.values().map(|family| family.merged_through).max().unwrap_or_default();
-    let through = catalog.last_sequence.max(report.last_sequence).max(merged);
+    let through = superblock.last_sequence.max(report.last_sequence).max(merged);
     // No number is given twice, whatever became of the commit that had it.
     let given_up = report.given_up.as_ref();
     let last_sequence = through.max(given_up.map_or(SequenceNumber(0), |given_up| given_up.last_sequence));

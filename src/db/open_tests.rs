@@ -2,30 +2,170 @@
 
 use crate::column_family::options::FamilyOptions;
 use crate::db::ColumnFamilyDatabase;
-use crate::error::ErrorKind;
+use crate::db::read_catalog::read_catalog;
+use crate::error::{ErrorKind, Result};
 use crate::segment::{EXTENTS_START, Superblock};
-use crate::storage::{FileMode, MemoryStorage, StorageBackend};
+use crate::storage::{FileMode, MemoryStorage, StorageBackend, StorageFile};
+use crate::sync::Arc;
 
-#[test]
-fn a_catalog_with_any_byte_changed_is_refused() {
+const NAMES: [&str; 3] = ["one", "another", "third"];
+
+/// A closed database of three families with an entry each.
+fn database() -> MemoryStorage {
     let storage = MemoryStorage::new();
-    let open = || ColumnFamilyDatabase::builder().read_only(true).storage(storage.clone()).open("memory");
     let db = ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
-    for name in ["one", "another"] {
-        db.create_column_family(name, FamilyOptions::default()).unwrap().put("key", "value").unwrap();
+    for name in NAMES {
+        db.create_column_family(name, FamilyOptions::default()).unwrap().put("key", name).unwrap();
     }
     db.close().unwrap();
-    let file = storage.open("data", FileMode::Write).unwrap();
+    storage
+}
+
+fn open(storage: &MemoryStorage, read_only: bool) -> Result<ColumnFamilyDatabase> {
+    ColumnFamilyDatabase::builder()
+        .read_only(read_only)
+        .automatic_maintenance(false)
+        .storage(storage.clone())
+        .open("memory")
+}
+
+fn data(storage: &MemoryStorage) -> Arc<dyn StorageFile> {
+    storage.open("data", FileMode::Write).unwrap()
+}
+
+/// Where the copies of the catalog stand, and how long they are.
+fn copies(storage: &MemoryStorage) -> ([u64; 2], u64) {
+    let (superblock, _) = Superblock::load(&*data(storage), "data").unwrap();
+    let start = |page: Option<u64>| EXTENTS_START + page.unwrap() * u64::from(superblock.page_size);
+    (superblock.catalog.copies.map(start), superblock.catalog.len)
+}
+
+/// Where the family's segments stand, and what is in them.
+fn pages_of(storage: &MemoryStorage, name: &str) -> Vec<(u64, Vec<u8>)> {
+    let file = data(storage);
     let (superblock, _) = Superblock::load(&*file, "data").unwrap();
-    let catalog = superblock.catalog;
-    let start = EXTENTS_START + catalog.file_page * u64::from(superblock.page_size);
-    for at in start..start + catalog.len {
-        let mut byte = [0];
-        file.read_at(&mut byte, at).unwrap();
-        file.write_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
-        let error = open().unwrap_err();
-        assert_eq!((error.kind(), error.location().file.as_deref()), (ErrorKind::Corruption, Some("data")));
-        file.write_at(&byte, at).unwrap();
+    let (catalog, _) = read_catalog(&*file, &superblock).unwrap();
+    let family = catalog.families.values().find(|family| family.name == name).unwrap();
+    let page_size = u64::from(superblock.page_size);
+    let pages = family.segments.iter().map(|segment| {
+        let at = EXTENTS_START + segment.file_page * page_size;
+        let mut bytes = vec![0; (u64::from(segment.pages) * page_size) as usize];
+        file.read_at(&mut bytes, at).unwrap();
+        (at, bytes)
+    });
+    pages.collect()
+}
+
+fn flip(storage: &MemoryStorage, at: u64) {
+    let mut byte = [0];
+    let file = data(storage);
+    file.read_at(&mut byte, at).unwrap();
+    file.write_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
+}
+
+/// Families that can be read hold what they should, the others say that they are damaged. Returns how many those are.
+fn count_lost(db: &ColumnFamilyDatabase) -> usize {
+    let mut lost = 0;
+    for name in db.column_family_names() {
+        match db.column_family(&name) {
+            Ok(family) => assert_eq!(family.get("key").unwrap().unwrap(), name.as_bytes()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corruption);
+                assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+                lost += 1;
+            }
+        }
     }
-    open().unwrap();
+    lost
+}
+
+#[test]
+fn a_byte_changed_in_one_copy_of_the_catalog_costs_nothing() {
+    let storage = database();
+    let (starts, len) = copies(&storage);
+    for start in starts {
+        for at in (start..start + len).step_by(len as usize / 71) {
+            flip(&storage, at);
+            let db = open(&storage, true).unwrap();
+            assert_eq!((db.column_family_names().len(), count_lost(&db)), (3, 0), "byte {at}");
+            drop(db);
+            flip(&storage, at);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_written_anew_by_the_next_opening() {
+    for copy in [0, 1] {
+        let storage = database();
+        let (starts, len) = copies(&storage);
+        data(&storage).write_at(&vec![0xff; len as usize], starts[copy]).unwrap();
+        open(&storage, false).unwrap().close().unwrap();
+        let (starts, len) = copies(&storage);
+        data(&storage).write_at(&vec![0xff; len as usize], starts[1 - copy]).unwrap();
+        assert_eq!(count_lost(&open(&storage, true).unwrap()), 0);
+    }
+}
+
+#[test]
+fn a_byte_changed_in_both_copies_costs_one_family_at_most() {
+    let storage = database();
+    let (starts, len) = copies(&storage);
+    let mut losses = 0;
+    for skip in (0..len).step_by(len as usize / 97) {
+        starts.iter().for_each(|start| flip(&storage, start + skip));
+        let db = open(&storage, true).unwrap();
+        assert_eq!(db.column_family_names().len(), 3);
+        let lost = count_lost(&db);
+        assert!(lost <= 1, "byte {skip}");
+        assert_eq!(db.verify().unwrap().faults.len(), lost);
+        losses += lost;
+        drop(db);
+        starts.iter().for_each(|start| flip(&storage, start + skip));
+    }
+    assert!(losses > 0, "{losses}");
+}
+
+#[test]
+fn a_lost_family_is_refused_until_it_is_dropped_and_its_pages_stay() {
+    let storage = database();
+    let (starts, len) = copies(&storage);
+    let file_len = data(&storage).len().unwrap();
+    let pages = pages_of(&storage, "another");
+    // The last that the catalog says of the family is a record.
+    let mut bytes = vec![0; len as usize];
+    data(&storage).read_at(&mut bytes, starts[0]).unwrap();
+    let record = bytes.windows(7).rposition(|name| name == b"another").unwrap();
+    starts.iter().for_each(|start| flip(&storage, start + record as u64 + 1));
+    for round in 0..3 {
+        let db = open(&storage, false).unwrap();
+        assert_eq!(count_lost(&db), 1);
+        let taken = db.create_column_family("another", FamilyOptions::default());
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::FamilyExists);
+        assert_eq!(db.rename_column_family("one", "another").unwrap_err().kind(), ErrorKind::FamilyExists);
+        assert_eq!(db.rename_column_family("another", "two").unwrap_err().kind(), ErrorKind::Corruption);
+        // The others are written to, and no page is taken that may be the lost family's.
+        let one = db.column_family("one").unwrap();
+        for key in 0..200u32 {
+            one.put(key.to_be_bytes(), vec![round; 500]).unwrap();
+        }
+        db.compact().unwrap();
+        db.close().unwrap();
+    }
+    for (at, bytes) in &pages {
+        let mut now = vec![0; bytes.len()];
+        data(&storage).read_at(&mut now, *at).unwrap();
+        assert!(now == *bytes, "what stood at {at} was overwritten");
+    }
+    let db = open(&storage, false).unwrap();
+    assert!(data(&storage).len().unwrap() > file_len);
+    db.drop_column_family("another").unwrap();
+    assert_eq!(db.column_family_names(), ["one", "third"]);
+    db.create_column_family("another", FamilyOptions::default()).unwrap().put("key", "another").unwrap();
+    db.close().unwrap();
+    let db = open(&storage, false).unwrap();
+    assert_eq!((db.column_family_names().len(), count_lost(&db)), (3, 0));
+    db.compact().unwrap();
+    assert!(db.verify().unwrap().is_clean());
+    assert!(data(&storage).len().unwrap() <= file_len + (1 << 20));
 }

@@ -15,6 +15,8 @@ pub(super) struct Registry {
     families: BTreeMap<FamilyId, Arc<Family>>,
     /// Every family whose creation is durable, by its name.
     names: BTreeMap<Arc<str>, Arc<Family>>,
+    /// Families of which the catalog has no whole record, by name.
+    lost: BTreeMap<String, FamilyId>,
     pub(super) dying: Vec<Arc<Family>>,
     next_family: u32,
     slots: FreeSlots,
@@ -134,9 +136,31 @@ impl Registry {
         self.names.values()
     }
 
-    /// The names, sorted.
+    /// The names, also of those that are lost.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(|name| &**name)
+        self.names.keys().map(|name| &**name).chain(self.lost.keys().map(String::as_str))
+    }
+
+    /// Whether a family has this name.
+    pub(super) fn is_taken(&self, name: &str) -> bool {
+        self.names.contains_key(name) || self.lost.contains_key(name)
+    }
+
+    /// The family is there, and cannot be opened.
+    pub(super) fn add_lost(&mut self, id: FamilyId, name: &str) {
+        self.lost.insert(name.to_owned(), id);
+    }
+
+    pub(super) fn lost_named(&self, name: &str) -> Option<FamilyId> {
+        self.lost.get(name).copied()
+    }
+
+    pub(super) fn remove_lost(&mut self, name: &str) {
+        self.lost.remove(name);
+    }
+
+    pub(super) fn lost(&self) -> impl Iterator<Item = (FamilyId, &str)> {
+        self.lost.iter().map(|(name, &id)| (id, name.as_str()))
     }
 }
 

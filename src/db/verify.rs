@@ -16,6 +16,7 @@ use crate::column_family::delta::Delta;
 use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
 use crate::db::database::ColumnFamilyDatabase;
+use crate::db::families::lost;
 use crate::db::shared::Shared;
 use crate::error::{Error, Result};
 use crate::segment::PageSet;
@@ -157,6 +158,7 @@ impl ColumnFamilyDatabase {
             pass.verify_family(family)?;
         }
         let mut report = pass.report;
+        report.faults.extend(self.shared().registry.lock().lost().map(|(id, name)| lost(name, id)));
         self.shared().verify_space(&families, &mut report);
         Ok(report)
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! a family is created, renamed, dropped, or gets other options:
 //!     sync the log, if anything was committed that is not durable
-//!     write the part that says so behind the others
+//!     write the part that says so behind the others, in both copies
 //!     superblock with the record in it, and with the catalog without that part: one slot, sync, the other
 //! ```
 //!
@@ -12,12 +12,13 @@
 //! what else a checkpoint holds stay as the last one left them, so that this costs the same whatever the other families do.
 //!
 //! Invariants:
-//! 1. The bytes that a durable superblock names are not written again: a part goes behind them, a whole catalog into another extent.
+//! 1. The bytes that a durable superblock names are not written again: a part goes behind them, a whole catalog into other extents.
 //! 2. What a superblock names was synced before the superblock was written.
+//! 3. Both copies hold the same bytes. If one was found not to, parts are not written behind it: the next catalog is a whole one, elsewhere.
 
-use crate::codec::checksum::crc32;
-use crate::column_family::catalog::{BLOCK, Part};
-use crate::db::catalog_file::{CatalogFile, Change, State};
+use crate::column_family::catalog::{BLOCK, encode_part};
+use crate::column_family::record::Record;
+use crate::db::catalog_file::{CatalogFile, Change, Place, State};
 use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{CatalogRecord, Superblock};
@@ -26,6 +27,19 @@ use crate::segment::{CatalogRecord, Superblock};
 const LEAST_ROOM: u64 = 3 * BLOCK as u64;
 
 impl Shared {
+    /// Writes a new catalog if the one that was read has not two whole copies, or is of an old format. A full disk leaves it as it is, and
+    /// so does a family that is lost: what could not be read now may be read by somebody later.
+    pub(super) fn mend_catalog(&self) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        if state.catalog.has_parts || state.catalog.is_kept {
+            return Ok(());
+        }
+        match self.checkpoint_under(&mut state, None, true) {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(()),
+            made => made,
+        }
+    }
+
     /// Makes a change of families durable, and then calls `apply`, before any other checkpoint begins.
     pub(super) fn record_change(&self, change: &Change<'_>, apply: impl FnOnce()) -> Result<()> {
         let mut state = self.checkpoint.lock();
@@ -49,22 +63,21 @@ impl Shared {
             }
             _ => None,
         };
-        let part = Part {
-            next_family: self.registry.lock().next_family(),
-            last_sequence: state.catalog.last_sequence,
-            records: state.catalog.unlisted.iter().cloned().chain(changed).collect(),
-        };
-        let bytes = part.encode();
-        if !state.catalog.has_room(&bytes, self.data.page_size() as u64) {
+        let records: Vec<_> = state.catalog.unlisted.iter().cloned().chain(changed).collect();
+        let Some(bytes) = state.catalog.encode_behind(&records, self.data.page_size() as u64) else {
             return Ok(false);
-        }
+        };
         // What was committed before survives with the change: somebody may drop what he copied elsewhere.
         if let Some(log) = &self.pipeline.log {
             log.sync()?;
         }
         let named = state.catalog.extent();
-        self.append_part(state, &part, &bytes)?;
-        let superblock = Superblock { checkpoint: state.superblock.checkpoint + 1, ..state.superblock };
+        self.append_part(state, &bytes)?;
+        let superblock = Superblock {
+            checkpoint: state.superblock.checkpoint + 1,
+            next_family: self.registry.lock().next_family(),
+            ..state.superblock
+        };
         let superblock = match single {
             Some(record) => Superblock { catalog: named, record, ..superblock },
             None => {
@@ -78,59 +91,87 @@ impl Shared {
     }
 
     /// Writes a part, for which there is room, behind the others.
-    pub(super) fn append_part(&self, state: &mut State, part: &Part, bytes: &[u8]) -> Result<()> {
-        self.write_catalog(self.data.offset(state.catalog.file_page) + state.catalog.len, bytes)?;
-        state.catalog.append(part, bytes);
+    pub(super) fn append_part(&self, state: &mut State, bytes: &[u8]) -> Result<()> {
+        self.write_catalog(&state.catalog.place, state.catalog.len, bytes)?;
+        state.catalog.append(bytes);
         Ok(())
     }
 
-    /// Writes a catalog of one part into another extent. `OutOfSpace` if there is none: then nothing has changed.
-    pub(super) fn write_whole(&self, state: &mut State, part: &Part, bytes: &[u8]) -> Result<()> {
-        let (file_page, room) = self.room_for_catalog(state, bytes.len() as u64)?;
-        self.write_catalog(self.data.offset(file_page), bytes).map_err(|error| self.pipeline.fail(error))?;
-        let old = &state.catalog;
+    /// Writes a catalog of one part into other extents. `OutOfSpace` if there are none: then nothing has changed.
+    pub(super) fn write_whole(&self, state: &mut State, records: &[Record]) -> Result<()> {
+        let number = state.superblock.checkpoint + 1;
+        let bytes = encode_part(records, number, 0);
+        let place = self.room_for_catalog(state, bytes.len() as u64)?;
+        self.write_catalog(&place, 0, &bytes).map_err(|error| self.pipeline.fail(error))?;
+        let old = state.catalog.place;
+        let spare = match old.copies {
+            _ if state.catalog.is_kept => None,
+            [Some(_), Some(_)] => Some(old),
+            copies => {
+                copies.iter().flatten().for_each(|&page| self.data.space().free(page, old.room));
+                None
+            }
+        };
         state.catalog = CatalogFile {
-            file_page,
-            room,
+            place,
             len: bytes.len() as u64,
-            checksum: crc32(&[bytes]),
-            last_sequence: part.last_sequence,
-            next_family: part.next_family,
+            number,
+            checksum: 0,
             unlisted: None,
             has_parts: true,
-            spare: Some((old.file_page, old.room)),
+            is_kept: false,
+            spare,
         };
         Ok(())
     }
 
-    fn write_catalog(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.data.pool().permanent().write_at(bytes, offset);
-        written.map_err(|error| Error::io("writing the catalog", error).in_file("data").at_offset(offset))
+    /// Writes the same bytes into both copies.
+    fn write_catalog(&self, place: &Place, skip: u64, bytes: &[u8]) -> Result<()> {
+        for page in place.copies.into_iter().flatten() {
+            let offset = self.data.offset(page) + skip;
+            let written = self.data.pool().permanent().write_at(bytes, offset);
+            written
+                .map_err(|error| Error::io("writing the catalog", error).in_file("data").at_offset(offset))?;
+        }
+        Ok(())
     }
 
     /// Room for a catalog of `len` bytes and as many for parts behind it, or the spare one, so that a checkpoint that makes space needs
-    /// none. First file page and pages.
-    fn room_for_catalog(&self, state: &mut State, len: u64) -> Result<(u64, u64)> {
+    /// none.
+    fn room_for_catalog(&self, state: &mut State, len: u64) -> Result<Place> {
         let page_size = self.data.page_size() as u64;
         let wanted = (len + len.max(LEAST_ROOM)).div_ceil(page_size);
-        if let Some(spare) = state.catalog.spare.take_if(|spare| spare.1 >= wanted) {
+        if let Some(spare) = state.catalog.spare.take_if(|spare| spare.room >= wanted) {
             return Ok(spare);
         }
-        let file_page = match self.data.space().allocate(wanted) {
+        let space = self.data.space();
+        let allocate = || {
+            let first = space.allocate(wanted)?;
+            match space.allocate(wanted) {
+                Ok(second) => Ok(Place { copies: [Some(first), Some(second)], room: wanted }),
+                Err(error) => {
+                    space.free_unused(first, wanted);
+                    Err(error)
+                }
+            }
+        };
+        match allocate() {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 let least = len.div_ceil(page_size);
-                return state.catalog.spare.take_if(|spare| spare.1 >= least).ok_or(error);
+                state.catalog.spare.take_if(|spare| spare.room >= least).ok_or(error)
             }
-            allocated => allocated?,
-        };
-        self.free_spare(state);
-        Ok((file_page, wanted))
+            allocated => {
+                let place = allocated?;
+                self.free_spare(state);
+                Ok(place)
+            }
+        }
     }
 
     /// Gives the spare place of the catalog back.
     pub(super) fn free_spare(&self, state: &mut State) {
-        if let Some((file_page, pages)) = state.catalog.spare.take() {
-            self.data.space().free(file_page, pages);
+        if let Some(Place { copies, room }) = state.catalog.spare.take() {
+            copies.into_iter().flatten().for_each(|page| self.data.space().free(page, room));
         }
     }
 

@@ -9,13 +9,17 @@
 //!     16    8 generation: number of the merge that wrote it
 //!     24    1 kind
 //!     25    1 level: 0 for leaves and values
-//!     26    2 reserved, zero
+//!     26    1 features that whoever reads the page must know
+//!     27    1 features that whoever rewrites the page must know
 //!     28    4 length in pages
 //! ```
 //!
-//! The sum ends where node or value end; from there to the end of the last page all bytes are zero.
+//! The sum ends where node or value end; from there to the end of the last page all bytes are zero. A feature may put more fields behind the header,
+//! or give fields of it another meaning: the checksum, the length, the two masks and the length in pages stay what they are. What
+//! whoever rewrites pages must know the superblock says as well, so that nobody else opens the database for writing.
 
 use crate::codec::checksum::crc32;
+use crate::codec::features::Features;
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::{Error, Result};
 
@@ -26,8 +30,9 @@ const LENGTH: usize = PAGE + 4;
 const GENERATION: usize = LENGTH + 4;
 const KIND: usize = GENERATION + 8;
 const LEVEL: usize = KIND + 1;
-const RESERVED: usize = LEVEL + 1;
-const PAGES: usize = RESERVED + 2;
+const READ_FEATURES: usize = LEVEL + 1;
+const WRITE_FEATURES: usize = READ_FEATURES + 1;
+const PAGES: usize = WRITE_FEATURES + 1;
 
 /// Bytes of the header; what it heads starts here.
 pub(crate) const HEADER_LEN: usize = PAGES + 4;
@@ -115,7 +120,7 @@ pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
     bytes[GENERATION..KIND].copy_from_slice(&header.generation.to_le_bytes());
     bytes[KIND] = header.kind as u8;
     bytes[LEVEL] = header.level;
-    bytes[RESERVED..PAGES].fill(0);
+    bytes[READ_FEATURES..PAGES].fill(0);
     bytes[PAGES..HEADER_LEN].copy_from_slice(&header.pages.to_le_bytes());
     bytes[end..].fill(0);
     let checksum = crc32(&[&bytes[FAMILY..end]]);
@@ -124,27 +129,32 @@ pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
 }
 
 /// Proves that `bytes` (all pages that `pointer` names, as they came from disk) are what `pointer` of `family` refers to.
-/// The error names family and page, not the offset in the file.
+/// The error names family and page, not the offset in the file; `NewerFormat` if the page needs features that are not known here.
 pub(crate) fn verify(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> Result<PageHeader> {
-    examine(bytes, family, pointer)
-        .map_err(|message| Error::corruption(message).of_family(family.0).on_page(pointer.page.0))
+    examine(bytes, family, pointer).map_err(|error| error.of_family(family.0).on_page(pointer.page.0))
 }
 
-fn examine(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> std::result::Result<PageHeader, String> {
+fn examine(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> Result<PageHeader> {
     assert!(bytes.len() > HEADER_LEN, "{} bytes are no page", bytes.len());
     let stated = stated_checksum(bytes);
-    let Some(kind) = PageKind::from_byte(bytes[KIND]) else {
-        return Err(format!("there is no page kind {}", bytes[KIND]));
-    };
+    let wrong = |message: String| Err(Error::corruption(message));
+    let kind = PageKind::from_byte(bytes[KIND]);
     let length = u32_at(bytes, LENGTH);
-    let end = end_of_content(kind, length);
+    let end = end_of_content(kind.unwrap_or(PageKind::Leaf), length);
     if !(HEADER_LEN as u64..=bytes.len() as u64).contains(&end) {
-        return Err(format!("the header says that the content ends at byte {end} of {}", bytes.len()));
+        return wrong(format!("the header says that the content ends at byte {end} of {}", bytes.len()));
     }
     let computed = crc32(&[&bytes[FAMILY..end as usize]]);
     if computed != stated {
-        return Err(format!("the checksum of the bytes is {computed:#010x}, the header says {stated:#010x}"));
+        return wrong(format!(
+            "the checksum of the bytes is {computed:#010x}, the header says {stated:#010x}"
+        ));
     }
+    let features = Features { read: bytes[READ_FEATURES].into(), write: bytes[WRITE_FEATURES].into() };
+    features.check_reading("the page")?;
+    let Some(kind) = kind else {
+        return wrong(format!("there is no page kind {}", bytes[KIND]));
+    };
     let header = PageHeader {
         family: FamilyId(u32_at(bytes, FAMILY)),
         page: PageId(u32_at(bytes, PAGE)),
@@ -155,28 +165,25 @@ fn examine(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> std::result:
         length,
     };
     if header.family != family {
-        return Err(format!("the page belongs to family {}", header.family));
+        return wrong(format!("the page belongs to family {}", header.family));
     }
     if header.page != pointer.page {
-        return Err(format!("the bytes are those of page {}", header.page));
+        return wrong(format!("the bytes are those of page {}", header.page));
     }
     if header.pages != pointer.pages {
-        return Err(format!("the pointer names {} pages, the header {}", pointer.pages, header.pages));
+        return wrong(format!("the pointer names {} pages, the header {}", pointer.pages, header.pages));
     }
     if stated != pointer.checksum {
-        return Err(format!(
+        return wrong(format!(
             "an older or foreign page stands here: its checksum is {stated:#010x}, the pointer says {:#010x}",
             pointer.checksum
         ));
     }
     if (header.level == 0) != (kind != PageKind::Inner) {
-        return Err(format!("a page of kind {kind:?} cannot have level {}", header.level));
-    }
-    if bytes[RESERVED..PAGES] != [0; 2] {
-        return Err("reserved bytes of the header are not zero".into());
+        return wrong(format!("a page of kind {kind:?} cannot have level {}", header.level));
     }
     if bytes[end as usize..].iter().any(|&byte| byte != 0) {
-        return Err("bytes behind the content are not zero".into());
+        return wrong("bytes behind the content are not zero".into());
     }
     Ok(header)
 }
@@ -236,6 +243,25 @@ mod tests {
         let mut older = bytes.clone();
         seal(&mut older, &PageHeader { generation: 12, ..header });
         assert!(verify(&older, FamilyId(7), pointer).is_err());
+    }
+
+    #[test]
+    fn a_page_with_features_that_nobody_here_knows_is_refused_by_name() {
+        let (mut bytes, _, pointer) = sealed(PageKind::Leaf, 200, 1);
+        for (at, is_read) in [(READ_FEATURES, false), (WRITE_FEATURES, true)] {
+            bytes[READ_FEATURES..PAGES].fill(0);
+            bytes[at] = 0x80;
+            let checksum = crc32(&[&bytes[FAMILY..200]]);
+            bytes[CHECKSUM..FAMILY].copy_from_slice(&checksum.to_le_bytes());
+            let verified = verify(&bytes, FamilyId(7), PagePointer { checksum, ..pointer });
+            match verified {
+                Ok(_) => assert!(is_read),
+                Err(error) => {
+                    assert_eq!((is_read, error.kind()), (false, crate::error::ErrorKind::NewerFormat));
+                    assert!(error.to_string().contains("0x80"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl SpaceMap {
         Ok(map)
     }
 
+    /// From now on nothing that is free now is handed out: somebody of whom nobody knows which extents are his may have it.
+    pub(crate) fn keep_what_is_free(&self) {
+        self.extents.lock().free.clear();
+    }
+
     /// Finds, or makes at the end of the file, `pages` contiguous file pages and reserves them on the disk. Returns
     /// the first. `OutOfSpace` if the disk has no room: then nothing was changed.
     pub(crate) fn allocate(&self, pages: u64) -> Result<u64> {

@@ -1,9 +1,10 @@
 //! Reads one segment from front to back, through a window.
 
 use super::end::{self, END_LEN};
-use super::record::{ALIGNMENT, HEADER_LEN, RecordHeader, record_len};
+use super::record::{ALIGNMENT, HEADER_LEN, RecordHeader, record_len, what_is_unknown};
 use super::segment::{self, path};
 use crate::codec::checksum::crc32;
+use crate::codec::features::FORMAT_VERSION;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::Arc;
@@ -89,16 +90,19 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// The bytes at which a segment has its header; `None` if the file is shorter.
-    pub(super) fn header(&mut self) -> Result<Option<&[u8; segment::HEADER_LEN as usize]>> {
-        Ok(self.bytes(0, segment::HEADER_LEN)?.and_then(|bytes| bytes.first_chunk()))
+    /// The bytes at which a segment has its header, as many as there are.
+    pub(super) fn header(&mut self) -> Result<&[u8]> {
+        let len = segment::HEADER_LEN.min(self.len);
+        Ok(self.bytes(0, len)?.unwrap_or_default())
     }
 
-    /// What stands at `offset`.
+    /// What stands at `offset`. `NewerFormat` if it is a whole record that only a newer engine understands.
     pub(super) fn find(&mut self, offset: u64) -> Result<Found> {
         let id = self.id;
-        let header = self.bytes(offset, HEADER_LEN)?.and_then(|bytes| bytes.first_chunk());
-        let Some(header) = header.and_then(|bytes| RecordHeader::decode(bytes, id, offset)) else {
+        let bytes = self.bytes(offset, HEADER_LEN)?.and_then(|bytes| bytes.first_chunk());
+        let decoded =
+            bytes.and_then(|bytes| Some((RecordHeader::decode(bytes, id, offset)?, what_is_unknown(bytes))));
+        let Some((header, unknown)) = decoded else {
             return Ok(Found::Nothing);
         };
         let Some(payload) = self.payload(offset, &header)? else {
@@ -106,6 +110,12 @@ impl SegmentReader {
         };
         if crc32(&[payload]) != header.payload_checksum {
             return Ok(Found::Torn { header });
+        }
+        if let Some(unknown) = unknown {
+            let message = format!(
+                "a record of the log {unknown}; this engine, of format version {FORMAT_VERSION}, cannot replay it: use a newer one"
+            );
+            return Err(Error::new(ErrorKind::NewerFormat, message).in_file(path(id)).at_offset(offset));
         }
         Ok(Found::Record { header, end: offset + record_len(header.payload_len) })
     }

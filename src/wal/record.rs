@@ -7,11 +7,14 @@
 //! | 8 | 8 | payload length in bytes (bits 0..55), record kind (bits 56..63) |
 //! | 16 | 8 | sequence number |
 //! | 24 | 8 | bytes of this segment known to be durable when this was appended |
-//! | 32 | 8 | reserved, zero |
+//! | 32 | 2 | version of the format that is needed to understand the record; 0: the version of its segment |
+//! | 34 | 6 | reserved, zero |
 //!
-//! The payload follows, then bytes that mean nothing up to the next multiple of 8.
+//! The payload follows, then bytes that mean nothing up to the next multiple of 8. A record of a kind that is not known here, or with
+//! something where zeros are expected, was written by a newer engine: it ends a replay with an error, and is not taken for the log's end.
 
 use crate::codec::checksum::crc32;
+use crate::codec::features::FORMAT_VERSION;
 use crate::codec::ids::BEYOND_COUNTING;
 
 /// Bytes of a header.
@@ -25,8 +28,9 @@ const PAYLOAD_CHECKSUM: usize = 4;
 const LENGTH_AND_KIND: usize = PAYLOAD_CHECKSUM + 4;
 const SEQUENCE: usize = LENGTH_AND_KIND + 8;
 const DURABLE: usize = SEQUENCE + 8;
-const RESERVED: usize = DURABLE + 8;
-const _: () = assert!(RESERVED + 8 == HEADER_LEN as usize);
+const VERSION: usize = DURABLE + 8;
+const RESERVED: usize = VERSION + 2;
+const _: () = assert!(RESERVED + 6 == HEADER_LEN as usize);
 
 /// The one kind of record there is: a commit.
 const KIND_COMMIT: u64 = 1;
@@ -57,20 +61,21 @@ impl RecordHeader {
         bytes[PAYLOAD_CHECKSUM..LENGTH_AND_KIND].copy_from_slice(&self.payload_checksum.to_le_bytes());
         bytes[LENGTH_AND_KIND..SEQUENCE].copy_from_slice(&length_and_kind.to_le_bytes());
         bytes[SEQUENCE..DURABLE].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[DURABLE..RESERVED].copy_from_slice(&self.durable.to_le_bytes());
+        bytes[DURABLE..VERSION].copy_from_slice(&self.durable.to_le_bytes());
         let checksum = bound_checksum(&bytes, segment, offset);
         bytes[..PAYLOAD_CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// What stands at `offset` of `segment`; `None` unless it was written as the header of a record at this place.
+    /// What stands at `offset` of `segment`; `None` unless it was written as the header of a record at this place. It may be one that
+    /// [`what_is_unknown`] finds something to say of.
     #[inline]
     pub(super) fn decode(bytes: &[u8; HEADER_LEN as usize], segment: u64, offset: u64) -> Option<Self> {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         // The cheap tests come first: a scan for headers meets mostly zeros and payload.
         let length_and_kind = word(LENGTH_AND_KIND);
-        if length_and_kind >> 56 != KIND_COMMIT || word(RESERVED) != 0 || word(DURABLE) > offset {
+        if length_and_kind >> 56 == 0 || word(DURABLE) > offset {
             return None;
         }
         if word(SEQUENCE) >= BEYOND_COUNTING {
@@ -86,6 +91,31 @@ impl RecordHeader {
             durable: word(DURABLE),
         })
     }
+}
+
+/// What this engine does not understand of a record whose header [`RecordHeader::decode`] took: why it cannot be replayed.
+pub(super) fn what_is_unknown(bytes: &[u8; HEADER_LEN as usize]) -> Option<String> {
+    let version = u16::from_le_bytes([bytes[VERSION], bytes[VERSION + 1]]);
+    let kind = bytes[LENGTH_AND_KIND + 7];
+    if u32::from(version) > FORMAT_VERSION {
+        return Some(format!("needs format version {version}"));
+    }
+    if u64::from(kind) != KIND_COMMIT {
+        return Some(format!("is of kind {kind}, which needs a newer format version"));
+    }
+    if bytes[RESERVED..] != [0; 6] {
+        return Some(
+            "has bytes that are not zero where they should be, which needs a newer format version".into(),
+        );
+    }
+    None
+}
+
+/// Makes the checksum of a changed header right again.
+#[cfg(test)]
+pub(super) fn reseal(bytes: &mut [u8; HEADER_LEN as usize], segment: u64, offset: u64) {
+    let checksum = bound_checksum(bytes, segment, offset);
+    bytes[..PAYLOAD_CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The sum over a header and its place.
@@ -120,6 +150,24 @@ mod tests {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(RecordHeader::decode(&flipped, 3, 4096), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_newer_engine_understands_is_a_record_nevertheless() {
+        assert_eq!(what_is_unknown(&HEADER.encode(3, 4096)), None);
+        for (at, byte, says) in [
+            (LENGTH_AND_KIND + 7, 2, "kind 2"),
+            (VERSION, 3, "format version 3"),
+            (VERSION + 1, 1, "format version 256"),
+            (RESERVED, 1, "not zero"),
+            (HEADER_LEN as usize - 1, 0x80, "not zero"),
+        ] {
+            let mut bytes = HEADER.encode(3, 4096);
+            bytes[at] = byte;
+            reseal(&mut bytes, 3, 4096);
+            assert_eq!(RecordHeader::decode(&bytes, 3, 4096), Some(HEADER));
+            assert!(what_is_unknown(&bytes).unwrap().contains(says));
         }
     }
 

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use super::reader::{Found, SegmentReader};
-use super::segment::{self, DIRECTORY, HEADER_LEN, SegmentHeader, path};
+use super::segment::{self, DIRECTORY, SHORT_HEADER_LEN, SegmentHeader, path};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
@@ -118,9 +118,9 @@ pub(crate) struct StoppedAt {
 }
 
 impl StoppedAt {
-    /// The first place of a segment.
+    /// Before the first record of a segment.
     pub(crate) fn before(segment: u64) -> Self {
-        Self { segment, offset: HEADER_LEN }
+        Self { segment, offset: 0 }
     }
 }
 
@@ -265,18 +265,19 @@ impl Plan {
         }
         loop {
             if Some(segment) == before {
-                return Ok((segment, Stop { offset: HEADER_LEN, torn: false }));
+                return Ok((segment, Stop { offset: 0, torn: false }));
             }
             let successor = self.chain.successor(segment);
             let limit = successor.map(|header| header.previous_end);
             let stop = if segment == 0 {
                 Stop::default()
             } else {
-                match read_segment(backend, segment, limit, report, apply) {
+                let start = self.chain.records_at(segment);
+                match read_segment(backend, (segment, start), limit, report, apply) {
                     Err(error) if self.gives_up && error.is_of_reading() => {
                         report.stopped_by = Some(error.to_string());
                         let read = report.read.last().filter(|read| read.id == segment);
-                        let offset = read.map_or(HEADER_LEN, |read| read.end);
+                        let offset = read.map_or(start, |read| read.end);
                         return Ok((segment, Stop { offset, torn: true }));
                     }
                     stop => stop?,
@@ -352,18 +353,17 @@ struct Stop {
     torn: bool,
 }
 
-/// Applies the records of `segment`, up to `limit` at most.
+/// Applies the records of `segment`, the first of which stands at `offset`, up to `limit` at most.
 fn read_segment(
     backend: &dyn StorageBackend,
-    segment: u64,
+    (segment, mut offset): (u64, u64),
     limit: Option<u64>,
     report: &mut ReplayReport,
     apply: &mut Apply<'_>,
 ) -> Result<Stop> {
     let mut reader = SegmentReader::open(backend, segment)?;
     report.segments += 1;
-    report.read.push(Read { id: segment, end: HEADER_LEN, durable: 0 });
-    let mut offset = HEADER_LEN;
+    report.read.push(Read { id: segment, end: offset, durable: 0 });
     loop {
         if limit == Some(offset) {
             return Ok(Stop { offset, torn: false });
@@ -400,11 +400,7 @@ impl Chain {
         let mut segments = BTreeMap::new();
         for id in ids.into_iter().filter(|&id| id >= first) {
             let mut reader = SegmentReader::open(backend, id)?;
-            let header = match reader.header()? {
-                Some(bytes) => SegmentHeader::decode(bytes, id, database_id)?,
-                None => None,
-            };
-            segments.insert(id, header);
+            segments.insert(id, SegmentHeader::decode(reader.header()?, id, database_id)?);
         }
         Ok(Self { segments })
     }
@@ -418,6 +414,11 @@ impl Chain {
         };
         let message = format!("segment {id} of the log, from which recovery starts, {what}");
         Err(Error::corruption(message).in_file(path(id)))
+    }
+
+    /// Where the first record of a segment stands, or the lowest place where it may if its header is not valid.
+    fn records_at(&self, segment: u64) -> u64 {
+        self.segments.get(&segment).copied().flatten().map_or(SHORT_HEADER_LEN, |header| header.records_at)
     }
 
     /// The newest segment that names `segment` as its predecessor; for 0, the newest that has none.
@@ -459,7 +460,7 @@ impl Chain {
                     header.previous
                 ));
             }
-            let from = if id == segment { offset } else { HEADER_LEN };
+            let from = if id == segment { offset } else { self.records_at(id) };
             let mut reader = SegmentReader::open(backend, id)?;
             if id == segment
                 && let Some(next) = reader.end(offset)?

@@ -45,6 +45,7 @@ impl Log {
             previous: tail.segment.id,
             previous_end: tail.offset,
             last_sequence: tail.last,
+            records_at: HEADER_LEN,
         };
         let noted = tail.segment.write_end(tail.offset, next.id);
         if let Err(error) = noted.and_then(|()| next.write_header(&header)) {

@@ -3,19 +3,25 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `PERISLOG` |
-//! | 8 | 4 | format version, 1 |
-//! | 12 | 4 | CRC-32 of bytes 0..12 and 16..64 |
+//! | 8 | 4 | format version, 2 |
+//! | 12 | 4 | CRC-32 of bytes 0..12 and 16..128 |
 //! | 16 | 8 | segment id |
 //! | 24 | 16 | database id |
 //! | 40 | 8 | id of the segment before it, 0 if none |
 //! | 48 | 8 | offset at which the segment before it ends |
 //! | 56 | 8 | last sequence number before this segment |
+//! | 64 | 8 | features that whoever reads the segment must know |
+//! | 72 | 8 | features that whoever writes to the database must know |
+//! | 80 | 48 | reserved, zero |
+//!
+//! Magic, version, checksum and length stay what they are in later versions. Version 1, which is read, has the first 64 bytes alone.
 
 use std::io;
 
 use super::end::{self, END_LEN};
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
+use crate::codec::features::{FORMAT_VERSION, Features};
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
@@ -27,10 +33,13 @@ use crate::system::page_size;
 pub(super) const DIRECTORY: &str = "wal";
 
 /// Bytes of a header: where the first record stands.
-pub(super) const HEADER_LEN: u64 = 64;
+pub(super) const HEADER_LEN: u64 = 128;
+/// In a segment of format version 1.
+pub(super) const SHORT_HEADER_LEN: u64 = 64;
 
 const MAGIC: &[u8; 8] = b"PERISLOG";
-const FORMAT_VERSION: u32 = 1;
+/// The version whose headers are short.
+const SHORT_VERSION: u32 = 1;
 
 const VERSION: usize = MAGIC.len();
 const CHECKSUM: usize = VERSION + 4;
@@ -39,7 +48,11 @@ const DATABASE_ID: usize = ID + 8;
 const PREVIOUS: usize = DATABASE_ID + 16;
 const PREVIOUS_END: usize = PREVIOUS + 8;
 const LAST_SEQUENCE: usize = PREVIOUS_END + 8;
-const _: () = assert!(LAST_SEQUENCE + 8 == HEADER_LEN as usize);
+const READ_FEATURES: usize = LAST_SEQUENCE + 8;
+const WRITE_FEATURES: usize = READ_FEATURES + 8;
+const RESERVED: usize = WRITE_FEATURES + 8;
+const _: () = assert!(READ_FEATURES == SHORT_HEADER_LEN as usize);
+const _: () = assert!(RESERVED + 48 == HEADER_LEN as usize);
 const _: () = assert!(HEADER_LEN.is_multiple_of(ALIGNMENT));
 
 /// What a segment says of itself.
@@ -53,6 +66,8 @@ pub(super) struct SegmentHeader {
     pub(super) previous_end: u64,
     /// No record before this segment has a higher number, none in it a lower or equal one.
     pub(super) last_sequence: u64,
+    /// Where its first record stands.
+    pub(super) records_at: u64,
 }
 
 impl SegmentHeader {
@@ -64,36 +79,37 @@ impl SegmentHeader {
         bytes[DATABASE_ID..PREVIOUS].copy_from_slice(&self.database_id);
         bytes[PREVIOUS..PREVIOUS_END].copy_from_slice(&self.previous.to_le_bytes());
         bytes[PREVIOUS_END..LAST_SEQUENCE].copy_from_slice(&self.previous_end.to_le_bytes());
-        bytes[LAST_SEQUENCE..].copy_from_slice(&self.last_sequence.to_le_bytes());
+        bytes[LAST_SEQUENCE..READ_FEATURES].copy_from_slice(&self.last_sequence.to_le_bytes());
         let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
         bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The header of segment `id`; `None` if these bytes never were that. A header that is whole and yet cannot be
-    /// used (another database's, a newer format's) is an error.
-    pub(super) fn decode(
-        bytes: &[u8; HEADER_LEN as usize],
-        id: u64,
-        database_id: &[u8; 16],
-    ) -> Result<Option<Self>> {
+    /// The header of segment `id`, which is at the front of `bytes`; `None` if these bytes never were that. A header that is whole and yet
+    /// cannot be used (another database's, a newer format's) is an error.
+    pub(super) fn decode(bytes: &[u8], id: u64, database_id: &[u8; 16]) -> Result<Option<Self>> {
+        let Some(short) = bytes.get(..SHORT_HEADER_LEN as usize) else { return Ok(None) };
+        let half = |at: usize| u32::from_le_bytes(short[at..at + 4].try_into().expect("four bytes"));
+        let version = half(VERSION);
+        let len = if version == SHORT_VERSION { SHORT_HEADER_LEN } else { HEADER_LEN };
+        let Some(bytes) = bytes.get(..len as usize) else { return Ok(None) };
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
-        if &bytes[..VERSION] != MAGIC || half(CHECKSUM) != checksum || word(ID) != id {
+        if &bytes[..VERSION] != MAGIC || half(CHECKSUM) != checksum || word(ID) != id || version == 0 {
             return Ok(None);
         }
-        match half(VERSION) {
-            0 => return Ok(None),
-            FORMAT_VERSION => {}
-            version => {
-                return Err(Error::new(
-                    ErrorKind::NewerFormat,
-                    format!(
-                        "the log has format version {version}; this program reads version {FORMAT_VERSION}"
-                    ),
-                )
-                .in_file(path(id)));
+        if version > FORMAT_VERSION {
+            let message = format!(
+                "the log has format version {version}; this engine reads up to {FORMAT_VERSION}: use a newer one"
+            );
+            return Err(Error::new(ErrorKind::NewerFormat, message).in_file(path(id)));
+        }
+        if version != SHORT_VERSION {
+            let features = Features { read: word(READ_FEATURES), write: word(WRITE_FEATURES) };
+            features.check_reading("a segment of the log").map_err(|error| error.in_file(path(id)))?;
+            if bytes[RESERVED..].iter().any(|&byte| byte != 0) {
+                let message = "reserved bytes of a log segment's header are not zero";
+                return Err(Error::corruption(message).in_file(path(id)));
             }
         }
         if &bytes[DATABASE_ID..PREVIOUS] != database_id {
@@ -108,6 +124,7 @@ impl SegmentHeader {
             previous: word(PREVIOUS),
             previous_end: word(PREVIOUS_END),
             last_sequence: word(LAST_SEQUENCE),
+            records_at: len,
         };
         // A log that went on from a number beyond counting would be full of records that nobody reads.
         if header.previous >= id || header.last_sequence >= BEYOND_COUNTING {
@@ -365,8 +382,23 @@ mod tests {
         assert!(file.sync().is_err());
     }
 
-    const HEADER: SegmentHeader =
-        SegmentHeader { id: 12, database_id: [7; 16], previous: 10, previous_end: 4104, last_sequence: 99 };
+    const HEADER: SegmentHeader = SegmentHeader {
+        id: 12,
+        database_id: [7; 16],
+        previous: 10,
+        previous_end: 4104,
+        last_sequence: 99,
+        records_at: HEADER_LEN,
+    };
+
+    /// A header with other bytes under a checksum that is right.
+    fn resealed(bytes: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        change(&mut bytes);
+        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
+        bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
 
     #[test]
     fn a_header_comes_back_under_its_own_id_only() {
@@ -406,13 +438,35 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused_by_name() {
-        let mut bytes = HEADER.encode();
-        bytes[VERSION] = 2;
-        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
-        bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
-        let error = SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap_err();
+    fn a_newer_format_and_unknown_features_are_refused_by_name() {
+        let refused = |at: usize, byte: u8| {
+            let bytes = resealed(&HEADER.encode(), |bytes| bytes[at] = byte);
+            SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap_err()
+        };
+        let error = refused(VERSION, 3);
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        assert!(error.to_string().contains("format version 3"), "{error}");
+        let error = refused(READ_FEATURES + 1, 1);
+        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        assert!(error.to_string().contains("0x100"), "{error}");
+        for at in [RESERVED, HEADER_LEN as usize - 1] {
+            assert_eq!(refused(at, 1).kind(), ErrorKind::Corruption);
+        }
+    }
+
+    #[test]
+    fn a_header_of_the_first_version_is_read() {
+        let bytes = resealed(&HEADER.encode()[..SHORT_HEADER_LEN as usize], |bytes| bytes[VERSION] = 1);
+        let expected = SegmentHeader { records_at: SHORT_HEADER_LEN, ..HEADER };
+        for behind in [&[][..], &[0xff; 200]] {
+            let bytes = [&bytes, behind].concat();
+            assert_eq!(SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap(), Some(expected));
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = [&bytes[..], &[0; 64]].concat();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&flipped, 12, &[7; 16]).unwrap(), None, "bit {bit}");
+        }
     }
 
     #[test]

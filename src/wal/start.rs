@@ -65,6 +65,7 @@ impl Log {
             previous: end.segment,
             previous_end: end.offset,
             last_sequence: end.last_sequence.0,
+            records_at: HEADER_LEN,
         };
         segment.write_header(&header).and_then(|()| segment.body.file.sync()).map_err(|error| {
             Error::io("starting a segment of the log", error).in_file(segment::path(segment.id))

@@ -161,7 +161,7 @@ fn a_torn_tail_is_cut_and_stays_cut() {
     }
     drop(log);
     // Half of the third record is lost: what follows it, here and in later segments, must never come back.
-    disk.tamper(&segment::path(1), |bytes| bytes[64 + 2 * 144 + 60..64 + 3 * 144].fill(0));
+    disk.tamper(&segment::path(1), |bytes| bytes[128 + 2 * 144 + 60..128 + 3 * 144].fill(0));
     let (log, records) = reopen(&backend, small(), LogMark::default());
     assert_eq!(records.len(), 2);
     assert_eq!(log.append(b"after the cut", 0, false).unwrap(), SequenceNumber(3));
@@ -187,7 +187,7 @@ fn a_cut_holds_although_the_orphans_are_still_there() {
     drop(log);
     let orphans: Vec<_> = disk.contents().into_iter().filter(|(path, _)| *path != segment::path(1)).collect();
     assert!(orphans.len() > 1);
-    disk.tamper(&segment::path(1), |bytes| bytes[64 + 2 * 144] ^= 1);
+    disk.tamper(&segment::path(1), |bytes| bytes[128 + 2 * 144] ^= 1);
     let (log, records) = reopen(&backend, small(), LogMark::default());
     log.append(b"after the cut", 0, false).unwrap();
     log.sync().unwrap();
@@ -199,7 +199,7 @@ fn a_cut_holds_although_the_orphans_are_still_there() {
         file.write_at(&content, 0).unwrap();
     }
     // And the record at the stop reads well again.
-    disk.tamper(&segment::path(1), |bytes| bytes[64 + 2 * 144] ^= 1);
+    disk.tamper(&segment::path(1), |bytes| bytes[128 + 2 * 144] ^= 1);
     let (again, report) = replay_all(&*backend);
     assert_eq!(again[..2], records[..]);
     assert_eq!(again[2..], [(3, b"after the cut".to_vec()), (4, b"and more".to_vec())]);
@@ -236,10 +236,10 @@ fn released_segments_are_recycled_and_their_old_records_never_replayed() {
     // Every suffix of the current segment's records gone: old records behind them do not come forth.
     let path = segment::path(report.end.segment);
     for keep in 0..records.len() as u64 {
-        let cut = 64 + keep * 144;
+        let cut = 128 + keep * 144;
         let disk = disk.after_kill();
         disk.tamper(&path, |bytes| bytes[cut as usize] ^= 0xff);
-        match replay_from(&disk, LogMark { durable_bytes: 64, ..mark }) {
+        match replay_from(&disk, LogMark { durable_bytes: 128, ..mark }) {
             Ok((again, _)) => assert_eq!(again[..], records[..keep as usize]),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption),
         }
@@ -254,7 +254,7 @@ fn segments_that_the_mark_needs_are_kept() {
     }
     // Nothing was synced since the start, so the mark names the first segment whatever it is asked for.
     let mark = log.mark(log.segment_of_next());
-    assert_eq!(mark, LogMark { first_segment: 1, newest_segment: 1, durable_bytes: 64 });
+    assert_eq!(mark, LogMark { first_segment: 1, newest_segment: 1, durable_bytes: 128 });
     log.release_before(log.segment_of_next()).unwrap();
     drop(log);
     assert_eq!(replay_from(&*backend, mark).unwrap().0.len(), 50);
@@ -263,13 +263,13 @@ fn segments_that_the_mark_needs_are_kept() {
 #[test]
 fn the_bytes_of_the_log_are_counted_by_segment() {
     let (backend, log) = fresh(MemoryStorage::new(), small());
-    assert_eq!(log.bytes_since(0), 64);
+    assert_eq!(log.bytes_since(0), 128);
     for i in 0..50 {
         log.append(&payload(i, 100), 0, false).unwrap();
     }
     let stats = log.stats();
     assert_eq!((stats.records, stats.bytes_appended), (50, 50 * 144));
-    assert_eq!(log.bytes_since(0), 50 * 144 + 64 * stats.segments);
+    assert_eq!(log.bytes_since(0), 50 * 144 + 128 * stats.segments);
     assert!(log.bytes_since(log.current_segment()) <= 4 << 10);
     assert!(log.bytes_since(log.current_segment()) < log.bytes_since(0));
     let mark = log.mark(1);
@@ -277,7 +277,7 @@ fn the_bytes_of_the_log_are_counted_by_segment() {
     let (log, _) = reopen(&backend, small(), mark);
     assert!(log.bytes_since(0) >= 50 * 144);
     log.release_before(log.mark(log.segment_of_next()).first_segment).unwrap();
-    assert_eq!(log.bytes_since(0), 64);
+    assert_eq!(log.bytes_since(0), 128);
     assert_eq!(segment_ids(&*backend), [log.current_segment()]);
 }
 

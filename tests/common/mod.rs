@@ -6,10 +6,12 @@
 //! [`transaction`] does several things in one transaction.
 //! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a
 //! process of its own.
+//! [`kept`] packs the files of a database into one.
 
 #![allow(dead_code, unused_imports, reason = "every test file uses a part of this")]
 
 pub(crate) mod child;
+pub(crate) mod kept;
 pub(crate) mod operation;
 pub(crate) mod random;
 pub(crate) mod sampling;

@@ -14,7 +14,7 @@ struct Laid {
 /// Six records in two segments; the sync after the second and the one after the fourth are known to later ones.
 fn small_log() -> (Disk, Records, Vec<Laid>) {
     let disk = Disk::new();
-    let options = LogOptions { first_segment_bytes: 312, max_segment_bytes: 400, ..small() };
+    let options = LogOptions { first_segment_bytes: 376, max_segment_bytes: 464, ..small() };
     let (backend, log) = fresh(disk.clone(), options);
     let mut records = Records::new();
     let mut laid = Vec::new();
@@ -66,10 +66,10 @@ fn any_flipped_bit_stops_the_replay_there_or_is_reported() {
                 laid.segment == id && (laid.offset..laid.offset + 40 + laid.payload_len).contains(&at)
             });
             // The start of the second segment is the end of the first.
-            let hit = if at < 64 { Some(if id == 1 { 0 } else { 3 }) } else { hit };
+            let hit = if at < 128 { Some(if id == 1 { 0 } else { 3 }) } else { hit };
             match hit {
                 None => assert_eq!(replayed.unwrap().0, records, "segment {id}, bit {bit}"),
-                Some(index) if known_durable(&laid, index) || (at < 64 && id == 2) => {
+                Some(index) if known_durable(&laid, index) || (at < 128 && id == 2) => {
                     let error = replayed.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Corruption, "segment {id}, bit {bit}");
                     assert!(error.location().file.is_some() && error.location().offset.is_some(), "{error}");
@@ -98,7 +98,7 @@ fn a_log_cut_at_any_byte_replays_what_is_whole_or_is_reported() {
         for len in 0..whole.len() as u64 {
             disk.tamper(&path, |bytes| bytes.truncate(len as usize));
             let lost = laid.iter().position(|laid| {
-                laid.segment == id && (len < 64 || laid.offset + 40 + laid.payload_len > len)
+                laid.segment == id && (len < 128 || laid.offset + 40 + laid.payload_len > len)
             });
             match (replay_from(&disk, LogMark::default()), lost) {
                 (Ok((again, _)), Some(lost)) => {
@@ -158,14 +158,14 @@ fn a_log_shorter_than_the_superblock_says_is_reported() {
     let mark = log.mark(1);
     drop(log);
     assert_eq!(replay_from(&disk, mark).unwrap().0.len(), 2);
-    disk.tamper(&segment::path(1), |bytes| bytes[64 + 48] ^= 1);
+    disk.tamper(&segment::path(1), |bytes| bytes[128 + 48] ^= 1);
     let error = replay_from(&disk, mark).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corruption);
-    assert_eq!(error.location().offset, Some(64 + 48));
+    assert_eq!(error.location().offset, Some(128 + 48));
     // The same damage where nothing says that it was durable is a torn tail.
     let (records, report) = replay_all(&disk);
     assert_eq!(records.len(), 1);
-    assert_eq!(report.end.offset, 64 + 48);
+    assert_eq!(report.end.offset, 128 + 48);
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn a_length_beyond_the_file_reads_nothing() {
     for payload_len in [4 << 10, 1 << 40, (1 << 56) - 1] {
         let header = record::RecordHeader { payload_checksum: 0, payload_len, sequence: 2, durable: 0 };
         disk.tamper(&segment::path(1), |bytes| {
-            bytes[64 + 48..][..40].copy_from_slice(&header.encode(1, 64 + 48));
+            bytes[128 + 48..][..40].copy_from_slice(&header.encode(1, 128 + 48));
         });
         let (records, report) = replay_all(&disk);
         assert_eq!(records.len(), 1);
-        assert_eq!(report.torn_tail, Some((1, 64 + 48)));
+        assert_eq!(report.torn_tail, Some((1, 128 + 48)));
     }
 }
 
@@ -195,12 +195,44 @@ fn a_number_that_does_not_grow_ends_the_replay() {
     let checksum = crate::codec::checksum::crc32(&[b"bad"]);
     let header = record::RecordHeader { payload_checksum: checksum, payload_len: 3, sequence: 2, durable: 0 };
     disk.tamper(&segment::path(1), |bytes| {
-        bytes[64 + 96..][..40].copy_from_slice(&header.encode(1, 64 + 96));
-        bytes[64 + 136..][..3].copy_from_slice(b"bad");
+        bytes[128 + 96..][..40].copy_from_slice(&header.encode(1, 128 + 96));
+        bytes[128 + 136..][..3].copy_from_slice(b"bad");
     });
     let (records, report) = replay_all(&disk);
     assert_eq!(records.len(), 2);
-    assert_eq!(report.torn_tail, Some((1, 64 + 96)));
+    assert_eq!(report.torn_tail, Some((1, 128 + 96)));
+}
+
+#[test]
+fn a_record_that_only_a_newer_engine_understands_ends_the_replay_with_an_error() {
+    let checksum = crate::codec::checksum::crc32(&[b"new"]);
+    let header = record::RecordHeader { payload_checksum: checksum, payload_len: 3, sequence: 2, durable: 0 };
+    // Another kind, a version, bytes that are reserved here.
+    for (at, byte, says) in [(15, 2, "kind 2"), (32, 9, "format version 9"), (39, 1, "newer format version")]
+    {
+        let disk = Disk::new();
+        let (_, log) = fresh(disk.clone(), small());
+        log.append(b"one", 0, true).unwrap();
+        drop(log);
+        let place = 128 + 48;
+        let mut bytes = header.encode(1, place);
+        bytes[at] = byte;
+        record::reseal(&mut bytes, 1, place);
+        let write = |payload: &[u8]| {
+            disk.tamper(&segment::path(1), |segment| {
+                segment[place as usize..][..40].copy_from_slice(&bytes);
+                segment[place as usize + 40..][..3].copy_from_slice(payload);
+            });
+        };
+        write(b"new");
+        let error = replay_from(&disk, LogMark::default()).unwrap_err();
+        assert_eq!((error.kind(), error.location().offset), (ErrorKind::NewerFormat, Some(place)));
+        assert!(error.to_string().contains(says), "{error}");
+        // One that was not written to its end is the end of the log, whoever began it.
+        write(b"ne\0");
+        let (records, report) = replay_all(&disk);
+        assert_eq!((records.len(), report.torn_tail), (1, Some((1, place))));
+    }
 }
 
 #[test]

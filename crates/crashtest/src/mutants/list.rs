@@ -72,6 +72,9 @@ const FRAME_TABLE: &str = "src/page/table.rs";
 const POOL: &str = "src/storage/pool.rs";
 const CHECKPOINT: &str = "src/db/checkpoint.rs";
 const WRITE_CATALOG: &str = "src/db/write_catalog.rs";
+const READ_CATALOG: &str = "src/db/read_catalog.rs";
+const CATALOG: &str = "src/column_family/catalog.rs";
+const FRAME: &str = "src/column_family/frame.rs";
 const OPEN: &str = "src/db/open.rs";
 const RECOVERY: &str = "src/db/recovery.rs";
 const REPLAY_PART: &str = "src/db/replay_part.rs";
@@ -186,7 +189,7 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "a superblock that is in one slot only is not stored again at an open",
         OPEN,
-        "if !options.read_only && !superblock.is_in_both_slots(&**data.pool().permanent(), DATA)? {",
+        "if !options.read_only && !is_in_both_slots {",
         "if false {",
     ),
     // Orders.
@@ -273,11 +276,67 @@ pub const MUTATIONS: &[Mutation] = &[
         "    bytes.starts_with(&MAGIC)",
     ),
     tests(
-        "the catalog's checksum is ignored",
+        "a record of the catalog is not summed",
+        FRAME,
+        "(crc32(&[body]) == self.body_checksum && zeros.iter().all(|&byte| byte == 0)).then_some(body)",
+        "zeros.iter().all(|&byte| byte == 0).then_some(body)",
+        "every_flipped_bit_is_found",
+    ),
+    tests(
+        "frames of the catalog are bound to no place",
+        FRAME,
+        "    crc32(&[fields, &catalog.to_le_bytes(), &(at as u64).to_le_bytes()])",
+        "    let _ = at;\n    crc32(&[fields, &catalog.to_le_bytes()])",
+        "a_header_comes_back_in_its_catalog_and_at_its_place_only",
+    ),
+    tests(
+        "the second copy of the catalog does not serve",
+        CATALOG,
+        "let Some(header) = first.or(second) else {",
+        "let Some(header) = first else {",
+        "damage_anywhere_in_one_copy_costs_nothing",
+    ),
+    tests(
+        "the catalog has one copy",
+        WRITE_CATALOG,
+        "        for page in place.copies.into_iter().flatten() {\n",
+        "        for page in place.copies.into_iter().flatten().take(1) {\n",
+        "a_damaged_copy_is_written_anew_by_the_next_opening",
+    ),
+    tests(
+        "an older record of a family serves where a newer one is lost",
+        CATALOG,
+        "let before = self.families.remove(&family).map(|family| family.name);",
+        "let before = self.families.get(&family).map(|family| family.name.clone());",
+        "an_older_record_of_a_lost_family_does_not_serve",
+    ),
+    tests(
+        "pages of a lost family are handed out",
         OPEN,
-        "    if crc32(&[&bytes]) != extent.checksum {",
-        "    if false {",
-        "a_catalog_with_any_byte_changed_is_refused",
+        "        space.keep_what_is_free();\n",
+        "",
+        "a_lost_family_is_refused_until_it_is_dropped_and_its_pages_stay",
+    ),
+    tests(
+        "an unreadable slot of the superblock counts as one of a newer engine",
+        SUPERBLOCK,
+        "return Slot { decoded: Err(error), is_whole: false };",
+        "return Slot { decoded: Err(Error::new(ErrorKind::NewerFormat, error.to_string())), is_whole: true };",
+        "a_slot_that_cannot_be_read_costs_nothing",
+    ),
+    tests(
+        "a page with unknown features is read",
+        HEADER,
+        "    features.check_reading(\"the page\")?;\n",
+        "    let _ = features;\n",
+        "a_page_with_features_that_nobody_here_knows",
+    ),
+    tests(
+        "a record of an unknown kind is replayed",
+        READER,
+        "        if let Some(unknown) = unknown {",
+        "        if let Some(unknown) = unknown.filter(|_| false) {",
+        "a_record_that_only_a_newer_engine_understands",
     ),
     // Bounds.
     crashes(
@@ -357,15 +416,15 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     crashes(
         "the record in the superblock is passed over",
-        OPEN,
+        READ_CATALOG,
         "        record => Some(catalog.apply(record)?),\n",
         "        _ => None,\n",
     ),
     tests(
         "the record that the superblock held at an open is forgotten by the next checkpoint",
         CHECKPOINT,
-        "            part.records.extend(state.catalog.unlisted.clone());\n",
-        "",
+        "            let mut records: Vec<_> = state.catalog.unlisted.iter().cloned().collect();\n",
+        "            let mut records: Vec<Record> = Vec::new();\n",
         "whatever_becomes_of_families_is_there_after_every_kill",
     ),
     crashes(
@@ -564,7 +623,7 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "sequence numbers are used again after a recovery",
         OPEN,
-        "let through = catalog.last_sequence.max(report.last_sequence).max(merged);",
+        "let through = superblock.last_sequence.max(report.last_sequence).max(merged);",
         "let through = report.last_sequence;\n    let _ = merged;",
     ),
     crashes(

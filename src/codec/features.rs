@@ -1,0 +1,61 @@
+//! What a reader or a writer of files must know: the version of the format, and masks of features beyond it.
+//!
+//! A version says how the bytes are laid out. A feature says that some of them, of one family or one page perhaps, mean something that
+//! the version alone does not say. What a page needs its family's record says as well, and what any family or log segment needs the
+//! superblock says; so an engine that does not know a feature learns it when it opens the database, and not from a page.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The version of the format that this engine writes, and the newest that it reads.
+pub(crate) const FORMAT_VERSION: u32 = 2;
+
+/// Features that this engine knows. None is defined yet.
+const KNOWN: u64 = 0;
+
+/// Features that are used in what this stands in, one bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Those without which nothing may be read.
+    pub(crate) read: u64,
+    /// Those without which it can be read, and nothing may be written.
+    pub(crate) write: u64,
+}
+
+/// The error for `what`, which needs features in `mask` to be `used`.
+fn unknown(what: &str, used: &str, mask: u64) -> Error {
+    let message = format!(
+        "{what} needs features {:#x} to be {used} that this engine, of format version {FORMAT_VERSION}, does not know: use a newer one",
+        mask & !KNOWN
+    );
+    Error::new(ErrorKind::NewerFormat, message)
+}
+
+impl Features {
+    /// Refuses `what` if it cannot be read.
+    pub(crate) fn check_reading(&self, what: &str) -> Result<()> {
+        if self.read & !KNOWN == 0 { Ok(()) } else { Err(unknown(what, "read", self.read)) }
+    }
+
+    /// Refuses `what` if it cannot be written to.
+    pub(crate) fn check_writing(&self, what: &str) -> Result<()> {
+        self.check_reading(what)?;
+        if self.write & !KNOWN == 0 { Ok(()) } else { Err(unknown(what, "written to", self.write)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_feature_is_named() {
+        assert!(Features::default().check_writing("it").is_ok());
+        let features = Features { read: 0, write: 6 };
+        assert!(features.check_reading("it").is_ok());
+        let error = features.check_writing("it").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        assert!(error.to_string().starts_with("it needs features 0x6 to be written to"), "{error}");
+        let error = Features { read: 1, write: 6 }.check_writing("it").unwrap_err();
+        assert!(error.to_string().starts_with("it needs features 0x1 to be read"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Reads the catalog that a superblock names, from whichever of its copies can be read.
+
+use crate::codec::checksum::crc32;
+use crate::column_family::catalog::Catalog;
+use crate::column_family::record::Record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{EXTENTS_START, Superblock};
+use crate::storage::StorageFile;
+
+const DATA: &str = "data";
+/// Of what cannot be read in one piece, pieces of this many bytes are read or given up.
+const SECTOR: usize = 512;
+
+/// The catalog, and the record that stood in the superblock.
+pub(super) fn read_catalog(
+    file: &dyn StorageFile,
+    superblock: &Superblock,
+) -> Result<(Catalog, Option<Record>)> {
+    let mut catalog = match superblock.catalog.number {
+        0 => read_old(file, superblock)?,
+        _ => read_copies(file, superblock)?,
+    };
+    let newest = match superblock.record.bytes() {
+        [] => None,
+        record => Some(catalog.apply(record)?),
+    };
+    match (&newest, superblock.next_family) {
+        (Some(record), 0) => {
+            let next = record.id().0.checked_add(1).ok_or_else(beyond)?;
+            catalog.next_family = catalog.next_family.max(next);
+        }
+        (_, 0) => {}
+        (_, next) => {
+            let highest = catalog.families.keys().chain(catalog.lost.keys()).max();
+            if highest.is_some_and(|highest| highest.0 >= next) {
+                return Err(beyond());
+            }
+        }
+    }
+    Ok((catalog, newest))
+}
+
+fn beyond() -> Error {
+    Error::corruption("the catalog has a family with a number that is to be given yet").in_file(DATA)
+}
+
+/// Where a copy stands, if that is in the file.
+fn place(superblock: &Superblock, page: u64, file_len: u64) -> Option<u64> {
+    let offset = page.checked_mul(u64::from(superblock.page_size))?.checked_add(EXTENTS_START)?;
+    offset.checked_add(superblock.catalog.len).filter(|&end| end <= file_len)?;
+    Some(offset)
+}
+
+fn length(file: &dyn StorageFile) -> Result<u64> {
+    file.len().map_err(|error| Error::io("reading the data file's length", error).in_file(DATA))
+}
+
+/// Room for a catalog, which was found to lie in the file.
+fn buffer(len: u64) -> Result<Vec<u8>> {
+    let too_large =
+        || Error::new(ErrorKind::Io, format!("there is no memory to read a catalog of {len} bytes"));
+    let len = usize::try_from(len).map_err(|_| too_large())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| too_large())?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalog> {
+    let file_len = length(file)?;
+    let mut copies = [Vec::new(), Vec::new()];
+    let mut failure = None;
+    let mut offset = None;
+    for (copy, page) in copies.iter_mut().zip(superblock.catalog.copies) {
+        let Some(place) = page.and_then(|page| place(superblock, page, file_len)) else { continue };
+        offset = offset.or(Some(place));
+        *copy = buffer(superblock.catalog.len)?;
+        read_around(file, copy, place, &mut failure);
+    }
+    let Some(offset) = offset else {
+        return Err(Error::corruption("the catalog lies beyond the end of the file").in_file(DATA));
+    };
+    let located = |error: Error| error.in_file(DATA).at_offset(offset);
+    let catalog = Catalog::decode([&copies[0], &copies[1]], superblock.catalog.number);
+    let catalog = catalog.map_err(|error| match failure.take() {
+        Some(failure) if error.kind() == ErrorKind::Corruption => failure,
+        _ => located(error),
+    })?;
+    if !catalog.is_sound {
+        tracing::warn!(
+            lost = catalog.lost.len(),
+            "a copy of the catalog is damaged; what one of the copies has is used"
+        );
+    }
+    Ok(catalog)
+}
+
+/// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a part.
+fn read_around(file: &dyn StorageFile, bytes: &mut [u8], offset: u64, failure: &mut Option<Error>) {
+    let Err(error) = file.read_at(bytes, offset) else { return };
+    if bytes.len() <= SECTOR {
+        bytes.fill(0xff);
+        let error = Error::io("reading the catalog", error).in_file(DATA).at_offset(offset);
+        tracing::warn!(%error, "a sector of the catalog cannot be read");
+        failure.get_or_insert(error);
+        return;
+    }
+    let half = (bytes.len() / 2).next_multiple_of(SECTOR);
+    let (first, second) = bytes.split_at_mut(half);
+    read_around(file, first, offset, failure);
+    read_around(file, second, offset + half as u64, failure);
+}
+
+/// A catalog of format 1 to 3.
+fn read_old(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalog> {
+    let offset = superblock.catalog.copies[0].and_then(|page| place(superblock, page, length(file).ok()?));
+    let offset = offset
+        .ok_or_else(|| Error::corruption("the catalog lies beyond the end of the file").in_file(DATA))?;
+    let located = |error: Error| error.in_file(DATA).at_offset(offset);
+    let mut bytes = buffer(superblock.catalog.len)?;
+    file.read_at(&mut bytes, offset).map_err(|error| located(Error::io("reading the catalog", error)))?;
+    if crc32(&[&bytes]) != superblock.catalog.checksum {
+        return Err(located(Error::corruption("the catalog's checksum does not match")));
+    }
+    Catalog::decode_old(&bytes).map_err(located)
+}
