@@ -1,0 +1,380 @@
+//! A reader of databases that was written from the description of the format in DESIGN.md and uses nothing of the engine: what it finds in
+//! a closed database, and in one that was killed, is what was put there.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use common::kept::{Files, files, unpack};
+use peristyle::{ColumnFamilyDatabase, Durability, FamilyOptions, MemoryStorage};
+
+fn u16_at(bytes: &[u8], at: usize) -> usize {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()).into()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let byte = *bytes.split_off_first().unwrap();
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    value
+}
+
+fn take<'a>(bytes: &mut &'a [u8], len: u64) -> &'a [u8] {
+    bytes.split_off(..len as usize).unwrap()
+}
+
+fn crc(parts: &[&[u8]]) -> u32 {
+    crc32fast::hash(&parts.concat())
+}
+
+/// A root or a child: page, length in pages, checksum.
+type Pointer = (u32, u32, u32);
+/// `None`: deleted.
+type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+#[derive(Default)]
+struct Family {
+    name: String,
+    merged_through: u64,
+    /// Root and height of the tree, then of the deltas, the newest first.
+    trees: Vec<Option<(Pointer, u64)>>,
+    segments: Vec<(u32, u32, u64)>,
+}
+
+fn tree(body: &mut &[u8]) -> Option<(Pointer, u64)> {
+    let _generation = varint(body);
+    let height = varint(body);
+    (height > 0).then(|| {
+        let (page, pages) = (varint(body) as u32, varint(body) as u32);
+        let checksum = u32_at(take(body, 4), 0);
+        let _entries = varint(body);
+        let _owns_values = take(body, 1);
+        ((page, pages, checksum), height)
+    })
+}
+
+/// Applies a record, as a frame or the superblock holds it.
+fn record(mut body: &[u8], families: &mut BTreeMap<u64, Family>) {
+    let id = varint(&mut body);
+    let kind = take(&mut body, 1)[0];
+    let name = |body: &mut &[u8]| {
+        let len = varint(body);
+        String::from_utf8(take(body, len).to_vec()).unwrap()
+    };
+    match kind {
+        0 => drop(families.remove(&id)),
+        1 => families.get_mut(&id).unwrap().name = name(&mut body),
+        3 => {}
+        4 => {
+            let mut family = Family { name: name(&mut body), ..Family::default() };
+            assert_eq!((varint(&mut body), varint(&mut body)), (0, 0), "features");
+            let _options = [0; 3].map(|_: u8| varint(&mut body));
+            family.merged_through = varint(&mut body);
+            family.trees.push(tree(&mut body));
+            for _ in 0..varint(&mut body) {
+                family.trees.push(tree(&mut body));
+            }
+            for _ in 0..varint(&mut body) {
+                let (first, pages) = (varint(&mut body) as u32, varint(&mut body) as u32);
+                family.segments.push((first, pages, varint(&mut body)));
+            }
+            families.insert(id, family);
+        }
+        kind => panic!("a record of kind {kind}"),
+    }
+}
+
+struct Reader<'a> {
+    data: &'a [u8],
+    page_size: usize,
+}
+
+impl Reader<'_> {
+    fn offset(&self, file_page: u64) -> usize {
+        (64 << 10) + file_page as usize * self.page_size
+    }
+
+    /// Families of the catalog copy that begins at `file_page`.
+    fn catalog(&self, file_page: u64, len: usize, number: u64) -> BTreeMap<u64, Family> {
+        let copy = &self.data[self.offset(file_page)..][..len];
+        let mut families = BTreeMap::new();
+        let mut at = 0;
+        while at < len {
+            let header = &copy[at..at + 40];
+            let place = [number.to_le_bytes(), (at as u64).to_le_bytes()];
+            assert_eq!(u32_at(header, 0), crc(&[&header[4..], &place[0], &place[1]]), "the header at {at}");
+            let body = &copy[at + 40..][..u32_at(header, 8) as usize];
+            assert_eq!(u32_at(header, 4), crc(&[body]), "the body at {at}");
+            match header[32] {
+                1 => {}
+                2 => record(body, &mut families),
+                kind => panic!("a frame of kind {kind}"),
+            }
+            let end_of_part = at + (u32_at(header, 20) - u32_at(header, 16)) as usize;
+            at += 40 + body.len().next_multiple_of(8);
+            if at == end_of_part {
+                at = at.next_multiple_of(4096);
+            }
+        }
+        families
+    }
+
+    /// The bytes of a node or value run, checked.
+    fn run(&self, id: u64, family: &Family, (page, pages, checksum): Pointer) -> &[u8] {
+        let holds = |&&(first, count, _): &&(u32, u32, u64)| (first..first + count).contains(&page);
+        let &(first, _, file_page) = family.segments.iter().find(holds).expect("a segment with the page");
+        let start = self.offset(file_page + u64::from(page - first));
+        let bytes = &self.data[start..][..pages as usize * self.page_size];
+        let len = u32_at(bytes, 12) as usize;
+        let end = if bytes[24] == 3 { 32 + len } else { len };
+        assert_eq!(u32_at(bytes, 0), checksum);
+        assert_eq!(crc(&[&bytes[4..end]]), checksum);
+        assert_eq!((u64::from(u32_at(bytes, 4)), u32_at(bytes, 8), u32_at(bytes, 28)), (id, page, pages));
+        assert_eq!(bytes[26..28], [0, 0], "features");
+        &bytes[..end]
+    }
+
+    fn node(&self, id: u64, family: &Family, pointer: Pointer, level: u64, entries: &mut Entries) {
+        let node = self.run(id, family, pointer);
+        assert_eq!((node[24], u64::from(node[25])), (if level == 0 { 1 } else { 2 }, level));
+        let count = u16_at(node, 32);
+        let prefix_len = u32_at(node, 36) as usize;
+        let width = if u32_at(node, 28) > 1 { 4 } else { 2 };
+        let offsets = 40 + 4 * count;
+        let offset = |i: usize| match width {
+            2 => u16_at(node, offsets + 2 * i),
+            _ => u32_at(node, offsets + 4 * i) as usize,
+        };
+        let children = offsets + width * (count + 1);
+        let prefix_at = children + if level > 0 { 24 * count } else { 0 };
+        let prefix = &node[prefix_at..prefix_at + prefix_len];
+        for i in 0..count {
+            if level > 0 {
+                let child = &node[children + 24 * i..][..24];
+                let pointer = (u32_at(child, 0), u32_at(child, 4) & !(1 << 31), u32_at(child, 8));
+                self.node(id, family, pointer, level - 1, entries);
+                continue;
+            }
+            let mut entry = &node[offset(i)..offset(i + 1)];
+            let (rest_len, tag) = (varint(&mut entry), varint(&mut entry));
+            let key = [prefix, take(&mut entry, rest_len)].concat();
+            assert_eq!(tag >> 2, entry.len() as u64);
+            let value = match tag & 3 {
+                0 => Some(entry.to_vec()),
+                1 => {
+                    let pointer = (u32_at(entry, 0), u32_at(entry, 4), u32_at(entry, 8));
+                    let value = &self.run(id, family, pointer)[32..];
+                    assert_eq!(value.len(), u32_at(entry, 12) as usize);
+                    Some(value.to_vec())
+                }
+                2 => None,
+                kind => panic!("an entry of kind {kind}"),
+            };
+            assert!(entries.insert(key, value).is_none(), "a key that stands twice");
+        }
+    }
+
+    /// What tree and deltas hold.
+    fn entries(&self, id: u64, family: &Family) -> Entries {
+        let mut all = Entries::new();
+        // The tree, then the deltas from the oldest to the newest: what comes later counts more.
+        let oldest_first = family.trees.iter().take(1).chain(family.trees.iter().skip(1).rev());
+        for &(root, height) in oldest_first.flatten() {
+            let mut entries = Entries::new();
+            self.node(id, family, root, height - 1, &mut entries);
+            all.extend(entries);
+        }
+        all.retain(|_, value| value.is_some());
+        all
+    }
+}
+
+/// The records of the log from segment `first` on: numbers and payloads.
+fn log(files: &Files, first: u64, database_id: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let mut segments = BTreeMap::new();
+    for (path, bytes) in files {
+        let Some(name) = path.strip_prefix("wal/") else { continue };
+        let id = u64::from_str_radix(name.strip_suffix(".log").unwrap(), 16).unwrap();
+        let whole = bytes.len() >= 128 && bytes.starts_with(b"PERISLOG") && u32_at(bytes, 8) == 2;
+        if whole && u32_at(bytes, 12) == crc(&[&bytes[..12], &bytes[16..128]]) && u64_at(bytes, 16) == id {
+            assert_eq!((&bytes[24..40], &bytes[64..80]), (database_id, &[0; 16][..]));
+            segments.insert(id, bytes);
+        }
+    }
+    let mut records = Vec::new();
+    let mut segment = first;
+    let mut last = 0;
+    loop {
+        let next = segments.iter().rev().find(|(id, bytes)| **id > segment && u64_at(bytes, 40) == segment);
+        let limit = next.map(|(_, bytes)| u64_at(bytes, 48));
+        let mut at = 128;
+        if let Some(bytes) = segments.get(&segment) {
+            last = last.max(u64_at(bytes, 56));
+            while limit != Some(at as u64) && bytes.len() >= at + 40 {
+                let header = &bytes[at..at + 40];
+                let place = [segment.to_le_bytes(), (at as u64).to_le_bytes()];
+                let len = (u64_at(header, 8) & ((1 << 56) - 1)) as usize;
+                if u32_at(header, 0) != crc(&[&header[4..], &place[0], &place[1]])
+                    || at + 40 + len > bytes.len()
+                {
+                    break;
+                }
+                let payload = &bytes[at + 40..][..len];
+                if u32_at(header, 4) != crc(&[payload]) || u64_at(header, 16) <= last {
+                    break;
+                }
+                assert_eq!((header[15], &header[32..]), (1, &[0; 8][..]), "a commit");
+                last = u64_at(header, 16);
+                records.push((last, payload.to_vec()));
+                at += 40 + len.next_multiple_of(8);
+            }
+        }
+        match (next, limit) {
+            (Some((&id, _)), Some(limit)) if segment == 0 || limit == at as u64 => segment = id,
+            _ => return records,
+        }
+    }
+}
+
+/// Applies a commit to the entries of families by number.
+fn commit(
+    number: u64,
+    mut payload: &[u8],
+    families: &BTreeMap<u64, Family>,
+    all: &mut BTreeMap<u64, Entries>,
+) {
+    while !payload.is_empty() {
+        let kind = take(&mut payload, 1)[0];
+        let id = varint(&mut payload);
+        let len = varint(&mut payload);
+        let key = take(&mut payload, len).to_vec();
+        let mut more = || {
+            let len = varint(&mut payload);
+            take(&mut payload, len).to_vec()
+        };
+        let second = if kind == 2 { Vec::new() } else { more() };
+        if families.get(&id).is_none_or(|family| family.merged_through >= number) {
+            continue;
+        }
+        let entries = all.entry(id).or_default();
+        match kind {
+            1 => drop(entries.insert(key, Some(second))),
+            2 => drop(entries.remove(&key)),
+            3 => {
+                let end = if second.is_empty() { Bound::Unbounded } else { Bound::Excluded(second) };
+                let range = (Bound::Included(key), end);
+                let gone: Vec<_> = entries.range(range).map(|(key, _)| key.clone()).collect();
+                gone.iter().for_each(|key| drop(entries.remove(key)));
+            }
+            kind => panic!("an operation of kind {kind}"),
+        }
+    }
+}
+
+type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+fn read(files: &Files) -> Contents {
+    let data = &files.iter().find(|(path, _)| path == "data").unwrap().1;
+    let slot = |start: usize| {
+        let slot = &data[start..start + 512];
+        let whole = slot.starts_with(b"PERISTYL")
+            && u32_at(slot, 8) == 2
+            && u32_at(slot, 508) == crc(&[&slot[..508]]);
+        whole.then_some(slot)
+    };
+    let superblock =
+        [slot(0), slot(32 << 10)].into_iter().flatten().max_by_key(|slot| u64_at(slot, 16)).unwrap();
+    assert_eq!((u64_at(superblock, 40), u64_at(superblock, 48)), (0, 0), "features");
+    let reader = Reader { data, page_size: u32_at(superblock, 12) as usize };
+    let (len, number) = (u64_at(superblock, 72) as usize, u64_at(superblock, 80));
+    let mut copies = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number));
+    assert!(copies[0].keys().eq(copies[1].keys()));
+    let families = &mut copies[0];
+    let newest = &superblock[182..][..u16_at(superblock, 180)];
+    if !newest.is_empty() {
+        record(newest, families);
+    }
+    let mut all = families.iter().map(|(&id, family)| (id, reader.entries(id, family))).collect();
+    for (number, payload) in log(files, u64_at(superblock, 108), &superblock[24..40]) {
+        commit(number, &payload, families, &mut all);
+    }
+    let named = all.into_iter().map(|(id, entries)| {
+        let entries = entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
+        (families[&id].name.clone(), entries)
+    });
+    named.collect()
+}
+
+fn contents(storage: &MemoryStorage) -> Contents {
+    let builder = ColumnFamilyDatabase::builder().read_only(true).storage(storage.clone());
+    let db = builder.open("memory").unwrap();
+    let names = db.column_family_names().into_iter();
+    let entries = |name: &str| {
+        let entries = db.column_family(name).unwrap().iter().unwrap();
+        entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+    };
+    names.map(|name| (name.clone(), entries(&name))).collect()
+}
+
+#[test]
+fn a_reader_made_from_the_description_finds_what_the_engine_finds() {
+    for page_size in [4096, 32 << 10] {
+        let storage = MemoryStorage::new();
+        let builder = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone());
+        let db = builder.open("memory").unwrap();
+        let [small, large, other] = ["small", "large", "other"]
+            .map(|name| db.create_column_family(name, FamilyOptions::default()).unwrap());
+        for round in 0..4u32 {
+            for i in 0..2000u32 {
+                small.put((i * 7919 % 5000).to_be_bytes(), format!("value {i} of round {round}")).unwrap();
+            }
+            for i in 0..20usize {
+                large.put(vec![b'k'; 1 + i * 500], vec![i as u8; 1 + i * 4000]).unwrap();
+            }
+            small.delete_range((round * 1000).to_be_bytes()..(round * 1000 + 300).to_be_bytes()).unwrap();
+            db.flush().unwrap();
+            // Some of it is merged as a delta, some is in the log alone.
+            for i in (0..5000u32).step_by(250 + round as usize) {
+                small.put(i.to_be_bytes(), "changed").unwrap();
+                small.delete((i + 1).to_be_bytes()).unwrap();
+            }
+            db.flush().unwrap();
+            db.checkpoint().unwrap();
+            other.put_with(format!("round {round}"), "logged", Durability::Sync).unwrap();
+            small.delete_range(4000u32.to_be_bytes()..4010u32.to_be_bytes()).unwrap();
+            let name = format!("family {round}");
+            db.create_column_family(&name, FamilyOptions::default()).unwrap().put("a", "b").unwrap();
+            db.sync().unwrap();
+            let files = files(&storage);
+            let killed = common::kept::storage(&files);
+            assert!(read(&files) == contents(&killed), "round {round}");
+        }
+        db.close().unwrap();
+        let found = read(&files(&storage));
+        assert!(found == contents(&storage));
+        assert!(found["small"].len() > 1000 && found["large"].len() == 20 && found["other"].len() == 4);
+    }
+}
+
+#[test]
+fn it_reads_the_database_that_is_kept() {
+    let kept = unpack(include_bytes!("formats/2.kept"));
+    let found = read(&kept);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["late", "numbers", "renamed"]);
+    assert_eq!(found["numbers"].len(), 400 + 1 - 32);
+    assert_eq!(found["renamed"][&b"large"[..]], [b'L'; 9000]);
+}
