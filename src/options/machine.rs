@@ -18,9 +18,10 @@ pub(super) fn memory() -> u64 {
 }
 
 #[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "it is a word of the machine, of 32 bits on some")]
 fn installed_memory() -> Option<u64> {
     let info = rustix::system::sysinfo();
-    Some(info.totalram * u64::from(info.mem_unit))
+    u64::from(info.totalram).checked_mul(info.mem_unit.into())
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -175,6 +175,7 @@ impl FileStorage {
 }
 
 /// Opens what must be a regular file. Does not wait for the other end of a pipe, and gives it up again.
+#[cfg_attr(not(unix), allow(unused_mut, reason = "there are no flags to set"))]
 fn open_file(mut options: OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
@@ -370,6 +371,7 @@ fn create_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
             sync_directory(above)?;
         }
     }
+    #[cfg_attr(not(unix), allow(unused_mut, reason = "there is no mode to set"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

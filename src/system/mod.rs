@@ -11,5 +11,6 @@ mod pages;
 mod process;
 
 pub(crate) use memory::{IS_LAZY, Mapping};
+#[cfg_attr(not(unix), allow(unused_imports, reason = "nothing is given back in pages there"))]
 pub(crate) use pages::{page_size, whole_pages};
 pub(crate) use process::{Inherited, Process};
