@@ -1,5 +1,5 @@
-//! A reader of databases that was written from the description of the format in DESIGN.md and uses nothing of the engine: what it finds in
-//! a closed database, and in one that was killed, is what was put there.
+//! A reader of databases that was written from the description of the format in DESIGN.md and uses nothing of
+//! the engine: what it finds in a closed database, and in one that was killed, is what was put there.
 
 mod common;
 

@@ -91,7 +91,8 @@ fn change(storage: &MemoryStorage, expected: &mut Option<Expected<'_>>, way: u8)
 fn read(db: &ColumnFamilyDatabase, expected: &mut Option<Expected<'_>>) -> Result<()> {
     let mut names = db.column_family_names();
     let all = names.len();
-    // A family whose record is damaged in both copies of the catalog is refused, and perhaps not even its name is known.
+    // A family whose record is damaged in both copies of the catalog is refused, and perhaps not even its
+    // name is known.
     names.retain(|name| db.column_family(name).is_ok());
     if let Some(expected) = expected {
         expected.keep("names of the families", |state| {

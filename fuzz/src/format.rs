@@ -145,7 +145,8 @@ impl FamilyTree {
 /// Parts of the catalog start at multiples of this many bytes.
 const CATALOG_BLOCK: usize = 4096;
 
-/// The bodies of the frames in a copy of the catalog, going by the lengths that they say, whatever their checksums.
+/// The bodies of the frames in a copy of the catalog, going by the lengths that they say, whatever their
+/// checksums.
 pub fn frames(copy: &[u8]) -> Vec<Range<usize>> {
     let mut frames = Vec::new();
     let mut at = 0;
@@ -162,7 +163,8 @@ pub fn frames(copy: &[u8]) -> Vec<Range<usize>> {
     frames
 }
 
-/// The trees of families that a copy of the catalog lists, as far as it makes sense. Of a family that it has several times, the last one counts.
+/// The trees of families that a copy of the catalog lists, as far as it makes sense. Of a family that it has
+/// several times, the last one counts.
 pub fn catalog(bytes: &[u8]) -> Vec<FamilyTree> {
     let mut families = BTreeMap::new();
     for body in frames(bytes) {

@@ -1,8 +1,9 @@
 //! What a reader or a writer of files must know: the version of the format, and masks of features beyond it.
 //!
-//! A version says how the bytes are laid out. A feature says that some of them, of one family or one page perhaps, mean something that
-//! the version alone does not say. What a page needs its family's record says as well, and what any family or log segment needs the
-//! superblock says; so an engine that does not know a feature learns it when it opens the database, and not from a page.
+//! A version says how the bytes are laid out. A feature says that some of them, of one family or one page
+//! perhaps, mean something that the version alone does not say. What a page needs its family's record says as
+//! well, and what any family or log segment needs the superblock says; so an engine that does not know a
+//! feature learns it when it opens the database, and not from a page.
 
 use crate::error::{Error, ErrorKind, Result};
 

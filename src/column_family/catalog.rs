@@ -127,8 +127,8 @@ impl Catalog {
         Ok(Self { next_family, last_sequence, families, ..Self::default() })
     }
 
-    /// Decodes the catalog with the number `number` from two copies; of what cannot be read, there are other bytes or none.
-    /// Never allocates more than a small multiple of the copies.
+    /// Decodes the catalog with the number `number` from two copies; of what cannot be read, there are other
+    /// bytes or none. Never allocates more than a small multiple of the copies.
     pub(crate) fn decode(copies: [&[u8]; 2], number: u64) -> Result<Self> {
         let mut catalog = Self { is_sound: true, ..Self::default() };
         let mut parts: BTreeMap<usize, PartFound> = BTreeMap::new();

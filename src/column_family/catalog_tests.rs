@@ -143,7 +143,8 @@ fn damage_anywhere_in_one_copy_costs_nothing() {
 fn different_damage_to_both_copies_costs_nothing() {
     let whole = catalog(&example());
     let expected = decode(&whole).unwrap();
-    // Every frame is whole in one of the two: odd sectors here, even ones there, where frames end with sectors at least.
+    // Every frame is whole in one of the two: odd sectors here, even ones there, where frames end with
+    // sectors at least.
     let mut copies = [whole.clone(), whole.clone()];
     for (block, start) in (0..whole.len()).step_by(BLOCK).enumerate() {
         copies[block % 2][start..start + 100].fill(0xff);

@@ -14,8 +14,9 @@
 //! | 33 | 1 | version of the format that is needed to understand it |
 //! | 34 | 6 | reserved, zero |
 //!
-//! The body follows, then zeros up to the next multiple of 8. A frame is bound to its catalog and its place, so that it is found
-//! behind one that is lost, and what stood in the same place before is never taken for it.
+//! The body follows, then zeros up to the next multiple of 8. A frame is bound to its catalog and its place,
+//! so that it is found behind one that is lost, and what stood in the same place before is never taken for
+//! it.
 
 use crate::codec::checksum::crc32;
 use crate::codec::features::FORMAT_VERSION;
@@ -96,8 +97,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// What stands at offset `at` of a copy of the catalog; `None` unless it was written there as the header of a frame. An error
-    /// if it was, by a newer engine.
+    /// What stands at offset `at` of a copy of the catalog; `None` unless it was written there as the header
+    /// of a frame. An error if it was, by a newer engine.
     pub(super) fn decode(copy: &[u8], catalog: u64, at: usize) -> Result<Option<Self>> {
         let Some(bytes) = copy.get(at..).and_then(|bytes| bytes.first_chunk::<HEADER_LEN>()) else {
             return Ok(None);

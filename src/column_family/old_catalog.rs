@@ -12,8 +12,8 @@
 //!   format 3: zeros up to the next multiple of 4096 bytes from the start
 //! ```
 //!
-//! They stand in one place, and the superblock has the checksum of all of it. Records of formats 1 and 2 have no kind and are whole;
-//! those of format 1 know no deltas.
+//! They stand in one place, and the superblock has the checksum of all of it. Records of formats 1 and 2 have
+//! no kind and are whole; those of format 1 know no deltas.
 
 use std::collections::BTreeMap;
 

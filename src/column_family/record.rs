@@ -78,7 +78,8 @@ pub(crate) enum Record {
     /// It has these options.
     Changed(FamilyId, FamilyOptions),
     Whole(Box<FamilyRecord>),
-    /// What was said of it could not be read: there is a family of this name, and nobody knows where its pages are.
+    /// What was said of it could not be read: there is a family of this name, and nobody knows where its
+    /// pages are.
     Lost(FamilyId, String),
 }
 
@@ -143,8 +144,8 @@ impl Record {
         }
     }
 
-    /// Takes a record off the front of `bytes`. `Corruption` if there is none, `NewerFormat` if it needs features that this engine does not
-    /// know to be read.
+    /// Takes a record off the front of `bytes`. `Corruption` if there is none, `NewerFormat` if it needs
+    /// features that this engine does not know to be read.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Self> {
         let id = take_id(bytes).ok_or_else(nonsense)?;
         let (&kind, rest) = bytes.split_first().ok_or_else(nonsense)?;

@@ -364,7 +364,8 @@ impl Shared {
         let _change = self.changes.lock();
         let lost = self.registry.lock().lost_named(name);
         if let Some(id) = lost {
-            // What it has in the file is free when the database is opened the next time: only then is it known that nobody else has it.
+            // What it has in the file is free when the database is opened the next time: only then is it
+            // known that nobody else has it.
             return self.record_change(&Change::Dropped(id), || self.registry.lock().remove_lost(name));
         }
         let family = self.family_named(name)?;

@@ -63,7 +63,8 @@ fn flip(storage: &MemoryStorage, at: u64) {
     file.write_at(&[byte[0] ^ 1 << (at % 8)], at).unwrap();
 }
 
-/// Families that can be read hold what they should, the others say that they are damaged. Returns how many those are.
+/// Families that can be read hold what they should, the others say that they are damaged. Returns how many
+/// those are.
 fn count_lost(db: &ColumnFamilyDatabase) -> usize {
     let mut lost = 0;
     for name in db.column_family_names() {

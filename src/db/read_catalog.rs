@@ -95,7 +95,8 @@ fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalo
     Ok(catalog)
 }
 
-/// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a part.
+/// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a
+/// part.
 fn read_around(file: &dyn StorageFile, bytes: &mut [u8], offset: u64, failure: &mut Option<Error>) {
     let Err(error) = file.read_at(bytes, offset) else { return };
     if bytes.len() <= SECTOR {

@@ -27,8 +27,9 @@ use crate::segment::{CatalogRecord, Superblock};
 const LEAST_ROOM: u64 = 3 * BLOCK as u64;
 
 impl Shared {
-    /// Writes a new catalog if the one that was read has not two whole copies, or is of an old format. A full disk leaves it as it is, and
-    /// so does a family that is lost: what could not be read now may be read by somebody later.
+    /// Writes a new catalog if the one that was read has not two whole copies, or is of an old format. A full
+    /// disk leaves it as it is, and so does a family that is lost: what could not be read now may be read by
+    /// somebody later.
     pub(super) fn mend_catalog(&self) -> Result<()> {
         let mut state = self.checkpoint.lock();
         if state.catalog.has_parts || state.catalog.is_kept {
@@ -97,7 +98,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes a catalog of one part into other extents. `OutOfSpace` if there are none: then nothing has changed.
+    /// Writes a catalog of one part into other extents. `OutOfSpace` if there are none: then nothing has
+    /// changed.
     pub(super) fn write_whole(&self, state: &mut State, records: &[Record]) -> Result<()> {
         let number = state.superblock.checkpoint + 1;
         let bytes = encode_part(records, number, 0);

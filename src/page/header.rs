@@ -14,9 +14,10 @@
 //!     28    4 length in pages
 //! ```
 //!
-//! The sum ends where node or value end; from there to the end of the last page all bytes are zero. A feature may put more fields behind the header,
-//! or give fields of it another meaning: the checksum, the length, the two masks and the length in pages stay what they are. What
-//! whoever rewrites pages must know the superblock says as well, so that nobody else opens the database for writing.
+//! The sum ends where node or value end; from there to the end of the last page all bytes are zero. A feature
+//! may put more fields behind the header, or give fields of it another meaning: the checksum, the length, the
+//! two masks and the length in pages stay what they are. What whoever rewrites pages must know the superblock
+//! says as well, so that nobody else opens the database for writing.
 
 use crate::codec::checksum::crc32;
 use crate::codec::features::Features;

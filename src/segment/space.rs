@@ -91,7 +91,8 @@ impl SpaceMap {
         Ok(map)
     }
 
-    /// From now on nothing that is free now is handed out: somebody of whom nobody knows which extents are his may have it.
+    /// From now on nothing that is free now is handed out: somebody of whom nobody knows which extents are
+    /// his may have it.
     pub(crate) fn keep_what_is_free(&self) {
         self.extents.lock().free.clear();
     }

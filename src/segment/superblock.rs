@@ -32,8 +32,9 @@
 //! one slot is whole and good, and normally both say the same. Magic, version and checksum stay where they are in every version
 //! of the format.
 //!
-//! Version 1 is read and not written. It has at 40: catalog's first file page (8), length in bytes (8), CRC-32 (4), pages that are kept for it (4); the
-//! three fields of the log (8 each); at 88 the length of the record (2), the record (418), and the checksum.
+//! Version 1 is read and not written. It has at 40: catalog's first file page (8), length in bytes (8),
+//! CRC-32 (4), pages that are kept for it (4); the three fields of the log (8 each); at 88 the length of the
+//! record (2), the record (418), and the checksum.
 //!
 //! A slot that cannot be read is like one whose checksum does not match: the other one serves.
 
@@ -202,7 +203,8 @@ impl Superblock {
         bytes
     }
 
-    /// Reads one slot. `NotADatabase` without the magic, `NewerFormat` with a version, or features, that this engine does not know,
+    /// Reads one slot. `NotADatabase` without the magic, `NewerFormat` with a version, or features, that this
+    /// engine does not know,
     /// `Corruption` if the checksum or a field is wrong.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let bytes: &[u8; LEN] = match bytes.first_chunk() {

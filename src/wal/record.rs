@@ -10,8 +10,9 @@
 //! | 32 | 2 | version of the format that is needed to understand the record; 0: the version of its segment |
 //! | 34 | 6 | reserved, zero |
 //!
-//! The payload follows, then bytes that mean nothing up to the next multiple of 8. A record of a kind that is not known here, or with
-//! something where zeros are expected, was written by a newer engine: it ends a replay with an error, and is not taken for the log's end.
+//! The payload follows, then bytes that mean nothing up to the next multiple of 8. A record of a kind that is
+//! not known here, or with something where zeros are expected, was written by a newer engine: it ends a
+//! replay with an error, and is not taken for the log's end.
 
 use crate::codec::checksum::crc32;
 use crate::codec::features::FORMAT_VERSION;
@@ -67,8 +68,8 @@ impl RecordHeader {
         bytes
     }
 
-    /// What stands at `offset` of `segment`; `None` unless it was written as the header of a record at this place. It may be one that
-    /// [`what_is_unknown`] finds something to say of.
+    /// What stands at `offset` of `segment`; `None` unless it was written as the header of a record at this
+    /// place. It may be one that [`what_is_unknown`] finds something to say of.
     #[inline]
     pub(super) fn decode(bytes: &[u8; HEADER_LEN as usize], segment: u64, offset: u64) -> Option<Self> {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -93,7 +94,8 @@ impl RecordHeader {
     }
 }
 
-/// What this engine does not understand of a record whose header [`RecordHeader::decode`] took: why it cannot be replayed.
+/// What this engine does not understand of a record whose header [`RecordHeader::decode`] took: why it cannot
+/// be replayed.
 pub(super) fn what_is_unknown(bytes: &[u8; HEADER_LEN as usize]) -> Option<String> {
     let version = u16::from_le_bytes([bytes[VERSION], bytes[VERSION + 1]]);
     let kind = bytes[LENGTH_AND_KIND + 7];

@@ -416,7 +416,8 @@ impl Chain {
         Err(Error::corruption(message).in_file(path(id)))
     }
 
-    /// Where the first record of a segment stands, or the lowest place where it may if its header is not valid.
+    /// Where the first record of a segment stands, or the lowest place where it may if its header is not
+    /// valid.
     fn records_at(&self, segment: u64) -> u64 {
         self.segments.get(&segment).copied().flatten().map_or(SHORT_HEADER_LEN, |header| header.records_at)
     }

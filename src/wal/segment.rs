@@ -14,7 +14,8 @@
 //! | 72 | 8 | features that whoever writes to the database must know |
 //! | 80 | 48 | reserved, zero |
 //!
-//! Magic, version, checksum and length stay what they are in later versions. Version 1, which is read, has the first 64 bytes alone.
+//! Magic, version, checksum and length stay what they are in later versions. Version 1, which is read, has
+//! the first 64 bytes alone.
 
 use std::io;
 
@@ -85,8 +86,8 @@ impl SegmentHeader {
         bytes
     }
 
-    /// The header of segment `id`, which is at the front of `bytes`; `None` if these bytes never were that. A header that is whole and yet
-    /// cannot be used (another database's, a newer format's) is an error.
+    /// The header of segment `id`, which is at the front of `bytes`; `None` if these bytes never were that. A
+    /// header that is whole and yet cannot be used (another database's, a newer format's) is an error.
     pub(super) fn decode(bytes: &[u8], id: u64, database_id: &[u8; 16]) -> Result<Option<Self>> {
         let Some(short) = bytes.get(..SHORT_HEADER_LEN as usize) else { return Ok(None) };
         let half = |at: usize| u32::from_le_bytes(short[at..at + 4].try_into().expect("four bytes"));
