@@ -11,6 +11,9 @@ mod pages;
 mod process;
 
 pub(crate) use memory::{IS_LAZY, Mapping};
-#[cfg_attr(not(unix), allow(unused_imports, reason = "nothing is given back in pages there"))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(unused_imports, reason = "nothing is given back in pages there")
+)]
 pub(crate) use pages::{page_size, whole_pages};
 pub(crate) use process::{Inherited, Process};
