@@ -223,7 +223,7 @@ impl Plan {
         };
         let mut given_up = GivenUp { reason, segment, offset, ..GivenUp::default() };
         for &id in chain.segments.range(segment.max(1)..).map(|(id, _)| id) {
-            let from = if id == segment { offset } else { HEADER_LEN };
+            let from = if id == segment { offset } else { chain.records_at(id) };
             // What cannot be read says nothing.
             let Ok(traces) = SegmentReader::open(backend, id).and_then(|mut reader| reader.traces(from))
             else {
