@@ -261,7 +261,8 @@ fn restore_family(
     (cache, memtable): (CacheBudgets, usize),
     touched: &Arc<Touched>,
 ) -> Result<Arc<crate::column_family::view::FamilyView>> {
-    let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable, .. } = record;
+    let FamilyRecord { id, name, options: own, merged_through, tree, deltas, segments, reachable, .. } =
+        record;
     let store = PartitionedStorageBackend::restore(*id, Arc::clone(data), cache, segments.clone(), reachable)
         .map_err(|error| error.in_file(DATA).of_family(id.0))?;
     let origin = Origin {

@@ -30,6 +30,7 @@ impl Registry {
     /// No families yet; the next one gets the number `next_family`. They count when `memory` is split.
     pub(super) fn new(next_family: u32, memory: &Arc<Memory>) -> Self {
         Self {
+            lost: BTreeMap::new(),
             families: BTreeMap::new(),
             names: BTreeMap::new(),
             dying: Vec::new(),
