@@ -16,6 +16,8 @@ use crate::wal::Log;
 
 /// Rounds of moving trees to the front of the file that a compaction makes at most.
 const COMPACTION_ROUNDS: usize = 3;
+/// A compaction leaves what a family has free if it is less than one page in so many.
+const LITTLE_OF_FAMILY: u64 = 64;
 /// Free bytes of the file that a compaction leaves in any case.
 const LITTLE_FREE: u64 = 256 << 10;
 /// Bytes of a log that the next open reads in about a millisecond.
@@ -337,7 +339,8 @@ impl Shared {
         let mut any = self.reap();
         for family in families {
             family.release_unread();
-            any |= family.give_back(1);
+            // Giving back takes checkpoints, which a few pages are not worth.
+            any |= family.give_back(family.store().space().pages_reachable / LITTLE_OF_FAMILY + 1);
         }
         if any {
             // The first lets go of the pages; the last two bring the catalog and its spare place to the front.
