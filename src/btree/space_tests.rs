@@ -12,7 +12,7 @@ fn key(n: u64) -> Bytes {
 }
 
 /// A packed tree of entries whose values are as long as `len` says, about `bytes` of them, and what it takes
-/// for each byte of keys and values.
+/// for each byte of keys and values, its root and its last page aside, which count for little in a larger one.
 fn packed(page_size: usize, bytes: usize, len: impl Fn(u64) -> usize) -> (Harness, CheckReport, f64) {
     let mut harness = Harness::new(page_size);
     let (mut n, mut total) = (0, 0);
@@ -31,7 +31,7 @@ fn packed(page_size: usize, bytes: usize, len: impl Fn(u64) -> usize) -> (Harnes
     harness.repack();
     let report = harness.check();
     assert!(report.faults.is_empty(), "{:?}", report.faults);
-    let taken = report.pages.len() as f64 * page_size as f64 / total as f64;
+    let taken = report.pages.len().saturating_sub(2) as f64 * page_size as f64 / total as f64;
     (harness, report, taken)
 }
 
