@@ -143,10 +143,10 @@ impl Packer {
         spends
     }
 
-    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, rather
-    /// than end.
+    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, and which takes
+    /// `alone` bytes in a node of its own, rather than end.
     #[inline]
-    fn takes(&self, grown: Growing, next_is_large: bool) -> bool {
+    fn takes(&self, grown: Growing, alone: Growing, next_is_large: bool) -> bool {
         let size = self.size_of(grown);
         if size <= self.target {
             return true;
@@ -161,6 +161,10 @@ impl Packer {
         let pages = used.div_ceil(self.target);
         if size <= pages * self.target {
             return true;
+        }
+        // A prefix that is lost must not cost more than another leaf.
+        if size.div_ceil(self.target) > pages + self.size_of(alone).div_ceil(self.target) {
+            return false;
         }
         let gain = gain(used, pages * self.target);
         let is_full = pages >= MANY_PAGES || gain >= 0;
@@ -190,8 +194,9 @@ impl Packer {
             bytes: self.growing.bytes + bytes,
             prefix: self.growing.prefix.min(shared),
         };
+        let alone = Growing { count: 1, bytes, prefix: key_len };
         let is_large = bytes > self.longest_small;
-        if self.growing.count > 0 && self.takes(grown, is_large) {
+        if self.growing.count > 0 && self.takes(grown, alone, is_large) {
             self.growing = grown;
             self.has_large |= is_large;
             return None;
@@ -201,7 +206,7 @@ impl Packer {
             self.cut = self.growing.count;
             self.first_gain = self.gain_of(self.size_of(self.growing));
         }
-        self.growing = Growing { count: 1, bytes, prefix: key_len };
+        self.growing = alone;
         self.has_large = is_large;
         (complete > 0).then_some(complete)
     }

@@ -115,3 +115,23 @@ fn changes_of_large_values_leave_what_a_compaction_packs() {
         assert!(now <= MOST + 0.03, "values of {len}: {taken:.3}, then {now:.3}");
     }
 }
+
+/// Where the prefix that keys share ends, so does the leaf: else all of its keys would stand in it whole.
+#[test]
+fn long_keys_that_share_a_prefix_with_their_group_alone_take_a_leaf_for_each() {
+    let groups = if cfg!(miri) { 3 } else { 20 };
+    for (page_size, prefix, keys) in [(4096, 1100, 8), (4096, 1500, 20), (8192, 2500, 60)] {
+        let mut harness = Harness::new(page_size);
+        let entry = |n: usize| {
+            let mut key = vec![(n / keys) as u8; prefix];
+            key.extend((n as u32).to_be_bytes());
+            (key, vec![7; 10])
+        };
+        harness.put((0..groups * keys).map(entry).collect::<Vec<_>>());
+        harness.repack();
+        let report = harness.check();
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+        let pages = report.leaf_bytes_total as usize / page_size;
+        assert!(pages <= groups * 3 / 2, "{pages} pages of leaves for {groups} groups, pages of {page_size}");
+    }
+}
