@@ -9,7 +9,7 @@ use peristyle::{
     StorageBackend, WriteBatch,
 };
 
-use crate::format::{SLOT_LEN, SLOTS, log, put, segment_id, superblock, u32_at};
+use crate::format::{SLOT_LEN, SLOTS, log, put, segment_id, superblock, u32_at, u64_at};
 use crate::repair::{Repairs, catalog_extents, records, repair};
 
 /// Path and content of every file but the lock, sorted by path: the data file comes first.
@@ -86,6 +86,8 @@ struct Maker {
     page_size: u32,
     db: ColumnFamilyDatabase,
     states: Vec<State>,
+    /// Length of the data file before the first restart.
+    data_len: Option<usize>,
 }
 
 impl Maker {
@@ -97,12 +99,14 @@ impl Maker {
             db.create_column_family(name, FamilyOptions::default()).expect("a new family");
             state.insert((*name).to_owned(), BTreeMap::new());
         }
-        Self { storage, page_size, db, states: vec![state] }
+        Self { storage, page_size, db, states: vec![state], data_len: None }
     }
 
-    /// With memtables so large that none gets full: what another thread merges it merges at any time.
+    /// With memtables so large that none gets full, and a log so long that it need not get shorter: what another
+    /// thread merges it merges at any time.
     fn open(storage: &MemoryStorage, page_size: u32) -> ColumnFamilyDatabase {
-        let builder = builder(storage).page_size(page_size).write_buffer_bytes(16 << 20);
+        let builder = builder(storage).page_size(page_size);
+        let builder = builder.write_buffer_bytes(16 << 20).log_limit_bytes(256 << 10);
         builder.open("sample").expect("a sound database")
     }
 
@@ -144,14 +148,24 @@ impl Maker {
 
     /// The process is killed and the database opened again.
     fn restart(&mut self) {
-        self.storage = storage(&files(&self.storage));
+        let files = self.files();
+        self.data_len = Some(files[0].1.len());
+        self.storage = storage(&files);
         self.db = Self::open(&self.storage, self.page_size);
     }
 
+    /// The files as far as they are not a matter of chance.
+    fn files(&self) -> Files {
+        let mut files = in_use(files(&self.storage));
+        // What is replayed is merged at some time. Nothing is settled after a restart, so that nothing leads there.
+        if let Some(len) = self.data_len {
+            files[0].1.truncate(len);
+        }
+        files
+    }
+
     fn finish(self) -> Sample {
-        let mut files = files(&self.storage);
-        // Whether the next segment was prepared already is a matter of chance.
-        files.retain(|(path, bytes)| segment_id(path).is_none() || bytes.starts_with(b"PERISLOG"));
+        let mut files = self.files();
         for (path, bytes) in &mut files {
             if segment_id(path).is_some() {
                 put(bytes, log::DATABASE_ID, &DATABASE_ID);
@@ -164,6 +178,15 @@ impl Maker {
         repair(&mut files, Repairs { superblock: true, segments: true, ..Repairs::NONE });
         Sample { regions: regions(&files), files, states: self.states }
     }
+}
+
+/// Without a segment that was made ahead of need: whether there is one is a matter of chance, and what is written after a restart
+/// is numbered behind it.
+fn in_use(mut files: Files) -> Files {
+    let is_in_use =
+        |id: u64, bytes: &[u8]| bytes.starts_with(b"PERISLOG") && u64_at(bytes, log::SEGMENT_ID) == Some(id);
+    files.retain(|(path, bytes)| segment_id(path).is_none_or(|id| is_in_use(id, bytes)));
+    files
 }
 
 fn regions(files: &Files) -> Vec<(usize, Range<usize>)> {
@@ -237,7 +260,7 @@ fn logged() -> Sample {
         let deletions = if n % 5 == 4 { &range[..] } else { &[] };
         let writes = [("x", number(n), vec![n as u8; 900]), ("y", number(n % 6), number(n))];
         maker.commit(&writes, deletions, how);
-        if n % 16 == 15 {
+        if n % 18 == 17 {
             maker.restart();
         }
     }
@@ -274,7 +297,8 @@ mod tests {
             for (name, entries) in last {
                 let family = db.column_family(name).unwrap();
                 let found = family.iter().unwrap().map(|entry| entry.unwrap());
-                let found: BTreeMap<_, _> = found.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+                let found: BTreeMap<_, _> =
+                    found.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
                 assert!(found == *entries, "family {name} of sample {number}");
             }
             let mut repaired = sample.files.clone();
