@@ -142,11 +142,13 @@ fn who_leaves_waits_for_those_who_are_inside() {
     let (inside, came) = std::sync::mpsc::channel();
     let (let_go, go) = std::sync::mpsc::channel::<()>();
     thread::scope(|scope| {
+        // Goes with this closure, so that nobody waits for it for ever.
+        let let_go = let_go;
         scope.spawn(move || {
             crew.serve(database, |shared| {
-                inside.send(()).unwrap();
+                inside.send(true).unwrap();
                 go.recv().unwrap();
-                assert!(shared.lock.lock().is_some(), "its files were given back");
+                inside.send(shared.lock.lock().is_some()).unwrap();
             });
         });
         came.recv().unwrap();
@@ -154,8 +156,10 @@ fn who_leaves_waits_for_those_who_are_inside() {
         while !crew.databases().is_empty() {
             thread::yield_now();
         }
-        assert!(!closing.is_finished());
+        // Long enough to end, if it did not wait.
+        thread::sleep(std::time::Duration::from_millis(100));
         let_go.send(()).unwrap();
+        assert!(came.recv().unwrap(), "its files were given back");
         closing.join().unwrap().unwrap();
     });
 }
