@@ -309,8 +309,9 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Descriptors onto the data file that are open at once (default 64, at least 2). While there are enough each family has its own;
-    /// further ones share those that are open.
+    /// Descriptors through which the data file is read and written, open at once (default 64, at least 2). While there are enough each
+    /// family has its own; further ones share those that are open. One more holds the lock of the data file: nothing is read or written
+    /// through it, and this cap does not count it.
     pub fn max_descriptors(mut self, count: usize) -> Self {
         self.options.max_descriptors = count;
         self

@@ -248,6 +248,8 @@ fn descriptors_onto(path: &std::path::Path) -> usize {
 #[test]
 fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
     const CAP: usize = 8;
+    // The data file's lock has a descriptor of its own, through which nothing is read or written.
+    const LOCK: usize = 1;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("database");
     let open = || shrunken().max_descriptors(CAP).open(&path).unwrap();
@@ -276,7 +278,7 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
                     }
                     // Looking takes a while, in which one may be closed and another opened that are both counted.
                     let open = (0..4).map(|_| descriptors_onto(&path.join("data"))).min().unwrap();
-                    assert!(open <= CAP, "{open} descriptors onto the data file are open");
+                    assert!(open <= CAP + LOCK, "{open} descriptors onto the data file are open");
                 }
             });
         }
@@ -374,8 +376,11 @@ fn options_are_read_back_changed_while_the_family_is_in_use_and_kept() {
         failure(family.set_options(wrong), ErrorKind::InvalidArgument);
     }
     assert_eq!(family.options(), second);
-    // What the next merge writes is filled as the new options say.
-    fill(&family, 1000);
+    // What the next merge writes is filled as the new options say. Of entries that take a quarter of a page a leaf may grow by pages
+    // until it wastes little, whatever it is to be filled to; of small ones it is one page.
+    for n in 0..10_000u32 {
+        family.put(n.to_be_bytes(), [n as u8; 100]).unwrap();
+    }
     db.flush().unwrap();
     db.compact().unwrap();
     let sparse = db.family_properties(&family).unwrap().tree_bytes;

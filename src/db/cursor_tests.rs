@@ -106,8 +106,8 @@ fn a_range_among_deleted_entries_is_walked_without_a_look_at_those_beyond_it() {
     }
 }
 
-#[test]
-fn a_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
+/// A database with a family of 1000 entries, one leaf of which is damaged.
+fn with_a_damaged_leaf() -> (ColumnFamilyDatabase, ColumnFamily) {
     let storage = MemoryStorage::new();
     let db = builder().storage(storage.clone()).open("memory").unwrap();
     let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
@@ -130,6 +130,12 @@ fn a_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
     file.write_at(&[0xaa; 64], leaves[leaves.len() / 2] + 2048).unwrap();
     let db = builder().storage(storage).open("memory").unwrap();
     let family = db.column_family("family").unwrap();
+    (db, family)
+}
+
+#[test]
+fn a_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
+    let (_db, family) = with_a_damaged_leaf();
     for back in [false, true] {
         let mut cursor = family.cursor().unwrap();
         let step = |cursor: &mut Cursor| if back { cursor.prev() } else { cursor.next() };
@@ -153,5 +159,37 @@ fn a_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
         assert!(cursor.first().unwrap());
         assert_eq!(number(cursor.key()), 0);
         assert!(cursor.next().unwrap());
+    }
+}
+
+#[test]
+fn a_transactions_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
+    let (db, family) = with_a_damaged_leaf();
+    let mut transaction = db.begin().unwrap();
+    transaction.put(&family, key(1), "own").unwrap();
+    for back in [false, true] {
+        let mut cursor = transaction.cursor(&family).unwrap();
+        let mut steps = 0;
+        let error = loop {
+            match if back { cursor.prev() } else { cursor.next() } {
+                Ok(stands) => assert!(stands, "no step failed"),
+                Err(error) => break error,
+            }
+            steps += 1;
+        };
+        assert!(steps > 10, "{steps} steps");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        for _ in 0..2 {
+            assert!(!cursor.is_valid());
+            for outcome in [cursor.next(), cursor.prev()] {
+                assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
+            }
+            assert!(cursor.scan(|_, _| ControlFlow::<()>::Continue(())).is_err());
+            assert!(cursor.scan_back(|_, _| ControlFlow::<()>::Continue(())).is_err());
+        }
+        assert!(cursor.first().unwrap());
+        assert_eq!(number(cursor.key()), 0);
+        assert!(cursor.next().unwrap());
+        assert_eq!(cursor.value().unwrap(), b"own");
     }
 }

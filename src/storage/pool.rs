@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! 1. At no instant are more than `cap` descriptors open, the permanent one included. `open` counts those that are open or
-//!    about to be; a descriptor is closed before the count goes down.
+//!    about to be; a descriptor is closed before the count goes down. The one that holds the file's lock (`db/place.rs`) is none of the pool's.
 //! 2. A descriptor stays open for as long as a [`FileHandle`] uses it. Handles are counted under the table's lock: one that
 //!    left the table can gain no more of them.
 //! 3. A handle asks the pool once, before its first use. From then on it meets nobody: no lock, and but for the counter of
@@ -78,7 +78,7 @@ impl Descriptor {
     }
 }
 
-/// How the descriptors onto the data file were used so far.
+/// How the descriptors onto the data file were used so far. The one that holds the file's lock is not among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileHandlePoolStats {

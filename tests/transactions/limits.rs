@@ -99,6 +99,36 @@ fn what_cannot_be_written_is_refused_at_once_and_the_rest_stands() {
     failure(late.commit(), ErrorKind::Closed);
 }
 
+/// Bytes that cannot be had.
+struct Panics;
+
+impl AsRef<[u8]> for Panics {
+    fn as_ref(&self) -> &[u8] {
+        panic!("as the test wants")
+    }
+}
+
+#[test]
+fn a_panic_of_a_key_or_a_value_leaves_savepoints_as_they_were() {
+    let (db, cf) = open(64 << 20);
+    let mut transaction = db.begin().unwrap();
+    transaction.put(&cf, [1], [1]).unwrap();
+    let savepoint = transaction.savepoint();
+    transaction.put(&cf, [1], [2]).unwrap();
+    let panics = |write: &mut dyn FnMut() -> Result<(), Error>| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).expect_err("it panics")
+    };
+    panics(&mut || transaction.put(&cf, Panics, [3]));
+    panics(&mut || transaction.put(&cf, [3], Panics));
+    panics(&mut || transaction.delete(&cf, Panics));
+    panics(&mut || transaction.delete_range(&cf, Panics..));
+    assert_eq!(transaction.len(), 2);
+    transaction.rollback_to(&savepoint).unwrap();
+    assert_eq!(transaction.get(&cf, [1]).unwrap().unwrap(), [1]);
+    transaction.commit().unwrap();
+    assert_eq!(cf.len().unwrap(), 1);
+}
+
 #[test]
 fn savepoints_nest_and_end_with_those_before_them() {
     let (db, cf) = open(64 << 20);

@@ -80,7 +80,8 @@ impl Own {
         &self.batch
     }
 
-    /// Does what `write` does to the batch, or nothing if that cannot be.
+    /// Does what `write` does to the batch, or nothing if that cannot be. `write` calls nothing of the user's, which might panic: its savepoint
+    /// would stay, and be taken for one of the user's.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut WriteBatch)) -> Result<()> {
         self.batch.set_savepoint();
         write(&mut self.batch);

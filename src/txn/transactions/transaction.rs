@@ -159,6 +159,8 @@ impl Transaction {
         value: impl AsRef<[u8]>,
     ) -> Result<()> {
         self.pipeline.process.check()?;
+        // What is the caller's may panic, and is asked before anything is written.
+        let (key, value) = (key.as_ref(), value.as_ref());
         self.own.write(|batch| {
             batch.put(family, key, value);
         })
@@ -167,6 +169,7 @@ impl Transaction {
     /// Removes `key`. Errors are those of [`put`](Self::put).
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
         self.pipeline.process.check()?;
+        let key = key.as_ref();
         self.own.write(|batch| {
             batch.delete(family, key);
         })
@@ -175,8 +178,9 @@ impl Transaction {
     /// Removes every key in `range`, those that others have put there by the time of the commit included. Errors are those of [`put`](Self::put).
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
         self.pipeline.process.check()?;
+        let bounds = range.bounds();
         self.own.write(|batch| {
-            batch.delete_range(family, range);
+            batch.delete_range(family, bounds);
         })
     }
 

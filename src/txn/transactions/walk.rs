@@ -18,6 +18,8 @@ enum Stand {
     BeforeFirst,
     On,
     BehindLast,
+    /// Nowhere, since a move failed: the cursor says so again until it is placed anew.
+    Failed,
 }
 
 /// A position in a column family as a transaction sees it: its own writes in front of the moment that it reads. Moves both ways and turns
@@ -89,7 +91,7 @@ impl TransactionCursor {
         self.stand = match &moved {
             Ok(true) => Stand::On,
             Ok(false) => otherwise,
-            Err(_) => Stand::Nowhere,
+            Err(_) => Stand::Failed,
         };
         moved
     }
@@ -130,7 +132,7 @@ impl TransactionCursor {
     pub fn next(&mut self) -> Result<bool> {
         match self.stand {
             Stand::Nowhere | Stand::BeforeFirst => self.first(),
-            Stand::BehindLast => self.cursor.next(),
+            Stand::BehindLast | Stand::Failed => self.cursor.next(),
             Stand::On => {
                 let moved = self.cursor.next();
                 let stands = self.moved(moved, Stand::BehindLast)?;
@@ -148,7 +150,7 @@ impl TransactionCursor {
     pub fn prev(&mut self) -> Result<bool> {
         match self.stand {
             Stand::Nowhere | Stand::BehindLast => self.last(),
-            Stand::BeforeFirst => self.cursor.prev(),
+            Stand::BeforeFirst | Stand::Failed => self.cursor.prev(),
             Stand::On => {
                 let moved = self.cursor.prev();
                 let stands = self.moved(moved, Stand::BeforeFirst)?;
