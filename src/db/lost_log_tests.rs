@@ -1,5 +1,6 @@
 //! Logs that are damaged, or lack segments that were synced.
 
+use crate::codec::checksum::crc32;
 use crate::db::ColumnFamilyDatabase;
 use crate::error::ErrorKind;
 use crate::options::DatabaseBuilder;
@@ -113,6 +114,29 @@ fn a_segment_that_is_gone_is_missed_whichever_it_is() {
         gone += 1;
     }
     assert!(missed >= 2, "{missed}");
+}
+
+#[test]
+fn a_segment_whose_header_is_refused_is_damage_whichever_it_is() {
+    let (mut refused, mut place) = (0, 0);
+    loop {
+        let storage = written(200);
+        let Some(path) = segments(&storage).into_iter().nth(place) else { break };
+        place += 1;
+        let mut header = bytes(&storage, &path);
+        header.truncate(128);
+        if header.iter().all(|&byte| byte == 0) {
+            continue;
+        }
+        // Another database's, and the sum is right.
+        header[24] ^= 1;
+        let sum = crc32(&[&header[..12], &header[16..]]);
+        header[12..16].copy_from_slice(&sum.to_le_bytes());
+        storage.open(&path, FileMode::Write).unwrap().write_at(&header, 0).unwrap();
+        assert!(open_what_is_whole(&storage) < 200, "{path}");
+        refused += 1;
+    }
+    assert!(refused >= 2, "{refused}");
 }
 
 #[test]

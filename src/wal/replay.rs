@@ -135,13 +135,13 @@ impl Plan {
     ) -> Result<Self> {
         let ids = segment::list(backend)?;
         let newest_segment = ids.last().copied().unwrap_or(0).max(mark.newest_segment);
-        let chain = Chain::load(backend, database_id, ids, mark.first_segment)?;
+        let chain = Chain::load(backend, database_id, ids, mark.first_segment, gives_up)?;
         let mut plan = Self { chain, mark, newest_segment, gives_up, unread: None };
         if gives_up
             && mark.first_segment != 0
             && let Err(error) = plan.chain.first(mark.first_segment)
         {
-            let chain = std::mem::replace(&mut plan.chain, Chain { segments: BTreeMap::new() });
+            let chain = std::mem::take(&mut plan.chain);
             plan.unread = Some((error.to_string(), chain));
             plan.mark = LogMark::default();
         }
@@ -189,6 +189,13 @@ impl Plan {
                 true
             }
             torn => stop.torn | torn?,
+        };
+        let torn = match chain.damaged.range(segment + 1..).next() {
+            Some((_, error)) => {
+                report.stopped_by.get_or_insert(error.to_string());
+                true
+            }
+            None => torn,
         };
         self.look_beyond(backend, segment, stop.offset, &mut report);
         report.torn_tail = torn.then_some((segment, stop.offset));
@@ -391,22 +398,43 @@ fn read_segment(
 }
 
 /// The segments on disk from the first one of recovery on, by id: a header, or `None` where there is no valid one.
+#[derive(Default)]
 struct Chain {
     segments: BTreeMap<u64, Option<SegmentHeader>>,
+    /// Those whose headers cannot be read or are refused, and why: only where damage is given up.
+    damaged: BTreeMap<u64, Error>,
 }
 
 impl Chain {
-    fn load(backend: &dyn StorageBackend, database_id: &[u8; 16], ids: Vec<u64>, first: u64) -> Result<Self> {
-        let mut segments = BTreeMap::new();
+    fn load(
+        backend: &dyn StorageBackend,
+        database_id: &[u8; 16],
+        ids: Vec<u64>,
+        first: u64,
+        gives_up: bool,
+    ) -> Result<Self> {
+        let mut chain = Self::default();
         for id in ids.into_iter().filter(|&id| id >= first) {
             let mut reader = SegmentReader::open(backend, id)?;
-            segments.insert(id, SegmentHeader::decode(reader.header()?, id, database_id)?);
+            let header = reader.header().and_then(|bytes| SegmentHeader::decode(bytes, id, database_id));
+            let header = match header {
+                // One of a newer format is whole, and not to be given up.
+                Err(error) if gives_up && is_damage(&error) => {
+                    chain.damaged.insert(id, error);
+                    None
+                }
+                header => header?,
+            };
+            chain.segments.insert(id, header);
         }
-        Ok(Self { segments })
+        Ok(chain)
     }
 
     /// The segment from which recovery starts.
     fn first(&self, id: u64) -> Result<SegmentHeader> {
+        if let Some(error) = self.damaged.get(&id) {
+            return Err(error.clone());
+        }
         let what = match self.segments.get(&id) {
             Some(Some(header)) => return Ok(*header),
             Some(None) => "has no valid header",
