@@ -266,6 +266,13 @@ impl Error {
         self
     }
 
+    /// Adds to the message what follows from the failure.
+    pub(crate) fn followed_by(mut self, consequence: &str) -> Self {
+        self.0.message.push_str("; ");
+        self.0.message.push_str(consequence);
+        self
+    }
+
     /// Adds the file, unless a deeper layer named one.
     pub(crate) fn in_file(mut self, file: impl Into<String>) -> Self {
         self.0.location.file.get_or_insert_with(|| file.into());

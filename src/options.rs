@@ -128,6 +128,7 @@ pub(crate) struct Options {
     pub(crate) backend: Option<Arc<dyn StorageBackend>>,
     pub(crate) progress: Option<ProgressCallback>,
     pub(crate) skips_damaged_log: bool,
+    pub(crate) gives_up_lost_families: bool,
 }
 
 impl Default for Options {
@@ -153,6 +154,7 @@ impl Default for Options {
             backend: None,
             progress: None,
             skips_damaged_log: false,
+            gives_up_lost_families: false,
         }
     }
 }
@@ -411,6 +413,19 @@ impl DatabaseBuilder {
     /// are. Without damage the setting changes nothing.
     pub fn skip_damaged_log(mut self, yes: bool) -> Self {
         self.options.skips_damaged_log = yes;
+        self
+    }
+
+    /// Whether to open a database for writing though what its catalog says of a column family can be read in neither copy (default: no, it fails with an error that names the
+    /// family, [`Io`](crate::ErrorKind::Io) if the disk did not give what it holds, otherwise [`Corruption`](crate::ErrorKind::Corruption)). All other families are there, with all
+    /// that was committed to them.
+    ///
+    /// This gives the family up for good: the next checkpoint writes down that it is lost, and its commits leave the log. So what may pass, such as a disk that fails to read, is better waited for,
+    /// and the directory copied first. The family is listed, cannot be used, and can be dropped; later openings need no permission for it.
+    ///
+    /// With [`read_only`](Self::read_only), which changes nothing, all others can be read without it. Where no family is lost the setting changes nothing.
+    pub fn give_up_lost_families(mut self, yes: bool) -> Self {
+        self.options.gives_up_lost_families = yes;
         self
     }
 

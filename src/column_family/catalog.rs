@@ -25,7 +25,7 @@
 //!    it was is known from the header of the frame, or from the list of names.
 //! 3. If nobody can say whose record is missing, the catalog is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::checksum::crc32;
 use crate::codec::ids::{FamilyId, SequenceNumber};
@@ -106,6 +106,8 @@ pub(crate) struct Catalog {
     pub(crate) families: BTreeMap<FamilyId, FamilyRecord>,
     /// Families of which neither copy has a whole record, and their names.
     pub(crate) lost: BTreeMap<FamilyId, String>,
+    /// Those that are lost by what a record says: somebody gave them up before.
+    pub(crate) given_up: BTreeSet<FamilyId>,
     /// Both copies say all of it, in the newest format: parts can be written behind it.
     pub(crate) is_sound: bool,
 }
@@ -201,6 +203,7 @@ impl Catalog {
             // It goes on with the options that it had.
             IS_CHANGED if self.families.contains_key(&family) => {}
             _ => {
+                self.given_up.remove(&family);
                 let before = self.families.remove(&family).map(|family| family.name);
                 let name = Some(name).filter(|name| !name.is_empty()).or(before);
                 let known = self.lost.entry(family).or_default();
@@ -255,6 +258,7 @@ impl Catalog {
             Record::Lost(id, name) => {
                 self.families.remove(&id);
                 self.lost.insert(id, name);
+                self.given_up.insert(id);
                 Some(())
             }
         }

@@ -31,6 +31,24 @@ pub(super) fn lost(name: &str, id: FamilyId) -> Error {
     Error::corruption(message).in_file("data").of_family(id.0)
 }
 
+/// The family is lost, and nobody gave it up yet: what cannot be read now, perhaps because of `failure`, may be read later.
+pub(super) fn not_given_up(name: &str, id: FamilyId, failure: Option<&Error>) -> Error {
+    let ways =
+        "opening with read_only reads all others, opening with give_up_lost_families gives it up for good";
+    match failure {
+        Some(failure) => {
+            let consequence =
+                format!("neither copy of what the catalog says of column family {name:?} is whole; {ways}");
+            failure.clone().followed_by(&consequence).of_family(id.0)
+        }
+        None => {
+            let message =
+                format!("both copies of what the catalog says of column family {name:?} are damaged; {ways}");
+            Error::corruption(message).in_file("data").of_family(id.0)
+        }
+    }
+}
+
 impl ColumnFamilyDatabase {
     fn handle(&self, family: Arc<Family>) -> ColumnFamily {
         ColumnFamily::new(

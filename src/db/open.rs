@@ -28,7 +28,7 @@ use crate::db::database::ColumnFamilyDatabase;
 use crate::db::families;
 use crate::db::place::{Contents, DATA, Locks, NEW_DATA, Newborn, WAL, look};
 use crate::db::progress::Progress;
-use crate::db::read_catalog::read_catalog;
+use crate::db::read_catalog::{CatalogRead, read_catalog};
 use crate::db::recovery::{LostLog, RecoveryReport};
 use crate::db::registry::Registry;
 use crate::db::replayer::{Budget, Replayer};
@@ -207,11 +207,13 @@ struct Restored {
     catalog: Catalog,
     /// The record that stood in the superblock.
     newest: Option<Record>,
+    /// A family is lost that nobody gave up yet.
+    loss: Option<Error>,
 }
 
 /// Completes what a superblock of an old format leaves to its catalog.
 fn restore(pool: FileHandlePool, superblock: &mut Superblock, memory: &Arc<Memory>) -> Result<Restored> {
-    let (catalog, newest) = read_catalog(&**pool.permanent(), superblock)?;
+    let CatalogRead { catalog, newest, failure } = read_catalog(&**pool.permanent(), superblock)?;
     superblock.next_family = superblock.next_family.max(catalog.next_family);
     superblock.last_sequence = superblock.last_sequence.max(catalog.last_sequence);
     let page_size = u64::from(superblock.page_size);
@@ -249,8 +251,10 @@ fn restore(pool: FileHandlePool, superblock: &mut Superblock, memory: &Arc<Memor
         tracing::error!(%error, "a column family is lost");
         registry.add_lost(id, name);
     }
+    let new_loss = catalog.lost.iter().find(|(id, _)| !catalog.given_up.contains(id));
+    let loss = new_loss.map(|(&id, name)| families::not_given_up(name, id, failure.as_ref()));
     let view = View::default().with_all(slots);
-    Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, touched, catalog, newest })
+    Ok(Restored { data, views: ArcCell::new(Arc::new(view)), registry, touched, catalog, newest, loss })
 }
 
 /// The family in `slot`, with budgets of its page cache and of a memtable.
@@ -296,8 +300,12 @@ fn open_existing(
     let is_in_both_slots = superblock.is_in_both_slots(&**pool.permanent(), DATA);
     let database = DATABASES.fetch_add(1, Ordering::Relaxed);
     let work = Work::new(&crew.desk, database);
-    let Restored { data, views, registry, touched, catalog, newest } =
+    let Restored { data, views, registry, touched, catalog, newest, loss } =
         restore(pool, &mut superblock, memory)?;
+    if let Some(error) = loss.filter(|_| !options.read_only && !options.gives_up_lost_families) {
+        // The first checkpoint would write down that the family is lost, and the log would go without its commits.
+        return Err(error);
+    }
     if !options.read_only && !is_in_both_slots {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
         superblock.store(data.pool(), first_slot)?;

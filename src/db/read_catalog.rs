@@ -11,13 +11,18 @@ const DATA: &str = "data";
 /// Of what cannot be read in one piece, pieces of this many bytes are read or given up.
 const SECTOR: usize = 512;
 
-/// The catalog, and the record that stood in the superblock.
-pub(super) fn read_catalog(
-    file: &dyn StorageFile,
-    superblock: &Superblock,
-) -> Result<(Catalog, Option<Record>)> {
-    let mut catalog = match superblock.catalog.number {
-        0 => read_old(file, superblock)?,
+/// What was read of the catalog.
+pub(super) struct CatalogRead {
+    pub(super) catalog: Catalog,
+    /// The record that stood in the superblock.
+    pub(super) newest: Option<Record>,
+    /// The first sector of a copy that the disk did not give: what it held may be read another time.
+    pub(super) failure: Option<Error>,
+}
+
+pub(super) fn read_catalog(file: &dyn StorageFile, superblock: &Superblock) -> Result<CatalogRead> {
+    let (mut catalog, failure) = match superblock.catalog.number {
+        0 => (read_old(file, superblock)?, None),
         _ => read_copies(file, superblock)?,
     };
     let newest = match superblock.record.bytes() {
@@ -37,7 +42,7 @@ pub(super) fn read_catalog(
             }
         }
     }
-    Ok((catalog, newest))
+    Ok(CatalogRead { catalog, newest, failure })
 }
 
 fn beyond() -> Error {
@@ -66,7 +71,7 @@ fn buffer(len: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalog> {
+fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<(Catalog, Option<Error>)> {
     let file_len = length(file)?;
     let mut copies = [Vec::new(), Vec::new()];
     let mut failure = None;
@@ -92,7 +97,7 @@ fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalo
             "a copy of the catalog is damaged; what one of the copies has is used"
         );
     }
-    Ok(catalog)
+    Ok((catalog, failure))
 }
 
 /// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a

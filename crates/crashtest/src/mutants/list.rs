@@ -311,6 +311,13 @@ pub const MUTATIONS: &[Mutation] = &[
         "an_older_record_of_a_lost_family_does_not_serve",
     ),
     tests(
+        "an opening gives up a lost family though nobody asked for it",
+        OPEN,
+        "loss.filter(|_| !options.read_only && !options.gives_up_lost_families)",
+        "loss.filter(|_| false)",
+        "a_record_that_cannot_be_read_for_a_while_costs_nothing_unless_its_family_is_given_up",
+    ),
+    tests(
         "pages of a lost family are handed out",
         OPEN,
         "        space.keep_what_is_free();\n",
