@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::forgery::{self, exercise};
 use super::merge::RangeDeletion;
-use super::node::Node;
+use super::node::{HEAD_LEN, HEADS_AT, Node};
 use super::records::CHILD_LEN;
 use super::testing::{Bytes, Harness, get, store_of_last_pages};
 use super::tree::Tree;
@@ -249,4 +249,40 @@ fn a_walk_does_not_meet_a_shared_leaf_again_whose_own_edges_are_in_disorder() {
     let tree = sharing_children(&broken, 1, &[0], 0);
     let tree = sharing_children(&Harness { tree, ..broken }, 2, &[0], 0);
     assert_walks_fail(&harness, tree);
+}
+
+/// Both lengths of an entry may be written with zeros behind them, up to ten bytes each: they say the same in more bytes.
+#[test]
+fn lengths_that_are_longer_than_they_need_to_be_are_refused() {
+    const LONGER: usize = 17;
+    let mut harness = Harness::new(4096);
+    harness.fill = 60;
+    harness.put([(&b"a"[..], vec![1; 1000]), (b"z", vec![2; 20])]);
+    let tree = forged(&harness, 0, &[0], |bytes| {
+        let page = bytes.to_vec();
+        let node = Node::open(&page, 0).unwrap();
+        let [a, z, end] = [0, 1, 2].map(|i| node.offset(i));
+        bytes[a..a + 10].copy_from_slice(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0]);
+        bytes[a + 10..a + 20].copy_from_slice(&[0xa0, 0x9f, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0]);
+        bytes[a + 20..z + LONGER].copy_from_slice(&page[a + 3..z]);
+        // The other entry makes room.
+        let value = end - z - LONGER - 3;
+        bytes[z + LONGER..][..3].copy_from_slice(&[1, (value as u8) << 2, b'z']);
+        let offset = HEADS_AT + 2 * HEAD_LEN + 2;
+        bytes[offset..][..2].copy_from_slice(&((z + LONGER) as u16).to_le_bytes());
+    });
+    exercise(&harness, &tree, &[b"a".to_vec(), b"b".to_vec(), b"z".to_vec()]);
+    let report = tree.check(&harness.store, &super::CheckOptions::default());
+    assert!(!report.faults.is_empty());
+
+    // As they stand, the first two entries are too long for a page, and would not be if the lengths were as short as can be.
+    let broken = Harness { store: Arc::clone(&harness.store), tree, fill: 60, ..Harness::new(4096) };
+    let long = [&b"b"[..], &[b'x'; 2025]].concat();
+    let ops = BTreeMap::from([
+        (long, Some(vec![3; 1000])),
+        (b"c".to_vec(), Some(vec![4; 1000])),
+        (b"z".to_vec(), None),
+    ]);
+    let error = broken.try_merge(&[], &ops, &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
 }

@@ -111,7 +111,7 @@ impl Shape {
         let offsets_at = HEADS_AT + HEAD_LEN * count;
         let children_at = offsets_at + offset_width(wide) * (count + 1);
         let prefix_at = children_at + if level == 0 { 0 } else { CHILD_LEN * count };
-        match prefix_at.checked_add(prefix_len) {
+        match prefix_at.checked_add(prefix_len).filter(|_| prefix_len <= key::MAX_KEY_LEN) {
             // The longest node is a few long keys and their children: far below 4 GiB.
             Some(entries_at) if entries_at <= bytes.len() && bytes.len() <= u32::MAX as usize => Ok(Self {
                 count: count as u32,
@@ -305,7 +305,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub(super) fn entry_size(&self, i: usize) -> NodeResult<(usize, usize, bool)> {
         let bytes = self.entries(i, i + 1)?;
-        if let [rest_len @ ..0x80, tag, ..] = *bytes
+        if let [rest_len @ ..0x80, tag @ ..0x80, ..] | [rest_len @ ..0x80, tag, 1..0x80, ..] = *bytes
             && usize::from(rest_len) + 2 <= bytes.len()
         {
             return Ok((bytes.len(), usize::from(rest_len), u64::from(tag) & kind::MASK == kind::RUN));
@@ -332,8 +332,9 @@ impl<'a> Node<'a> {
     fn entry_parts(&self, start: usize, end: usize) -> NodeResult<(&'a [u8], u64, &'a [u8])> {
         const CUT: Fault = Fault("an entry of a leaf is not as long as its key and value");
         let mut bytes = self.bytes.get(start..end).ok_or(OUTSIDE)?;
-        let rest_len = varint::take(&mut bytes).ok_or(CUT)?;
-        let tag = varint::take(&mut bytes).ok_or(CUT)?;
+        // An entry that is copied must not be longer than one that is written anew.
+        let rest_len = varint::take_shortest(&mut bytes).ok_or(CUT)?;
+        let tag = varint::take_shortest(&mut bytes).ok_or(CUT)?;
         let rest_len = usize::try_from(rest_len).map_err(|_| CUT)?;
         let (rest, value) = bytes.split_at_checked(rest_len).ok_or(CUT)?;
         if tag >> 2 != value.len() as u64 {

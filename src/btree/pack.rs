@@ -70,7 +70,9 @@ struct Growing {
 impl Growing {
     fn size(&self, inner: bool, page_size: usize) -> usize {
         let cut_off = (self.prefix * self.count) as u64;
-        let size = |wide| arrays_len(self.count, inner, wide) + self.prefix + (self.bytes - cut_off) as usize;
+        // Entries of forged nodes may be shorter than their keys.
+        let rests = self.bytes.saturating_sub(cut_off) as usize;
+        let size = |wide| arrays_len(self.count, inner, wide) + self.prefix + rests;
         if size(false) <= page_size { size(false) } else { size(true) }
     }
 }

@@ -30,6 +30,15 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
+/// As [`take`], of what [`put`] may have made: `None` also of an integer that stands in more bytes than it needs.
+#[inline]
+pub(crate) fn take_shortest(bytes: &mut &[u8]) -> Option<u64> {
+    let before = *bytes;
+    let value = take(bytes)?;
+    let last = before.len() - bytes.len() - 1;
+    (last == 0 || before[last] != 0).then_some(value)
+}
+
 fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate().take(10) {
@@ -60,6 +69,13 @@ mod tests {
                 let mut rest = &bytes[..];
                 assert_eq!(take(&mut rest), Some(value));
                 assert!(rest.is_empty());
+                assert_eq!(take_shortest(&mut &bytes[..]), Some(value));
+                if bytes.len() < 10 {
+                    *bytes.last_mut().unwrap() |= 0x80;
+                    bytes.push(0);
+                    assert_eq!(take(&mut &bytes[..]), Some(value));
+                    assert_eq!(take_shortest(&mut &bytes[..]), None);
+                }
             }
         }
     }
@@ -70,5 +86,6 @@ mod tests {
         assert_eq!(take(&mut &[0x80][..]), None);
         assert_eq!(take(&mut &[0xff; 10][..]), None);
         assert_eq!(take(&mut &[0x80; 11][..]), None);
+        assert_eq!(take_shortest(&mut &[0x80][..]), None);
     }
 }
