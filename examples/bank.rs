@@ -1,5 +1,5 @@
-//! Transfers between accounts by many threads, and an auditor who counts the money all the while. Half way through, the process that
-//! does it is killed and another one goes on with what it left: no coin is lost.
+//! Transfers between accounts by many threads, and an auditor who counts the money all the while. Half way
+//! through, the process that does it is killed and another one goes on with what it left: no coin is lost.
 //!
 //! ```sh
 //! cargo run --release --example bank -- --seconds 10 --threads 8 --level serializable

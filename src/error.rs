@@ -37,12 +37,13 @@ pub enum ErrorKind {
     /// An earlier write or sync failed; nothing is written until the database is opened again.
     /// The message names the first cause.
     WriteFailed,
-    /// Pages of one column family cannot be read, and a merge or a compaction of it needed them. It takes no writes until the database is
-    /// opened again, nothing of it is merged into its tree, and all other families go on. What it holds besides can be read, and it can be
-    /// dropped. The message names the first cause.
+    /// Pages of one column family cannot be read, and a merge or a compaction of it needed them. It takes no
+    /// writes until the database is opened again, nothing of it is merged into its tree, and all other
+    /// families go on. What it holds besides can be read, and it can be dropped. The message names the first
+    /// cause.
     FamilyDamaged,
-    /// The database of this snapshot, iterator or cursor was closed, and what it reads does not stand there any more: whoever opened the database
-    /// again may have overwritten it.
+    /// The database of this snapshot, iterator or cursor was closed, and what it reads does not stand there
+    /// any more: whoever opened the database again may have overwritten it.
     StaleReader,
     /// The database was closed.
     Closed,
@@ -64,11 +65,13 @@ pub enum ErrorKind {
     ValueTooLarge,
     /// An option or an argument has no meaning; the message says which values do.
     InvalidArgument,
-    /// A transaction was not committed, because another commit has changed what it relied on since it began. It may be run again.
-    /// [`Error::conflict`] says what was changed.
+    /// A transaction was not committed, because another commit has changed what it relied on since it began.
+    /// It may be run again. [`Error::conflict`] says what was changed.
     Conflict,
-    /// A transaction was not committed, because what was committed since it began takes more memory than open transactions may keep
-    /// ([`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes)), and it was the oldest one.
+    /// A transaction was not committed, because what was committed since it began takes more memory than open
+    /// transactions may keep
+    /// ([`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes)), and it was the
+    /// oldest one.
     TransactionTooOld,
 }
 
@@ -123,7 +126,8 @@ pub struct Conflict {
     pub family: FamilyId,
     /// The key, or the lowest key of the range.
     pub start: Vec<u8>,
-    /// The key behind the last one of the range; for a single key, the key and a zero byte. `None`: the range has no end.
+    /// The key behind the last one of the range; for a single key, the key and a zero byte. `None`: the range
+    /// has no end.
     pub end: Option<Vec<u8>>,
 }
 
@@ -236,7 +240,8 @@ impl Error {
         error
     }
 
-    /// Whether this says that something of one column family cannot be read: an error that changed nothing, and is that family's alone.
+    /// Whether this says that something of one column family cannot be read: an error that changed nothing,
+    /// and is that family's alone.
     pub(crate) fn is_damage(&self) -> bool {
         let is_unreadable = self.0.kind == ErrorKind::Io && self.0.is_of_reading;
         (self.0.kind == ErrorKind::Corruption || is_unreadable) && self.0.location.family.is_some()

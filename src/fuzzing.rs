@@ -31,7 +31,9 @@ impl Mark {
 /// What a log holds: number and payload of every record, in order.
 pub type Records = Vec<(u64, Vec<u8>)>;
 
-/// Replays the log in `storage` and returns the last sequence number, of a record or of what a segment says was before it. With `resume`, then starts it anew at the end, as opening a database does, and appends those payloads.
+/// Replays the log in `storage` and returns the last sequence number, of a record or of what a segment says
+/// was before it. With `resume`, then starts it anew at the end, as opening a database does, and appends
+/// those payloads.
 ///
 /// # Errors
 /// Those of replay and start. `records` then holds what was replayed before.
@@ -59,7 +61,8 @@ pub fn replay_log(
     Ok(report.last_sequence.0)
 }
 
-/// Writes a log of its own into `storage`: small segments, one record for each payload, synced after those whose index `is_synced` says.
+/// Writes a log of its own into `storage`: small segments, one record for each payload, synced after those
+/// whose index `is_synced` says.
 pub fn write_log(
     storage: &MemoryStorage,
     database_id: [u8; 16],

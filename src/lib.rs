@@ -1,5 +1,5 @@
-//! Peristyle: an embedded storage engine. Column families live side by side in one file, each a packed copy-on-write
-//! B+tree with a memtable in front of it, and share one write-ahead log.
+//! Peristyle: an embedded storage engine. Column families live side by side in one file, each a packed
+//! copy-on-write B+tree with a memtable in front of it, and share one write-ahead log.
 //!
 //! # A first program
 //!
@@ -32,11 +32,13 @@
 //!
 //! # The way around
 //!
-//! - [`ColumnFamilyDatabase`]: open, close, families, batches, snapshots, maintenance, statistics. Settings: [`DatabaseBuilder`].
+//! - [`ColumnFamilyDatabase`]: open, close, families, batches, snapshots, maintenance, statistics. Settings:
+//!   [`DatabaseBuilder`].
 //! - [`ColumnFamily`]: reading and writing one family. Options: [`FamilyOptions`].
-//! - [`WriteBatch`]: atomic writes over any number of families. What a write survives: [`Durability`]. When it does:
-//!   [`on_synced`](ColumnFamilyDatabase::on_synced).
-//! - [`Transaction`]: reads and writes that are committed together if nobody changed what they rely on. What each [`IsolationLevel`] allows.
+//! - [`WriteBatch`]: atomic writes over any number of families. What a write survives: [`Durability`]. When
+//!   it does: [`on_synced`](ColumnFamilyDatabase::on_synced).
+//! - [`Transaction`]: reads and writes that are committed together if nobody changed what they rely on. What
+//!   each [`IsolationLevel`] allows.
 //! - [`Snapshot`], [`FamilySnapshot`]: one moment, for as long as it is held.
 //! - [`Cursor`] and [`Iter`]: walking in key order, both ways.
 //! - [`Error`] and [`ErrorKind`]: what can go wrong, to match on.
@@ -45,11 +47,13 @@
 //!
 //! # Transactions
 //!
-//! A batch writes several things as one. A [`Transaction`] also reads: what it reads is one moment with its own writes in front, and
-//! its commit is refused if another one has changed what it relies on. No lock is held meanwhile, so nobody waits for anybody.
+//! A batch writes several things as one. A [`Transaction`] also reads: what it reads is one moment with its
+//! own writes in front, and its commit is refused if another one has changed what it relies on. No lock is
+//! held meanwhile, so nobody waits for anybody.
 //!
-//! *The loop.* A refused commit has written nothing, and the transaction is run again from its first read on. [`transact`](ColumnFamilyDatabase::transact)
-//! is that loop, with pauses that grow and a limit to the number of tries:
+//! *The loop.* A refused commit has written nothing, and the transaction is run again from its first read on.
+//! [`transact`](ColumnFamilyDatabase::transact) is that loop, with pauses that grow and a limit to the number
+//! of tries:
 //!
 //! ```
 //! # fn main() -> peristyle::Result<()> {
@@ -72,15 +76,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! *What a conflict means.* Between the moment that the transaction reads and its commit, another commit put or deleted a key that this one read, or
-//! one in a range that it walked over, whether there was anything or not; by a plain write, a batch, a range delete or a transaction. If none
-//! did, the commit is made, however long the transaction was open. [`Error::conflict`] names the family and the key or the range. A
+//! *What a conflict means.* Between the moment that the transaction reads and its commit, another commit put
+//! or deleted a key that this one read, or one in a range that it walked over, whether there was anything or
+//! not; by a plain write, a batch, a range delete or a transaction. If none did, the commit is made, however
+//! long the transaction was open. [`Error::conflict`] names the family and the key or the range. A
 //! transaction that writes nothing is never refused.
 //!
-//! *Which level.* [`Serializable`](IsolationLevel::Serializable), unless there is a reason: the outcome is one that transactions could have had that ran one after the other, so
-//! a rule that holds after each of them holds after all. [`Snapshot`](IsolationLevel::Snapshot) where much is read and a rule is only about what is also written. What must
-//! not count as read is read by [`get_untracked`](Transaction::get_untracked) and [`cursor_untracked`](Transaction::cursor_untracked): a hint, a statistic. With
-//! [`ReadCommitted`](IsolationLevel::ReadCommitted) nothing is checked: that is a batch that can be read before it is written.
+//! *Which level.* [`Serializable`](IsolationLevel::Serializable), unless there is a reason: the outcome is
+//! one that transactions could have had that ran one after the other, so a rule that holds after each of them
+//! holds after all. [`Snapshot`](IsolationLevel::Snapshot) where much is read and a rule is only about what
+//! is also written. What must not count as read is read by [`get_untracked`](Transaction::get_untracked) and
+//! [`cursor_untracked`](Transaction::cursor_untracked): a hint, a statistic. With
+//! [`ReadCommitted`](IsolationLevel::ReadCommitted) nothing is checked: that is a batch that can be read
+//! before it is written.
 //!
 //! | what can happen | `Serializable` | `Snapshot` | `ReadCommitted` |
 //! |---|---|---|---|
@@ -91,11 +99,13 @@
 //! | two that read what the other writes both commit (write skew) | no | yes | yes |
 //! | an entry comes into a range that was read, and both commit (phantom) | no | yes | yes |
 //!
-//! *What it costs.* Others pay nothing for a transaction. It pays for a snapshot, for the keys that it reads (their bytes, once), and twice for
-//! what it writes if it reads it again. While one is open, what is committed stays in memory, up to
-//! [`transaction_memory_bytes`](DatabaseBuilder::transaction_memory_bytes). The longer it is open, the more can stand in its way: so what takes long is done before it begins.
+//! *What it costs.* Others pay nothing for a transaction. It pays for a snapshot, for the keys that it reads
+//! (their bytes, once), and twice for what it writes if it reads it again. While one is open, what is
+//! committed stays in memory, up to [`transaction_memory_bytes`](DatabaseBuilder::transaction_memory_bytes).
+//! The longer it is open, the more can stand in its way: so what takes long is done before it begins.
 //!
-//! *Parts of it* are given up by [`rollback_to`](Transaction::rollback_to) a [`savepoint`](Transaction::savepoint), all of it by dropping it.
+//! *Parts of it* are given up by [`rollback_to`](Transaction::rollback_to) a
+//! [`savepoint`](Transaction::savepoint), all of it by dropping it.
 //!
 //! `examples/bank.rs` in the repository transfers money in many threads, and is killed in the middle.
 //!

@@ -21,19 +21,21 @@ pub(crate) use memory::{Budgets, MemorySettings};
 /// | `Buffered` | survives | survives if it is older than the sync interval | a copy into the log |
 /// | `None` | lost unless merged and checkpointed | lost unless merged and checkpointed | an insert into memory |
 ///
-/// Whatever the level, a batch survives whole or not at all, and what survives of the logged commits is a prefix of them.
+/// Whatever the level, a batch survives whole or not at all, and what survives of the logged commits is a
+/// prefix of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// On the disk before it is acknowledged. Readers may see it from the moment it is written, a sync earlier: a sync holds up nobody but
-    /// those who asked for it. What is written by whoever saw it comes after it in the log, so no crash keeps that and loses what was
-    /// seen. Who must not act on what a loss of power could still take back calls [`sync`](crate::ColumnFamilyDatabase::sync) after
-    /// reading.
+    /// On the disk before it is acknowledged. Readers may see it from the moment it is written, a sync
+    /// earlier: a sync holds up nobody but those who asked for it. What is written by whoever saw it comes
+    /// after it in the log, so no crash keeps that and loses what was seen. Who must not act on what a loss
+    /// of power could still take back calls [`sync`](crate::ColumnFamilyDatabase::sync) after reading.
     Sync,
-    /// With the operating system before it is acknowledged; synced in the background within the sync interval.
+    /// With the operating system before it is acknowledged; synced in the background within the sync
+    /// interval.
     #[default]
     Buffered,
-    /// In memory only, without a log record; durable with the next checkpoint after it was merged. A batch over several
-    /// families is logged nevertheless, as by `Buffered`: only the log can keep it whole.
+    /// In memory only, without a log record; durable with the next checkpoint after it was merged. A batch
+    /// over several families is logged nevertheless, as by `Buffered`: only the log can keep it whole.
     None,
 }
 
@@ -49,7 +51,8 @@ pub struct RecoveryProgress {
     pub elapsed: Duration,
 }
 
-/// Called with a [`RecoveryProgress`], see [`on_recovery_progress`](crate::DatabaseBuilder::on_recovery_progress).
+/// Called with a [`RecoveryProgress`], see
+/// [`on_recovery_progress`](crate::DatabaseBuilder::on_recovery_progress).
 #[derive(Clone)]
 pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
 
@@ -59,8 +62,8 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times what is merged on, a delta is
-/// cheaper if keys are random.
+/// Bytes of a tree that a merge may write for each byte merged, by default: from a tree of about ten times
+/// what is merged on, a delta is cheaper if keys are random.
 const MERGE_COST: u32 = 8;
 
 /// More threads that merge than any machine has use for.
@@ -68,8 +71,8 @@ const MOST_THREADS: usize = 1024;
 
 /// Default of the log's limit: what two cores replay in a second or two.
 const LOG_LIMIT: u64 = 512 << 20;
-/// How many times the write buffers the log is at most, if that is more than so many bytes: what does not fit into memtables has to be
-/// merged while it is replayed.
+/// How many times the write buffers the log is at most, if that is more than so many bytes: what does not fit
+/// into memtables has to be merged while it is replayed.
 const LOG_FOR_BUFFERS: u64 = 2;
 const SHORT_LOG: u64 = 16 << 20;
 
@@ -254,26 +257,28 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Whether to open for reading only (default: no). Nothing on disk is changed: what the log holds beyond the last
-    /// checkpoint is replayed into memory, without regard to the budget of the write buffers. Several readers may have a
-    /// database open at once, but none beside a writer.
+    /// Whether to open for reading only (default: no). Nothing on disk is changed: what the log holds beyond
+    /// the last checkpoint is replayed into memory, without regard to the budget of the write buffers.
+    /// Several readers may have a database open at once, but none beside a writer.
     pub fn read_only(mut self, yes: bool) -> Self {
         self.options.read_only = yes;
         self
     }
 
-    /// Bytes of memory for all that the database keeps there, at least 1 MiB. What its parts take follows from it: five sixteenths, but no more
-    /// than 1 GiB, are for [memtables and write buffers](Self::write_buffer_bytes), an eighth for the log's mapping, filters, tables and lists, the
-    /// rest is the [read cache](Self::cache_bytes). A part that is given besides is taken as it is, and the other one gets what is left.
-    /// [`memory_report`](crate::ColumnFamilyDatabase::memory_report) says what is taken.
+    /// Bytes of memory for all that the database keeps there, at least 1 MiB. What its parts take follows
+    /// from it: five sixteenths, but no more than 1 GiB, are for [memtables and write
+    /// buffers](Self::write_buffer_bytes), an eighth for the log's mapping, filters, tables and lists, the
+    /// rest is the [read cache](Self::cache_bytes). A part that is given besides is taken as it is, and the
+    /// other one gets what is left. [`memory_report`](crate::ColumnFamilyDatabase::memory_report) says what
+    /// is taken.
     ///
-    /// Default: what the defaults of the two parts come to, and a seventh of that. They follow from the memory of the machine or, if that
-    /// is less, from what the control groups allow that the process is in.
+    /// Default: what the defaults of the two parts come to, and a seventh of that. They follow from the
+    /// memory of the machine or, if that is less, from what the control groups allow that the process is in.
     ///
     /// # Errors
     ///
-    /// [`open`](Self::open) fails with [`InvalidArgument`](ErrorKind::InvalidArgument) if the parts that are given do not fit into
-    /// seven eighths of the total, 64 KiB of each at least.
+    /// [`open`](Self::open) fails with [`InvalidArgument`](ErrorKind::InvalidArgument) if the parts that are
+    /// given do not fit into seven eighths of the total, 64 KiB of each at least.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -291,39 +296,42 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of read cache for all column families together. Default: 4 GiB, but no more than a quarter of the machine's memory; or what
-    /// [`memory_bytes`](Self::memory_bytes) leaves.
+    /// Bytes of read cache for all column families together. Default: 4 GiB, but no more than a quarter of
+    /// the machine's memory; or what [`memory_bytes`](Self::memory_bytes) leaves.
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.options.asked.cache = Some(bytes);
         self
     }
 
     /// Bytes of memtables and write buffers for all column families together. Default: 1 GiB, but no more
-    /// than an eighth of the machine's memory; or what [`memory_bytes`](Self::memory_bytes) leaves. A single batch that is larger is taken nevertheless.
+    /// than an eighth of the machine's memory; or what [`memory_bytes`](Self::memory_bytes) leaves. A single
+    /// batch that is larger is taken nevertheless.
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
         self.options.asked.write = Some(bytes);
         self
     }
 
-    /// Bytes of a page: 4096, 8192 (the default), 16384 or 32768. Fixed when the database is created; ignored afterwards.
+    /// Bytes of a page: 4096, 8192 (the default), 16384 or 32768. Fixed when the database is created; ignored
+    /// afterwards.
     pub fn page_size(mut self, bytes: u32) -> Self {
         self.options.page_size = bytes;
         self
     }
 
-    /// Descriptors through which the data file is read and written, open at once (default 64, at least 2). While there are enough each
-    /// family has its own; further ones share those that are open. One more holds the lock of the data file: nothing is read or written
-    /// through it, and this cap does not count it.
+    /// Descriptors through which the data file is read and written, open at once (default 64, at least 2).
+    /// While there are enough each family has its own; further ones share those that are open. One more holds
+    /// the lock of the data file: nothing is read or written through it, and this cap does not count it.
     pub fn max_descriptors(mut self, count: usize) -> Self {
         self.options.max_descriptors = count;
         self
     }
 
-    /// Bytes of log that a recovery replays at most (default 512 MiB), give or take one log segment, which is an eighth of it or 64 MiB. Bounds the
-    /// time of a recovery, so every operation counts as 96 bytes beside its own. From half of the limit on the oldest
-    /// entries are merged and checkpoints are made; as the log nears it writers are slowed, and stopped while it is
-    /// there. A batch that is larger is taken nevertheless, once nothing else is in the log. With small write buffers the limit is twice
-    /// their size, or 16 MiB, whichever is more, if that is less.
+    /// Bytes of log that a recovery replays at most (default 512 MiB), give or take one log segment, which is
+    /// an eighth of it or 64 MiB. Bounds the time of a recovery, so every operation counts as 96 bytes beside
+    /// its own. From half of the limit on the oldest entries are merged and checkpoints are made; as the log
+    /// nears it writers are slowed, and stopped while it is there. A batch that is larger is taken
+    /// nevertheless, once nothing else is in the log. With small write buffers the limit is twice their size,
+    /// or 16 MiB, whichever is more, if that is less.
     pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
         self.options.log_limit_bytes = bytes;
         self
@@ -336,25 +344,28 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Whether merges and checkpoints also start by themselves when memtables are idle or time has passed (default: yes).
-    /// Without it they run only when memory or log are full, or when a call asks for them.
+    /// Whether merges and checkpoints also start by themselves when memtables are idle or time has passed
+    /// (default: yes). Without it they run only when memory or log are full, or when a call asks for them.
     pub fn automatic_maintenance(mut self, yes: bool) -> Self {
         self.options.automatic = yes;
         self
     }
 
-    /// Bytes of a family's tree that merging memtables may write for each of their bytes (default 8). Where it would write more, the
-    /// memtables are written as a small tree of their own in front of it, a *delta*, and deltas are drained into the tree
-    /// later, many at a time: fewer bytes are written and reads ask several small trees first, until the family rests.
-    /// With 0 every merge writes a delta, with `u32::MAX` none does.
+    /// Bytes of a family's tree that merging memtables may write for each of their bytes (default 8). Where
+    /// it would write more, the memtables are written as a small tree of their own in front of it, a *delta*,
+    /// and deltas are drained into the tree later, many at a time: fewer bytes are written and reads ask
+    /// several small trees first, until the family rests. With 0 every merge writes a delta, with `u32::MAX`
+    /// none does.
     pub fn merge_cost(mut self, bytes: u32) -> Self {
         self.options.merge_cost = bytes;
         self
     }
 
-    /// Bytes of memory that open transactions may keep: memtables that are merged and in which their commits will look for changes of what they
-    /// rely on. Default: as many as [memtables and write buffers](Self::write_buffer_bytes) may take; they are no part of those. Where more was
-    /// written since the oldest open transaction began, its commit fails with [`TransactionTooOld`](ErrorKind::TransactionTooOld).
+    /// Bytes of memory that open transactions may keep: memtables that are merged and in which their commits
+    /// will look for changes of what they rely on. Default: as many as [memtables and write
+    /// buffers](Self::write_buffer_bytes) may take; they are no part of those. Where more was written since
+    /// the oldest open transaction began, its commit fails with
+    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld).
     pub fn transaction_memory_bytes(mut self, bytes: u64) -> Self {
         self.options.transaction_memory_bytes = Some(bytes);
         self
@@ -372,19 +383,22 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Whether short commits that wait for no sync are stored into a mapping of the log's file where the system allows that, which spares them
-    /// a system call each (default: yes). They are stored only where memory is locked, so that no page is ever read for it; where the process may lock
-    /// none (`RLIMIT_MEMLOCK`), they are written.
+    /// Whether short commits that wait for no sync are stored into a mapping of the log's file where the
+    /// system allows that, which spares them a system call each (default: yes). They are stored only where
+    /// memory is locked, so that no page is ever read for it; where the process may lock none
+    /// (`RLIMIT_MEMLOCK`), they are written.
     ///
-    /// One danger is left: if somebody else makes a file of the log shorter while the database is open, or its file system is shut down since its device
-    /// is gone, the system ends the process with a signal (`SIGBUS`) at the next short commit. Without the mapping that is an error like any other.
+    /// One danger is left: if somebody else makes a file of the log shorter while the database is open, or
+    /// its file system is shut down since its device is gone, the system ends the process with a signal
+    /// (`SIGBUS`) at the next short commit. Without the mapping that is an error like any other.
     pub fn mapped_log(mut self, yes: bool) -> Self {
         self.options.mapped_log = yes;
         self
     }
 
-    /// Called while the log is replayed, some times a second if that takes long, and once at its end if there was anything to replay; from
-    /// one of the threads that do it, so opening waits for it. If it panics it is not called any more, and opening goes on.
+    /// Called while the log is replayed, some times a second if that takes long, and once at its end if there
+    /// was anything to replay; from one of the threads that do it, so opening waits for it. If it panics it
+    /// is not called any more, and opening goes on.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -405,32 +419,38 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Whether to open a database whose log is damaged (default: no). The log is replayed as far as it is whole, which is from the last checkpoint on; what comes
-    /// after the damage is lost, and [`RecoveryReport::lost`](crate::RecoveryReport::lost) says what that is. Nothing is removed for good: the log from the damaged segment
-    /// on is copied into a directory beside it first, for which there has to be room.
+    /// Whether to open a database whose log is damaged (default: no). The log is replayed as far as it is
+    /// whole, which is from the last checkpoint on; what comes after the damage is lost, and
+    /// [`RecoveryReport::lost`](crate::RecoveryReport::lost) says what that is. Nothing is removed for good:
+    /// the log from the damaged segment on is copied into a directory beside it first, for which there has to
+    /// be room.
     ///
-    /// What is in the trees stays, so of a commit to several families that was lost a part may be there, and families differ in how new they
-    /// are. Without damage the setting changes nothing.
+    /// What is in the trees stays, so of a commit to several families that was lost a part may be there, and
+    /// families differ in how new they are. Without damage the setting changes nothing.
     pub fn skip_damaged_log(mut self, yes: bool) -> Self {
         self.options.skips_damaged_log = yes;
         self
     }
 
-    /// Whether to open a database for writing though what its catalog says of a column family can be read in neither copy (default: no, it fails with an error that names the
-    /// family, [`Io`](crate::ErrorKind::Io) if the disk did not give what it holds, otherwise [`Corruption`](crate::ErrorKind::Corruption)). All other families are there, with all
-    /// that was committed to them.
+    /// Whether to open a database for writing though what its catalog says of a column family can be read in
+    /// neither copy (default: no, it fails with an error that names the family, [`Io`](crate::ErrorKind::Io)
+    /// if the disk did not give what it holds, otherwise [`Corruption`](crate::ErrorKind::Corruption)). All
+    /// other families are there, with all that was committed to them.
     ///
-    /// This gives the family up for good: the next checkpoint writes down that it is lost, and its commits leave the log. So what may pass, such as a disk that fails to read, is better waited for,
-    /// and the directory copied first. The family is listed, cannot be used, and can be dropped; later openings need no permission for it.
+    /// This gives the family up for good: the next checkpoint writes down that it is lost, and its commits
+    /// leave the log. So what may pass, such as a disk that fails to read, is better waited for, and the
+    /// directory copied first. The family is listed, cannot be used, and can be dropped; later openings need
+    /// no permission for it.
     ///
-    /// With [`read_only`](Self::read_only), which changes nothing, all others can be read without it. Where no family is lost the setting changes nothing.
+    /// With [`read_only`](Self::read_only), which changes nothing, all others can be read without it. Where
+    /// no family is lost the setting changes nothing.
     pub fn give_up_lost_families(mut self, yes: bool) -> Self {
         self.options.gives_up_lost_families = yes;
         self
     }
 
-    /// Where the database lives instead of the file system, for example [`MemoryStorage`](crate::MemoryStorage). The path given to
-    /// `open` then serves in messages only.
+    /// Where the database lives instead of the file system, for example
+    /// [`MemoryStorage`](crate::MemoryStorage). The path given to `open` then serves in messages only.
     pub fn storage(mut self, backend: impl StorageBackend) -> Self {
         self.options.backend = Some(Arc::new(backend));
         self

@@ -1,6 +1,6 @@
-//! A process whose memory runs out: every allocation of some size fails, one in each run of a child, while it opens, recovers, reads, writes, merges
-//! and closes. The policy is Rust's: where no error can be given, the process aborts, which is a crash like any other. Then everything
-//! that was acknowledged is there.
+//! A process whose memory runs out: every allocation of some size fails, one in each run of a child, while it
+//! opens, recovers, reads, writes, merges and closes. The policy is Rust's: where no error can be given, the
+//! process aborts, which is a crash like any other. Then everything that was acknowledged is there.
 
 #![cfg(unix)]
 
@@ -97,7 +97,8 @@ fn prepare(path: &Path) {
     }
 }
 
-/// What the child does; each number is told once it is acknowledged for both families. Stops at the first error.
+/// What the child does; each number is told once it is acknowledged for both families. Stops at the first
+/// error.
 fn work(path: &Path) -> Result<()> {
     let db = open(path)?;
     let families: Vec<ColumnFamily> =
@@ -168,8 +169,8 @@ fn whichever_allocation_fails_nothing_acknowledged_is_lost() {
     assert!(aborted + told > count / 2, "{aborted} aborted, {told} gave an error");
 }
 
-/// Has a child work on a copy of `template`, and looks at what it leaves. Says whether it told of an error, and how many large allocations it made if
-/// it did not abort.
+/// Has a child work on a copy of `template`, and looks at what it leaves. Says whether it told of an error,
+/// and how many large allocations it made if it did not abort.
 fn run(template: &Path, directory: &Path, fails: u64) -> (bool, Option<u64>) {
     let path = directory.join("copy");
     let _ = std::fs::remove_dir_all(&path);

@@ -263,7 +263,8 @@ fn what_is_acknowledged_is_read_at_once_by_everybody() {
     assert_clean(&db);
 }
 
-/// A commit that waits for its sync is visible before it is acknowledged, and holds up no commit of any other family or durability.
+/// A commit that waits for its sync is visible before it is acknowledged, and holds up no commit of any other
+/// family or durability.
 #[test]
 fn a_commit_that_waits_for_its_sync_holds_up_nobody_else() {
     let storage = TestStorage::new();

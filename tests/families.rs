@@ -276,7 +276,8 @@ fn two_hundred_families_never_use_more_descriptors_than_the_cap() {
                     if n % 5 == thread {
                         family.put("another", [n as u8; 3000]).unwrap();
                     }
-                    // Looking takes a while, in which one may be closed and another opened that are both counted.
+                    // Looking takes a while, in which one may be closed and another opened that are both
+                    // counted.
                     let open = (0..4).map(|_| descriptors_onto(&path.join("data"))).min().unwrap();
                     assert!(open <= CAP + LOCK, "{open} descriptors onto the data file are open");
                 }
@@ -376,8 +377,9 @@ fn options_are_read_back_changed_while_the_family_is_in_use_and_kept() {
         failure(family.set_options(wrong), ErrorKind::InvalidArgument);
     }
     assert_eq!(family.options(), second);
-    // What the next merge writes is filled as the new options say. Of entries that take a quarter of a page a leaf may grow by pages
-    // until it wastes little, whatever it is to be filled to; of small ones it is one page.
+    // What the next merge writes is filled as the new options say. Of entries that take a quarter of a page a
+    // leaf may grow by pages until it wastes little, whatever it is to be filled to; of small ones it is one
+    // page.
     for n in 0..10_000u32 {
         family.put(n.to_be_bytes(), [n as u8; 100]).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Processes that were forked: a child has its parent's memory and files, and can do the parent's database no harm.
+//! Processes that were forked: a child has its parent's memory and files, and can do the parent's database no
+//! harm.
 
 #![cfg(unix)]
 
@@ -23,9 +24,11 @@ fn play(test: &str, path: &Path) -> String {
     said
 }
 
-/// Runs `child` in a fork of this process, which ends after it. Says whether it came to its end, and fails if that takes long.
+/// Runs `child` in a fork of this process, which ends after it. Says whether it came to its end, and fails if
+/// that takes long.
 fn fork(child: impl FnOnce()) -> bool {
-    // SAFETY: the child ends without returning into the test harness. The C library makes its allocator usable in it.
+    // SAFETY: the child ends without returning into the test harness. The C library makes its allocator
+    // usable in it.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "no process to be had");
     if pid == 0 {

@@ -1,8 +1,8 @@
 //! A database of every version of the format so far, kept as a file, is opened and read.
 //!
 //! Each was made by `make_a_database`, which ends as a killed process does, with the engine of its time, and
-//! packed by `pack_a_database` into
-//! `tests/formats/new.kept`: `PERISTYLE_KEEP=<directory> cargo test --test formats -- --ignored make`, then the same with `pack`.
+//! packed by `pack_a_database` into `tests/formats/new.kept`:
+//! `PERISTYLE_KEEP=<directory> cargo test --test formats -- --ignored make`, then the same with `pack`.
 
 mod common;
 

@@ -190,8 +190,8 @@ fn a_compaction_without_room_changes_nothing_and_can_be_repeated() {
     assert_clean(&db);
 }
 
-/// Writes until it fails, or `commits` are made. Gives the model with every acknowledged commit, the model with
-/// the failed one too, and the failure.
+/// Writes until it fails, or `commits` are made. Gives the model with every acknowledged commit, the model
+/// with the failed one too, and the failure.
 fn write_until_failure(
     db: &ColumnFamilyDatabase,
     models: &mut [Entries; 2],
@@ -259,7 +259,8 @@ fn holds(db: &ColumnFamilyDatabase, models: &[Entries; 2]) -> bool {
     })
 }
 
-/// The chain of events after the write path failed for good, with the write that `with_failed` holds besides, if it was one.
+/// The chain of events after the write path failed for good, with the write that `with_failed` holds besides,
+/// if it was one.
 fn check_failed(db: &ColumnFamilyDatabase, models: &[Entries; 2], with_failed: &[Entries; 2], error: &Error) {
     assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::WriteFailed), "{:?} {error}", error.kind());
     let family = db.column_family("a").unwrap();

@@ -11,7 +11,8 @@ use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, Durability, FamilyOptions, MemoryStorage, WriteBatch,
 };
 
-/// Held by every test here: what readers of one database hold up is not given back in another of the same process, either.
+/// Held by every test here: what readers of one database hold up is not given back in another of the same
+/// process, either.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

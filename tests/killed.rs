@@ -1,8 +1,9 @@
 //! A process that is killed loses nothing that it acknowledged.
 //!
-//! A child writes, from several threads at once and with limits so small that merges, checkpoints and log rotations are
-//! always under way, and acknowledges every commit over a pipe. It is killed at a random moment. What it wrote follows from a seed,
-//! so the parent knows what must be there. `PERISTYLE_SEED` repeats a run's choices, `PERISTYLE_CASES` sets the number of kills per test.
+//! A child writes, from several threads at once and with limits so small that merges, checkpoints and log
+//! rotations are always under way, and acknowledges every commit over a pipe. It is killed at a random
+//! moment. What it wrote follows from a seed, so the parent knows what must be there. `PERISTYLE_SEED`
+//! repeats a run's choices, `PERISTYLE_CASES` sets the number of kills per test.
 
 mod common;
 
@@ -18,7 +19,8 @@ use peristyle::{ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, Famil
 const FAMILIES: usize = 4;
 /// Threads whose commits are all logged.
 const WRITERS: usize = 3;
-/// First bytes of the keys of the thread whose commits ask for no log: batches over all families, and batches within one.
+/// First bytes of the keys of the thread whose commits ask for no log: batches over all families, and batches
+/// within one.
 const UNLOGGED: usize = 0xff;
 const UNLOGGED_ALONE: usize = 0xfe;
 /// Keys of a writer in a family.
@@ -269,7 +271,8 @@ impl Known {
         self.check_short_lived(db, &last);
     }
 
-    /// The writer's entries are those after its last acknowledged commit, or after the one that was under way.
+    /// The writer's entries are those after its last acknowledged commit, or after the one that was under
+    /// way.
     fn check_writer(&mut self, writer: usize, acknowledged: u64, found: &Contents) {
         let seed = self.resume.seed;
         let contents = &mut self.contents[writer];

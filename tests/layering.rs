@@ -1,5 +1,6 @@
-//! Imports point down only: reads every path in `src/` that leaves its module and holds it against the layers of
-//! DESIGN.md. Code that is compiled for tests or fuzzing only is not looked at, nor is `lib.rs`, which ties the crate together.
+//! Imports point down only: reads every path in `src/` that leaves its module and holds it against the layers
+//! of DESIGN.md. Code that is compiled for tests or fuzzing only is not looked at, nor is `lib.rs`, which
+//! ties the crate together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,7 +55,8 @@ fn imports_point_down_only() {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-/// No two files import each other, be it by way of others. What a folder's `mod.rs` exports counts as imported by it.
+/// No two files import each other, be it by way of others. What a folder's `mod.rs` exports counts as
+/// imported by it.
 #[test]
 fn files_have_no_cycle() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -395,7 +397,8 @@ mod source {
             imports
         }
 
-        /// Calls `found` for each path that begins with `from` and goes on with the tokens at `at`. Returns where they end.
+        /// Calls `found` for each path that begins with `from` and goes on with the tokens at `at`. Returns
+        /// where they end.
         fn lead(&self, mut at: usize, mut from: Vec<String>, found: &mut dyn FnMut(&[String])) -> usize {
             while self.text(at) == "::" {
                 match self.text(at + 1) {
@@ -530,7 +533,8 @@ mod source {
         text.starts_with(|c: char| c.is_alphabetic() || c == '_')
     }
 
-    /// Leaves out items under `#[cfg(test)]`, `#[cfg(fuzzing)]` and their like, and names the modules among them that have a file.
+    /// Leaves out items under `#[cfg(test)]`, `#[cfg(fuzzing)]` and their like, and names the modules among
+    /// them that have a file.
     fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
         let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
         let (mut kept, mut modules) = (Vec::new(), Vec::new());
@@ -567,7 +571,8 @@ mod source {
         (kept, modules)
     }
 
-    /// Whether an attribute leaves its item out of everything but tests: `cfg(test)` and `cfg(all(.., test, ..))`. Or but fuzzing.
+    /// Whether an attribute leaves its item out of everything but tests: `cfg(test)` and
+    /// `cfg(all(.., test, ..))`. Or but fuzzing.
     fn needs_test(attribute: &[&str]) -> bool {
         if attribute.first() != Some(&"cfg") {
             return false;

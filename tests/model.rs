@@ -1,4 +1,5 @@
-//! Every operation against a model of sorted maps, with small sizes so that few operations cross every boundary.
+//! Every operation against a model of sorted maps, with small sizes so that few operations cross every
+//! boundary.
 //!
 //! `PERISTYLE_CASES` raises the number of cases, `PERISTYLE_SEED` changes them. A failure prints the shortest
 //! list of operations that shows it.
@@ -28,7 +29,8 @@ fn run(place: Place, builder: DatabaseBuilder, operations: &[Operation]) {
     world.check();
 }
 
-/// Memtables that hold all that a case writes, so that many range deletions and versions come together in one; or the usual ones of 4 KiB.
+/// Memtables that hold all that a case writes, so that many range deletions and versions come together in
+/// one; or the usual ones of 4 KiB.
 fn with_room(builder: DatabaseBuilder, room: bool) -> DatabaseBuilder {
     if room { builder.write_buffer_bytes(64 << 20) } else { builder }
 }

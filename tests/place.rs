@@ -274,7 +274,8 @@ fn who_removes_the_lock_lets_nobody_in() {
     );
 }
 
-/// Does `harm` to an open database, sees writing end, and `where_all_is_new` that nothing happens to what stands there then.
+/// Does `harm` to an open database, sees writing end, and `where_all_is_new` that nothing happens to what
+/// stands there then.
 fn harmed(path: &Path, harm: impl FnOnce(), by_checkpoint: bool, where_all_is_new: bool) {
     let db = shrunken().automatic_maintenance(!by_checkpoint).open(path).unwrap();
     let family = db.column_family("family").unwrap();

@@ -23,8 +23,8 @@ fn value(batch: u32, key: u32) -> [u8; 100] {
     [(batch * 7 + key) as u8; 100]
 }
 
-/// Batches over several families that are in the log alone: the later ones overwrite a part of the earlier ones and delete
-/// what the batch before them put last.
+/// Batches over several families that are in the log alone: the later ones overwrite a part of the earlier
+/// ones and delete what the batch before them put last.
 fn storage_with_a_long_log() -> TestStorage {
     let storage = TestStorage::new();
     let db = with_budget(AMPLE).storage(storage.clone()).open("memory").unwrap();
@@ -86,7 +86,8 @@ fn a_log_beyond_the_budget_is_merged_while_it_is_replayed_and_half_of_the_budget
 #[test]
 fn a_replay_whose_merge_fails_fails_the_opening_and_can_be_done_again() {
     let storage = storage_with_a_long_log();
-    // Of the writes all but the last few are of merges; a failed one leaves nothing that the next opening finds.
+    // Of the writes all but the last few are of merges; a failed one leaves nothing that the next opening
+    // finds.
     for calls in [0, 1, 5] {
         storage.fail(Strike::Write, calls, true);
         let error = with_budget(SCANT).storage(storage.clone()).open("memory").unwrap_err();

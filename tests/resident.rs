@@ -1,4 +1,5 @@
-//! The resident memory of a process that does nothing but use one database: alone in its test binary, so that it has the process to itself.
+//! The resident memory of a process that does nothing but use one database: alone in its test binary, so that
+//! it has the process to itself.
 
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
-//! Databases that share background threads and memory: as many threads as one has, one total, and otherwise nothing that one notices
-//! of another.
+//! Databases that share background threads and memory: as many threads as one has, one total, and otherwise
+//! nothing that one notices of another.
 
 #![cfg(target_os = "linux")]
 

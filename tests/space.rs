@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use common::{assert_clean, eventually, shrunken};
 use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
 
-/// Held by every test here: what readers of one database hold up is not given back in another of the same process, either.
+/// Held by every test here: what readers of one database hold up is not given back in another of the same
+/// process, either.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,5 @@
-//! What a family with hardly anything in it takes of the process's memory: alone in its test binary, whose allocator counts.
+//! What a family with hardly anything in it takes of the process's memory: alone in its test binary, whose
+//! allocator counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,5 @@
-//! What must not grow, whatever the load: space, log, waiting, memory, the cost of what is gone. Peristyle beside some peers.
+//! What must not grow, whatever the load: space, log, waiting, memory, the cost of what is gone. Peristyle
+//! beside some peers.
 //!
 //! Run it with `benches/run bounds_benchmark`.
 

@@ -23,7 +23,8 @@ const BENCHMARK: Benchmark = Benchmark {
 
 #[derive(Args)]
 struct Options {
-    /// Memory for cache and write buffers together, in MiB; three quarters are cache [default: 512, with --quick 4]
+    /// Memory for cache and write buffers together, in MiB; three quarters are cache [default: 512, with
+    /// --quick 4]
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u64).range(4..))]
     memory: Option<u64>,
 

@@ -2,8 +2,8 @@
 //!
 //! Run it with `benches/run micro_benchmark`, a part of it with `benches/run micro_benchmark node_search`.
 //!
-//! Nothing runs in the background but what is timed: merges and checkpoints are made by hand. All but the log lies in
-//! memory. Every benchmark checks that what it wants to leave out stayed out, and panics if not.
+//! Nothing runs in the background but what is timed: merges and checkpoints are made by hand. All but the log
+//! lies in memory. Every benchmark checks that what it wants to leave out stayed out, and panics if not.
 //!
 //! | benchmark | part | what is kept out, and how |
 //! |---|---|---|

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 const SIGNATURES: &str = "signature";
 const COMMIT_BLOCK: &str = "commit_block";
 
-/// Names of the sizes, the number of tokens, and whether they have to be asked for by name. Those are read with limited memory.
+/// Names of the sizes, the number of tokens, and whether they have to be asked for by name. Those are read
+/// with limited memory.
 const SIZES: [(&str, u64, bool); 3] = [
     ("signature-1m", 1_000_000, false),
     ("signature-10m", 10_000_000, false),

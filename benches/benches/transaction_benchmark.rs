@@ -1,8 +1,10 @@
-//! Transactions of four reads and four writes by many threads, beside plain batches of the same four writes and beside RocksDB's two kinds.
+//! Transactions of four reads and four writes by many threads, beside plain batches of the same four writes
+//! and beside RocksDB's two kinds.
 //!
-//! Run it with `benches/run transaction_benchmark`. *Disjoint*: each thread has keys of its own. *Contended*: all threads share few keys. A refused
-//! transaction is run again, and counts once. All commits are unsynced and logged. Every kind has a new database with the same entries;
-//! kinds take turns, and the medians of the rounds are printed.
+//! Run it with `benches/run transaction_benchmark`. *Disjoint*: each thread has keys of its own. *Contended*:
+//! all threads share few keys. A refused transaction is run again, and counts once. All commits are unsynced
+//! and logged. Every kind has a new database with the same entries; kinds take turns, and the medians of the
+//! rounds are printed.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

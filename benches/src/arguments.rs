@@ -89,7 +89,8 @@ impl Comparison {
         self.workload.iter().any(|wanted| wanted == workload)
     }
 
-    /// The engines that take part, the subject first: those that were asked for, or else the default ones, or else all.
+    /// The engines that take part, the subject first: those that were asked for, or else the default ones, or
+    /// else all.
     pub fn engines(&self, default: &[&str]) -> Vec<Peer> {
         let asked_for: Vec<&str> = self.peers.iter().map(String::as_str).collect();
         let wanted = if asked_for.is_empty() { default } else { &asked_for };

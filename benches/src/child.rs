@@ -152,8 +152,8 @@ fn start<T: Task>(place: &Place, task: &T, complaints: &Path) -> Result<Child> {
     // What went wrong is told by the last lines of the complaints, not by a backtrace.
     command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(complaints)?);
-    // SAFETY: between fork and exec, only one system call is made, which takes no memory. It ends the child with its parent,
-    // whichever way that one ends.
+    // SAFETY: between fork and exec, only one system call is made, which takes no memory. It ends the child
+    // with its parent, whichever way that one ends.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
             0 => Ok(()),
@@ -216,7 +216,8 @@ fn forget_cached_pages(directory: &Path) -> Result<()> {
         }
         let file = File::open(entry.path())?;
         file.sync_all()?;
-        // SAFETY: the descriptor is open as long as `file` is; the call gives advice and touches no memory of this process.
+        // SAFETY: the descriptor is open as long as `file` is; the call gives advice and touches no memory of
+        // this process.
         let outcome = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         ensure!(outcome == 0, "the system does not forget {}: error {outcome}", entry.path().display());
     }

@@ -55,7 +55,8 @@ pub struct Part {
 }
 
 impl Benchmark {
-    /// The whole program: reads the command line, runs the cases that it asks for, prints and writes the report.
+    /// The whole program: reads the command line, runs the cases that it asks for, prints and writes the
+    /// report.
     pub fn main<Own: Args, T: Task>(
         &self,
         cases: impl FnOnce(&arguments::Comparison, &Own) -> Result<Vec<Case<T>>>,

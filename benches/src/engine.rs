@@ -34,7 +34,8 @@ impl std::fmt::Display for Durability {
 pub struct Setup {
     /// Number of column families; they are addressed as `0..families`.
     pub families: usize,
-    /// The memory that engines are given; `None` leaves them with nothing but their defaults, in this and all else.
+    /// The memory that engines are given; `None` leaves them with nothing but their defaults, in this and all
+    /// else.
     pub memory: Option<Memory>,
 }
 
@@ -81,7 +82,8 @@ impl Memory {
     }
 }
 
-/// Opens an engine's database in a directory; creates it and the families of the setup where they are missing.
+/// Opens an engine's database in a directory; creates it and the families of the setup where they are
+/// missing.
 pub type Open = fn(&Path, &Setup) -> Result<Box<dyn Engine>>;
 
 /// What some workloads ask for and some engines do not have.
@@ -104,11 +106,13 @@ pub trait Engine: Send + Sync {
     /// The version of the engine that really runs.
     fn version(&self) -> String;
 
-    /// A handle that writes with a durability. Every writing thread makes its own; those that write at the same time all
-    /// ask for the same durability where the engine lacks [`MixedDurabilities`](Feature::MixedDurabilities).
+    /// A handle that writes with a durability. Every writing thread makes its own; those that write at the
+    /// same time all ask for the same durability where the engine lacks
+    /// [`MixedDurabilities`](Feature::MixedDurabilities).
     fn writer(&self, durability: Durability) -> Result<Box<dyn Writer + '_>>;
 
-    /// Calls `work` with a view of one family that is no older than the call. What is written meanwhile may show in it or not.
+    /// Calls `work` with a view of one family that is no older than the call. What is written meanwhile may
+    /// show in it or not.
     fn read(&self, family: usize, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()>;
 
     /// Holds the moment of the call for as long as what is returned lives.
@@ -116,8 +120,8 @@ pub trait Engine: Send + Sync {
         bail!("it has no snapshots")
     }
 
-    /// The value of a key in the form in which a caller of the engine's own `get` keeps it; what it is read for is
-    /// the memory that it holds back.
+    /// The value of a key in the form in which a caller of the engine's own `get` keeps it; what it is read
+    /// for is the memory that it holds back.
     fn keep(&self, family: usize, key: &[u8]) -> Result<Box<dyn Any>> {
         let mut kept = Vec::new();
         self.read(family, &mut |reader| reader.get(key, &mut |value| kept = value.to_vec()).map(drop))?;
@@ -129,7 +133,8 @@ pub trait Engine: Send + Sync {
         bail!("families cannot be added")
     }
 
-    /// Adds some families in one durable step; returns whether the engine has such a call, without which nothing is added.
+    /// Adds some families in one durable step; returns whether the engine has such a call, without which
+    /// nothing is added.
     fn create_families(&mut self, count: usize) -> Result<bool> {
         let _ = count;
         Ok(false)
@@ -215,8 +220,8 @@ pub trait Reader {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()>;
 
-    /// Shows the entries from `from` up to and without `to` to `visit`, ascending, until that returns false. The engine is told
-    /// both bounds if it can be told.
+    /// Shows the entries from `from` up to and without `to` to `visit`, ascending, until that returns false.
+    /// The engine is told both bounds if it can be told.
     fn range(&mut self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         self.scan(from, Direction::Forward, &mut |key, value| key < to && visit(key, value))
     }
@@ -284,7 +289,8 @@ impl<'v> Batch<'v> {
         self.changes.is_empty()
     }
 
-    /// The changes as pairs of key and value, or key and `None` for a removal, in the order in which they were pushed.
+    /// The changes as pairs of key and value, or key and `None` for a removal, in the order in which they
+    /// were pushed.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.bytes.as_slice();
         self.changes.iter().map(move |&(key_len, value)| {

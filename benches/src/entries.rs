@@ -1,7 +1,8 @@
 //! The entries that the workloads write and read.
 //!
-//! Keys and values are functions of a position, so they cost no memory and can be told again when an entry is checked.
-//! Values are incompressible, and begin with the tag of their position: whoever reads a value knows whose it is.
+//! Keys and values are functions of a position, so they cost no memory and can be told again when an entry is
+//! checked. Values are incompressible, and begin with the tag of their position: whoever reads a value knows
+//! whose it is.
 
 /// The finalizer of SplitMix64: a bijection whose results look random.
 pub fn mix(number: u64) -> u64 {
@@ -34,8 +35,8 @@ impl Default for Values {
 }
 
 impl Values {
-    /// 256 KiB, always the same: more than any compression looks back for, little enough to stay in a processor's cache, where an
-    /// application has what it is about to write.
+    /// 256 KiB, always the same: more than any compression looks back for, little enough to stay in a
+    /// processor's cache, where an application has what it is about to write.
     pub fn new() -> Self {
         Self::of_stock(256 << 10)
     }

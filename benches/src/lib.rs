@@ -6,8 +6,8 @@
 //!
 //! 1. [`engine`]: the traits, the setup all engines share, and the batch they are handed.
 //! 2. [`peers`]: one file for each engine, and the list of them.
-//! 3. [`workload`]: what the engines do, one file for each benchmark; [`entries`] and [`zipfian`] say with what, [`threads`] by
-//!    how many.
+//! 3. [`workload`]: what the engines do, one file for each benchmark; [`entries`] and [`zipfian`] say with
+//!    what, [`threads`] by how many.
 //! 4. [`measure`]: what one run yields.
 //! 5. [`child`]: runs one engine once in a child process.
 //! 6. [`comparison`]: lets the engines take turns.

@@ -29,7 +29,8 @@ pub struct Figure {
     pub metric: String,
     /// The number itself.
     pub value: f64,
-    /// What the number counts: `s`, `ms`, `us`, `ns`, `B`, a rate such as `entries/s`, or `B/B` for a ratio of bytes.
+    /// What the number counts: `s`, `ms`, `us`, `ns`, `B`, a rate such as `entries/s`, or `B/B` for a ratio
+    /// of bytes.
     pub unit: String,
     /// Which values are good.
     pub better: Better,
@@ -109,7 +110,8 @@ pub struct Measured {
     pub latencies: Option<Latencies>,
     /// Progress, if it was watched.
     pub progress: Option<Progress>,
-    /// What the run read, in one number that has to be the same for all engines; `None` if it depends on time.
+    /// What the run read, in one number that has to be the same for all engines; `None` if it depends on
+    /// time.
     pub fingerprint: Option<u64>,
 }
 
@@ -141,8 +143,9 @@ impl Meter {
         Ok(Self { disk: None, before: Usage::now()? })
     }
 
-    /// CPU time, the peak of the memory, and bytes written to the disk since the start, where the system counts them: what still
-    /// waited in memory is written now and counts, what was changed or removed before it got to the disk does not.
+    /// CPU time, the peak of the memory, and bytes written to the disk since the start, where the system
+    /// counts them: what still waited in memory is written now and counts, what was changed or removed before
+    /// it got to the disk does not.
     pub fn figures(&self) -> Result<Vec<Figure>> {
         let now = Usage::now()?;
         let mut figures = vec![Figure::lower("cpu_time", now.cpu_seconds - self.before.cpu_seconds, "s")];

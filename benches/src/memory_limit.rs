@@ -1,13 +1,15 @@
 //! A limit on all memory of a process, the page cache of the files that it reads included.
 //!
-//! An engine that reads through the page cache alone keeps to no budget of its own; a control group holds all engines to the same.
+//! An engine that reads through the page cache alone keeps to no budget of its own; a control group holds all
+//! engines to the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A control group that this process is in as long as this lives. One that stays because the process was killed limits nobody.
+/// A control group that this process is in as long as this lives. One that stays because the process was
+/// killed limits nobody.
 pub struct MemoryLimit {
     group: PathBuf,
     /// The group from which this process came.
@@ -15,8 +17,8 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// Holds this process to `bytes`, in whichever version of control groups the system has; what was charged before stays where it
-    /// was charged. The system asks for root.
+    /// Holds this process to `bytes`, in whichever version of control groups the system has; what was charged
+    /// before stays where it was charged. The system asks for root.
     pub fn enter(bytes: u64) -> Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let own_path = |controllers: &str| {
@@ -25,7 +27,8 @@ impl MemoryLimit {
         };
         let root = Path::new("/sys/fs/cgroup");
         let (origin, parent, limit) = if root.join("cgroup.controllers").exists() {
-            // Where a service manager runs this is so already, and may not be changed. Groups with processes have no groups below them.
+            // Where a service manager runs this is so already, and may not be changed. Groups with processes
+            // have no groups below them.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
             (root.join(own_path(":").unwrap_or_default()), root.to_owned(), "memory.max")
         } else {

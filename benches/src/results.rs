@@ -1,4 +1,5 @@
-//! The README's table of figures, and the document with all tables: both from what one command's benchmarks wrote.
+//! The README's table of figures, and the document with all tables: both from what one command's benchmarks
+//! wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -76,7 +77,8 @@ struct Line {
     unit: String,
 }
 
-/// Reads what the benchmarks wrote into `found`; writes the table of the `readme`, and all tables into `results`.
+/// Reads what the benchmarks wrote into `found`; writes the table of the `readme`, and all tables into
+/// `results`.
 pub fn write(found: &Path, readme: &Path, results: &Path) -> Result<()> {
     let (lines, reports) = read(found)?;
     let text = fs::read_to_string(readme).with_context(|| readme.display().to_string())?;

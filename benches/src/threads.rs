@@ -30,8 +30,8 @@ pub fn counts(threads: usize) -> Vec<Count> {
     (0..threads).map(|_| Count::default()).collect()
 }
 
-/// Runs `work` on threads with the numbers `0..threads`; returns what they return and the seconds from the start of the
-/// first to the end of the last.
+/// Runs `work` on threads with the numbers `0..threads`; returns what they return and the seconds from the
+/// start of the first to the end of the last.
 pub fn on_threads<T: Send>(
     threads: usize,
     work: impl Fn(usize) -> Result<T> + Sync,

@@ -13,7 +13,8 @@ use anyhow::{Context, Result};
 pub struct Usage {
     /// User and system time of all threads, in seconds.
     pub cpu_seconds: f64,
-    /// The most memory that was resident at any time since the peak was last forgotten, mapped files included, in bytes.
+    /// The most memory that was resident at any time since the peak was last forgotten, mapped files
+    /// included, in bytes.
     pub peak_memory_bytes: u64,
 }
 
@@ -26,7 +27,8 @@ impl Usage {
         })
     }
 
-    /// Lets the peak of the memory begin anew. Where the system does not do that, the peak stays that of the whole process.
+    /// Lets the peak of the memory begin anew. Where the system does not do that, the peak stays that of the
+    /// whole process.
     pub fn forget_peak_memory() {
         // Resets what the system calls the high water mark.
         let _ = fs::write("/proc/self/clear_refs", "5");
@@ -52,9 +54,10 @@ pub(crate) fn field(path: &str, name: &str) -> Option<u64> {
 
 /// The disk under a directory, as the system counts what is written to it.
 ///
-/// What the system says of a process (`write_bytes`) is no measure of that: where the page cache has large folios, a page of 8 KiB
-/// that is changed within one counts as all of it (half a megabyte was seen), although the disk gets the page alone. So
-/// it is the disk that is asked, and what others write to it meanwhile counts, too.
+/// What the system says of a process (`write_bytes`) is no measure of that: where the page cache has large
+/// folios, a page of 8 KiB that is changed within one counts as all of it (half a megabyte was seen),
+/// although the disk gets the page alone. So it is the disk that is asked, and what others write to it
+/// meanwhile counts, too.
 #[derive(Clone, Debug)]
 pub struct Disk {
     directory: PathBuf,
@@ -63,7 +66,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk that `directory` lies on; `None` if the system does not count what is written to it, as to a file system in memory.
+    /// The disk that `directory` lies on; `None` if the system does not count what is written to it, as to a
+    /// file system in memory.
     pub fn under(directory: &Path) -> Result<Option<Self>> {
         let device = fs::metadata(directory)?.dev();
         let (major, minor) = (libc::major(device), libc::minor(device));
@@ -104,7 +108,8 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Looks at every file; `is_log` is asked with its path from the directory on. A file that vanishes meanwhile takes nothing.
+    /// Looks at every file; `is_log` is asked with its path from the directory on. A file that vanishes
+    /// meanwhile takes nothing.
     pub fn of(directory: &Path, is_log: impl Fn(&Path) -> bool) -> Result<Self> {
         let mut footprint = Self::default();
         let mut waiting = vec![PathBuf::new()];
@@ -152,7 +157,8 @@ pub fn own_memory_bytes() -> Result<u64> {
         * 1024)
 }
 
-/// Time for which this thread was ready to run and had no processor, in seconds; 0 where the system does not tell.
+/// Time for which this thread was ready to run and had no processor, in seconds; 0 where the system does not
+/// tell.
 pub fn wait_for_processor_seconds() -> f64 {
     let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds: Option<f64> = statistics.split_whitespace().nth(1).and_then(|wait| wait.parse().ok());
@@ -164,7 +170,8 @@ pub fn wait_for_processor_seconds() -> f64 {
 pub struct Threads {
     /// How many there are.
     pub count: u64,
-    /// How often they came to run again after they had waited or were interrupted; of those that are still there.
+    /// How often they came to run again after they had waited or were interrupted; of those that are still
+    /// there.
     pub wake_ups: u64,
 }
 

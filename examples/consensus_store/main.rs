@@ -1,7 +1,7 @@
 //! The store of a consensus node: which block used a token last, and the blocks themselves.
 //!
-//! The node knows two small traits ([`model`]). The same program runs on Peristyle ([`peristyle_store`]) and on a twin in
-//! memory ([`memory_store`]), and the sums over their signatures are equal:
+//! The node knows two small traits ([`model`]). The same program runs on Peristyle ([`peristyle_store`]) and
+//! on a twin in memory ([`memory_store`]), and the sums over their signatures are equal:
 //!
 //! ```text
 //! cargo run --release --example consensus_store -- --store both
@@ -30,7 +30,8 @@ use crate::peristyle_store::PeristyleStore;
 use crate::progress::{Progress, count};
 use crate::workload::{Outcome, Workload};
 
-/// The store of a consensus node: fills it with tokens, commits blocks to it, and generates signatures from it
+/// The store of a consensus node: fills it with tokens, commits blocks to it, and generates signatures from
+/// it
 #[derive(Parser)]
 struct Arguments {
     /// What keeps the tokens and blocks
@@ -51,7 +52,8 @@ enum Store {
     Peristyle,
     /// Sorted maps in memory
     Memory,
-    /// One after the other, to see that they come to the same; the memory used is told best by a run of one alone
+    /// One after the other, to see that they come to the same; the memory used is told best by a run of one
+    /// alone
     Both,
 }
 

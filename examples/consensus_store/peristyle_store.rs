@@ -17,8 +17,8 @@ pub(crate) struct PeristyleStore {
     db: ColumnFamilyDatabase,
     tokens: ColumnFamily,
     blocks: ColumnFamily,
-    /// A token is looked up before it is written. Whoever holds this is the one writer, so that nobody writes between
-    /// the two; readers do not wait for it. What it holds is the memory of the batch before.
+    /// A token is looked up before it is written. Whoever holds this is the one writer, so that nobody writes
+    /// between the two; readers do not wait for it. What it holds is the memory of the batch before.
     writer: Mutex<WriteBatch>,
 }
 

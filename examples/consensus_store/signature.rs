@@ -1,7 +1,8 @@
 //! Signatures: what only a node that holds the tokens can tell.
 //!
-//! A signature of a token names its last use and the tokens nearest to it, five above and five below, that match a
-//! challenge. Which ones match depends on what the store holds of them, so that they must be read to be found.
+//! A signature of a token names its last use and the tokens nearest to it, five above and five below, that
+//! match a challenge. Which ones match depends on what the store holds of them, so that they must be read to
+//! be found.
 
 use std::ops::ControlFlow;
 

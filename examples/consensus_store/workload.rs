@@ -1,7 +1,8 @@
-//! What the node lives through: tokens come into being, blocks use them, peers tell their news, signatures are asked for.
+//! What the node lives through: tokens come into being, blocks use them, peers tell their news, signatures
+//! are asked for.
 //!
-//! Everything is a function of the options, so that two stores can be held against each other, and a run over a
-//! directory that holds a former one ends in the same state.
+//! Everything is a function of the options, so that two stores can be held against each other, and a run over
+//! a directory that holds a former one ends in the same state.
 
 use std::time::Instant;
 

@@ -8,7 +8,8 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 /// The process ends when more are in use.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// The system's allocator, with a limit while a [`Limit`] is held. To be made the target's `#[global_allocator]`.
+/// The system's allocator, with a limit while a [`Limit`] is held. To be made the target's
+/// `#[global_allocator]`.
 #[derive(Debug)]
 pub struct Limited;
 
@@ -17,7 +18,8 @@ pub struct Limited;
 pub struct Limit(());
 
 impl Limit {
-    /// From now on `bytes` may be in use beside what is now. Who takes more ends the process with a message and its trace.
+    /// From now on `bytes` may be in use beside what is now. Who takes more ends the process with a message
+    /// and its trace.
     pub fn new(bytes: usize) -> Self {
         LIMIT.store(IN_USE.load(Ordering::Relaxed).saturating_add(bytes), Ordering::Relaxed);
         Self(())
@@ -43,8 +45,8 @@ fn take(bytes: usize) {
     }
 }
 
-// SAFETY: passes everything on to the system's allocator, and neither unwinds nor allocates beside it except before it ends the
-// process.
+// SAFETY: passes everything on to the system's allocator, and neither unwinds nor allocates beside it except
+// before it ends the process.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());

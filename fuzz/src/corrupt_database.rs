@@ -10,8 +10,8 @@ use crate::input::Input;
 use crate::repair::{Repairs, repair};
 use crate::sample::{Sample, State, builder, samples, storage};
 
-/// Bytes that may be in use while a damaged database is handled: this, for buffers of the sizes that `builder` gives, and [`TIMES_FILES`] times the length
-/// of the files.
+/// Bytes that may be in use while a damaged database is handled: this, for buffers of the sizes that
+/// `builder` gives, and [`TIMES_FILES`] times the length of the files.
 const MEMORY: usize = 8 << 20;
 const TIMES_FILES: usize = 8;
 
@@ -193,7 +193,8 @@ struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    /// Of a database whose checksums nobody forged. Damage to the log may cut off its end, damage to the data may not change anything.
+    /// Of a database whose checksums nobody forged. Damage to the log may cut off its end, damage to the data
+    /// may not change anything.
     fn new(sample: &'a Sample, damaged: &[(String, Vec<u8>)]) -> Self {
         let is_log = |file: &&(String, Vec<u8>)| file.0.starts_with("wal/");
         let log_is_whole = damaged.iter().filter(is_log).eq(sample.files.iter().filter(is_log));

@@ -46,7 +46,8 @@ fn base() -> &'static Image {
     BASE.get_or_init(campaign::base)
 }
 
-/// Carries out steps on what is on `image` and lets that crash; what is recovered must be what the steps promised. Returns what the crash left.
+/// Carries out steps on what is on `image` and lets that crash; what is recovered must be what the steps
+/// promised. Returns what the crash left.
 fn crash(probe: &Probe<'_>, image: &Image, input: &mut Input<'_>) -> Checked<Image> {
     let disk = SimulatedDisk::from_image(image);
     let db = reopen(&disk, probe.setup)?;
@@ -64,7 +65,8 @@ fn crash(probe: &Probe<'_>, image: &Image, input: &mut Input<'_>) -> Checked<Ima
     run.end();
     let ledger = run.ledger(vec![writer]);
 
-    // The last operations are as likely as all others together: there, what was acknowledged last is not yet synced.
+    // The last operations are as likely as all others together: there, what was acknowledged last is not yet
+    // synced.
     let operations = disk.operations();
     let moment = match input.u8() {
         back @ 0..=127 => operations - usize::from(back).min(operations),

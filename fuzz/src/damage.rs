@@ -16,7 +16,8 @@ const MAX_GROWTH: usize = 64 << 10;
 pub struct Target<'a> {
     /// Number of a file, and a part of it that means something.
     pub regions: &'a [(usize, Range<usize>)],
-    /// Whether bytes may be chosen freely. If not, a change moves, repeats or flips what is there: nothing that could forge a checksum.
+    /// Whether bytes may be chosen freely. If not, a change moves, repeats or flips what is there: nothing
+    /// that could forge a checksum.
     pub may_forge: bool,
 }
 

@@ -5,8 +5,8 @@ use crate::common::world::{Place, World};
 use crate::input::Input;
 use crate::operations::operations;
 
-/// Applies the operations that the bytes stand for to a database and to its model. The first byte says whether the database maintains itself, and whether merges
-/// write deltas wherever they can.
+/// Applies the operations that the bytes stand for to a database and to its model. The first byte says
+/// whether the database maintains itself, and whether merges write deltas wherever they can.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let way = input.u8();

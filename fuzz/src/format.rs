@@ -1,5 +1,6 @@
-//! As much of the file formats of DESIGN.md as damage and repair need. Written from that description and not shared with the engine: where the
-//! two disagree, [`crate::repair`] changes a sound database, which its tests forbid.
+//! As much of the file formats of DESIGN.md as damage and repair need. Written from that description and not
+//! shared with the engine: where the two disagree, [`crate::repair`] changes a sound database, which its
+//! tests forbid.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! Choices made of the fuzzer's bytes, from the front to the back. Where the bytes have ended every choice is 0.
+//! Choices made of the fuzzer's bytes, from the front to the back. Where the bytes have ended every choice is
+//! 0.
 
 /// Bytes not yet used.
 #[derive(Debug, Clone)]

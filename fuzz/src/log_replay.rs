@@ -71,7 +71,8 @@ fn make((count, len, nth): (usize, usize, usize)) -> Sample {
     Sample { files, regions, payloads }
 }
 
-/// A log that was written, and damaged, and perhaps repaired. If it was not, what is replayed is a prefix of what was written.
+/// A log that was written, and damaged, and perhaps repaired. If it was not, what is replayed is a prefix of
+/// what was written.
 fn run_damaged(input: &mut Input<'_>) {
     let sample = &samples()[input.below(samples().len())];
     let repairs = Repairs::of(input.u8());
@@ -176,8 +177,9 @@ fn arbitrary(input: &mut Input<'_>) -> Files {
     segments
 }
 
-/// Replays a log. Where that succeeds, starts it anew at its end and appends, as opening a database does: replayed again, it must give the
-/// same and what was appended. Returns what the first replay gave, if it succeeded.
+/// Replays a log. Where that succeeds, starts it anew at its end and appends, as opening a database does:
+/// replayed again, it must give the same and what was appended. Returns what the first replay gave, if it
+/// succeeded.
 fn replay(files: &Files, mark: Mark) -> Option<Records> {
     let _limit = Limit::new(MEMORY + TIMES_FILES * files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
     let storage = storage(&files.iter().filter(|(path, _)| segment_id(path).is_some()).cloned().collect());

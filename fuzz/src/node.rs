@@ -42,8 +42,9 @@ fn run_arbitrary(input: &mut Input<'_>) {
     }
 }
 
-/// A tree of three levels with every kind of node: leaves and inner nodes of one page and of several, value runs. Small, for each
-/// input walks through all of it several times: separators are long, so that few children make an inner node.
+/// A tree of three levels with every kind of node: leaves and inner nodes of one page and of several, value
+/// runs. Small, for each input walks through all of it several times: separators are long, so that few
+/// children make an inner node.
 fn sound() -> ModelledTree {
     let mut tree = ModelledTree::new(PAGE_SIZE, 100);
     let mut entries = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! Operations on a database, made of bytes. The mix is that of the property tests: mostly writes and reads, few changes of families.
+//! Operations on a database, made of bytes. The mix is that of the property tests: mostly writes and reads,
+//! few changes of families.
 
 use std::ops::Bound;
 

@@ -1,8 +1,8 @@
 //! Makes checksums right again, so that damage is met by what lies behind them.
 //!
-//! In the data file everything is followed from the superblock down, as the damaged bytes say, and summed on the way back up: a page's checksum
-//! stands in whatever refers to it, up to the catalog, whose frames have their own. No page is summed twice, so that the walk ends
-//! where pointers form a ring.
+//! In the data file everything is followed from the superblock down, as the damaged bytes say, and summed on
+//! the way back up: a page's checksum stands in whatever refers to it, up to the catalog, whose frames have
+//! their own. No page is summed twice, so that the walk ends where pointers form a ring.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,7 +18,8 @@ use crate::sample::Files;
 pub struct Repairs {
     /// Checksums of pages and what repeats them.
     pub pages: bool,
-    /// With `pages`: what else a page's header must say to be taken for what its pointer names, and the zeros behind its content.
+    /// With `pages`: what else a page's header must say to be taken for what its pointer names, and the zeros
+    /// behind its content.
     pub headers: bool,
     /// The checksums of the catalog, in both copies.
     pub catalog: bool,
@@ -185,7 +186,8 @@ impl Walk {
         }
     }
 
-    /// Where a run of pages stands, if this is the first time that it is met; `Err` with its checksum if it is not.
+    /// Where a run of pages stands, if this is the first time that it is met; `Err` with its checksum if it
+    /// is not.
     fn enter(
         &mut self,
         data: &[u8],

@@ -102,8 +102,8 @@ impl Maker {
         Self { storage, page_size, db, states: vec![state], data_len: None }
     }
 
-    /// With memtables so large that none gets full, and a log so long that it need not get shorter: what another
-    /// thread merges it merges at any time.
+    /// With memtables so large that none gets full, and a log so long that it need not get shorter: what
+    /// another thread merges it merges at any time.
     fn open(storage: &MemoryStorage, page_size: u32) -> ColumnFamilyDatabase {
         let builder = builder(storage).page_size(page_size);
         let builder = builder.write_buffer_bytes(16 << 20).log_limit_bytes(256 << 10);
@@ -157,7 +157,8 @@ impl Maker {
     /// The files as far as they are not a matter of chance.
     fn files(&self) -> Files {
         let mut files = in_use(files(&self.storage));
-        // What is replayed is merged at some time. Nothing is settled after a restart, so that nothing leads there.
+        // What is replayed is merged at some time. Nothing is settled after a restart, so that nothing leads
+        // there.
         if let Some(len) = self.data_len {
             files[0].1.truncate(len);
         }
@@ -180,8 +181,8 @@ impl Maker {
     }
 }
 
-/// Without a segment that was made ahead of need: whether there is one is a matter of chance, and what is written after a restart
-/// is numbered behind it.
+/// Without a segment that was made ahead of need: whether there is one is a matter of chance, and what is
+/// written after a restart is numbered behind it.
 fn in_use(mut files: Files) -> Files {
     let is_in_use =
         |id: u64, bytes: &[u8]| bytes.starts_with(b"PERISLOG") && u64_at(bytes, log::SEGMENT_ID) == Some(id);
@@ -211,7 +212,8 @@ fn number(n: u32) -> Vec<u8> {
     n.to_be_bytes().to_vec()
 }
 
-/// Small families with deltas, a dropped one, large values, keys that make their leaf a run of pages; commits of all kinds in the log.
+/// Small families with deltas, a dropped one, large values, keys that make their leaf a run of pages; commits
+/// of all kinds in the log.
 fn mixed(page_size: u32) -> Sample {
     let mut maker = Maker::new(page_size, &["a", "b", "gone"]);
     for family in ["a", "b", "gone"] {

@@ -1,4 +1,5 @@
-//! The inputs that fuzzing begins with: one for each thing that a target can do, so that mutation has something to combine.
+//! The inputs that fuzzing begins with: one for each thing that a target can do, so that mutation has
+//! something to combine.
 
 use crate::input::Output;
 use crate::operations::{Kind, SHARES};

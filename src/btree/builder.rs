@@ -1,10 +1,11 @@
 //! Builds a tree from left to right, from entries and from subtrees of an older tree that stay as they are.
 //!
-//! 1. Entries and subtrees arrive in ascending order. A subtree is followed by the lower fence of what comes next
-//!    ([`TreeBuilder::open`]) before entries are added: what the subtree holds is not known here.
-//! 2. A node is written once, and what was written is needed: nothing is taken back but by a merge that fails.
-//! 3. A subtree is read only to be absorbed by a remainder that would make a very small node, or to see whether it makes a root
-//!    of one child.
+//! 1. Entries and subtrees arrive in ascending order. A subtree is followed by the lower fence of what comes
+//!    next ([`TreeBuilder::open`]) before entries are added: what the subtree holds is not known here.
+//! 2. A node is written once, and what was written is needed: nothing is taken back but by a merge that
+//!    fails.
+//! 3. A subtree is read only to be absorbed by a remainder that would make a very small node, or to see
+//!    whether it makes a root of one child.
 
 use super::inner_level::InnerLevel;
 use super::leaf_level::{LeafLevel, OldLeaf};
@@ -26,7 +27,8 @@ pub(crate) struct MergeOptions {
     pub(crate) fill: u8,
     /// Number of the merge; every page that it writes carries it.
     pub(crate) generation: u64,
-    /// Whether a deletion stays in the tree as an entry, for what older trees hold; otherwise it only takes the key out.
+    /// Whether a deletion stays in the tree as an entry, for what older trees hold; otherwise it only takes
+    /// the key out.
     pub(crate) keep_deletions: bool,
 }
 
@@ -169,8 +171,8 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         self.add_child(level + 1, &separator, child)
     }
 
-    /// Adds a whole subtree of an older tree, whose root is of `level`. It is not read, unless what waits to its left would
-    /// make too small a node without it.
+    /// Adds a whole subtree of an older tree, whose root is of `level`. It is not read, unless what waits to
+    /// its left would make too small a node without it.
     pub(super) fn push_subtree(&mut self, level: u8, separator: &[u8], child: Child) -> Result<()> {
         let absorbed =
             if level == 0 { self.absorb_leaf(child)? } else { self.absorb_inner(level, separator, child)? };

@@ -1,12 +1,16 @@
 //! Verifies a tree from the disk up: every invariant of the layout and of the tree, every node and value run.
 //!
-//! A fault does not end the walk: what is below a node that cannot be read is left out, and everything else is still looked at.
-//! The walk may be of some keys alone, and go on later, in another version of the tree. What every node is held to:
+//! A fault does not end the walk: what is below a node that cannot be read is left out, and everything else
+//! is still looked at. The walk may be of some keys alone, and go on later, in another version of the tree.
+//! What every node is held to:
 //!
-//! 1. its checksum, and the identity, kind, level and length that its place and its pointer ask for; not newer than the tree;
+//! 1. its checksum, and the identity, kind, level and length that its place and its pointer ask for; not
+//!    newer than the tree;
 //! 2. nothing else reaches its pages; it takes no more of them than it needs; what it does not use is zero;
-//! 3. its keys ascend, within its fences; each head is that of its key; the prefix is all that the keys share;
-//! 4. entries are as long as they say, keys and values no longer than a leaf may hold, value runs as long as the value;
+//! 3. its keys ascend, within its fences; each head is that of its key; the prefix is all that the keys
+//!    share;
+//! 4. entries are as long as they say, keys and values no longer than a leaf may hold, value runs as long as
+//!    the value;
 //! 5. the count and the flag that an inner node holds for a child are true.
 
 use super::locate::locate;
@@ -76,8 +80,9 @@ impl Tree {
         self.check_part(store, options, Part { from: &[], most_pages: u64::MAX }).0
     }
 
-    /// Reads a part of the tree from disk and holds it against its invariants. Nodes and entries are counted in the part in which they begin. Gives where the
-    /// next part begins, if there is one: that of another version of the tree may, too.
+    /// Reads a part of the tree from disk and holds it against its invariants. Nodes and entries are counted
+    /// in the part in which they begin. Gives where the next part begins, if there is one: that of another
+    /// version of the tree may, too.
     pub(crate) fn check_part(
         &self,
         store: &PartitionedStorageBackend,
@@ -363,7 +368,8 @@ impl Checker<'_> {
             }
             let upper = if is_last { high } else { Some(&child_high[..]) };
             let child = node.child(i);
-            // Not before the first child: what begins with it was read, and would be taken for the next part's.
+            // Not before the first child: what begins with it was read, and would be taken for the next
+            // part's.
             if i > 0 && self.is_over() {
                 self.report.next.get_or_insert_with(|| child_low.clone());
                 return None;

@@ -1,7 +1,8 @@
 //! Walks a tree both ways.
 //!
-//! The cursor pins the leaf that it stands on. Of the nodes above it knows pointer and index, and reads them again
-//! when it leaves the leaf: pages are immutable, so they are what they were, for as long as somebody holds the tree.
+//! The cursor pins the leaf that it stands on. Of the nodes above it knows pointer and index, and reads them
+//! again when it leaves the leaf: pages are immutable, so they are what they were, for as long as somebody
+//! holds the tree.
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
@@ -197,9 +198,9 @@ impl TreeCursor {
         }
     }
 
-    /// Shows the entries of the leaf after the one that the cursor stands on to `visit`, until it breaks, as long as their keys are
-    /// within. No key is within after one that is not. The cursor then stands on the entry that was shown last. May stop
-    /// anywhere before the end of the leaf.
+    /// Shows the entries of the leaf after the one that the cursor stands on to `visit`, until it breaks, as
+    /// long as their keys are within. No key is within after one that is not. The cursor then stands on the
+    /// entry that was shown last. May stop anywhere before the end of the leaf.
     #[inline]
     pub(crate) fn visit_next<B>(
         &mut self,
@@ -276,7 +277,8 @@ impl TreeCursor {
         self.valid && matches!(self.unusual, Some(Unusual::Deletion))
     }
 
-    /// The value of the entry, empty if it is a deletion; reads its run if it has one. Panics if the cursor stands nowhere.
+    /// The value of the entry, empty if it is a deletion; reads its run if it has one. Panics if the cursor
+    /// stands nowhere.
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
         match (&self.unusual, &self.leaf) {
@@ -406,7 +408,8 @@ impl TreeCursor {
         }
     }
 
-    /// Goes down from the node at `pointer`, adding to the path, and enters the leaf, from which it will go on in this way.
+    /// Goes down from the node at `pointer`, adding to the path, and enters the leaf, from which it will go
+    /// on in this way.
     fn descend_from(
         &mut self,
         mut pointer: PagePointer,
@@ -491,9 +494,9 @@ impl TreeCursor {
         Ok(false)
     }
 
-    /// Leaf `index` below `node` is about to be entered: which leaves the disk is to read, that one and some that come after it, if it
-    /// is not in memory and was not asked for. They are few for a short walk, and twice as many each time, until they are as many as the
-    /// disk reads in about the time of one.
+    /// Leaf `index` below `node` is about to be entered: which leaves the disk is to read, that one and some
+    /// that come after it, if it is not in memory and was not asked for. They are few for a short walk, and
+    /// twice as many each time, until they are as many as the disk reads in about the time of one.
     fn to_ask(&self, node: &Node<'_>, index: usize, way: Way) -> (Asked, Vec<PagePointer>) {
         let asked = if self.asked.way == Some(way) { self.asked } else { Asked::default() };
         if asked.left > 0 {
@@ -508,8 +511,8 @@ impl TreeCursor {
         (Asked { way: Some(way), leaves, left: pointers.len() - 1 }, pointers)
     }
 
-    /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk ends: inner
-    /// nodes that share children would lead through more leaves than anyone can visit.
+    /// Whether `entered` lies beyond the leaf left, from edge to edge. So no leaf is met twice, and a walk
+    /// ends: inner nodes that share children would lead through more leaves than anyone can visit.
     fn check_beyond(&self, left: &Leaf, entered: &Leaf, way: Way) -> Result<()> {
         let last = self.edge_key(left, way.opposite())?;
         let (near, far) = (self.edge_key(entered, way)?, self.edge_key(entered, way.opposite())?);

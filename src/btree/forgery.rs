@@ -1,5 +1,5 @@
-//! Trees with nodes that say nonsense and have a right checksum, and everything that can be done with a tree. For the
-//! tests of this folder and for fuzzing.
+//! Trees with nodes that say nonsense and have a right checksum, and everything that can be done with a tree.
+//! For the tests of this folder and for fuzzing.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -21,8 +21,8 @@ use crate::sync::Arc;
 /// Entries that a walk from one place visits.
 const WALK: usize = 20;
 
-/// A copy of the tree in which `forge` changed the node of `level` that the child numbers `turns` lead to; adds to
-/// `written` the pages that the copy has to itself.
+/// A copy of the tree in which `forge` changed the node of `level` that the child numbers `turns` lead to;
+/// adds to `written` the pages that the copy has to itself.
 pub(super) fn forged(
     harness: &Harness,
     level: u8,
@@ -66,8 +66,8 @@ fn publish(harness: &Harness, old: &[u8], level: u8, change: impl FnOnce(&mut [u
     harness.store.publish(page, kind, level, harness.tree.generation, len).unwrap()
 }
 
-/// Tries everything that can be done with a tree, around each of the `keys`. It may answer anything or fail as corrupt, but must
-/// return.
+/// Tries everything that can be done with a tree, around each of the `keys`. It may answer anything or fail
+/// as corrupt, but must return.
 pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     let store = &harness.store;
     let keys: &[Bytes] = if keys.is_empty() { &[Vec::new()] } else { keys };

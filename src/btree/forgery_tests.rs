@@ -1,4 +1,5 @@
-//! Nodes that say nonsense and have a right checksum: every way to read them ends, with an answer or an error.
+//! Nodes that say nonsense and have a right checksum: every way to read them ends, with an answer or an
+//! error.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +113,8 @@ fn every_changed_byte_of_a_node_is_reported_or_is_part_of_a_key_or_value() {
                     get(&tree, &harness.store, key).ok().flatten().as_ref() != Some(value)
                 })
             };
-            // A separator may be any that divides; the bytes of a key or a value may be any that are in order.
+            // A separator may be any that divides; the bytes of a key or a value may be any that are in
+            // order.
             let harmless = unused || in_entries && (level > 0 || reads_otherwise());
             assert!(!report.faults.is_empty() || harmless, "byte {at} of a node of level {level}");
         }
@@ -251,7 +253,8 @@ fn a_walk_does_not_meet_a_shared_leaf_again_whose_own_edges_are_in_disorder() {
     assert_walks_fail(&harness, tree);
 }
 
-/// Both lengths of an entry may be written with zeros behind them, up to ten bytes each: they say the same in more bytes.
+/// Both lengths of an entry may be written with zeros behind them, up to ten bytes each: they say the same in
+/// more bytes.
 #[test]
 fn lengths_that_are_longer_than_they_need_to_be_are_refused() {
     const LONGER: usize = 17;
@@ -275,7 +278,8 @@ fn lengths_that_are_longer_than_they_need_to_be_are_refused() {
     let report = tree.check(&harness.store, &super::CheckOptions::default());
     assert!(!report.faults.is_empty());
 
-    // As they stand, the first two entries are too long for a page, and would not be if the lengths were as short as can be.
+    // As they stand, the first two entries are too long for a page, and would not be if the lengths were as
+    // short as can be.
     let broken = Harness { store: Arc::clone(&harness.store), tree, fill: 60, ..Harness::new(4096) };
     let long = [&b"b"[..], &[b'x'; 2025]].concat();
     let ops = BTreeMap::from([

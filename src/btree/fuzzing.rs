@@ -26,7 +26,8 @@ impl ModelledTree {
         self.0.tree.height
     }
 
-    /// Deletes the ranges `[start, end)`, which ascend and are disjoint, then sets every key with a value and deletes the others.
+    /// Deletes the ranges `[start, end)`, which ascend and are disjoint, then sets every key with a value and
+    /// deletes the others.
     pub fn merge(
         &mut self,
         deletions: &[(Vec<u8>, Option<Vec<u8>>)],
@@ -40,15 +41,16 @@ impl ModelledTree {
         self.0.repack();
     }
 
-    /// Holds every entry, every invariant of the layout, and all that can be asked about `probes` against the map.
+    /// Holds every entry, every invariant of the layout, and all that can be asked about `probes` against the
+    /// map.
     pub fn verify(&self, probes: &[Vec<u8>]) {
         self.0.verify();
         probes.iter().for_each(|probe| self.0.verify_at(probe));
     }
 
-    /// Does everything that can be done with a copy of the tree in which `change` changed the node of `level` (0: a leaf) to
-    /// which the child numbers `turns` lead, and whose checksums are right. The tree stays as it was. Panics on an empty tree
-    /// and on a level that it does not have.
+    /// Does everything that can be done with a copy of the tree in which `change` changed the node of `level`
+    /// (0: a leaf) to which the child numbers `turns` lead, and whose checksums are right. The tree stays as
+    /// it was. Panics on an empty tree and on a level that it does not have.
     pub fn exercise_forged(
         &self,
         level: u8,
@@ -63,8 +65,8 @@ impl ModelledTree {
     }
 }
 
-/// Reads `bytes`, a page or run of any content, as a node of `level` in every way there is. Says whether all of it could be read.
-/// Panics if an answer points out of the node.
+/// Reads `bytes`, a page or run of any content, as a node of `level` in every way there is. Says whether all
+/// of it could be read. Panics if an answer points out of the node.
 pub fn read_node(bytes: &[u8], level: u8, probes: &[Vec<u8>]) -> bool {
     match Node::open(bytes, level) {
         Ok(node) => read_opened(&node, level, probes).is_ok(),

@@ -1,4 +1,5 @@
-//! The inner nodes of one level that a tree builder has under way: children that wait for their node to be complete.
+//! The inner nodes of one level that a tree builder has under way: children that wait for their node to be
+//! complete.
 
 use std::cmp::Ordering;
 

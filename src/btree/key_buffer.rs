@@ -24,8 +24,8 @@ impl KeyBuffer {
         put_together(&mut self.bytes, prefix_len, rest);
     }
 
-    /// The bytes that the key is put together in, at least `len` of them, unchanged. Which of them are the key is for
-    /// [`set_rest`](Self::set_rest) to say.
+    /// The bytes that the key is put together in, at least `len` of them, unchanged. Which of them are the
+    /// key is for [`set_rest`](Self::set_rest) to say.
     #[inline]
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         if self.bytes.len() < len {
@@ -40,7 +40,8 @@ impl KeyBuffer {
     }
 }
 
-/// The key whose first `prefix_len` bytes stand in `room` and whose other bytes are `rest`, put together there.
+/// The key whose first `prefix_len` bytes stand in `room` and whose other bytes are `rest`, put together
+/// there.
 #[inline(always)]
 pub(super) fn put_together<'r>(room: &'r mut [u8], prefix_len: usize, rest: &[u8]) -> &'r [u8] {
     let key = &mut room[..prefix_len + rest.len()];

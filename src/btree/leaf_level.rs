@@ -1,7 +1,8 @@
 //! The leaves that a tree builder has under way: entries that wait for their leaf to be complete.
 //!
-//! An entry that is carried over is not copied until its new leaf is written: it is known by the old leaf, which is
-//! pinned meanwhile, and its index. Neighbours of one old leaf then go over as one copy where the prefix stayed the same.
+//! An entry that is carried over is not copied until its new leaf is written: it is known by the old leaf,
+//! which is pinned meanwhile, and its index. Neighbours of one old leaf then go over as one copy where the
+//! prefix stayed the same.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -159,7 +160,8 @@ impl<'m> LeafLevel<'m> {
 
     /// Keeps `page` for entries that will be added from it.
     pub(super) fn hold(&mut self, page: PinnedPage, shape: Shape, pointer: PagePointer) -> OldLeaf {
-        // Entries are added from the newest leaf alone: those behind the last one that an entry refers to have had their turn.
+        // Entries are added from the newest leaf alone: those behind the last one that an entry refers to
+        // have had their turn.
         let last_used = self.entries.iter().rev().find_map(Entry::old_leaf);
         self.held.truncate(last_used.map_or(0, |leaf| (leaf - self.first_held) as usize + 1));
         let leaf = OldLeaf { page, shape, pointer, number: self.first_held + self.held.len() as u32 };

@@ -1,11 +1,13 @@
 //! Applies range deletions and a sorted batch of operations to a tree, in one pass from left to right.
 //!
-//! 1. A node is read only if an operation or the edge of a range deletion falls into its range. A subtree that a range
-//!    deletion covers whole is dropped: its inner nodes are read to retire their pages, its leaves only if they own value runs.
-//! 2. Nothing is written before something changes: the path from the root to a leaf is *opened* (its nodes retired,
-//!    the children to the left handed to the builder) by the first change in that leaf. A batch that changes nothing writes nothing.
-//! 3. Every page of the old tree that the new one does not reach is retired exactly once. That no page is reached
-//!    twice is checked, since two pointers on disk could name the same one.
+//! 1. A node is read only if an operation or the edge of a range deletion falls into its range. A subtree
+//!    that a range deletion covers whole is dropped: its inner nodes are read to retire their pages, its
+//!    leaves only if they own value runs.
+//! 2. Nothing is written before something changes: the path from the root to a leaf is *opened* (its nodes
+//!    retired, the children to the left handed to the builder) by the first change in that leaf. A batch that
+//!    changes nothing writes nothing.
+//! 3. Every page of the old tree that the new one does not reach is retired exactly once. That no page is
+//!    reached twice is checked, since two pointers on disk could name the same one.
 
 use super::builder::{MergeOptions, TreeBuilder};
 use super::leaf_level::OldLeaf;
@@ -34,10 +36,11 @@ pub(crate) struct RangeDeletion<'m> {
     pub(crate) end: Option<&'m [u8]>,
 }
 
-/// Applies first the range deletions (ascending, disjoint) to what the tree holds, then `ops` (strictly ascending keys).
+/// Applies first the range deletions (ascending, disjoint) to what the tree holds, then `ops` (strictly
+/// ascending keys).
 ///
-/// Asks `should_stop` once for each leaf; if it says so, fails with [`ErrorKind::Closed`]. On any failure nothing has
-/// changed: the pages written so far are abandoned.
+/// Asks `should_stop` once for each leaf; if it says so, fails with [`ErrorKind::Closed`]. On any failure
+/// nothing has changed: the pages written so far are abandoned.
 pub(crate) fn merge<'m>(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
@@ -146,8 +149,8 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         None
     }
 
-    /// Applies everything in `[low, high)` to a subtree. Returns whether the subtree changed: then what is left of it
-    /// went to the builder, and its pages were retired.
+    /// Applies everything in `[low, high)` to a subtree. Returns whether the subtree changed: then what is
+    /// left of it went to the builder, and its pages were retired.
     fn visit(&mut self, child: Child, level: u8, low: &[u8], high: Option<&[u8]>) -> Result<bool> {
         if let Some(deletion) = self.deletion_beyond(low)
             && key::compare(deletion.start, low).is_le()

@@ -170,7 +170,8 @@ fn the_longest_keys_and_empty_ones_are_stored() {
 
 #[test]
 fn a_tree_is_no_higher_than_its_entries_ask_for() {
-    // Keys so long that inner nodes hold few children, so that many of these trees end with a node of one child.
+    // Keys so long that inner nodes hold few children, so that many of these trees end with a node of one
+    // child.
     let key = |n: u64| {
         (0..4).rev().flat_map(|i| [((n / 4) >> (2 * i)) as u8 & 3; 300]).chain([n as u8]).collect::<Bytes>()
     };

@@ -1,19 +1,24 @@
 //! The tree of a column family: a packed, immutable, copy-on-write B+tree. Knows pages, not transactions.
 //!
-//! A [`Tree`] is a value: root, height, counts. A [`merge`] applies a sorted batch to one tree and gives another, which
-//! shares every page in which nothing changed; what both reach stays, what only the old one reaches is *retired*.
+//! A [`Tree`] is a value: root, height, counts. A [`merge`] applies a sorted batch to one tree and gives
+//! another, which shares every page in which nothing changed; what both reach stays, what only the old one
+//! reaches is *retired*.
 //!
 //! 1. A node is written once and never modified.
-//! 2. A leaf holds entries with ascending keys, at least one. An inner node holds, for each child, a separator: every
-//!    key below child *i* is at or above separator *i* and below separator *i* + 1. The first separator of a node only repeats the
-//!    lower fence that the nodes above give it, or is above it; searches take what lies below it to the first child.
-//! 3. All leaves have level 0, every child is one level below its parent, and the root is a leaf or has two children at least.
-//! 4. An inner node knows, for each child, how many entries are below it and whether any of them owns a value run.
+//! 2. A leaf holds entries with ascending keys, at least one. An inner node holds, for each child, a
+//!    separator: every key below child *i* is at or above separator *i* and below separator *i* + 1. The
+//!    first separator of a node only repeats the lower fence that the nodes above give it, or is above it;
+//!    searches take what lies below it to the first child.
+//! 3. All leaves have level 0, every child is one level below its parent, and the root is a leaf or has two
+//!    children at least.
+//! 4. An inner node knows, for each child, how many entries are below it and whether any of them owns a value
+//!    run.
 //! 5. A page or run is reached by exactly one pointer of a tree.
 //! 6. Bytes of pages are not trusted: see `node.rs`.
 //!
-//! [`Tree::check`] verifies 2 to 5. Start reading at `node.rs` (the layout), then `tree.rs` (a point read); then
-//! `builder.rs` with `leaf_level.rs`, `inner_level.rs` and `pack.rs` (how trees are made), and `merge.rs`.
+//! [`Tree::check`] verifies 2 to 5. Start reading at `node.rs` (the layout), then `tree.rs` (a point read);
+//! then `builder.rs` with `leaf_level.rs`, `inner_level.rs` and `pack.rs` (how trees are made), and
+//! `merge.rs`.
 
 mod builder;
 mod check;

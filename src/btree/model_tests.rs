@@ -157,8 +157,8 @@ fn span() -> impl Strategy<Value = Span> {
     (place, fate).prop_map(|((first, count), fate)| Span { first, count, fate })
 }
 
-/// Loads a tree, then changes it in few places at a time, so that what is left of a leaf or an inner node stands between
-/// neighbours that are not touched.
+/// Loads a tree, then changes it in few places at a time, so that what is left of a leaf or an inner node
+/// stands between neighbours that are not touched.
 fn run_spans(fill: u8, key: impl Fn(u32) -> Bytes, loaded: u32, merges: &[Vec<Span>]) {
     let mut harness = Harness::new(4096);
     harness.fill = fill;

@@ -12,11 +12,13 @@
 //! | | p | prefix that all keys share |
 //! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
 //!
-//! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion, which has no value.
+//! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion,
+//! which has no value.
 //!
-//! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`] is made
-//! only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says is held
-//! against the bytes when it is used. What a forged node can do is answer wrongly, or with a [`Fault`].
+//! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`]
+//! is made only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says
+//! is held against the bytes when it is used. What a forged node can do is answer wrongly, or with a
+//! [`Fault`].
 
 use std::cmp::Ordering;
 use std::hint::black_box;
@@ -71,8 +73,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Loads all of a node that will be read whole, its cache lines at once: otherwise each load waits for what the one before it
-/// found.
+/// Loads all of a node that will be read whole, its cache lines at once: otherwise each load waits for what
+/// the one before it found.
 #[inline]
 pub(super) fn warm_whole(bytes: &[u8]) {
     for line in bytes.iter().step_by(64) {
@@ -143,8 +145,9 @@ impl Shape {
 /// Bytes of its key after the prefix that a usual entry has at most.
 pub(super) const USUAL_REST: usize = 0x7f;
 
-/// Rest of the key and value of an entry of a leaf of one page, if it is like most: the rest of at most [`USUAL_REST`] bytes, the value
-/// shorter than 4 KiB and inline. [`Node::entry`] knows the others, and what is wrong with them.
+/// Rest of the key and value of an entry of a leaf of one page, if it is like most: the rest of at most
+/// [`USUAL_REST`] bytes, the value shorter than 4 KiB and inline. [`Node::entry`] knows the others, and what
+/// is wrong with them.
 #[inline(always)]
 pub(super) fn usual_entry(bytes: &[u8], bounds: [[u8; 2]; 2]) -> Option<(&[u8], &[u8])> {
     let [start, end] = bounds.map(|bound| usize::from(u16::from_le_bytes(bound)));
@@ -300,8 +303,9 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Bytes of entry `i` of a leaf, bytes of its key after the prefix, and whether its value stands in a run: what it takes
-    /// to carry the entry over as it is. That key and value fill the entry is left for whoever reads it to find out.
+    /// Bytes of entry `i` of a leaf, bytes of its key after the prefix, and whether its value stands in a
+    /// run: what it takes to carry the entry over as it is. That key and value fill the entry is left for
+    /// whoever reads it to find out.
     #[inline]
     pub(super) fn entry_size(&self, i: usize) -> NodeResult<(usize, usize, bool)> {
         let bytes = self.entries(i, i + 1)?;
@@ -416,7 +420,8 @@ impl<'a> Node<'a> {
         self.search_from(0, key)
     }
 
-    /// The child of an inner node in whose range `key` lies. What is below all separators belongs to the first.
+    /// The child of an inner node in whose range `key` lies. What is below all separators belongs to the
+    /// first.
     #[inline]
     pub(super) fn child_index(&self, key: &[u8]) -> NodeResult<usize> {
         let (index, found) = self.search(key)?;

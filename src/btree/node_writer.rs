@@ -147,7 +147,8 @@ mod tests {
 
     const PAGE: usize = 16 << 10;
 
-    /// Writes a node of `level` with `keys`, as one page or as a run; entry `i` has `i` bytes of value, or `i` entries below.
+    /// Writes a node of `level` with `keys`, as one page or as a run; entry `i` has `i` bytes of value, or
+    /// `i` entries below.
     fn node_bytes(keys: &BTreeSet<Vec<u8>>, level: u8, wide: bool) -> Vec<u8> {
         let mut bytes = vec![0xee; PAGE];
         let (first, last) = (keys.first().unwrap(), keys.last().unwrap());

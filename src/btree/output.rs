@@ -75,7 +75,8 @@ impl<'s> Output<'s> {
         }
     }
 
-    /// Writes a node of `level` that takes at most `size` bytes; `fill` gets its page or run and returns its length.
+    /// Writes a node of `level` that takes at most `size` bytes; `fill` gets its page or run and returns its
+    /// length.
     pub(super) fn write_node(
         &mut self,
         level: u8,
@@ -143,7 +144,8 @@ impl<'s> Output<'s> {
         !written.is_empty()
     }
 
-    /// Ends a merge that made `new` of `old`. If it failed, nothing that it wrote stays. `Ok(None)`: nothing changed.
+    /// Ends a merge that made `new` of `old`. If it failed, nothing that it wrote stays. `Ok(None)`: nothing
+    /// changed.
     pub(super) fn conclude(mut self, old: &Tree, new: Result<Option<Tree>>) -> Result<MergeOutcome> {
         let new = new.and_then(|new| {
             self.check_retired()?;

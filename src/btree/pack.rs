@@ -1,5 +1,5 @@
-//! Where one node ends and the next begins: the rules by which a stream of entries is cut, for leaves and inner
-//! nodes alike. Knows sizes only.
+//! Where one node ends and the next begins: the rules by which a stream of entries is cut, for leaves and
+//! inner nodes alike. Knows sizes only.
 //!
 //! A leaf of small entries, four of which fit a page, is one page. Larger ones may leave much of their page
 //! unused, so a leaf with one of these grows by pages until little of the last one is left over: it ends
@@ -9,9 +9,10 @@
 //! that does not fit a page may be given a run of its own among small entries, too. In the long run leaves
 //! and such runs waste no more than without.
 //!
-//! Up to two nodes are held back: the first is cut only once the second is full as well, so that when the stream
-//! ends the last two can share what they hold evenly. The prefix that a node cuts off is what its first and last
-//! key share, which is the least that any two neighbours share: so the size of a node grows by a constant-time step.
+//! Up to two nodes are held back: the first is cut only once the second is full as well, so that when the
+//! stream ends the last two can share what they hold evenly. The prefix that a node cuts off is what its
+//! first and last key share, which is the least that any two neighbours share: so the size of a node grows by
+//! a constant-time step.
 
 use super::node_writer::arrays_len;
 use crate::page::HEADER_LEN;
@@ -145,8 +146,8 @@ impl Packer {
         spends
     }
 
-    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, and which takes
-    /// `alone` bytes in a node of its own, rather than end.
+    /// Whether the node under way takes the entry that comes next, with which it would be `grown`, and which
+    /// takes `alone` bytes in a node of its own, rather than end.
     #[inline]
     fn takes(&self, grown: Growing, alone: Growing, next_is_large: bool) -> bool {
         let size = self.size_of(grown);
@@ -174,8 +175,8 @@ impl Packer {
         !is_full && !ends_early
     }
 
-    /// A node holds as many entries as this however long they are: an inner node of one child would not divide
-    /// anything, and with four to a node the tree stays low.
+    /// A node holds as many entries as this however long they are: an inner node of one child would not
+    /// divide anything, and with four to a node the tree stays low.
     fn least(&self) -> usize {
         if self.inner { 4 } else { 1 }
     }
@@ -184,8 +185,9 @@ impl Packer {
         self.measures.len()
     }
 
-    /// Adds an entry that takes `bytes` with its whole key, whose key shares `shared` bytes with the one before.
-    /// Returns how many entries, from the first, now make a node that is complete: to be taken out at once.
+    /// Adds an entry that takes `bytes` with its whole key, whose key shares `shared` bytes with the one
+    /// before. Returns how many entries, from the first, now make a node that is complete: to be taken out at
+    /// once.
     #[inline]
     pub(super) fn push(&mut self, bytes: usize, key_len: usize, shared: usize) -> Option<usize> {
         let bytes = bytes as u64;
@@ -243,8 +245,8 @@ impl Packer {
         self.size_of(Growing { count, bytes, prefix: self.prefix(count) })
     }
 
-    /// Whether all entries and another node's fit into one page: one of `count` entries whose bytes with whole
-    /// keys are `bytes`, and all of which share `shared` bytes with the first entry here.
+    /// Whether all entries and another node's fit into one page: one of `count` entries whose bytes with
+    /// whole keys are `bytes`, and all of which share `shared` bytes with the first entry here.
     pub(super) fn has_room_for(&self, count: usize, bytes: usize, shared: usize) -> bool {
         let here = Growing { count: self.len(), bytes: self.total(), prefix: self.prefix(self.len()) };
         let sum = Growing {
@@ -265,8 +267,8 @@ impl Packer {
         count > 0 && self.cut == 0 && (self.size(count) < self.page_size / 4 || count < self.least() / 2)
     }
 
-    /// How to divide what is here when no more entries follow: into one node or two.
-    /// At the right edge of the tree the left one stays full, so that keys which arrive in order leave full nodes.
+    /// How to divide what is here when no more entries follow: into one node or two. At the right edge of the
+    /// tree the left one stays full, so that keys which arrive in order leave full nodes.
     pub(super) fn divide(&self, right_edge: bool) -> (usize, usize) {
         let count = self.len();
         let size = self.size(count);

@@ -1,4 +1,5 @@
-//! Moves some of a family's pages to free pages elsewhere: nodes are copied as they are, but for the pointers to what has moved.
+//! Moves some of a family's pages to free pages elsewhere: nodes are copied as they are, but for the pointers
+//! to what has moved.
 
 use super::builder::MergeOptions;
 use super::locate::locate;
@@ -80,7 +81,8 @@ impl Relocator<'_> {
         Ok(moved.map(|root| Tree { root: Some(root), generation: self.out.generation, ..*tree }))
     }
 
-    /// Pointers on disk that name a node or a run many times over cannot make the walk longer than the family has pages.
+    /// Pointers on disk that name a node or a run many times over cannot make the walk longer than the family
+    /// has pages.
     fn see(&mut self, pointer: PagePointer) -> Result<()> {
         self.visited += u64::from(pointer.pages);
         if self.visited > self.out.page_limit {

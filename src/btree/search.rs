@@ -3,7 +3,8 @@
 /// Below this many heads, comparing all of them beats branching: their loads do not wait for each other.
 const COUNTED: usize = 16;
 
-/// Number of leading heads that are below `head`, if the heads ascend. Some number up to `heads.len()` in any case.
+/// Number of leading heads that are below `head`, if the heads ascend. Some number up to `heads.len()` in any
+/// case.
 #[inline]
 pub(super) fn lower_bound(heads: &[[u8; 4]], head: u32) -> usize {
     let mut start = 0;

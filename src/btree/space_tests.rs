@@ -12,7 +12,8 @@ fn key(n: u64) -> Bytes {
 }
 
 /// A packed tree of entries whose values are as long as `len` says, about `bytes` of them, and what it takes
-/// for each byte of keys and values, its root and its last page aside, which count for little in a larger one.
+/// for each byte of keys and values, its root and its last page aside, which count for little in a larger
+/// one.
 fn packed(page_size: usize, bytes: usize, len: impl Fn(u64) -> usize) -> (Harness, CheckReport, f64) {
     let mut harness = Harness::new(page_size);
     let (mut n, mut total) = (0, 0);

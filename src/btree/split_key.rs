@@ -1,4 +1,5 @@
-//! A key in two pieces, as nodes hold it: prefix and rest. Lets keys be compared and written without being put together.
+//! A key in two pieces, as nodes hold it: prefix and rest. Lets keys be compared and written without being
+//! put together.
 
 use std::cmp::Ordering;
 

@@ -121,8 +121,8 @@ impl Harness {
         self.install(outcome)
     }
 
-    /// Moves pages at the end to the front. Returns the first page of the end, of which the tree reaches nothing any more but what found
-    /// no room; `None` if there is not enough free before.
+    /// Moves pages at the end to the front. Returns the first page of the end, of which the tree reaches
+    /// nothing any more but what found no room; `None` if there is not enough free before.
     pub(super) fn move_to_front(&mut self) -> Option<(PageId, MergeStats)> {
         let inner = pages_with_pointers(&self.tree, &self.store).unwrap();
         let first = self.store.place_before_end(inner, u64::MAX)?;

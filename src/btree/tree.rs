@@ -9,7 +9,8 @@ use crate::page::{HEADER_LEN, PagePointer, PageRef, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::epoch::{self, Guard};
 
-/// The family's tree at one moment: a value, cheap to copy; its pages stand in a [`PartitionedStorageBackend`].
+/// The family's tree at one moment: a value, cheap to copy; its pages stand in a
+/// [`PartitionedStorageBackend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tree {
     pub(crate) root: Option<PagePointer>,
@@ -90,7 +91,8 @@ impl Place {
     }
 }
 
-/// Pins the run that holds a value of `len` bytes. The value is at bytes 32..32 + `len`. The caller holds no guard.
+/// Pins the run that holds a value of `len` bytes. The value is at bytes 32..32 + `len`. The caller holds no
+/// guard.
 pub(crate) fn load_run(
     store: &PartitionedStorageBackend,
     pointer: PagePointer,
@@ -126,7 +128,8 @@ impl Tree {
         Ok(self.top(store)?.map(|(pointer, level)| Place { pointer, level }))
     }
 
-    /// The value of `key`, if all of its way is in memory. Looks at one node of each level, and at no value run.
+    /// The value of `key`, if all of its way is in memory. Looks at one node of each level, and at no value
+    /// run.
     #[inline]
     pub(crate) fn find<'g>(
         &self,
@@ -149,7 +152,8 @@ impl Tree {
         Ok(self.says(store, key)?.unwrap_or(false))
     }
 
-    /// Whether `key` has a value, or was deleted; `None` if the tree says nothing of it. The caller holds no guard.
+    /// Whether `key` has a value, or was deleted; `None` if the tree says nothing of it. The caller holds no
+    /// guard.
     pub(crate) fn says(&self, store: &PartitionedStorageBackend, key: &[u8]) -> Result<Option<bool>> {
         let has_value =
             |found: Option<FoundValue<'_>>| found.map(|found| !matches!(found, FoundValue::Deletion));
@@ -160,7 +164,8 @@ impl Tree {
         place.read(store, key).map(has_value)
     }
 
-    /// The value of `key`, whatever has to be read for it but a value run; the leaf is held by a count. The caller holds no guard.
+    /// The value of `key`, whatever has to be read for it but a value run; the leaf is held by a count. The
+    /// caller holds no guard.
     pub(crate) fn read(
         &self,
         store: &PartitionedStorageBackend,

@@ -1,9 +1,9 @@
 //! The checksum of pages, superblocks, catalogs and log records: CRC-32 (IEEE 802.3).
 //!
 //! What it must catch: torn writes, single and burst bit errors, and a page or record that belongs elsewhere.
-//! A CRC catches every burst of up to 32 bits and, at the sizes of a page, every error of up to three bits, which
-//! a hash of the same width does not; what belongs elsewhere is caught because identity is part of what is summed.
-//! Carry-less multiplication makes it as cheap as reading the bytes.
+//! A CRC catches every burst of up to 32 bits and, at the sizes of a page, every error of up to three bits,
+//! which a hash of the same width does not; what belongs elsewhere is caught because identity is part of what
+//! is summed. Carry-less multiplication makes it as cheap as reading the bytes.
 
 /// CRC-32 of the concatenation of `parts`.
 pub(crate) fn crc32(parts: &[&[u8]]) -> u32 {

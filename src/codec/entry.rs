@@ -1,7 +1,7 @@
 //! What an entry of a log batch or of a memtable does to its key.
 
-/// The kind of an entry, as log records store it. Numbers that are not named here are reserved for merge operands,
-/// puts that expire and prepared transactions.
+/// The kind of an entry, as log records store it. Numbers that are not named here are reserved for merge
+/// operands, puts that expire and prepared transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum EntryKind {

@@ -29,7 +29,8 @@ id! {
     pub SequenceNumber(u64)
 }
 
-/// Above every sequence number, log segment and checkpoint that is ever reached: a file that names a higher one is damaged.
+/// Above every sequence number, log segment and checkpoint that is ever reached: a file that names a higher
+/// one is damaged.
 pub(crate) const BEYOND_COUNTING: u64 = 1 << 56;
 
 impl SequenceNumber {

@@ -1,7 +1,7 @@
 //! The order of keys: the one seam through which keys are compared.
 //!
-//! Keys are ordered as byte strings. A *head* is the leading bytes of a key as a big-endian integer, padded with
-//! zeros: integer order of heads agrees with key order, and only equal heads need the whole keys.
+//! Keys are ordered as byte strings. A *head* is the leading bytes of a key as a big-endian integer, padded
+//! with zeros: integer order of heads agrees with key order, and only equal heads need the whole keys.
 
 use std::cmp::Ordering;
 use std::ops::Bound;

@@ -40,7 +40,8 @@ impl KeyRange {
         self.start.is_empty() || key::compare(key, &self.start).is_ge()
     }
 
-    /// Whether a walk that came to `key` is still in the range. `way` is how keys compare with those that are met later.
+    /// Whether a walk that came to `key` is still in the range. `way` is how keys compare with those that are
+    /// met later.
     #[inline]
     pub(crate) fn goes_on_at(&self, key: &[u8], way: Ordering) -> bool {
         if way.is_lt() { self.is_before_end(key) } else { self.is_behind_start(key) }

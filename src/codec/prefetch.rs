@@ -1,5 +1,5 @@
-//! Asking for memory ahead of its use. Never faults, whatever the address, and has no effect but on the caches; where the
-//! processor is not known, none at all.
+//! Asking for memory ahead of its use. Never faults, whatever the address, and has no effect but on the
+//! caches; where the processor is not known, none at all.
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -30,8 +30,8 @@ pub(crate) fn line_for_writing<T>(address: *const T) {
     let _ = address;
 }
 
-/// Asks for the first `len` bytes of `bytes`, or as many as there are, all at once: otherwise each load waits for what the one
-/// before it found.
+/// Asks for the first `len` bytes of `bytes`, or as many as there are, all at once: otherwise each load waits
+/// for what the one before it found.
 #[inline(always)]
 pub(crate) fn front(bytes: &[u8], len: usize) {
     for at in (0..len.min(bytes.len())).step_by(LINE) {

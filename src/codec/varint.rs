@@ -30,7 +30,8 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// As [`take`], of what [`put`] may have made: `None` also of an integer that stands in more bytes than it needs.
+/// As [`take`], of what [`put`] may have made: `None` also of an integer that stands in more bytes than it
+/// needs.
 #[inline]
 pub(crate) fn take_shortest(bytes: &mut &[u8]) -> Option<u64> {
     let before = *bytes;

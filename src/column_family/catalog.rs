@@ -15,14 +15,17 @@
 //!   varint  length of the name, then the name; empty if that is not said
 //! ```
 //!
-//! Length and number of the catalog stand in the superblock. So a checkpoint writes a part behind the others, which changes no byte that
-//! the superblock before it names, and all families are written anew, under a number of its own, when the extents are full. The superblock
-//! may hold one record more, which is newer than all parts: see `db/checkpoint.rs`.
+//! Length and number of the catalog stand in the superblock. So a checkpoint writes a part behind the others,
+//! which changes no byte that the superblock before it names, and all families are written anew, under a
+//! number of its own, when the extents are full. The superblock may hold one record more, which is newer than
+//! all parts: see `db/checkpoint.rs`.
 //!
 //! Invariants:
-//! 1. A frame counts if it is whole in one of the copies. So damage to one of them costs nothing, wherever it is.
-//! 2. If a record is whole in neither, its family is lost, and only that one: an older record of it would lead to pages that were overwritten since. Who
-//!    it was is known from the header of the frame, or from the list of names.
+//! 1. A frame counts if it is whole in one of the copies. So damage to one of them costs nothing, wherever it
+//!    is.
+//! 2. If a record is whole in neither, its family is lost, and only that one: an older record of it would
+//!    lead to pages that were overwritten since. Who it was is known from the header of the frame, or from
+//!    the list of names.
 //! 3. If nobody can say whose record is missing, the catalog is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +38,8 @@ use crate::column_family::old_catalog::OldCatalog;
 use crate::column_family::record::{FamilyRecord, Record, nonsense, put_name, take_id, take_name};
 use crate::error::{Error, Result};
 
-/// Parts start at multiples of this many bytes, the largest piece that a disk writes as a whole, so that writing one touches nothing
-/// of those before it.
+/// Parts start at multiples of this many bytes, the largest piece that a disk writes as a whole, so that
+/// writing one touches nothing of those before it.
 pub(crate) const BLOCK: usize = 4 << 10;
 
 /// Bytes of a list of names, one name more at most: what one bad sector takes away should be little.

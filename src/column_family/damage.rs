@@ -1,11 +1,14 @@
-//! What is wrong with one family: pages of its trees that somebody needed who rewrites them, and that cannot be read.
+//! What is wrong with one family: pages of its trees that somebody needed who rewrites them, and that cannot
+//! be read.
 //!
 //! Invariants:
-//! 1. From the moment that damage is noted, no write to the family is taken: that is looked at under its write lock. So its memtables hold
-//!    what was acknowledged before, and no more.
-//! 2. What they hold becomes a delta, for which no page of the old trees is read. So it is durable, and needs none of the log.
-//! 3. A delta cannot hold what memtables delete by range; trees and deltas behind it have to be rewritten for that. Where these are what cannot be read, the memtables
-//!    are *stuck*: they stay in memory, and what they hold is appended to the log anew whenever the log before it is to be let go of.
+//! 1. From the moment that damage is noted, no write to the family is taken: that is looked at under its
+//!    write lock. So its memtables hold what was acknowledged before, and no more.
+//! 2. What they hold becomes a delta, for which no page of the old trees is read. So it is durable, and needs
+//!    none of the log.
+//! 3. A delta cannot hold what memtables delete by range; trees and deltas behind it have to be rewritten for
+//!    that. Where these are what cannot be read, the memtables are *stuck*: they stay in memory, and what
+//!    they hold is appended to the log anew whenever the log before it is to be let go of.
 //! 4. No page is rewritten any more but those of 2: nothing is joined, drained, compacted or moved.
 
 use std::sync::OnceLock;
@@ -59,7 +62,8 @@ impl Damage {
         self.is_carried.store(true, Ordering::Release);
     }
 
-    /// What is told of `error`, which who rewrites pages met. If it says that pages cannot be read, the family is damaged from now on.
+    /// What is told of `error`, which who rewrites pages met. If it says that pages cannot be read, the
+    /// family is damaged from now on.
     pub(crate) fn judge(&self, error: Error) -> Error {
         if !error.is_damage() {
             return error;

@@ -1,8 +1,9 @@
 //! Deltas: small trees of recent entries and deletions in front of a family's tree.
 //!
-//! Where a merge would rewrite much of the tree for little, it writes what the memtables hold as a tree of its own instead,
-//! the newest delta. Later several deltas become one (`merging/join.rs`), and all are drained into the tree, both a range of keys at a
-//! time (`merging/drain.rs`). Whatever a delta says of a key counts more than what older deltas and the tree say.
+//! Where a merge would rewrite much of the tree for little, it writes what the memtables hold as a tree of
+//! its own instead, the newest delta. Later several deltas become one (`merging/join.rs`), and all are
+//! drained into the tree, both a range of keys at a time (`merging/drain.rs`). Whatever a delta says of a key
+//! counts more than what older deltas and the tree say.
 
 use crate::btree::{Tree, TreeCursor};
 use crate::error::Result;
@@ -36,10 +37,12 @@ pub(crate) struct Delta {
     /// Holds deletions as entries.
     pub(crate) tree: Tree,
     pub(crate) stage: Stage,
-    /// Entries of the largest merge that it was made of; a guess if it was there when the database was opened.
+    /// Entries of the largest merge that it was made of; a guess if it was there when the database was
+    /// opened.
     pub(crate) merge: u64,
-    /// Of its keys, and of some that were taken out. For a delta that was there when the database was opened it is built later: from some
-    /// version of the delta, for that one and those that come of it, which hold fewer keys. So versions share a filter, but no place for one.
+    /// Of its keys, and of some that were taken out. For a delta that was there when the database was opened
+    /// it is built later: from some version of the delta, for that one and those that come of it, which hold
+    /// fewer keys. So versions share a filter, but no place for one.
     pub(super) filter: Arc<OnceLock<Arc<Filter>>>,
     /// Shared by all versions of the delta, and by no other.
     origin: Arc<()>,
@@ -93,7 +96,8 @@ impl Delta {
         Arc::ptr_eq(&self.origin, &other.origin)
     }
 
-    /// Gives the delta, and whoever holds this version of it, a filter that was built from it or from a version before.
+    /// Gives the delta, and whoever holds this version of it, a filter that was built from it or from a
+    /// version before.
     pub(crate) fn set_filter(&self, filter: &Arc<Filter>) {
         // Somebody else may have been sooner.
         let _ = self.filter.set(Arc::clone(filter));

@@ -21,7 +21,8 @@ pub(crate) struct WriteSide {
 #[derive(Default)]
 pub(crate) struct DrainPosition(pub(super) Vec<u8>);
 
-/// One column family. Locks are taken in the order `write`, `compaction`, `merging`, `trees`, then the cell of views.
+/// One column family. Locks are taken in the order `write`, `compaction`, `merging`, `trees`, then the cell
+/// of views.
 pub(crate) struct Family {
     id: FamilyId,
     slot: usize,
@@ -188,7 +189,8 @@ impl Family {
         self.resting.store(resting, Ordering::Relaxed);
     }
 
-    /// Asks for what is frozen to be merged when the family's next job runs, however little it is; if that job fails, not by the one after it.
+    /// Asks for what is frozen to be merged when the family's next job runs, however little it is; if that
+    /// job fails, not by the one after it.
     pub(crate) fn set_hurried(&self) {
         self.hurried.store(true, Ordering::Relaxed);
     }
@@ -223,7 +225,8 @@ impl Family {
         self.active_segment.load(Ordering::SeqCst)
     }
 
-    /// A record that goes into the active memtable is about to be appended at or after `segment`. Call under the write lock.
+    /// A record that goes into the active memtable is about to be appended at or after `segment`. Call under
+    /// the write lock.
     #[inline]
     pub(crate) fn note_segment(&self, segment: u64) {
         if self.active_segment.load(Ordering::Relaxed) == u64::MAX {
@@ -249,7 +252,8 @@ impl Family {
         self.mark.clear();
     }
 
-    /// Gives free segments and long runs of free pages back to the data file, if they have `least` pages together. Returns whether it did.
+    /// Gives free segments and long runs of free pages back to the data file, if they have `least` pages
+    /// together. Returns whether it did.
     pub(crate) fn give_back(&self, least: u64) -> bool {
         let mut trees = self.trees.lock();
         let cut = self.store.cut_free(least);
@@ -263,7 +267,8 @@ impl Family {
         true
     }
 
-    /// All records of the active memtable, if it holds anything, are in `segment` or later. Call with the write lock's content.
+    /// All records of the active memtable, if it holds anything, are in `segment` or later. Call with the
+    /// write lock's content.
     pub(super) fn set_active_segment(&self, side: &WriteSide, segment: u64) {
         if !side.writer.table().is_empty() {
             self.active_segment.store(segment, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! How a family gets its first memtable, and a new one when the active one is full: the changes of the view that make memtables.
+//! How a family gets its first memtable, and a new one when the active one is full: the changes of the view
+//! that make memtables.
 
 use crate::column_family::family::{Counters, Family, Origin, WriteSide};
 use crate::column_family::stall::MAX_FROZEN;
@@ -23,7 +24,8 @@ impl Family {
         Arc::new(FamilyView { family, active, frozen: Vec::new(), tree, measured: Measured::default() })
     }
 
-    /// Freezes the active memtable unless it is empty. Call with the write lock's content; fails if `MAX_FROZEN` wait already.
+    /// Freezes the active memtable unless it is empty. Call with the write lock's content; fails if
+    /// `MAX_FROZEN` wait already.
     pub(crate) fn freeze(&self, side: &mut WriteSide, views: &ArcCell<View>) -> Result<bool> {
         if side.writer.table().is_empty() {
             return Ok(false);
@@ -31,8 +33,9 @@ impl Family {
         Ok(self.freeze_with(side, None, views))
     }
 
-    /// Puts `part`, which is newer than everything that was written so far, in front of the frozen memtables, and freezes the active one
-    /// before it unless that is empty. Call with the write lock's content, when there are places for what this freezes.
+    /// Puts `part`, which is newer than everything that was written so far, in front of the frozen memtables,
+    /// and freezes the active one before it unless that is empty. Call with the write lock's content, when
+    /// there are places for what this freezes.
     pub(crate) fn freeze_apart(&self, side: &mut WriteSide, part: Frozen, views: &ArcCell<View>) {
         // A checkpoint may not have heard of it: the log is replayed into memtables that were never active.
         self.touch();
@@ -40,7 +43,8 @@ impl Family {
         assert!(frozen || self.is_dropped(), "there is no place for a memtable that has its number");
     }
 
-    /// All that the memtables hold stands in one record of the log, which is in `segment` or later. Call with the write lock's content.
+    /// All that the memtables hold stands in one record of the log, which is in `segment` or later. Call with
+    /// the write lock's content.
     pub(crate) fn set_segment(&self, side: &WriteSide, segment: u64, views: &ArcCell<View>) {
         self.set_active_segment(side, segment);
         views.update(|view| {
@@ -84,7 +88,8 @@ impl Family {
             if let Some(writer) = writer {
                 side.writer = writer;
             }
-            // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then the view, misses neither.
+            // After the view shows the memtable as frozen, so that a checkpoint that reads this first, then
+            // the view, misses neither.
             self.forget_segment();
             Counters::add(&self.counters.freezes, count as u64);
         } else {

@@ -1,11 +1,13 @@
-//! Stretches of keys in which nothing is there any more, though trees and memtables still hold what is deleted.
+//! Stretches of keys in which nothing is there any more, though trees and memtables still hold what is
+//! deleted.
 //!
-//! A cursor that stepped over many deleted entries in a row notes from where to where, and others need not step over them again. A note belongs to one
-//! version of the trees, and goes with it.
+//! A cursor that stepped over many deleted entries in a row notes from where to where, and others need not
+//! step over them again. A note belongs to one version of the trees, and goes with it.
 //!
-//! What a note of the moment *s* says of a later moment: a key of the stretch that has a value by then got it from a commit after *s*, so a
-//! memtable that was written to after *s* has an entry for it. Nothing else has to be asked: the trees are the same, they hold nothing that
-//! came after *s* (a merge that took it would have made new ones), and what all memtables that were not written to since hold was deleted at *s* by
+//! What a note of the moment *s* says of a later moment: a key of the stretch that has a value by then got it
+//! from a commit after *s*, so a memtable that was written to after *s* has an entry for it. Nothing else has
+//! to be asked: the trees are the same, they hold nothing that came after *s* (a merge that took it would
+//! have made new ones), and what all memtables that were not written to since hold was deleted at *s* by
 //! something that is still there.
 
 use crate::codec::ids::SequenceNumber;
@@ -44,7 +46,8 @@ impl Stretch {
     }
 }
 
-/// What cursors over one version of the trees noted. Nobody waits for the lock: who does not get it at once goes without.
+/// What cursors over one version of the trees noted. Nobody waits for the lock: who does not get it at once
+/// goes without.
 #[derive(Debug, Default)]
 pub(crate) struct Gone(Mutex<Vec<Stretch>>);
 

@@ -1,17 +1,20 @@
 //! Pages that only readers keep: what old versions of a family's trees reach, and the current one does not.
 //!
-//! Versions are numbered in the order in which they were current. A page is reached by the versions of an interval: from the one that
-//! wrote it up to the last one before it was retired. It is free as soon as none of these is held, however long others are.
+//! Versions are numbered in the order in which they were current. A page is reached by the versions of an
+//! interval: from the one that wrote it up to the last one before it was retired. It is free as soon as none
+//! of these is held, however long others are.
 //!
 //! Invariants:
-//! 1. Every page that a merge retired, and that is not free yet, stands with the newest version of its interval that is held.
-//! 2. It is free once no version of its interval is held: when the version that it stands with is let go, it goes on to the next older one
-//!    that is held, unless that is older than the page.
-//! 3. Who wrote a page is known if that was after the oldest held version; every other page counts as older than all of them.
+//! 1. Every page that a merge retired, and that is not free yet, stands with the newest version of its
+//!    interval that is held.
+//! 2. It is free once no version of its interval is held: when the version that it stands with is let go, it
+//!    goes on to the next older one that is held, unless that is older than the page.
+//! 3. Who wrote a page is known if that was after the oldest held version; every other page counts as older
+//!    than all of them.
 //!
-//! So what it takes to let a version go depends on the pages that stand with it, and neither on how many versions are held
-//! nor on how many there ever were. What goes on joins what stands there already, the fewer the more, so that no page
-//! is moved more often than the logarithm of their number.
+//! So what it takes to let a version go depends on the pages that stand with it, and neither on how many
+//! versions are held nor on how many there ever were. What goes on joins what stands there already, the fewer
+//! the more, so that no page is moved more often than the logarithm of their number.
 //!
 //! Source: the dead lists of snapshots in ZFS (J. Bonwick, M. Ahrens), which hold the birth of each block.
 
@@ -39,7 +42,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Version `number` is current no more. The one after it reaches `written` besides, and no longer `retired`.
+    /// Version `number` is current no more. The one after it reaches `written` besides, and no longer
+    /// `retired`.
     pub(super) fn retire(&mut self, number: u64, written: &[Run], retired: &[Run]) {
         let runs = retired.iter().map(|&(first, pages)| (self.births.of(first), first, pages));
         let runs: BinaryHeap<Retired> = runs.collect();
@@ -166,7 +170,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// Which runs every version that is held reaches, and the current one, by number; with all that is in use.
+    /// Which runs every version that is held reaches, and the current one, by number; with all that is in
+    /// use.
     #[derive(Default)]
     struct Model {
         held: BTreeMap<u64, BTreeSet<Run>>,

@@ -1,21 +1,26 @@
-//! What was committed since the open transactions began: memtables that are merged, kept for them to look into when they commit.
+//! What was committed since the open transactions began: memtables that are merged, kept for them to look
+//! into when they commit.
 //!
-//! A transaction that began at *s* is refused if a commit after *s* changed what it relied on. Whatever was committed to a family after *s*
-//! stands in memtables: those in the present view, and those that a merge has taken out of it. Of the latter the ones whose last number is above
-//! the number of the oldest open transaction are kept here, by the merge itself. So writers know nothing of transactions.
+//! A transaction that began at *s* is refused if a commit after *s* changed what it relied on. Whatever was
+//! committed to a family after *s* stands in memtables: those in the present view, and those that a merge has
+//! taken out of it. Of the latter the ones whose last number is above the number of the oldest open
+//! transaction are kept here, by the merge itself. So writers know nothing of transactions.
 //!
 //! # Why none is missed
 //!
-//! 1. A merge begins when the last number of its memtables is visible, and asks here, under the lock, before it takes them out of the view.
-//! 2. A transaction takes its number under the same lock. If it does so after the merge asked, its number is not below that last number, and
-//!    it needs the memtable no more. If it does so before, the merge finds it.
+//! 1. A merge begins when the last number of its memtables is visible, and asks here, under the lock, before
+//!    it takes them out of the view.
+//! 2. A transaction takes its number under the same lock. If it does so after the merge asked, its number is
+//!    not below that last number, and it needs the memtable no more. If it does so before, the merge finds
+//!    it.
 //! 3. Who commits loads the view first and then asks here: what leaves the view was put here before.
 //!
-//! What is kept may take so many bytes. Where it would take more the oldest transactions lose their places, until what is left needs no more:
-//! those can not commit any more what has to be checked.
+//! What is kept may take so many bytes. Where it would take more the oldest transactions lose their places,
+//! until what is left needs no more: those can not commit any more what has to be checked.
 //!
-//! The rejected alternative, memtables that know their successors, lets every reader that holds an old view keep all that was
-//! written since, and a transaction would have to hold the newest memtable of every family from its first moment on.
+//! The rejected alternative, memtables that know their successors, lets every reader that holds an old view
+//! keep all that was written since, and a transaction would have to hold the newest memtable of every family
+//! from its first moment on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,7 +90,8 @@ impl Remembered {
         (Place { remembered: Arc::clone(self), place }, moment)
     }
 
-    /// `table`, whose commits are all visible, is about to leave the view of `family`: keeps it if an open transaction may ask for it.
+    /// `table`, whose commits are all visible, is about to leave the view of `family`: keeps it if an open
+    /// transaction may ask for it.
     pub(crate) fn keep(&self, family: FamilyId, table: &Arc<Memtable>) {
         let mut state = self.state.lock();
         let last = table.last_sequence();

@@ -9,7 +9,8 @@
 //! Invariants:
 //! 1. Every leaf is at the same depth; the children of a branch of height h cover 32^h elements each.
 //! 2. No node below the root is empty, and no node ends with a missing child.
-//! 3. A node that two arrays share never changes: a change copies the nodes on the way to the element that others share.
+//! 3. A node that two arrays share never changes: a change copies the nodes on the way to the element that
+//!    others share.
 //!
 //! The rejected alternative, one list of all elements, costs a copy of the whole list for each change.
 
@@ -116,7 +117,8 @@ impl<T> Slots<T> {
         })
     }
 
-    /// Puts `element` into `slot`, or takes what is there out. Copies what other arrays share of the way to the slot, and nothing else.
+    /// Puts `element` into `slot`, or takes what is there out. Copies what other arrays share of the way to
+    /// the slot, and nothing else.
     pub(crate) fn set(&mut self, slot: usize, element: Option<Arc<T>>) {
         while !self.covers(slot) {
             if element.is_none() {

@@ -1,9 +1,10 @@
 //! How writers are slowed, and at last stopped, when merges fall behind.
 //!
-//! Memtables are taken away in *rounds*: as soon as enough of them wait for a merge to be worth it, one is due, and at its end all that it took
-//! make room at once. From the moment that it is due, what room is left (places for frozen memtables, and the rest of the active one) is
-//! dealt out to the family's writers over the time that rounds lately took, which counts what the merge waits for: others before it, and
-//! joining and draining.
+//! Memtables are taken away in *rounds*: as soon as enough of them wait for a merge to be worth it, one is
+//! due, and at its end all that it took make room at once. From the moment that it is due, what room is left
+//! (places for frozen memtables, and the rest of the active one) is dealt out to the family's writers over
+//! the time that rounds lately took, which counts what the merge waits for: others before it, and joining and
+//! draining.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::sync::{Condvar, Instant, Mutex, thread};
 pub(crate) const MAX_FROZEN: usize = 4;
 /// Frozen memtables for which a merge is worth its while.
 pub(crate) const WORTH_A_MERGE: usize = MAX_FROZEN - 1;
-/// Merges by which deltas may hold too much before writers are slowed to half of what joining and draining can do.
+/// Merges by which deltas may hold too much before writers are slowed to half of what joining and draining
+/// can do.
 const MAX_EXCESS: f64 = 4.0;
 /// What a merge takes for a byte of memtable as long as none was made, in picoseconds.
 const FIRST_MERGE: u64 = 5000;
@@ -185,8 +187,9 @@ impl Stall {
         }
     }
 
-    /// Slows a writer of `bytes` down, where memtables are frozen at `memtable_bytes` and the active one is `fill` full (0 to 1): while a merge is due, so
-    /// that the room that is left lasts until its end; and if draining is behind, growing with how far it is.
+    /// Slows a writer of `bytes` down, where memtables are frozen at `memtable_bytes` and the active one is
+    /// `fill` full (0 to 1): while a merge is due, so that the room that is left lasts until its end; and if
+    /// draining is behind, growing with how far it is.
     #[inline]
     pub(crate) fn slow_down(&self, bytes: usize, memtable_bytes: usize, fill: f64) {
         let since = self.due_since.load(Ordering::Relaxed);

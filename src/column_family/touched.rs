@@ -1,11 +1,12 @@
 //! Which families the next checkpoint has to look at.
 //!
-//! A family is listed before what a checkpoint must know of it happens: a record that only its memtables hold, new trees, segments
-//! that are given back. A checkpoint takes the whole list, clears the mark of each family, and then looks at it.
+//! A family is listed before what a checkpoint must know of it happens: a record that only its memtables
+//! hold, new trees, segments that are given back. A checkpoint takes the whole list, clears the mark of each
+//! family, and then looks at it.
 //!
-//! Invariant: what was done to a family before it was listed is seen by the checkpoint that takes it, or the family is listed
-//! again. For either the mark was clear, and the family is put into the list anew; or it was set, and then the checkpoint, which
-//! clears it before it looks, looks later.
+//! Invariant: what was done to a family before it was listed is seen by the checkpoint that takes it, or the
+//! family is listed again. For either the mark was clear, and the family is put into the list anew; or it was
+//! set, and then the checkpoint, which clears it before it looks, looks later.
 
 use crate::codec::ids::FamilyId;
 use crate::sync::Mutex;
@@ -26,7 +27,8 @@ pub(crate) struct Mark(AtomicBool);
 impl Touched {
     /// Lists a family, if it is not.
     pub(super) fn touch(&self, family: FamilyId, mark: &Mark) {
-        // Both under the lock: who finds the mark set finds the family in the list, or taken out of it and not looked at yet.
+        // Both under the lock: who finds the mark set finds the family in the list, or taken out of it and
+        // not looked at yet.
         let mut families = self.families.lock();
         if !mark.0.swap(true, Ordering::SeqCst) {
             families.push(family);

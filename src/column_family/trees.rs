@@ -1,7 +1,8 @@
 //! The versions of a family's trees: the current one, and old ones for as long as somebody reads them.
 //!
-//! Whoever reads holds the version, or the view that names it. The last one to let go of a version notes its number (`LetGo`), from
-//! where the family takes it when it next looks; [`kept`](super::kept) says which pages are free then.
+//! Whoever reads holds the version, or the view that names it. The last one to let go of a version notes its
+//! number (`LetGo`), from where the family takes it when it next looks; [`kept`](super::kept) says which
+//! pages are free then.
 
 use crate::btree::{MergeOutcome, Tree};
 use crate::codec::ids::SequenceNumber;
@@ -91,8 +92,8 @@ impl Trees {
         self.merged_through
     }
 
-    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. On an error nothing has changed, and what was
-    /// written is abandoned.
+    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. On an error nothing
+    /// has changed, and what was written is abandoned.
     pub(crate) fn install(
         &mut self,
         store: &PartitionedStorageBackend,

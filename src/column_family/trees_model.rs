@@ -1,6 +1,6 @@
-//! Snapshots against reclamation, reduced to what races: a reader takes a moment and reads a page through the tree of its
-//! view; a merge installs a tree that does without the page, and gives the page to the next one as soon as the last who held the
-//! old tree has noted that it is let go.
+//! Snapshots against reclamation, reduced to what races: a reader takes a moment and reads a page through the
+//! tree of its view; a merge installs a tree that does without the page, and gives the page to the next one
+//! as soon as the last who held the old tree has noted that it is let go.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc as Counted;
@@ -27,7 +27,8 @@ impl Drop for Tree {
 
 struct View {
     tree: Counted<Tree>,
-    /// The counts of views are not the model checker's: this orders what their readers did before their end, as a count does.
+    /// The counts of views are not the model checker's: this orders what their readers did before their end,
+    /// as a count does.
     left: AtomicUsize,
 }
 

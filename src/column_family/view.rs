@@ -31,7 +31,8 @@ pub(crate) struct FamilyView {
 
 /// Writes to one family that nobody else sees, in a memtable of their own, and the last of them that is seen.
 ///
-/// Their numbers lie [above](OWN_WRITES) those of all commits: so they count as later than whatever a cursor meets.
+/// Their numbers lie [above](OWN_WRITES) those of all commits: so they count as later than whatever a cursor
+/// meets.
 #[derive(Clone)]
 pub(crate) struct OwnWrites {
     pub(crate) table: Arc<Memtable>,
@@ -41,8 +42,8 @@ pub(crate) struct OwnWrites {
 /// Below the numbers of own writes.
 pub(crate) const OWN_WRITES: SequenceNumber = SequenceNumber(BEYOND_COUNTING);
 
-/// How many entries a family view was found to hold last, and at which number, so that they are not counted again until
-/// something is written.
+/// How many entries a family view was found to hold last, and at which number, so that they are not counted
+/// again until something is written.
 #[derive(Default)]
 pub(crate) struct Measured(Mutex<Option<(SequenceNumber, u64)>>);
 
@@ -70,7 +71,8 @@ impl FamilyView {
         Arc::new(Self { family, active, frozen: Vec::new(), tree, measured: Measured::default() })
     }
 
-    /// Whether all that the memtables hold now is seen at `at`, and will be what is seen at it. For a moment of which a reader knows that it is visible.
+    /// Whether all that the memtables hold now is seen at `at`, and will be what is seen at it. For a moment
+    /// of which a reader knows that it is visible.
     pub(crate) fn is_all_seen_at(&self, at: SequenceNumber) -> bool {
         self.memtables().all(|table| table.last_sequence() <= at)
     }
@@ -104,7 +106,8 @@ impl View {
         self.slots.iter()
     }
 
-    /// This view with one slot changed. Costs a copy of the way to that slot, whatever the number of families.
+    /// This view with one slot changed. Costs a copy of the way to that slot, whatever the number of
+    /// families.
     pub(crate) fn with(&self, slot: usize, family: Option<Arc<FamilyView>>) -> Self {
         self.with_all([(slot, family)])
     }
@@ -137,8 +140,8 @@ impl Moment {
 
 /// A view and a number that belong together: the view was the present one when the number was loaded.
 ///
-/// A tree keeps one version of a key, so a view that is newer than the number may have merged what the number excludes, and
-/// one that is older may lack the memtable that a commit went to.
+/// A tree keeps one version of a key, so a view that is newer than the number may have merged what the number
+/// excludes, and one that is older may lack the memtable that a commit went to.
 fn moment<V: Send + Sync>(views: &ArcCell<V>, visible: &Sequencer) -> (Arc<V>, SequenceNumber) {
     loop {
         let view = views.load_full();
@@ -149,8 +152,8 @@ fn moment<V: Send + Sync>(views: &ArcCell<V>, visible: &Sequencer) -> (Arc<V>, S
     }
 }
 
-/// The freeze, reduced to what races: a commit's number and insert under the write lock, the change of view by a freeze and by a
-/// merge, and a reader that takes a moment.
+/// The freeze, reduced to what races: a commit's number and insert under the write lock, the change of view
+/// by a freeze and by a merge, and a reader that takes a moment.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;

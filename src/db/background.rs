@@ -18,8 +18,9 @@ use crate::wal::Log;
 
 /// How often the clock looks at the log while anybody writes.
 const TICK: Duration = Duration::from_millis(20);
-/// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at budgets, at families that are watched, and
-/// at what readers let go of. While nothing is to be done both sleep.
+/// How often the thread that keeps the log looks whether anybody writes. How often the clock looks at
+/// budgets, at families that are watched, and at what readers let go of. While nothing is to be done both
+/// sleep.
 pub(super) const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// Bytes in a memtable that are little, unless they are more than a quarter of what it takes.
 const LITTLE: usize = 256 << 10;
@@ -44,7 +45,8 @@ impl Shared {
         }
     }
 
-    /// Merges what is frozen, or joins and drains some of what deltas hold, and asks to be called again if there is more to do.
+    /// Merges what is frozen, or joins and drains some of what deltas hold, and asks to be called again if
+    /// there is more to do.
     pub(super) fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
         let context = self.pipeline.merge_context(&stop);
@@ -55,7 +57,8 @@ impl Shared {
             if family.take_scattered() && family.is_resting() {
                 self.move_in_background(family, &context)?;
             }
-            // Two steps, so that few deltas wait to be joined while others are drained: readers ask each of them.
+            // Two steps, so that few deltas wait to be joined while others are drained: readers ask each of
+            // them.
             let join = || Ok(family.is_to_join() && family.join_step(&context)?);
             let joined = join()? | join()?;
             let drained = family.is_to_drain() && family.drain_step(&context)? != Drained::Nothing;
@@ -86,7 +89,8 @@ impl Shared {
         }
     }
 
-    /// Writes what a damaged family holds in memory, which takes no more, where it can be written, so that nothing waits for it.
+    /// Writes what a damaged family holds in memory, which takes no more, where it can be written, so that
+    /// nothing waits for it.
     fn set_apart(&self, family: &Arc<Family>) {
         match self.drain(family) {
             Ok(()) => {
@@ -129,8 +133,8 @@ impl Shared {
         Ok(())
     }
 
-    /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room of those removed. Says when to come
-    /// again; `None` if not before the log's bell rings.
+    /// What of keeping the log may wait for the disk: a sync once in a while, the next segment, and the room
+    /// of those removed. Says when to come again; `None` if not before the log's bell rings.
     pub(super) fn keep_log(&self, keeper: &mut LogKeeper) -> Option<Duration> {
         let log = self.pipeline.log.as_ref()?;
         let interval = self.options.sync_interval;
@@ -150,17 +154,20 @@ impl Shared {
         {
             self.pipeline.fail(error);
         }
-        // One at a time, so that neither a sync nor a segment waits for long; and while nobody writes, who would wait for the disk.
+        // One at a time, so that neither a sync nor a segment waits for long; and while nobody writes, who
+        // would wait for the disk.
         let newest = log.last_assigned();
         let nobody_writes = std::mem::replace(&mut keeper.seen, newest) == newest;
         keeper.rested = false;
         if nobody_writes && log.free_one() {
             return Some(Duration::ZERO);
         }
-        // Before what was written is looked at: who writes after that finds that he, or the clock, has to ring.
+        // Before what was written is looked at: who writes after that finds that he, or the clock, has to
+        // ring.
         self.log_rests.store(true, Ordering::SeqCst);
         let is_watched = self.pipeline.work.is_watched();
-        // While anything is watched the clock looks whether there is something to sync, which must be often enough.
+        // While anything is watched the clock looks whether there is something to sync, which must be often
+        // enough.
         let is_called = !is_watched || interval >= 2 * LOOK_AROUND;
         keeper.rested = nobody_writes && is_called && log.durable() >= log.last_assigned();
         if keeper.rested {
@@ -189,9 +196,10 @@ impl Shared {
         }
     }
 
-    /// Does what is due, and, if the clock `looks` around, what need not be done at once; to be called after [`see`](Self::see) then. Says for
-    /// how long nothing will be due; `None` if not before the clock's bell rings. While anybody writes, it waits for no sync and for no
-    /// segment of the log, so that what is due in milliseconds is done.
+    /// Does what is due, and, if the clock `looks` around, what need not be done at once; to be called after
+    /// [`see`](Self::see) then. Says for how long nothing will be due; `None` if not before the clock's bell
+    /// rings. While anybody writes, it waits for no sync and for no segment of the log, so that what is due
+    /// in milliseconds is done.
     pub(super) fn keep_time(&self, clock: &mut Clock, looks: bool) -> Option<Duration> {
         self.welcome(clock);
         let is_healthy = self.pipeline.latch.check().is_ok();
@@ -261,7 +269,8 @@ impl Shared {
         self.look_after(clock);
     }
 
-    /// What need not be done at once: pages and families that readers let go of, idle families, checkpoints, free space.
+    /// What need not be done at once: pages and families that readers let go of, idle families, checkpoints,
+    /// free space.
     fn look_after(&self, clock: &mut Clock) {
         let Clock { watched, checkpointed, has_more_to_do } = clock;
         let reaped = self.reap();
@@ -312,8 +321,8 @@ impl Shared {
             || !self.registry.lock().dying.is_empty();
     }
 
-    /// Families at rest give back what they have free, and so does the log if all are. Those that have nothing more to give are not watched
-    /// any more. Returns whether a checkpoint has to follow.
+    /// Families at rest give back what they have free, and so does the log if all are. Those that have
+    /// nothing more to give are not watched any more. Returns whether a checkpoint has to follow.
     fn give_back_at_rest(&self, watched: &mut Vec<Watched>) -> bool {
         let mut given_back = false;
         let mut at_work = Vec::new();
@@ -356,7 +365,8 @@ impl Shared {
         bytes < LITTLE.min(family.memtable_bytes() / 4) && family.stall.waiting() == 0
     }
 
-    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was nothing.
+    /// Freezes what an idle family still has in memory and asks for the merge. Returns whether there was
+    /// nothing.
     fn freeze_for_merge(&self, family: &Arc<Family>) -> bool {
         let Some(mut side) = family.write.try_lock() else { return false };
         if family.is_dropped() {
@@ -378,7 +388,8 @@ impl Shared {
     }
 }
 
-/// Whether a damaged family has nothing in memory that is nowhere else, but in the part of the log that nobody lets go of.
+/// Whether a damaged family has nothing in memory that is nowhere else, but in the part of the log that
+/// nobody lets go of.
 fn is_set_apart(family: &Family) -> bool {
     let is_empty = || family.write.try_lock().is_some_and(|side| side.writer.table().is_empty());
     family.damage.is_carried() || family.stall.waiting() == 0 && is_empty()

@@ -1,16 +1,19 @@
-//! The memory that one database may take, or several that share it, and how its totals are split over all their families.
+//! The memory that one database may take, or several that share it, and how its totals are split over all
+//! their families.
 //!
-//! *Read caches* take what they need from one total by themselves, for as long as anything is left of it ([`CacheTotal`]). Only when one is
-//! refused, others are made smaller, by as much as the refused ones missed since and no more: first by what they hold and do not use, then
-//! by what they have beyond their part. Half of the total is split into parts by the families' weights, as if there were at least eight
-//! families; the rest belongs to those who were refused, by what they missed. So a family keeps what it holds for as long as nobody
-//! else wants it, and its part of half the total for ever.
+//! *Read caches* take what they need from one total by themselves, for as long as anything is left of it
+//! ([`CacheTotal`]). Only when one is refused, others are made smaller, by as much as the refused ones missed
+//! since and no more: first by what they hold and do not use, then by what they have beyond their part. Half
+//! of the total is split into parts by the families' weights, as if there were at least eight families; the
+//! rest belongs to those who were refused, by what they missed. So a family keeps what it holds for as long
+//! as nobody else wants it, and its part of half the total for ever.
 //!
-//! *Memtables and write buffers* hold what was written lately and are empty otherwise. Half of their total is split by weight, too; the other
-//! half goes where bytes were written lately. Families that are not written to are not looked at.
+//! *Memtables and write buffers* hold what was written lately and are empty otherwise. Half of their total is
+//! split by weight, too; the other half goes where bytes were written lately. Families that are not written
+//! to are not looked at.
 //!
-//! A family counts the same whichever of the databases it is in. A database that is closed takes its weights along, and its caches give
-//! back what they hold, whoever still has handles.
+//! A family counts the same whichever of the databases it is in. A database that is closed takes its weights
+//! along, and its caches give back what they hold, whoever still has handles.
 
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
@@ -22,7 +25,8 @@ use crate::sync::bell::Bell;
 
 /// Families that the fixed half of a total is always split over.
 const FEWEST_FAMILIES: u64 = 8;
-/// Parts of a family's write budget: one for the active memtable, one for each frozen one, the rest for the write buffer.
+/// Parts of a family's write budget: one for the active memtable, one for each frozen one, the rest for the
+/// write buffer.
 const WRITE_PARTS: u64 = 8;
 const WRITE_BUFFER_PARTS: u64 = 3;
 /// What a replay gets at least: a part of the budget for writing, and bytes.
@@ -118,8 +122,8 @@ fn dirty_bytes(share: u64, page_size: usize) -> u64 {
     (share / WRITE_PARTS * WRITE_BUFFER_PARTS).max(LEAST_DIRTY_PAGES * page_size as u64)
 }
 
-/// What is to change for caches of `(weight, appetite)`, where all weigh `weights`, `limit` is for all of them, and `left` is what none
-/// of them has: bytes that each gives, and bytes that each gets.
+/// What is to change for caches of `(weight, appetite)`, where all weigh `weights`, `limit` is for all of
+/// them, and `left` is what none of them has: bytes that each gives, and bytes that each gets.
 fn rebalance(limit: u64, left: u64, weights: u64, caches: &[(u64, Appetite)]) -> Vec<(u64, u64)> {
     let pressures: u64 = caches.iter().map(|(_, cache)| cache.pressure).sum();
     let target = |&(weight, cache): &(u64, Appetite)| {
@@ -198,7 +202,8 @@ impl Memory {
         self.memtable_weights.load(Ordering::Relaxed)
     }
 
-    /// Budgets of a family that has done nothing yet, where all weigh `weights` with memtables: of its page cache, and of a memtable.
+    /// Budgets of a family that has done nothing yet, where all weigh `weights` with memtables: of its page
+    /// cache, and of a memtable.
     pub(super) fn initial(
         &self,
         own: &FamilyOptions,
@@ -216,7 +221,8 @@ impl Memory {
         self.cache.is_hungry()
     }
 
-    /// Gives more to read caches that were refused it, if any were. `families` are all that there are; costs a look at each then.
+    /// Gives more to read caches that were refused it, if any were. `families` are all that there are; costs
+    /// a look at each then.
     pub(super) fn rebalance_caches(&self, families: impl FnOnce() -> Vec<Arc<Family>>) {
         if !self.cache.take_hunger() {
             return;
@@ -250,8 +256,8 @@ impl Memory {
         set_write_share(family, 2 * part(self.write_bytes, weight, self.memtable_weights()));
     }
 
-    /// Lends what is left of the budget for writing to a replay, where `taken` bytes are in use. While several replays share it, none
-    /// takes more than half of what is left.
+    /// Lends what is left of the budget for writing to a replay, where `taken` bytes are in use. While
+    /// several replays share it, none takes more than half of what is left.
     pub(super) fn lend(&self, taken: u64) -> Loan<'_> {
         let least = (self.write_bytes / LEAST_LOAN_PART).max(LEAST_LOAN);
         let mut lent = self.lent.load(Ordering::Relaxed);
@@ -343,8 +349,8 @@ mod tests {
             }
             assert!(shares.iter().sum::<u64>() <= 1 << 20);
         }
-        // The part of each is a sixteenth of the whole; three quarters of the rest are for who missed three times as much. What the third does
-        // not ask for stays where it is.
+        // The part of each is a sixteenth of the whole; three quarters of the rest are for who missed three
+        // times as much. What the third does not ask for stays where it is.
         let target = (1 << 20) / 16 + (1 << 20) / 16 * 13 / 4 * 3;
         assert!(shares[1].abs_diff(target) < 4096 && shares[0] + shares[1] > (1 << 20) - 4096, "{shares:?}");
     }

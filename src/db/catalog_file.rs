@@ -133,8 +133,8 @@ pub(super) struct State {
     pub(super) superblock: Superblock,
     /// The slot of the superblock to write first.
     pub(super) first_slot: usize,
-    /// Whether that slot's twin is known to be durable. When a database is opened both may say the same, and one of them only in
-    /// the memory of the system: which one is not known.
+    /// Whether that slot's twin is known to be durable. When a database is opened both may say the same, and
+    /// one of them only in the memory of the system: which one is not known.
     pub(super) twin_is_durable: bool,
     pub(super) catalog: CatalogFile,
 }

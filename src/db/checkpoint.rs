@@ -10,10 +10,10 @@
 //! pages and extents that only the last checkpoint needed are free; log segments before (1) are released
 //! ```
 //!
-//! A crash before (3) leaves the old checkpoint with all its pages: they were neither written nor handed out. The log segment of a
-//! family is read before its view, because a freeze changes the view first: so a memtable is seen in one of the two. A family is touched
-//! before any of its commits is appended and when a merge is installed, and stays so while its memtables need log: see
-//! `column_family/touched.rs`.
+//! A crash before (3) leaves the old checkpoint with all its pages: they were neither written nor handed out.
+//! The log segment of a family is read before its view, because a freeze changes the view first: so a
+//! memtable is seen in one of the two. A family is touched before any of its commits is appended and when a
+//! merge is installed, and stays so while its memtables need log: see `column_family/touched.rs`.
 
 use std::collections::HashSet;
 
@@ -35,7 +35,8 @@ struct Noted {
     records: Vec<Record>,
     /// Those of the records.
     families: Vec<Arc<Family>>,
-    /// A merge meanwhile retires pages that this checkpoint is about to write: nobody lets go of them while the version is held.
+    /// A merge meanwhile retires pages that this checkpoint is about to write: nobody lets go of them while
+    /// the version is held.
     held: Vec<Arc<TreeVersion>>,
     /// Families whose memtables need log.
     with_log: Vec<Arc<Family>>,
@@ -52,14 +53,16 @@ impl Shared {
         self.checkpoint_under(&mut self.checkpoint.lock(), None, false)
     }
 
-    /// A checkpoint whose catalog goes to the lowest place that is free, instead of the spare one, which may keep the file long.
+    /// A checkpoint whose catalog goes to the lowest place that is free, instead of the spare one, which may
+    /// keep the file long.
     pub(super) fn checkpoint_afresh(&self) -> Result<()> {
         let mut state = self.checkpoint.lock();
         self.free_spare(&mut state);
         self.checkpoint_under(&mut state, None, true)
     }
 
-    /// A checkpoint after `change`; of all families if they are to be written `whole`, or there is no room for a part.
+    /// A checkpoint after `change`; of all families if they are to be written `whole`, or there is no room
+    /// for a part.
     pub(super) fn checkpoint_under(
         &self,
         state: &mut State,
@@ -91,8 +94,8 @@ impl Shared {
             let is_space = error.kind() == ErrorKind::OutOfSpace;
             return Err(if is_space { error } else { self.pipeline.fail(error) });
         }
-        // A writer may have read the number of its segment before the last checkpoint let go of that one, and noted it since: what it
-        // appends comes later.
+        // A writer may have read the number of its segment before the last checkpoint let go of that one, and
+        // noted it since: what it appends comes later.
         noted.first_segment = noted.first_segment.max(state.superblock.log.first_segment);
         self.make_durable(state, &noted).map_err(|error| self.pipeline.fail(error))?;
         drop(noted.held);
@@ -118,7 +121,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The families that were touched since the last checkpoint, their marks cleared. Those that are dropped are not among them.
+    /// The families that were touched since the last checkpoint, their marks cleared. Those that are dropped
+    /// are not among them.
     fn take_touched(&self) -> Vec<Arc<Family>> {
         let touched = self.touched.take();
         let registry = self.registry.lock();
@@ -176,7 +180,8 @@ impl Shared {
         noted.families.iter().chain(touched).for_each(|family| family.touch());
     }
 
-    /// Cuts the file and makes holes in it once much of it is free, or the disk is full: what the next merges take anyhow may stay.
+    /// Cuts the file and makes holes in it once much of it is free, or the disk is full: what the next merges
+    /// take anyhow may stay.
     fn give_back_space(&self) -> Result<()> {
         let space = self.data.space();
         let free = space.kept_pages();
@@ -187,8 +192,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the superblock name the segment with which the log goes on, so that it is missed if it goes; all else stays as the last checkpoint has
-    /// it. `afresh`: recovery begins with that segment.
+    /// Has the superblock name the segment with which the log goes on, so that it is missed if it goes; all
+    /// else stays as the last checkpoint has it. `afresh`: recovery begins with that segment.
     pub(super) fn name_log(&self, afresh: bool) -> Result<()> {
         let Some(log) = &self.pipeline.log else { return Ok(()) };
         let mut state = self.checkpoint.lock();
@@ -208,8 +213,8 @@ impl Shared {
         self.touched.installed() != self.checkpoints.merges_seen.load(Ordering::Relaxed)
     }
 
-    /// Notes what the catalog does not say of `family`, or all there is to say if it `must`, and the oldest log segment that the
-    /// family's memtables need.
+    /// Notes what the catalog does not say of `family`, or all there is to say if it `must`, and the oldest
+    /// log segment that the family's memtables need.
     fn note(&self, family: &Arc<Family>, must: bool, noted: &mut Noted) {
         let mut segment = family.active_segment();
         family.release_unread();

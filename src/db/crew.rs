@@ -11,10 +11,11 @@
 //! Their number does not depend on the number of databases. They sleep while nothing is to be done for any.
 //!
 //! Invariants:
-//! 1. Who does anything for a database has gone through its [`Door`]. Once that is shut and all who were inside have left, no thread does
-//!    anything for the database any more: so its files can be given back while other databases go on.
-//! 2. A panic while something is done for a database ends writing to that one, and no thread: others go on. Whoever kept its clock or its log
-//!    does so no more, since what it knew may be wrong.
+//! 1. Who does anything for a database has gone through its [`Door`]. Once that is shut and all who were
+//!    inside have left, no thread does anything for the database any more: so its files can be given back
+//!    while other databases go on.
+//! 2. A panic while something is done for a database ends writing to that one, and no thread: others go on.
+//!    Whoever kept its clock or its log does so no more, since what it knew may be wrong.
 //! 3. The threads hold no handle of a crew. When the last goes, they end.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -110,7 +111,8 @@ impl Door {
         Some(Inside(self))
     }
 
-    /// Lets nobody in any more, and returns when all have left; but for the one who calls, should code of users have brought him here.
+    /// Lets nobody in any more, and returns when all have left; but for the one who calls, should code of
+    /// users have brought him here.
     fn shut(&self) {
         let me = thread::current().id();
         let mut state = self.state.lock();
@@ -317,8 +319,9 @@ impl Crew {
         }
     }
 
-    /// Does for all databases what is due. All that are awake are looked after at the same moments, every [`LOOK_AROUND`]: so memory is split
-    /// by what all of them did, and one thread that wakes twice a second is enough for any number.
+    /// Does for all databases what is due. All that are awake are looked after at the same moments, every
+    /// [`LOOK_AROUND`]: so memory is split by what all of them did, and one thread that wakes twice a second
+    /// is enough for any number.
     fn keep_time(&self, looked: &mut Instant) -> Option<Duration> {
         let looks = looked.elapsed() >= LOOK_AROUND;
         let mut members = self.members();

@@ -180,7 +180,8 @@ fn a_damaged_leaf_ends_writing_to_its_family_alone_and_loses_nothing_of_it() {
     }
 }
 
-/// A range deletion that begins or ends in the leaf that cannot be read, so that no delta can hold what was written.
+/// A range deletion that begins or ends in the leaf that cannot be read, so that no delta can hold what was
+/// written.
 #[test]
 fn what_of_a_damaged_family_cannot_be_written_is_carried_along_in_the_log_which_stays_short() {
     for close in [false, true] {
@@ -248,7 +249,8 @@ fn what_of_a_damaged_family_cannot_be_written_is_carried_along_in_the_log_which_
     }
 }
 
-/// A range deletion that covers all of the leaf that cannot be read is the cure: nobody needs that leaf any more.
+/// A range deletion that covers all of the leaf that cannot be read is the cure: nobody needs that leaf any
+/// more.
 #[test]
 fn a_damaged_leaf_that_is_deleted_whole_is_no_damage() {
     let storage = two_families();

@@ -16,14 +16,15 @@ use crate::txn::snapshot::Snapshot;
 
 /// An open database: a directory that holds any number of column families.
 ///
-/// Cheap to clone; clones and the [`ColumnFamily`](crate::ColumnFamily) handles made from it keep the database open. [`close`](Self::close) ends it in good
-/// order: everything is merged and durable, and the next open replays nothing. Dropping the last handle without closing loses
-/// nothing either.
+/// Cheap to clone; clones and the [`ColumnFamily`](crate::ColumnFamily) handles made from it keep the
+/// database open. [`close`](Self::close) ends it in good order: everything is merged and durable, and the
+/// next open replays nothing. Dropping the last handle without closing loses nothing either.
 ///
-/// A database belongs to the process that opened it. In a child that was forked from it (`fork` without `exec`) every call on what was
-/// inherited, cursors and snapshots included, fails with [`ForkedChild`](crate::ErrorKind::ForkedChild), what cannot fail says
-/// nothing (no names, statistics of zeros), and dropping or closing does nothing. A child that lives on keeps the files open; it lets go of the
-/// lock once it drops its handles.
+/// A database belongs to the process that opened it. In a child that was forked from it (`fork` without
+/// `exec`) every call on what was inherited, cursors and snapshots included, fails with
+/// [`ForkedChild`](crate::ErrorKind::ForkedChild), what cannot fail says nothing (no names, statistics of
+/// zeros), and dropping or closing does nothing. A child that lives on keeps the files open; it lets go of
+/// the lock once it drops its handles.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -55,8 +56,9 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`Locked`](crate::ErrorKind::Locked) if it is open already, [`NotADatabase`](crate::ErrorKind::NotADatabase),
-    /// [`NewerFormat`](crate::ErrorKind::NewerFormat), [`Corruption`](crate::ErrorKind::Corruption), [`OutOfSpace`](crate::ErrorKind::OutOfSpace) and
+    /// [`Locked`](crate::ErrorKind::Locked) if it is open already,
+    /// [`NotADatabase`](crate::ErrorKind::NotADatabase), [`NewerFormat`](crate::ErrorKind::NewerFormat),
+    /// [`Corruption`](crate::ErrorKind::Corruption), [`OutOfSpace`](crate::ErrorKind::OutOfSpace) and
     /// [`Io`](crate::ErrorKind::Io). None of them changes anything on disk.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().open(path)
@@ -85,9 +87,10 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// Those of [`ColumnFamily::put`](crate::ColumnFamily::put). Nothing of the batch was written then, unless the error is
-    /// of kind [`Io`](crate::ErrorKind::Io) or [`WriteFailed`](crate::ErrorKind::WriteFailed): after that the database takes no more writes, and whether
-    /// the batch is there, whole, turns out when it is opened again.
+    /// Those of [`ColumnFamily::put`](crate::ColumnFamily::put). Nothing of the batch was written then,
+    /// unless the error is of kind [`Io`](crate::ErrorKind::Io) or
+    /// [`WriteFailed`](crate::ErrorKind::WriteFailed): after that the database takes no more writes, and
+    /// whether the batch is there, whole, turns out when it is opened again.
     pub fn write(&self, batch: &WriteBatch) -> Result<SequenceNumber> {
         self.write_with(batch, self.shared().options.durability)
     }
@@ -120,17 +123,19 @@ impl ColumnFamilyDatabase {
         &self.shared().recovery
     }
 
-    /// Closes the database: merges what is left, makes it durable, packs families of more than 16 MiB that take much more of the disk than
-    /// what is in them (which moves about as many bytes as become free; dropping the last handle is quicker), and lets go of the files. Other handles then get
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on until the database is opened
-    /// again. From then on they may fail with [`ErrorKind::StaleReader`](crate::ErrorKind::StaleReader), because what they read may be overwritten; they never
-    /// give what is not theirs.
-    /// Closing through another handle, at the same time or later, waits for the first to end and gives what it gave.
+    /// Closes the database: merges what is left, makes it durable, packs families of more than 16 MiB that
+    /// take much more of the disk than what is in them (which moves about as many bytes as become free;
+    /// dropping the last handle is quicker), and lets go of the files. Other handles then get
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); snapshots and iterators that are held can be read on
+    /// until the database is opened again. From then on they may fail with
+    /// [`ErrorKind::StaleReader`](crate::ErrorKind::StaleReader), because what they read may be overwritten;
+    /// they never give what is not theirs. Closing through another handle, at the same time or later, waits
+    /// for the first to end and gives what it gave.
     ///
     /// # Errors
     ///
-    /// What kept it from making everything durable. The database is closed nevertheless, and nothing that was acknowledged is lost:
-    /// the next open replays it.
+    /// What kept it from making everything durable. The database is closed nevertheless, and nothing that was
+    /// acknowledged is lost: the next open replays it.
     pub fn close(self) -> Result<()> {
         self.shared().close()
     }

@@ -32,7 +32,8 @@ fn nothing_is_written_after_the_files_were_given_back() {
     let shared = Arc::clone(db.shared());
     db.close().unwrap();
     let before = contents(&storage);
-    // As a flush or a compaction in another thread would that had passed its own look at whether the database is open.
+    // As a flush or a compaction in another thread would that had passed its own look at whether the database
+    // is open.
     let checkpoint = shared.checkpoint();
     assert_eq!(checkpoint.unwrap_err().kind(), ErrorKind::Closed);
     assert!(contents(&storage) == before, "a file has changed");

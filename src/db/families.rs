@@ -31,7 +31,8 @@ pub(super) fn lost(name: &str, id: FamilyId) -> Error {
     Error::corruption(message).in_file("data").of_family(id.0)
 }
 
-/// The family is lost, and nobody gave it up yet: what cannot be read now, perhaps because of `failure`, may be read later.
+/// The family is lost, and nobody gave it up yet: what cannot be read now, perhaps because of `failure`, may
+/// be read later.
 pub(super) fn not_given_up(name: &str, id: FamilyId, failure: Option<&Error>) -> Error {
     let ways =
         "opening with read_only reads all others, opening with give_up_lost_families gives it up for good";
@@ -59,12 +60,14 @@ impl ColumnFamilyDatabase {
         )
     }
 
-    /// Creates a column family. Durable when this returns; costs one small write and a sync, whatever other families hold.
+    /// Creates a column family. Durable when this returns; costs one small write and a sync, whatever other
+    /// families hold.
     ///
     /// # Errors
     ///
-    /// [`FamilyExists`](ErrorKind::FamilyExists), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName) (names have 1 to 255 bytes),
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, and those of writing.
+    /// [`FamilyExists`](ErrorKind::FamilyExists), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName) (names
+    /// have 1 to 255 bytes), [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range, and
+    /// those of writing.
     pub fn create_column_family(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         self.pipeline().writable()?;
         check_name(name)?;
@@ -73,13 +76,14 @@ impl ColumnFamilyDatabase {
         Ok(self.handle(created.swap_remove(0)))
     }
 
-    /// Creates several column families in one step: after a crash at any time all of them are there, or none. Durable when this
-    /// returns; costs two syncs, however many they are. The handles come in the order of the names.
+    /// Creates several column families in one step: after a crash at any time all of them are there, or none.
+    /// Durable when this returns; costs two syncs, however many they are. The handles come in the order of
+    /// the names.
     ///
     /// # Errors
     ///
-    /// Those of [`create_column_family`](Self::create_column_family), for any of them or for a name that is given twice: then
-    /// none is created.
+    /// Those of [`create_column_family`](Self::create_column_family), for any of them or for a name that is
+    /// given twice: then none is created.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
@@ -218,7 +222,8 @@ impl ColumnFamilyDatabase {
         names
     }
 
-    /// Renames a column family. Handles to it stay good. Durable when this returns; costs one small write and a sync.
+    /// Renames a column family. Handles to it stay good. Durable when this returns; costs one small write and
+    /// a sync.
     ///
     /// # Errors
     ///
@@ -232,12 +237,13 @@ impl ColumnFamilyDatabase {
     }
 
     /// Drops a column family, at once: it is gone from names, new snapshots and its handles, which answer
-    /// [`FamilyDropped`](ErrorKind::FamilyDropped). Snapshots and iterators that hold it read on; when the last is gone, its space is free.
-    /// Durable when this returns; costs one small write and a sync.
+    /// [`FamilyDropped`](ErrorKind::FamilyDropped). Snapshots and iterators that hold it read on; when the
+    /// last is gone, its space is free. Durable when this returns; costs one small write and a sync.
     ///
     /// # Errors
     ///
-    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName), and those of writing.
+    /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName),
+    /// and those of writing.
     pub fn drop_column_family(&self, name: &str) -> Result<()> {
         self.pipeline().writable()?;
         check_name(name)?;

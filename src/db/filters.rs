@@ -1,7 +1,7 @@
 //! Filters of the deltas that were there when the database was opened.
 //!
-//! A filter is memory alone. So after an opening, for reading only or not, a thread reads these deltas once and ends; until it has come to
-//! one, look-ups search it.
+//! A filter is memory alone. So after an opening, for reading only or not, a thread reads these deltas once
+//! and ends; until it has come to one, look-ups search it.
 
 use crate::column_family::delta::Delta;
 use crate::column_family::family::Family;
@@ -45,7 +45,8 @@ impl Shared {
     /// Gives the filter of `delta` to it and to what has become of it.
     fn hand_out(&self, family: &Family, delta: &Delta, filter: &Arc<Filter>) {
         delta.set_filter(filter);
-        // What is made at this moment of a version that lacks the filter, and installed after the last look, stays without.
+        // What is made at this moment of a version that lacks the filter, and installed after the last look,
+        // stays without.
         while let Some(version) = self.trees_of(family)
             && let Some(later) =
                 version.deltas.iter().find(|later| later.is_version_of(delta) && later.lacks_filter())

@@ -146,7 +146,8 @@ enum Operation {
     Merge,
     Drain,
     Hold,
-    /// Walks what is there now, or what was when a snapshot was taken, within a range: so many steps on or back, or from a key on.
+    /// Walks what is there now, or what was when a snapshot was taken, within a range: so many steps on or
+    /// back, or from a key on.
     Walk {
         held: Option<usize>,
         range: Option<(u32, u32)>,

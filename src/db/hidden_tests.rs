@@ -1,4 +1,5 @@
-//! Many range deletions in memtables: what readers pay for them, counted in places looked at, and what readers see behind them.
+//! Many range deletions in memtables: what readers pay for them, counted in places looked at, and what
+//! readers see behind them.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -58,7 +59,8 @@ fn counted<T>(read: impl FnOnce() -> T) -> (T, u64) {
     (read(), touched::take())
 }
 
-/// Places for one look at one memtable's range deletions, in whose trees there are a few nodes from the root to a boundary.
+/// Places for one look at one memtable's range deletions, in whose trees there are a few nodes from the root
+/// to a boundary.
 const LOOK: u64 = 40;
 
 #[test]

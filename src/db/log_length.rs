@@ -1,10 +1,12 @@
 //! Keeps the log within its limit: merges what needs its oldest segments, and makes it durable.
 //!
-//! A round ([`crate::txn::log_pace`]) goes like this. The log weighs more than half of its limit. Every family whose memtables need a
-//! segment before its last quarter is to be merged, however little that is: its active memtable is frozen, and background threads
-//! are asked for the merge. When nothing needs an old segment any more, a checkpoint lets go of them all.
+//! A round ([`crate::txn::log_pace`]) goes like this. The log weighs more than half of its limit. Every
+//! family whose memtables need a segment before its last quarter is to be merged, however little that is: its
+//! active memtable is frozen, and background threads are asked for the merge. When nothing needs an old
+//! segment any more, a checkpoint lets go of them all.
 //!
-//! The thread that makes checkpoints merges nothing itself: so a checkpoint that is due, for whatever reason, never waits for a merge.
+//! The thread that makes checkpoints merges nothing itself: so a checkpoint that is due, for whatever reason,
+//! never waits for a merge.
 
 use crate::column_family::family::Family;
 use crate::column_family::merging::desk::Due;
@@ -14,9 +16,11 @@ use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::wal::Log;
 
-/// A checkpoint during a round has to let go of so many parts of the log's limit; the last of the round of anything.
+/// A checkpoint during a round has to let go of so many parts of the log's limit; the last of the round of
+/// anything.
 const WORTH_A_CHECKPOINT: u64 = 16;
-/// Segments of the log from which on an opening makes it shorter: more than a log comes to that one process wrote.
+/// Segments of the log from which on an opening makes it shorter: more than a log comes to that one process
+/// wrote.
 const MANY_SEGMENTS: u64 = 32;
 
 impl Shared {
@@ -94,8 +98,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Merges what was replayed and lets go of the log, if that is many segments: processes that end, one after the other, before
-    /// they have written much, leave a segment each. To be called before there are other threads.
+    /// Merges what was replayed and lets go of the log, if that is many segments: processes that end, one
+    /// after the other, before they have written much, leave a segment each. To be called before there are
+    /// other threads.
     pub(super) fn gather_small_segments(&self) -> Result<()> {
         if self.recovery.segments < MANY_SEGMENTS {
             return Ok(());
@@ -112,7 +117,8 @@ impl Shared {
         }
     }
 
-    /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what is merged can go.
+    /// The oldest log segment that a memtable of `family` needs. Holds no view when it returns, so that what
+    /// is merged can go.
     fn oldest_segment(&self, family: &Family) -> u64 {
         let active = family.active_segment();
         // Counted before it is no longer active.

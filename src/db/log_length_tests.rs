@@ -50,7 +50,8 @@ fn a_checkpoint_that_is_due_waits_for_no_merge() {
     db.close().unwrap();
 }
 
-/// Writes from three threads into more families than threads merge, and gives the most that the log weighed, and the sum of what was written.
+/// Writes from three threads into more families than threads merge, and gives the most that the log weighed,
+/// and the sum of what was written.
 fn overrun(limit: u64, value: usize, operations: usize, commits: usize) -> (u64, u64) {
     let builder = ColumnFamilyDatabase::builder().page_size(4096).background_threads(2);
     let db = builder.log_limit_bytes(limit).storage(MemoryStorage::new()).open("memory").unwrap();

@@ -41,16 +41,17 @@ impl ColumnFamilyDatabase {
         Ok(Arc::clone(&view.family(family.family().slot(), family.id())?.family))
     }
 
-    /// Makes every commit so far durable in the log. Cheaper than [`flush`](Self::flush), but commits of [`Durability::None`](crate::Durability::None) are
-    /// not in the log.
+    /// Makes every commit so far durable in the log. Cheaper than [`flush`](Self::flush), but commits of
+    /// [`Durability::None`](crate::Durability::None) are not in the log.
     pub fn sync(&self) -> Result<()> {
         let log = self.pipeline().writable()?;
         log.sync().map_err(|error| self.pipeline().fail(error))?;
         Ok(())
     }
 
-    /// Merges all memtables of all families and makes everything durable, whatever durability it was written with. What a
-    /// [damaged](ErrorKind::FamilyDamaged) family holds becomes durable, too, without being merged into its tree.
+    /// Merges all memtables of all families and makes everything durable, whatever durability it was written
+    /// with. What a [damaged](ErrorKind::FamilyDamaged) family holds becomes durable, too, without being
+    /// merged into its tree.
     pub fn flush(&self) -> Result<()> {
         self.pipeline().writable()?;
         let _waiting = self.shared().data.pool().expect_sync();
@@ -62,7 +63,8 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if the family cannot be merged: what was acknowledged is durable nevertheless.
+    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if the family cannot be merged: what was acknowledged is
+    /// durable nevertheless.
     pub fn flush_column_family(&self, family: &ColumnFamily) -> Result<()> {
         self.pipeline().writable()?;
         let family = self.own(family)?;
@@ -77,18 +79,20 @@ impl ColumnFamilyDatabase {
         self.shared().checkpoint()
     }
 
-    /// Packs all families and gives free space back to the file system. Reads and writes go on. Pages that a snapshot holds are not given
-    /// back.
+    /// Packs all families and gives free space back to the file system. Reads and writes go on. Pages that a
+    /// snapshot holds are not given back.
     ///
-    /// A family is rewritten, in new and full pages, if that saves more than a sixteenth of them, which is estimated from a sample of its
-    /// leaves; this needs room for a second copy of it meanwhile. Of other families free pages are given back where they
-    /// are many in a row. If more than an eighth of the file is free then, what stands at its end moves to the front, and the file is cut;
-    /// what is free in the middle of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB at a time,
-    /// between which merges go on.
+    /// A family is rewritten, in new and full pages, if that saves more than a sixteenth of them, which is
+    /// estimated from a sample of its leaves; this needs room for a second copy of it meanwhile. Of other
+    /// families free pages are given back where they are many in a row. If more than an eighth of the file is
+    /// free then, what stands at its end moves to the front, and the file is cut; what is free in the middle
+    /// of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB
+    /// at a time, between which merges go on.
     ///
     /// # Errors
     ///
-    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if there are families that cannot be read whole; all others are packed.
+    /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if there are families that cannot be read whole; all
+    /// others are packed.
     pub fn compact(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().families();
@@ -101,10 +105,11 @@ impl ColumnFamilyDatabase {
         self.shared().compact(&[self.own(family)?])
     }
 
-    /// Merges all memtables, drains all deltas, waits until no background work is left, and gives free space back to the file system if
-    /// it is more than a quarter of what the trees take, or of the log if it is more than what it needs: background threads do so
-    /// after some seconds of rest. Where what is free is scattered over a family's pages, its last pages are moved to the front first, which
-    /// writes about as many bytes as it frees. The room of removed log files follows a moment later.
+    /// Merges all memtables, drains all deltas, waits until no background work is left, and gives free space
+    /// back to the file system if it is more than a quarter of what the trees take, or of the log if it is
+    /// more than what it needs: background threads do so after some seconds of rest. Where what is free is
+    /// scattered over a family's pages, its last pages are moved to the front first, which writes about as
+    /// many bytes as it frees. The room of removed log files follows a moment later.
     pub fn wait_until_idle(&self) -> Result<()> {
         self.pipeline().writable()?;
         let families = self.shared().families();
@@ -137,7 +142,8 @@ impl Shared {
         families.iter().try_for_each(|family| self.drain(family))
     }
 
-    /// Has background threads merge what is in the memtables of `families` but the first, which the caller begins with.
+    /// Has background threads merge what is in the memtables of `families` but the first, which the caller
+    /// begins with.
     fn hurry(&self, families: &[Arc<Family>]) -> Result<()> {
         for family in families.iter().skip(1).rev() {
             let mut side = family.write.lock();
@@ -153,8 +159,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Merges all that is in `family`'s memtables now. Waits for merges that are under way. What of a damaged family cannot be written as a
-    /// delta stands in the log afterwards.
+    /// Merges all that is in `family`'s memtables now. Waits for merges that are under way. What of a damaged
+    /// family cannot be written as a delta stands in the log afterwards.
     pub(super) fn drain(&self, family: &Arc<Family>) -> Result<()> {
         match self.merge_all_of(family) {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
@@ -233,7 +239,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Frees what dropped families and the last checkpoint alone needed, and gives it back to the disk, which was met full.
+    /// Frees what dropped families and the last checkpoint alone needed, and gives it back to the disk, which
+    /// was met full.
     pub(super) fn make_space(&self) -> Result<()> {
         self.pipeline.short_of_space.store(true, Ordering::Relaxed);
         self.reap();
@@ -283,8 +290,8 @@ impl Shared {
         families.iter().try_for_each(|family| family.damage.check())
     }
 
-    /// Moves what `families` have far behind in the data file to where the file is free before, so that it can be cut, if much of it is free.
-    /// Returns whether anything was moved.
+    /// Moves what `families` have far behind in the data file to where the file is free before, so that it
+    /// can be cut, if much of it is free. Returns whether anything was moved.
     fn shorten(&self, families: &[Arc<Family>]) -> Result<bool> {
         let space = self.data.space();
         let (used, end) = (space.used_pages(), space.file_pages());
@@ -306,7 +313,8 @@ impl Shared {
         Ok(any)
     }
 
-    /// Merges all that is in the memtables of `families`; what was committed so far, to whichever family, is durable then.
+    /// Merges all that is in the memtables of `families`; what was committed so far, to whichever family, is
+    /// durable then.
     fn make_all_durable(&self, families: &[Arc<Family>]) -> Result<()> {
         families.iter().try_for_each(|family| self.drain_deltas(family))?;
         if self.has_merges_to_checkpoint() {
@@ -343,7 +351,8 @@ impl Shared {
             any |= family.give_back(family.store().space().pages_reachable / LITTLE_OF_FAMILY + 1);
         }
         if any {
-            // The first lets go of the pages; the last two bring the catalog and its spare place to the front.
+            // The first lets go of the pages; the last two bring the catalog and its spare place to the
+            // front.
             for _ in 0..3 {
                 self.checkpoint_afresh()?;
             }
@@ -386,8 +395,8 @@ impl Shared {
         closing.insert(outcome).clone()
     }
 
-    /// The last handle went without `close`: what is in the log stays there, what is not is made durable. A long log of which nothing
-    /// is needed any more is cut, as it is by `close`.
+    /// The last handle went without `close`: what is in the log stays there, what is not is made durable. A
+    /// long log of which nothing is needed any more is cut, as it is by `close`.
     pub(super) fn abandon(&self) {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -412,7 +421,8 @@ impl Shared {
         self.stop();
     }
 
-    /// Ends all writing once the data file is not where it was: what is written by name, as the log is, would go to whatever stands there now.
+    /// Ends all writing once the data file is not where it was: what is written by name, as the log is, would
+    /// go to whatever stands there now.
     pub(super) fn check_place(&self) -> Result<()> {
         let locks = self.lock.lock().clone();
         if locks.is_none_or(|locks| locks.are_in_place()) {
@@ -422,8 +432,8 @@ impl Shared {
         Err(self.pipeline.fail(Error::new(ErrorKind::WriteFailed, message).in_file(DATA)))
     }
 
-    /// In a child that was forked: closes what it inherited of the locks, which stay with the parent. Waits for nothing, since what a thread of
-    /// the parent held at the fork is held here for ever.
+    /// In a child that was forked: closes what it inherited of the locks, which stay with the parent. Waits
+    /// for nothing, since what a thread of the parent held at the fork is held here for ever.
     pub(super) fn forget_locks(&self) {
         if let Some(mut lock) = self.lock.try_lock() {
             *lock = None;
@@ -468,8 +478,8 @@ impl Shared {
         crate::sync::epoch::drain();
     }
 
-    /// No thread does anything for this database any more when this returns. Those that it had for itself have ended; where it shared memory,
-    /// others have all of it.
+    /// No thread does anything for this database any more when this returns. Those that it had for itself
+    /// have ended; where it shared memory, others have all of it.
     pub(super) fn let_go_of_threads(&self) {
         let Some(threads) = self.threads.lock().take() else { return };
         self.pipeline.work.stop();

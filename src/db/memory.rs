@@ -8,14 +8,14 @@ use crate::segment::PartitionedStorageBackend;
 
 /// Bytes of memory that a database keeps, by kind. Every number is counted where the memory is taken.
 ///
-/// Not in it are what callers hold themselves (values, keys, batches that are not written yet), pages that a reader just reads past
-/// a full cache (one for each thread), and what the process takes beside the database: its program, the stacks of its threads, and what
-/// its allocator keeps after use.
+/// Not in it are what callers hold themselves (values, keys, batches that are not written yet), pages that a
+/// reader just reads past a full cache (one for each thread), and what the process takes beside the database:
+/// its program, the stacks of its threads, and what its allocator keeps after use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// Bytes that all of this may come to: see [`memory_bytes`](crate::DatabaseBuilder::memory_bytes). Together with what other databases
-    /// keep, if it is [shared](crate::SharedResources) with them.
+    /// Bytes that all of this may come to: see [`memory_bytes`](crate::DatabaseBuilder::memory_bytes).
+    /// Together with what other databases keep, if it is [shared](crate::SharedResources) with them.
     pub budget_bytes: u64,
     /// Pages and runs of the read caches, and free frames that are kept for the next ones.
     pub read_cache: u64,

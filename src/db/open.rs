@@ -1,7 +1,8 @@
 //! Opening: from a path to an open database.
 //!
-//! A database comes into being when its data file, complete and synced, is renamed to its name; whatever a crash leaves
-//! before that is no database and is made anew. Until recovery is through nothing of an existing database is changed.
+//! A database comes into being when its data file, complete and synced, is renamed to its name; whatever a
+//! crash leaves before that is no database and is made anew. Until recovery is through nothing of an existing
+//! database is changed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -54,7 +55,8 @@ use crate::wal::{self, Log, LogOptions};
 
 /// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
 const MAX_LOG_SEGMENT: u64 = 64 << 20;
-/// Small, so that a process that writes little leaves little: the room of a segment is reserved when it is made.
+/// Small, so that a process that writes little leaves little: the room of a segment is reserved when it is
+/// made.
 const FIRST_LOG_SEGMENT: u64 = 16 << 10;
 /// Segments of the largest size that come to the log's limit: it gets shorter by whole segments.
 const LOG_SEGMENTS: u64 = 8;
@@ -67,8 +69,9 @@ impl DatabaseBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`ColumnFamilyDatabase::open`], [`InvalidArgument`](ErrorKind::InvalidArgument) for a setting that is out of range,
-    /// [`DatabaseNotFound`](ErrorKind::DatabaseNotFound) and [`DatabaseExists`](ErrorKind::DatabaseExists) as the settings ask for.
+    /// Those of [`ColumnFamilyDatabase::open`], [`InvalidArgument`](ErrorKind::InvalidArgument) for a setting
+    /// that is out of range, [`DatabaseNotFound`](ErrorKind::DatabaseNotFound) and
+    /// [`DatabaseExists`](ErrorKind::DatabaseExists) as the settings ask for.
     pub fn open(self, path: impl AsRef<Path>) -> Result<ColumnFamilyDatabase> {
         let path = path.as_ref();
         self.open_at(path).map_err(|error| error.opening(path))
@@ -90,8 +93,8 @@ impl DatabaseBuilder {
         Ok(database)
     }
 
-    /// The open database, which nobody looks after yet, and what it shares or has for itself. Whatever was created goes again unless it is
-    /// said that it stays.
+    /// The open database, which nobody looks after yet, and what it shares or has for itself. Whatever was
+    /// created goes again unless it is said that it stays.
     fn assemble(self, path: &Path) -> Result<(Newborn, SharedResources, ColumnFamilyDatabase)> {
         let options = self.options.settled()?;
         let backend: Arc<dyn StorageBackend> = match &options.backend {
@@ -303,11 +306,13 @@ fn open_existing(
     let Restored { data, views, registry, touched, catalog, newest, loss } =
         restore(pool, &mut superblock, memory)?;
     if let Some(error) = loss.filter(|_| !options.read_only && !options.gives_up_lost_families) {
-        // The first checkpoint would write down that the family is lost, and the log would go without its commits.
+        // The first checkpoint would write down that the family is lost, and the log would go without its
+        // commits.
         return Err(error);
     }
     if !options.read_only && !is_in_both_slots {
-        // Nothing may be written over what an older checkpoint reaches before this one is known to be durable.
+        // Nothing may be written over what an older checkpoint reaches before this one is known to be
+        // durable.
         superblock.store(data.pool(), first_slot)?;
     }
     let loan = shares_memory.then(|| crew.lend());

@@ -1,11 +1,13 @@
 //! The directory of a database: what it may hold, who has it, and whether it is still where it was.
 //!
-//! A directory is taken for a new database if it is missing, or holds nothing but what a crash leaves of one that was never complete: `LOCK`,
-//! `data.new`, an empty `wal`. `lost+found`, which file systems make in their root, counts for nothing. Whatever else it holds is
-//! somebody's, and the directory is refused. In one that holds a database other files are left alone.
+//! A directory is taken for a new database if it is missing, or holds nothing but what a crash leaves of one
+//! that was never complete: `LOCK`, `data.new`, an empty `wal`. `lost+found`, which file systems make in
+//! their root, counts for nothing. Whatever else it holds is somebody's, and the directory is refused. In one
+//! that holds a database other files are left alone.
 //!
-//! Two files are locked, `LOCK` and `data`: who removes the first lets nobody in, and who puts another file in the place of the second is
-//! noticed, since a lock knows its file. A first opening that fails takes back what it made ([`Newborn`]).
+//! Two files are locked, `LOCK` and `data`: who removes the first lets nobody in, and who puts another file
+//! in the place of the second is noticed, since a lock knows its file. A first opening that fails takes back
+//! what it made ([`Newborn`]).
 
 use std::io;
 
@@ -98,7 +100,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Whether the data file is still where it was when it was locked. The other one may go: `data` keeps others out as well.
+    /// Whether the data file is still where it was when it was locked. The other one may go: `data` keeps
+    /// others out as well.
     pub(super) fn are_in_place(&self) -> bool {
         let held = self.data.as_ref().unwrap_or(&self.lock);
         held.is_in_place().unwrap_or_else(|error| {
@@ -117,7 +120,8 @@ fn refused(error: io::Error, file: &str) -> Error {
     }
 }
 
-/// A database that is being created: until it is open for the first time, whatever fails takes all of it away again.
+/// A database that is being created: until it is open for the first time, whatever fails takes all of it away
+/// again.
 pub(super) struct Newborn {
     backend: Arc<dyn StorageBackend>,
     stage: Stage,

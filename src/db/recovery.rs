@@ -1,18 +1,21 @@
 //! Recovery: the log's commits go back into the memtables they were lost from.
 //!
-//! A family takes only commits beyond the one it is merged through, so what is in its tree is not applied twice; operations on
-//! families that the catalog does not know were made on families that are dropped.
+//! A family takes only commits beyond the one it is merged through, so what is in its tree is not applied
+//! twice; operations on families that the catalog does not know were made on families that are dropped.
 //!
-//! The log is divided into *parts*, at segments, of about as many bytes each ([`replay_part`](super::replay_part)). One thread reads and sums all
-//! of it, and hands the first part to another that inserts it. Each of the other parts is read once more, and inserted, by a thread of its
-//! own, into memtables of its own, which come in front of those of the part before when that is done. So one family's log is inserted by as
-//! many threads as the log of many.
+//! The log is divided into *parts*, at segments, of about as many bytes each
+//! ([`replay_part`](super::replay_part)). One thread reads and sums all of it, and hands the first part to
+//! another that inserts it. Each of the other parts is read once more, and inserted, by a thread of its own,
+//! into memtables of its own, which come in front of those of the part before when that is done. So one
+//! family's log is inserted by as many threads as the log of many.
 //!
 //! Invariants:
-//! 1. What is made of a part is younger than what is made of those before, for every family, and so are its memtables.
-//! 2. Of a part to which the one thread that reads all of the log does not come nothing is used. Where it comes, both read the same.
-//! 3. Before anything is made of what was read it is inserted whole, or opening fails and nothing is left of it. Merges meanwhile
-//!    are of prefixes of the log.
+//! 1. What is made of a part is younger than what is made of those before, for every family, and so are its
+//!    memtables.
+//! 2. Of a part to which the one thread that reads all of the log does not come nothing is used. Where it
+//!    comes, both read the same.
+//! 3. Before anything is made of what was read it is inserted whole, or opening fails and nothing is left of
+//!    it. Merges meanwhile are of prefixes of the log.
 
 use crate::codec::ids::SequenceNumber;
 use crate::db::replay_part::{Part, Turns};
@@ -40,11 +43,13 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Log segments read.
     pub segments: u64,
-    /// Where a torn tail was cut off: number of the log segment and byte offset in it. `None` if the log ended in good order.
+    /// Where a torn tail was cut off: number of the log segment and byte offset in it. `None` if the log
+    /// ended in good order.
     pub torn_tail: Option<(u64, u64)>,
     /// Position of the last commit that the database holds, or that was lost.
     pub last_sequence: SequenceNumber,
-    /// What was given up of a damaged log, see [`skip_damaged_log`](crate::DatabaseBuilder::skip_damaged_log).
+    /// What was given up of a damaged log, see
+    /// [`skip_damaged_log`](crate::DatabaseBuilder::skip_damaged_log).
     pub lost: Option<LostLog>,
 }
 
@@ -54,9 +59,11 @@ pub struct RecoveryReport {
 pub struct LostLog {
     /// What is damaged, and where.
     pub reason: String,
-    /// The log is replayed up to here: number of the segment and byte offset in it; segment 0 if nothing of the log could be read.
+    /// The log is replayed up to here: number of the segment and byte offset in it; segment 0 if nothing of
+    /// the log could be read.
     pub from: (u64, u64),
-    /// The last commit that was replayed, or was in the trees before: those after it are lost, as far as they were in no tree.
+    /// The last commit that was replayed, or was in the trees before: those after it are lost, as far as they
+    /// were in no tree.
     pub through: SequenceNumber,
     /// The last commit of which a trace was found beyond.
     pub last_seen: Option<SequenceNumber>,
@@ -64,8 +71,9 @@ pub struct LostLog {
     pub records: u64,
     /// Bytes of these records.
     pub bytes: u64,
-    /// The directory, in that of the database, into which the log was copied from the segment in `from` on. It stays until somebody removes it. `None`
-    /// if the database was opened for reading only: then the log stays as it is.
+    /// The directory, in that of the database, into which the log was copied from the segment in `from` on.
+    /// It stays until somebody removes it. `None` if the database was opened for reading only: then the log
+    /// stays as it is.
     pub kept_in: Option<String>,
 }
 
@@ -98,8 +106,8 @@ impl LostLog {
 }
 
 impl Replayer<'_> {
-    /// Replays the log, and calls `meanwhile` when it is read to its end, while the last commits are inserted. If any of that fails
-    /// nothing may be made of what was applied.
+    /// Replays the log, and calls `meanwhile` when it is read to its end, while the last commits are
+    /// inserted. If any of that fails nothing may be made of what was applied.
     pub(super) fn replay(
         &self,
         backend: &dyn StorageBackend,
@@ -219,7 +227,8 @@ fn parts() -> usize {
     std::thread::available_parallelism().map_or(2, |threads| threads.get().clamp(2, MOST_PARTS))
 }
 
-/// The first segments of up to `parts` parts of about as many bytes. There is always one, of 0 if there is no log.
+/// The first segments of up to `parts` parts of about as many bytes. There is always one, of 0 if there is no
+/// log.
 fn divide(segments: &[(u64, u64)], parts: usize) -> Vec<u64> {
     let mut starts = vec![segments.first().map_or(0, |&(id, _)| id)];
     // What headers say of lengths is not trusted.

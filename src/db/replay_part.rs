@@ -1,8 +1,9 @@
 //! A part of the log that is replayed: from one segment to another, by one thread.
 //!
-//! Parts are inserted beside one another, and take *turns* in coming to the families: a part whose turn has not come inserts into memtables of its
-//! own. Its turn comes when the part before it is done and the thread that reads all of the log has come to it; then its memtables go in front of those
-//! of the part before, and the rest, if it did not have room enough before, goes into them there.
+//! Parts are inserted beside one another, and take *turns* in coming to the families: a part whose turn has
+//! not come inserts into memtables of its own. Its turn comes when the part before it is done and the thread
+//! that reads all of the log has come to it; then its memtables go in front of those of the part before, and
+//! the rest, if it did not have room enough before, goes into them there.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -147,7 +148,8 @@ impl<'r> Part<'r> {
         self.replayed
     }
 
-    /// Reads and inserts a part behind the first. `None` if it is no part of the log, or something else failed.
+    /// Reads and inserts a part behind the first. `None` if it is no part of the log, or something else
+    /// failed.
     pub(super) fn read(
         mut self,
         backend: &dyn StorageBackend,
@@ -275,7 +277,8 @@ impl<'r> Part<'r> {
         tables.max_by_key(|(_, table)| table.bytes).map(|(id, _)| *id)
     }
 
-    /// Puts its memtables in front of those of the parts before, and writes to them there from now on. Its turn has come.
+    /// Puts its memtables in front of those of the parts before, and writes to them there from now on. Its
+    /// turn has come.
     fn come_first(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.is_first, true) {
             return Ok(());

@@ -1,4 +1,5 @@
-//! What the parts of a replay share: the families, the memory that they may take, and the merges that keep them within it.
+//! What the parts of a replay share: the families, the memory that they may take, and the merges that keep
+//! them within it.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +16,14 @@ use crate::sync::Arc;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::sequencer::Sequencer;
 
-/// Part of the budget for writing that memtables may take when the database is open. The rest is for what writers bring
-/// before these are merged: up to four more memtables of each family, and the write buffers.
+/// Part of the budget for writing that memtables may take when the database is open. The rest is for what
+/// writers bring before these are merged: up to four more memtables of each family, and the write buffers.
 const MEMTABLE_PART: u64 = 2;
-/// Memory of the read cache that memtables may take while the log is replayed, at most: nothing else uses it by then.
+/// Memory of the read cache that memtables may take while the log is replayed, at most: nothing else uses it
+/// by then.
 const FROM_CACHE: u64 = 64 << 20;
-/// Part of the budget for writing by which reading may be ahead of inserting, and the bytes of log that are enough: so many are inserted while
-/// the log's end is made durable.
+/// Part of the budget for writing by which reading may be ahead of inserting, and the bytes of log that are
+/// enough: so many are inserted while the log's end is made durable.
 const AHEAD_PART: u64 = 16;
 const ENOUGH_AHEAD: u64 = 64 << 20;
 /// Memory that a replay may take, in bytes.
@@ -68,8 +70,9 @@ pub(super) struct Known {
 
 /// What all parts of a replay share.
 ///
-/// Nothing is merged while the memtables of all families together stay within their part of the budget for writing: a merge takes
-/// several times as long as what it merges took to replay, and can go on when the database is open.
+/// Nothing is merged while the memtables of all families together stay within their part of the budget for
+/// writing: a merge takes several times as long as what it merges took to replay, and can go on when the
+/// database is open.
 pub(super) struct Replayer<'a> {
     pub(super) views: &'a ArcCell<View>,
     pub(super) families: BTreeMap<FamilyId, Known>,
@@ -111,7 +114,8 @@ impl<'a> Replayer<'a> {
         Self { views, families, budget, progress, merge_cost, remembered, all_is_visible }
     }
 
-    /// Merges all that is in `family`'s memtables in the view, at once. Says whether they are gone: what of a damaged family cannot be merged stays.
+    /// Merges all that is in `family`'s memtables in the view, at once. Says whether they are gone: what of a
+    /// damaged family cannot be merged stays.
     pub(super) fn merge(&self, family: &Arc<Family>) -> Result<bool> {
         if family.damage.is_stuck() {
             return Ok(false);
@@ -140,7 +144,8 @@ impl<'a> Replayer<'a> {
         view.family(family.slot(), family.id()).map_or(0, |view| bytes(view))
     }
 
-    /// Puts `table`, whose records stand in the log from `first_segment` on, in front of the memtables of `family`.
+    /// Puts `table`, whose records stand in the log from `first_segment` on, in front of the memtables of
+    /// `family`.
     pub(super) fn put_in_front(
         &self,
         family: &Arc<Family>,

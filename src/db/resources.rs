@@ -16,14 +16,16 @@ use crate::system::Inherited;
 
 /// One set of background threads and one total of memory for several databases.
 ///
-/// Without it every database has threads and budgets of its own. Databases that are opened with [`DatabaseBuilder::shared`] have theirs
-/// in common, however many they are: read caches and write buffers go to whichever family of whichever database needs them, and
-/// databases take turns at the threads. All else is each one's own: its files, its log with its limit, its descriptors, and, once
+/// Without it every database has threads and budgets of its own. Databases that are opened with
+/// [`DatabaseBuilder::shared`] have theirs in common, however many they are: read caches and write buffers go
+/// to whichever family of whichever database needs them, and databases take turns at the threads. All else is
+/// each one's own: its files, its log with its limit, its descriptors, and, once
 /// [`on_synced`](crate::ColumnFamilyDatabase::on_synced) was called, a thread that calls back.
 ///
-/// Cheap to clone. Databases come and go while others go on; the threads end when the last of these databases is closed or dropped
-/// and the last clone is gone. A database that fails takes no more writes, as ever, and keeps no other from going on. But a disk that
-/// answers no more may hold up those who wait for the same thread.
+/// Cheap to clone. Databases come and go while others go on; the threads end when the last of these databases
+/// is closed or dropped and the last clone is gone. A database that fails takes no more writes, as ever, and
+/// keeps no other from going on. But a disk that answers no more may hold up those who wait for the same
+/// thread.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -75,14 +77,15 @@ pub struct SharedResourcesBuilder {
 }
 
 impl SharedResourcesBuilder {
-    /// Bytes of memory for all that the databases keep there together, split as [`DatabaseBuilder::memory_bytes`] says; its default
-    /// is the same, too.
+    /// Bytes of memory for all that the databases keep there together, split as
+    /// [`DatabaseBuilder::memory_bytes`] says; its default is the same, too.
     pub fn memory_bytes(mut self, total: u64) -> Self {
         self.memory.total = Some(total);
         self
     }
 
-    /// Bytes of read cache for all column families of all databases together: see [`DatabaseBuilder::cache_bytes`].
+    /// Bytes of read cache for all column families of all databases together: see
+    /// [`DatabaseBuilder::cache_bytes`].
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.memory.cache = Some(bytes);
         self
@@ -95,8 +98,8 @@ impl SharedResourcesBuilder {
         self
     }
 
-    /// Threads that merge, 1 to 1024, and as many that make checkpoints (default: the number of processors, at most 4). Two more keep logs and
-    /// the clock.
+    /// Threads that merge, 1 to 1024, and as many that make checkpoints (default: the number of processors,
+    /// at most 4). Two more keep logs and the clock.
     pub fn background_threads(mut self, count: usize) -> Self {
         self.threads = count;
         self
@@ -106,8 +109,8 @@ impl SharedResourcesBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as [`DatabaseBuilder::open`] gives it for the same settings, and
-    /// [`Io`](crate::ErrorKind::Io) if the system has no thread to give.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as [`DatabaseBuilder::open`] gives it for the
+    /// same settings, and [`Io`](crate::ErrorKind::Io) if the system has no thread to give.
     pub fn build(self) -> Result<SharedResources> {
         check_threads(self.threads)?;
         let resources = SharedResources::without_threads(self.memory.budgets()?);
@@ -142,7 +145,8 @@ impl SharedResources {
     /// Those that `options` name, or such as one database has for itself; these have no threads yet.
     ///
     /// # Errors
-    /// [`ForkedChild`](crate::ErrorKind::ForkedChild) if those belong to a process of which this one was forked.
+    /// [`ForkedChild`](crate::ErrorKind::ForkedChild) if those belong to a process of which this one was
+    /// forked.
     pub(super) fn of(options: &Options) -> Result<Self> {
         let lent = options.shared.as_ref().and_then(|lent| lent.handle.downcast_ref::<Self>());
         let Some(lent) = lent else { return Ok(Self::without_threads(options.budgets)) };
@@ -164,14 +168,15 @@ pub(super) fn own_hands(options: &Options) -> Hands {
 }
 
 impl DatabaseBuilder {
-    /// Shares background threads and memory with other databases: see [`SharedResources`]. The numbers that are given there are not given
-    /// here then.
+    /// Shares background threads and memory with other databases: see [`SharedResources`]. The numbers that
+    /// are given there are not given here then.
     ///
     /// # Errors
     ///
-    /// [`open`](Self::open) fails with [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if any of [`memory_bytes`](Self::memory_bytes),
-    /// [`cache_bytes`](Self::cache_bytes), [`write_buffer_bytes`](Self::write_buffer_bytes) and
-    /// [`background_threads`](Self::background_threads) is given besides.
+    /// [`open`](Self::open) fails with [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if any of
+    /// [`memory_bytes`](Self::memory_bytes), [`cache_bytes`](Self::cache_bytes),
+    /// [`write_buffer_bytes`](Self::write_buffer_bytes) and [`background_threads`](Self::background_threads)
+    /// is given besides.
     pub fn shared(mut self, resources: &SharedResources) -> Self {
         let memory = &resources.crew().memory;
         let budgets =

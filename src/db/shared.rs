@@ -17,8 +17,8 @@ use crate::sync::{Arc, Mutex, epoch};
 use crate::system::Inherited;
 use crate::txn::pipeline::Pipeline;
 
-/// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`, `registry`, then a
-/// family's.
+/// All that an open database consists of. Locks are taken in the order `closing`, `changes`, `checkpoint`,
+/// `registry`, then a family's.
 pub(super) struct Shared {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) options: Options,
@@ -71,7 +71,8 @@ impl Keeper {
     }
 }
 
-/// When it goes, whatever memory waits for readers to leave is given back: nobody else may come by to do that.
+/// When it goes, whatever memory waits for readers to leave is given back: nobody else may come by to do
+/// that.
 struct Emptied;
 
 impl Drop for Emptied {

@@ -1,7 +1,8 @@
 //! Free space goes back: from families to the data file, from the data file and the log to the disk.
 //!
-//! Three occasions: families at rest, which background threads look at; [`wait_until_idle`](crate::ColumnFamilyDatabase::wait_until_idle);
-//! compaction. What a family gives back is reused, cut off or made a hole after the next checkpoint.
+//! Three occasions: families at rest, which background threads look at;
+//! [`wait_until_idle`](crate::ColumnFamilyDatabase::wait_until_idle); compaction. What a family gives back is
+//! reused, cut off or made a hole after the next checkpoint.
 
 use crate::column_family::family::Family;
 use crate::column_family::merging::compaction::{MOST_MOVED, Moved};
@@ -17,15 +18,16 @@ const DATA_FOR_LOG: u64 = 8;
 /// A family has little to gain from a compaction if it is one page in so many.
 const LITTLE: u64 = 16;
 
-/// A checkpoint frees what only the last one keeps, if that is one page in so many of those that the family's trees reach, or in so
-/// many of the file.
+/// A checkpoint frees what only the last one keeps, if that is one page in so many of those that the family's
+/// trees reach, or in so many of the file.
 const SUPERSEDED: [u64; 2] = [8, 64];
 /// Bytes of a family below which closing leaves it as it is.
 const SMALL: u64 = 16 << 20;
 
 impl Shared {
-    /// A checkpoint, if so many pages of `family` are kept for the last one alone that it is due. Where readers keep little, they may be
-    /// three quarters of what its trees take: a checkpoint costs syncs. It is made by another thread, unless it is long overdue.
+    /// A checkpoint, if so many pages of `family` are kept for the last one alone that it is due. Where
+    /// readers keep little, they may be three quarters of what its trees take: a checkpoint costs syncs. It
+    /// is made by another thread, unless it is long overdue.
     pub(super) fn checkpoint_for_space(&self, family: &Family) -> Result<()> {
         match self.checkpoints_due(family) {
             0 => Ok(()),
@@ -47,8 +49,8 @@ impl Shared {
         if kept < space.pages_reachable / 4 * 3 { 0 } else { space.pages_superseded / least }
     }
 
-    /// Families give back what they have free, if it is more than a quarter of what their trees take and than `most` bytes.
-    /// Returns whether any did.
+    /// Families give back what they have free, if it is more than a quarter of what their trees take and than
+    /// `most` bytes. Returns whether any did.
     pub(super) fn give_back_pages<'f>(
         &self,
         families: impl IntoIterator<Item = &'f Arc<Family>>,
@@ -66,8 +68,8 @@ impl Shared {
         (family.store().space().pages_reachable / 4).max(most / self.data.page_size() as u64) + 1
     }
 
-    /// Whether `family` has so many free pages left that it is worth moving pages to give them back: more than a third of what its tree
-    /// takes, and than `most` bytes.
+    /// Whether `family` has so many free pages left that it is worth moving pages to give them back: more
+    /// than a third of what its tree takes, and than `most` bytes.
     pub(super) fn is_scattered(&self, family: &Family, most: u64) -> bool {
         if family.damage.is_met() {
             return false;
@@ -91,8 +93,8 @@ impl Shared {
         }
     }
 
-    /// Moves what `family` has at `file_page` of the data file, or behind it, to where the file is free before. Returns whether there
-    /// was anything that found room.
+    /// Moves what `family` has at `file_page` of the data file, or behind it, to where the file is free
+    /// before. Returns whether there was anything that found room.
     pub(super) fn move_below(
         &self,
         family: &Arc<Family>,
@@ -110,8 +112,8 @@ impl Shared {
         Ok(any)
     }
 
-    /// Does at once what background threads do after some seconds of rest, without regard to how little it is: makes merged
-    /// trees durable if that happens by itself, and gives back what only older ones needed.
+    /// Does at once what background threads do after some seconds of rest, without regard to how little it
+    /// is: makes merged trees durable if that happens by itself, and gives back what only older ones needed.
     pub(super) fn give_back_now(&self) -> Result<()> {
         if self.options.automatic && self.has_merges_to_checkpoint() {
             self.checkpoint()?;
@@ -149,8 +151,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Before the end: families that take much more of the disk than their trees need drain their deltas, move what is scattered together,
-    /// and give back the rest. What is in the way of that stays, and is no reason not to close.
+    /// Before the end: families that take much more of the disk than their trees need drain their deltas,
+    /// move what is scattered together, and give back the rest. What is in the way of that stays, and is no
+    /// reason not to close.
     pub(super) fn pack_for_end(&self) -> Result<()> {
         let ended = || self.pipeline.owns_files().is_err();
         let context = self.pipeline.merge_context(&ended);
@@ -235,8 +238,8 @@ impl Shared {
         self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
     }
 
-    /// Whether rewriting `family` would save no more than a sixteenth of its pages: those free in its segments, and those by which its
-    /// leaves would be fewer. Nothing of it is in memtables.
+    /// Whether rewriting `family` would save no more than a sixteenth of its pages: those free in its
+    /// segments, and those by which its leaves would be fewer. Nothing of it is in memtables.
     pub(super) fn is_packed(&self, family: &Family) -> Result<bool> {
         // While the lock is held, the pages of a family that is dropped from now on stay.
         let _no_merge = family.merging.lock();

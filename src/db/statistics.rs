@@ -26,7 +26,8 @@ pub struct LogStatistics {
     pub syncs: u64,
     /// Bytes of records that recovery would read, headers and what waits to be let go of included.
     pub bytes_live: u64,
-    /// What recovery would replay, as [`log_limit_bytes`](crate::DatabaseBuilder::log_limit_bytes) counts it: bytes, and more for each operation.
+    /// What recovery would replay, as [`log_limit_bytes`](crate::DatabaseBuilder::log_limit_bytes) counts it:
+    /// bytes, and more for each operation.
     pub replay_weight: u64,
     /// Bytes of log files on disk, spare ones included.
     pub bytes_on_disk: u64,
@@ -58,13 +59,13 @@ pub struct Statistics {
     pub last_sequence: u64,
     /// Bytes of memory in memtables, filters included.
     pub memtable_bytes: u64,
-    /// Bytes of memtables that are in their trees and stay in memory for cursors, iterators and snapshots. They are no part of the
-    /// budget for writing.
+    /// Bytes of memtables that are in their trees and stay in memory for cursors, iterators and snapshots.
+    /// They are no part of the budget for writing.
     pub memtable_bytes_pinned: u64,
     /// Open transactions whose commits are checked.
     pub transactions_open: u64,
-    /// Bytes of memtables that are in their trees and stay in memory so that open transactions can look for changes in them; a part
-    /// of [`memtable_bytes_pinned`](Self::memtable_bytes_pinned).
+    /// Bytes of memtables that are in their trees and stay in memory so that open transactions can look for
+    /// changes in them; a part of [`memtable_bytes_pinned`](Self::memtable_bytes_pinned).
     pub transaction_bytes_kept: u64,
     /// Transactions that had to end because open ones may keep no more than that.
     pub transactions_put_out: u64,
@@ -76,8 +77,8 @@ pub struct Statistics {
     pub merges: u64,
     /// Entries that merges took from memtables.
     pub entries_merged: u64,
-    /// Entries that cursors passed on their way to others: deletions, what is deleted, and what was written later than the cursor's moment. Counted
-    /// when a cursor or an iterator ends.
+    /// Entries that cursors passed on their way to others: deletions, what is deleted, and what was written
+    /// later than the cursor's moment. Counted when a cursor or an iterator ends.
     pub entries_passed: u64,
     /// Entries that merges and compactions wrote into leaves, those taken over from old leaves included.
     pub entries_rewritten: u64,
@@ -87,16 +88,18 @@ pub struct Statistics {
     pub merge_time: Duration,
     /// Tree versions that only readers still hold.
     pub old_trees_held: u64,
-    /// Bytes of pages that are kept for nobody but readers: snapshots, iterators, cursors, a verification or a checkpoint under way.
+    /// Bytes of pages that are kept for nobody but readers: snapshots, iterators, cursors, a verification or
+    /// a checkpoint under way.
     pub pinned_bytes: u64,
-    /// Age of the oldest reader that keeps what the present does without: how long ago what it reads was replaced. It may have begun
-    /// earlier. `None` if all readers see the present trees.
+    /// Age of the oldest reader that keeps what the present does without: how long ago what it reads was
+    /// replaced. It may have begun earlier. `None` if all readers see the present trees.
     pub oldest_reader: Option<Duration>,
     /// Checkpoints so far.
     pub checkpoints: u64,
     /// Time spent in checkpoints.
     pub checkpoint_time: Duration,
-    /// Times that a writer was slowed because merges, or joining and draining, fell behind. Each is some milliseconds.
+    /// Times that a writer was slowed because merges, or joining and draining, fell behind. Each is some
+    /// milliseconds.
     pub write_pauses: u64,
     /// Time for which writers were slowed because of that.
     pub write_delay: Duration,
@@ -124,8 +127,8 @@ pub struct FamilyProperties {
     pub deltas: u64,
     /// Entries, deletions included, in deltas.
     pub entries_in_deltas: u64,
-    /// Bytes of memory in filters of deltas, which keep look-ups of other keys away from them. Of deltas that were there when the database was
-    /// opened they are built in the background.
+    /// Bytes of memory in filters of deltas, which keep look-ups of other keys away from them. Of deltas that
+    /// were there when the database was opened they are built in the background.
     pub filter_bytes: u64,
     /// Entries, versions and deletions alike, in memtables.
     pub entries_in_memtables: u64,
@@ -151,7 +154,8 @@ pub struct FamilyProperties {
     pub pinned_bytes: u64,
     /// Age of the oldest reader that keeps what the present does without; see [`Statistics::oldest_reader`].
     pub oldest_reader: Option<Duration>,
-    /// What is damaged of the family, and where, if a merge or a compaction met such; see [`ErrorKind::FamilyDamaged`](crate::ErrorKind::FamilyDamaged).
+    /// What is damaged of the family, and where, if a merge or a compaction met such; see
+    /// [`ErrorKind::FamilyDamaged`](crate::ErrorKind::FamilyDamaged).
     pub damage: Option<String>,
 }
 
@@ -219,7 +223,8 @@ impl ColumnFamilyDatabase {
     }
 }
 
-/// What readers of `family` hold: old versions, pages that are kept for them alone, and the age of the oldest.
+/// What readers of `family` hold: old versions, pages that are kept for them alone, and the age of the
+/// oldest.
 fn readers(family: &Family) -> (u64, u64, Option<Duration>) {
     let mut trees = family.trees.lock();
     trees.release(family.store());

@@ -1,7 +1,8 @@
 //! Stretches of the log: what one thread reads and sums while another inserts what was read before.
 //!
-//! Stretches are handed over in the order of the log, and each comes back, empty, once all of it is inserted. So who inserts has
-//! inserted a prefix of the log at every moment, and who reads is ahead by a few stretches at most.
+//! Stretches are handed over in the order of the log, and each comes back, empty, once all of it is inserted.
+//! So who inserts has inserted a prefix of the log at every moment, and who reads is ahead by a few stretches
+//! at most.
 
 use crate::codec::ids::SequenceNumber;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +56,8 @@ pub(super) struct Inserting {
     empty: Sender<Stretch>,
 }
 
-/// The two ends. Reading is ahead by `most_away` bytes of payload at most, or by one record, if that is longer.
+/// The two ends. Reading is ahead by `most_away` bytes of payload at most, or by one record, if that is
+/// longer.
 pub(super) fn hand_over(most_away: usize) -> (Reading, Inserting) {
     let (full, to_insert) = channel();
     let (inserted, empty) = channel();

@@ -17,7 +17,8 @@
 //! 2. Of callbacks that wait at the same time those with lower numbers are called before; of equal numbers,
 //! whoever came first. 3. It is called on that thread alone, while no lock is held and with nobody waiting
 //! for the thread, not even `close`: so it
-//!    may block, panic, write, ask again, and close or drop the database. What it holds up is the callbacks behind it.
+//!    may block, panic, write, ask again, and close or drop the database. What it holds up is the callbacks
+//!    behind it.
 //!
 //! The rejected alternative, that whoever leads a sync calls those whom it covered, has a writer run what
 //! others wrote, and the thread that keeps the log late for its next sync.

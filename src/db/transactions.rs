@@ -7,8 +7,9 @@ use crate::txn::transactions::retry::TransactionBuilder;
 use crate::txn::transactions::transaction::Transaction;
 
 impl ColumnFamilyDatabase {
-    /// Begins a transaction: reads of the present moment and writes that are committed together, unless somebody else changes
-    /// what was read. [`transaction`](Self::transaction) has settings for it, [`transact`](Self::transact) makes the loop around it.
+    /// Begins a transaction: reads of the present moment and writes that are committed together, unless
+    /// somebody else changes what was read. [`transaction`](Self::transaction) has settings for it,
+    /// [`transact`](Self::transact) makes the loop around it.
     ///
     /// # Errors
     ///
@@ -23,7 +24,8 @@ impl ColumnFamilyDatabase {
         TransactionBuilder::new(Arc::clone(self.pipeline()), durability, self.keeper())
     }
 
-    /// Runs a serializable transaction until it meets no conflict, up to 32 times; see [`TransactionBuilder::run`].
+    /// Runs a serializable transaction until it meets no conflict, up to 32 times; see
+    /// [`TransactionBuilder::run`].
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

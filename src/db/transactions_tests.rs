@@ -49,7 +49,8 @@ fn a_range_is_looked_for_in_what_is_frozen_or_merged_before_any_lock_is_taken() 
     assert_eq!(fourth.commit().unwrap_err().kind(), ErrorKind::Conflict);
 }
 
-/// Whether a commit that touches `written` of six families, and relies on `relied`, holds the locks of these while it asks, and of no others.
+/// Whether a commit that touches `written` of six families, and relies on `relied`, holds the locks of these
+/// while it asks, and of no others.
 fn assert_locked(written: &[usize], relied: &[usize], value: &[u8]) {
     let db = open();
     let name = |n: usize| n.to_string();

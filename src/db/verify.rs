@@ -1,11 +1,13 @@
 //! Verifying a whole database, part by part.
 //!
-//! A part is some of the keys of one tree, of the version that is current when its turn comes; the next part begins where it ended, in
-//! the version that is current then. So the pages of old versions are held for no longer than a part takes.
+//! A part is some of the keys of one tree, of the version that is current when its turn comes; the next part
+//! begins where it ended, in the version that is current then. So the pages of old versions are held for no
+//! longer than a part takes.
 //!
-//! What is promised: every page that belongs to a tree or a delta when the verification begins, and still does at its end, was read and
-//! checked against what points to it, wherever its keys stood; what is merged meanwhile is checked as far as it is met. Whether all
-//! pages that count as in use are reached is known of families whose trees did not change meanwhile: then all of its parts are of one version.
+//! What is promised: every page that belongs to a tree or a delta when the verification begins, and still
+//! does at its end, was read and checked against what points to it, wherever its keys stood; what is merged
+//! meanwhile is checked as far as it is met. Whether all pages that count as in use are reached is known of
+//! families whose trees did not change meanwhile: then all of its parts are of one version.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +26,8 @@ use crate::sync::{Arc, Instant, thread};
 
 /// Faults of one kind that are listed for one family.
 const MAX_FAULTS: usize = 100;
-/// Bytes of a part; where they are to be read slowly, as many as in a quarter of a second. A leaf and its large values at least.
+/// Bytes of a part; where they are to be read slowly, as many as in a quarter of a second. A leaf and its
+/// large values at least.
 const PART: u64 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 const PARTS_PER_SECOND: u64 = 4;
 /// How long one that waits does not look whether the database is closed.
@@ -41,7 +44,8 @@ pub struct VerifyReport {
     pub pages: u64,
     /// Entries counted, those of deltas included.
     pub entries: u64,
-    /// Everything that is wrong, each with file offset, family and page. At most a hundred of a kind per family.
+    /// Everything that is wrong, each with file offset, family and page. At most a hundred of a kind per
+    /// family.
     pub faults: Vec<Error>,
 }
 
@@ -95,14 +99,16 @@ impl<'c> VerifyOptions<'c> {
         Self::default()
     }
 
-    /// Reads no more than so many bytes a second (default: as many as the disk gives), apart from single values that are longer. 0 counts as 1.
+    /// Reads no more than so many bytes a second (default: as many as the disk gives), apart from single
+    /// values that are longer. 0 counts as 1.
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// Called after every few MiB, at least four times a second if the rate is bounded, by the thread that verifies, which holds nothing meanwhile. If it panics, so
-    /// does [`verify_with`](ColumnFamilyDatabase::verify_with).
+    /// Called after every few MiB, at least four times a second if the rate is bounded, by the thread that
+    /// verifies, which holds nothing meanwhile. If it panics, so does
+    /// [`verify_with`](ColumnFamilyDatabase::verify_with).
     pub fn on_progress(mut self, callback: impl FnMut(VerifyProgress) + Send + 'c) -> Self {
         self.progress = Some(Box::new(callback));
         self
@@ -118,16 +124,19 @@ impl fmt::Debug for VerifyOptions<'_> {
 }
 
 impl ColumnFamilyDatabase {
-    /// Reads everything that is merged, past the caches, and checks every checksum, the order of keys, separators, counts, and that every page is
-    /// reachable or free, never both, and belongs to one family. Reads and writes go on meanwhile.
+    /// Reads everything that is merged, past the caches, and checks every checksum, the order of keys,
+    /// separators, counts, and that every page is reachable or free, never both, and belongs to one family.
+    /// Reads and writes go on meanwhile.
     ///
-    /// It goes from one range of keys to the next, each as it is when its turn comes, so it keeps next to nothing on the disk that merges would give
-    /// back. Every page that was there at the beginning and still is at the end has been read and checked. Pages that nothing reaches and that
-    /// count as used are found in families to which nothing is merged meanwhile.
+    /// It goes from one range of keys to the next, each as it is when its turn comes, so it keeps next to
+    /// nothing on the disk that merges would give back. Every page that was there at the beginning and still
+    /// is at the end has been read and checked. Pages that nothing reaches and that count as used are found
+    /// in families to which nothing is merged meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Closed`](crate::ErrorKind::Closed). What is wrong with the data stands in the report: see [`VerifyReport::into_result`].
+    /// [`Closed`](crate::ErrorKind::Closed). What is wrong with the data stands in the report: see
+    /// [`VerifyReport::into_result`].
     pub fn verify(&self) -> Result<VerifyReport> {
         self.verify_with(VerifyOptions::new())
     }
@@ -232,7 +241,8 @@ impl<'c> Pass<'c> {
         self.pause(0)
     }
 
-    /// Verifies what `tree`, which is held, has from `start` on, up to the end of the part. Gives the bytes read, and where the next one begins.
+    /// Verifies what `tree`, which is held, has from `start` on, up to the end of the part. Gives the bytes
+    /// read, and where the next one begins.
     fn verify_part(
         &mut self,
         family: &Family,
@@ -262,7 +272,8 @@ impl<'c> Pass<'c> {
         (check.pages.len() * page_size, next)
     }
 
-    /// Tells how far the verification has come, after `bytes` more were read, and waits until more may be read.
+    /// Tells how far the verification has come, after `bytes` more were read, and waits until more may be
+    /// read.
     fn pause(&mut self, bytes: u64) -> Result<()> {
         self.progress.bytes += bytes;
         self.progress.elapsed = self.began.elapsed();
@@ -280,7 +291,8 @@ impl<'c> Pass<'c> {
         Ok(())
     }
 
-    /// What is wrong with the pages that were met; with `reachable`, which is of the version that all parts were of.
+    /// What is wrong with the pages that were met; with `reachable`, which is of the version that all parts
+    /// were of.
     fn report_pages(&mut self, family: &Family, seen: &Seen, reachable: Option<&PageSet>) {
         let fault = |page: PageId, message: &str| {
             let fault = Error::corruption(message).in_file("data").of_family(family.id().0).on_page(page.0);

@@ -1,11 +1,13 @@
 //! The families that the clock looks after: those that something was done to lately.
 //!
-//! A family is watched from the first write after a rest on (`Work::touch`), and until nothing more is to be done for it: it was not written to
-//! for [`RESTED`] looks, had no memtable frozen for longer, all of it is in its tree, nobody holds an older tree, and what it had free is given back. So families at rest
-//! cost nothing, however many there are, and the clock sleeps while all are.
+//! A family is watched from the first write after a rest on (`Work::touch`), and until nothing more is to be
+//! done for it: it was not written to for [`RESTED`] looks, had no memtable frozen for longer, all of it is
+//! in its tree, nobody holds an older tree, and what it had free is given back. So families at rest cost
+//! nothing, however many there are, and the clock sleeps while all are.
 //!
-//! Nothing is missed: writers touch the family under its write lock, and the clock turns away from it under the same lock, after it saw that
-//! nothing was written since. Who does anything else to a family touches it afterwards, and the clock looks once more after it turned away.
+//! Nothing is missed: writers touch the family under its write lock, and the clock turns away from it under
+//! the same lock, after it saw that nothing was written since. Who does anything else to a family touches it
+//! afterwards, and the clock looks once more after it turned away.
 
 use crate::column_family::family::Family;
 use crate::db::budget::Writing;
@@ -13,10 +15,11 @@ use crate::db::shared::Shared;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Looks around during which a family must have been at rest before it gives free pages back, and again from then on.
+/// Looks around during which a family must have been at rest before it gives free pages back, and again from
+/// then on.
 pub(super) const RESTED: u32 = 10;
-/// Looks around that are at least between two merges of little of a family at rest: a merge and a checkpoint write thousands of
-/// bytes, however little it is.
+/// Looks around that are at least between two merges of little of a family at rest: a merge and a checkpoint
+/// write thousands of bytes, however little it is.
 const KEPT_LOOKS: u32 = 60;
 
 /// Deleted entries that readers pass from one look to the next in some milliseconds of their time.
@@ -75,7 +78,8 @@ impl Watched {
         self.looks_at_rest() > 0
     }
 
-    /// Whether it has been at rest for long enough to give back what it has free, and has come to another look at that.
+    /// Whether it has been at rest for long enough to give back what it has free, and has come to another
+    /// look at that.
     pub(super) fn is_to_give_back(&self) -> bool {
         self.is_at_rest() && self.looks_at_rest().is_multiple_of(RESTED)
     }
@@ -85,7 +89,8 @@ impl Watched {
         self.waits < KEPT_LOOKS
     }
 
-    /// Whether readers passed so much that is deleted that a merge of what waits, `entries` in memtables, is cheaper than to leave it.
+    /// Whether readers passed so much that is deleted that a merge of what waits, `entries` in memtables, is
+    /// cheaper than to leave it.
     pub(super) fn passes_much(&self, entries: u64) -> bool {
         self.passed_lately >= MUCH_PASSED.max(entries)
     }
@@ -97,7 +102,8 @@ impl Watched {
 }
 
 impl Shared {
-    /// Turns away from those of `watched` for which nothing is to be done. `at_work` are families that were just found to have something.
+    /// Turns away from those of `watched` for which nothing is to be done. `at_work` are families that were
+    /// just found to have something.
     pub(super) fn turn_away(&self, watched: &mut Vec<Watched>, at_work: &[Arc<Family>]) {
         watched.retain(|watched| {
             let family = &watched.family;
@@ -121,7 +127,8 @@ impl Shared {
             }
             family.store().cache().rest();
             self.pipeline.work.turn_away(family);
-            // Who made a new tree touched the family afterwards: either that is seen here, or the touch comes after the turning away.
+            // Who made a new tree touched the family afterwards: either that is seen here, or the touch comes
+            // after the turning away.
             if family.trees.lock().held() > 0 {
                 self.pipeline.work.touch(family);
             }

@@ -7,14 +7,17 @@
 //!     superblock with the record in it, and with the catalog without that part: one slot, sync, the other
 //! ```
 //!
-//! The sync makes the part durable, too, so that the next superblock can name it instead of holding its record. Several records, and what
-//! comes after an open that found a record in the superblock, take a sync between the part and a superblock that names it. Trees, log and
-//! what else a checkpoint holds stay as the last one left them, so that this costs the same whatever the other families do.
+//! The sync makes the part durable, too, so that the next superblock can name it instead of holding its
+//! record. Several records, and what comes after an open that found a record in the superblock, take a sync
+//! between the part and a superblock that names it. Trees, log and what else a checkpoint holds stay as the
+//! last one left them, so that this costs the same whatever the other families do.
 //!
 //! Invariants:
-//! 1. The bytes that a durable superblock names are not written again: a part goes behind them, a whole catalog into other extents.
+//! 1. The bytes that a durable superblock names are not written again: a part goes behind them, a whole
+//!    catalog into other extents.
 //! 2. What a superblock names was synced before the superblock was written.
-//! 3. Both copies hold the same bytes. If one was found not to, parts are not written behind it: the next catalog is a whole one, elsewhere.
+//! 3. Both copies hold the same bytes. If one was found not to, parts are not written behind it: the next
+//!    catalog is a whole one, elsewhere.
 
 use crate::column_family::catalog::{BLOCK, encode_part};
 use crate::column_family::record::Record;
@@ -138,8 +141,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Room for a catalog of `len` bytes and as many for parts behind it, or the spare one, so that a checkpoint that makes space needs
-    /// none.
+    /// Room for a catalog of `len` bytes and as many for parts behind it, or the spare one, so that a
+    /// checkpoint that makes space needs none.
     fn room_for_catalog(&self, state: &mut State, len: u64) -> Result<Place> {
         let page_size = self.data.page_size() as u64;
         let wanted = (len + len.max(LEAST_ROOM)).div_ceil(page_size);

@@ -1,15 +1,16 @@
 //! Memory that is handed out piece by piece and given back as a whole.
 //!
-//! An [`Arena`] owns chunks. A [`Bump`] is one stream of allocations from it; a memtable has two, so that nodes,
-//! which searches touch, lie close together and apart from the entries. The first chunk of a stream is small, later
-//! ones double with what the stream has used, up to a mapping of the kernel's, which takes real memory only where it was
-//! touched and gives all of it back at the end. So the rest that was taken and is not used is never more than what is used,
-//! but in a mapping that another arena used before.
-//! Mappings have the size of a huge page, and are one once as much was used, since address translation is a large part of a random read. What
-//! is large for the next chunk gets a chunk of its own.
+//! An [`Arena`] owns chunks. A [`Bump`] is one stream of allocations from it; a memtable has two, so that
+//! nodes, which searches touch, lie close together and apart from the entries. The first chunk of a stream is
+//! small, later ones double with what the stream has used, up to a mapping of the kernel's, which takes real
+//! memory only where it was touched and gives all of it back at the end. So the rest that was taken and is
+//! not used is never more than what is used, but in a mapping that another arena used before. Mappings have
+//! the size of a huge page, and are one once as much was used, since address translation is a large part of a
+//! random read. What is large for the next chunk gets a chunk of its own.
 //!
-//! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as many as
-//! a merge leaves, for the arenas that follow, as long as one of these has a mapping; and where many entries are to come, huge pages can be made ready ahead of need by another thread.
+//! Most of what a mapping costs is that the kernel clears it. So those of arenas that are gone are kept, as
+//! many as a merge leaves, for the arenas that follow, as long as one of these has a mapping; and where many
+//! entries are to come, huge pages can be made ready ahead of need by another thread.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -22,12 +23,14 @@ use crate::system::{IS_LAZY, Mapping};
 /// The first chunk of a stream: little, since thousands of families may hold a few entries each.
 const SMALLEST_CHUNK: usize = 1 << 10;
 const HUGE_PAGE: usize = 2 << 20;
-/// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator would often stay with it.
+/// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator
+/// would often stay with it.
 const SMALLEST_MAPPING: usize = 64 << 10;
 /// Huge pages that are ready at most.
 const MOST_READY: usize = 4;
 
-/// Memtables that a merge may leave behind at once. Together with those in use there are never more than there were at the busiest time.
+/// Memtables that a merge may leave behind at once. Together with those in use there are never more than
+/// there were at the busiest time.
 const MOST_MERGED: usize = 4;
 
 /// Owner of the memory of one memtable.
@@ -104,7 +107,8 @@ impl Arena {
         self.used.store(bytes, Ordering::Relaxed);
     }
 
-    /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it cleared.
+    /// Makes huge pages ready, an eighth of what is `used` at most, so that who needs one next finds it
+    /// cleared.
     pub(super) fn make_ready(&self, used: usize) {
         while self.spares.chunks.lock().len() < (used / HUGE_PAGE / 8).min(MOST_READY)
             && let Some(chunk) = Chunk::map(HUGE_PAGE, Backing::HugePage)
@@ -174,7 +178,8 @@ impl Chunk {
         Self { memory: Memory::Allocated(Allocated::new(size)), backing: Backing::Allocator, touched: size }
     }
 
-    /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel can back it with one.
+    /// A mapping of `size` bytes; one for a huge page begins at a huge page's boundary, so that the kernel
+    /// can back it with one.
     fn map(size: usize, backing: Backing) -> Option<Self> {
         if !IS_LAZY {
             return None;
@@ -231,8 +236,8 @@ impl Allocated {
 
 impl Drop for Allocated {
     fn drop(&mut self) {
-        // SAFETY: the memory came from `alloc` with this layout, and nobody uses it any more: whoever has a pointer into an arena
-        // keeps the arena.
+        // SAFETY: the memory came from `alloc` with this layout, and nobody uses it any more: whoever has a
+        // pointer into an arena keeps the arena.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
@@ -258,7 +263,8 @@ impl Bump {
         self.used
     }
 
-    /// Memory of `size` bytes at a multiple of `align`, which is a cache line at most, uninitialised, that lives as long as `arena`.
+    /// Memory of `size` bytes at a multiple of `align`, which is a cache line at most, uninitialised, that
+    /// lives as long as `arena`.
     #[inline]
     pub(super) fn allocate(&mut self, arena: &Arena, size: usize, align: usize) -> NonNull<u8> {
         debug_assert!(align.is_power_of_two() && align <= LINE, "an alignment of {align}");
@@ -266,7 +272,8 @@ impl Bump {
         if size > self.left || padding > self.left - size {
             return self.allocate_from_new_chunk(arena, size);
         }
-        // SAFETY: `left` bytes from `next` on belong to this stream, and `padding + size` are no more than that.
+        // SAFETY: `left` bytes from `next` on belong to this stream, and `padding + size` are no more than
+        // that.
         unsafe {
             let start = self.next.add(padding);
             self.next = start.add(size);
@@ -302,7 +309,8 @@ impl Bump {
 pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
     let layout = Layout::array::<AtomicU64>(count).expect("a filter is no larger than the address space");
     assert!(count > 0, "a filter of {count} words");
-    // SAFETY: the layout is that of a slice of `count` words, and not empty. Zero bytes are a valid `AtomicU64`.
+    // SAFETY: the layout is that of a slice of `count` words, and not empty. Zero bytes are a valid
+    // `AtomicU64`.
     unsafe {
         let start = std::alloc::alloc_zeroed(layout);
         let Some(start) = NonNull::new(start.cast::<AtomicU64>()) else { handle_alloc_error(layout) };

@@ -4,9 +4,9 @@
 //! header 24 | heads of the separators 8n | children 8n
 //! ```
 //!
-//! Child *i* holds the keys from separator *i* up to separator *i + 1*. A separator is the lower bound of its child
-//! and stands there; the branch has only its head. Nothing in a branch changes but the pointer to a child, which may be
-//! replaced by that to another node of the same range.
+//! Child *i* holds the keys from separator *i* up to separator *i + 1*. A separator is the lower bound of its
+//! child and stands there; the branch has only its head. Nothing in a branch changes but the pointer to a
+//! child, which may be replaced by that to another node of the same range.
 //!
 //! The children of a branch of level 0 are entries, and their keys the separators (see `ranges`).
 
@@ -38,8 +38,8 @@ pub(super) enum Target<'a> {
     Entry(EntryRef<'a>),
 }
 
-/// Children that a branch of this level can have. Branches above leaves are copied at every split of a leaf, and
-/// the copies stay until the memtable goes, so they are kept small; those above them are copied rarely.
+/// Children that a branch of this level can have. Branches above leaves are copied at every split of a leaf,
+/// and the copies stay until the memtable goes, so they are kept small; those above them are copied rarely.
 pub(super) const fn most_children(level: u8) -> usize {
     if cfg!(loom) {
         2
@@ -129,8 +129,9 @@ impl<'a> BranchRef<'a> {
         );
         let size = size_of::<NodeHeader>() + count * (size_of::<u64>() + size_of::<AtomicPtr<NodeHeader>>());
         let start = bump.allocate(arena, size, LINE).cast::<NodeHeader>();
-        // SAFETY: the allocation has room for the header, the heads and the children in this order, it is aligned for
-        // each of them (a header is a multiple of eight bytes long), and lives as long as the arena, for 'a.
+        // SAFETY: the allocation has room for the header, the heads and the children in this order, it is
+        // aligned for each of them (a header is a multiple of eight bytes long), and lives as long as the
+        // arena, for 'a.
         unsafe {
             start.write(NodeHeader { count: count as u8, ..header });
             let heads = start.add(1).cast::<u64>();
@@ -183,7 +184,8 @@ impl<'a> BranchRef<'a> {
 
     #[inline]
     fn heads(self) -> &'a [u64] {
-        // SAFETY: `build` wrote `count` heads behind the header, which never change; the pointer covers the whole node.
+        // SAFETY: `build` wrote `count` heads behind the header, which never change; the pointer covers the
+        // whole node.
         unsafe {
             let heads = self.0.as_ptr().add(1).cast::<u64>();
             std::slice::from_raw_parts(heads.as_ptr(), self.count())
@@ -192,7 +194,8 @@ impl<'a> BranchRef<'a> {
 
     #[inline]
     fn targets(self) -> &'a [AtomicPtr<NodeHeader>] {
-        // SAFETY: `build` wrote `count` children behind the heads; they are atomics, which may change under a reference.
+        // SAFETY: `build` wrote `count` children behind the heads; they are atomics, which may change under a
+        // reference.
         unsafe {
             let heads = self.0.as_ptr().add(1).cast::<u64>();
             let targets = heads.add(self.count()).cast::<AtomicPtr<NodeHeader>>();
@@ -210,8 +213,8 @@ impl<'a> BranchRef<'a> {
     #[inline]
     pub(super) fn child(self, index: usize) -> NodeRef<'a> {
         debug_assert!(self.level() > 0, "the children of a branch of level 0 are entries");
-        // SAFETY: above level 0 children are nodes of the same arena, stored by `build` or `publish`. The acquire load
-        // sees the node as it was then.
+        // SAFETY: above level 0 children are nodes of the same arena, stored by `build` or `publish`. The
+        // acquire load sees the node as it was then.
         unsafe { NodeRef::from_ptr(self.target(index)) }
     }
 
@@ -219,7 +222,8 @@ impl<'a> BranchRef<'a> {
     #[inline]
     pub(super) fn entry(self, index: usize) -> EntryRef<'a> {
         assert_eq!(self.level(), 0, "the children of a branch above level 0 are nodes");
-        // SAFETY: on level 0 `build` stored entries of the same arena, and `publish` is not for such a branch.
+        // SAFETY: on level 0 `build` stored entries of the same arena, and `publish` is not for such a
+        // branch.
         unsafe { EntryRef::from_ptr(self.target(index).cast::<EntryHeader>()) }
     }
 
@@ -269,7 +273,8 @@ impl<'a> BranchRef<'a> {
         self.among_equals(first, last, key, false)
     }
 
-    /// `low` plus the number of separators from there up to `high` that are below `key`, or equal it if these count.
+    /// `low` plus the number of separators from there up to `high` that are below `key`, or equal it if these
+    /// count.
     fn among_equals(self, mut low: usize, mut high: usize, key: &[u8], equal_counts: bool) -> usize {
         while low < high {
             let middle = low.midpoint(high);

@@ -1,7 +1,7 @@
 //! What was written after a commit: the question that a transaction asks before it commits.
 //!
-//! Exact: the newest version of every key stands in the memtable with its number, and so does, for every key, the newest range deletion that
-//! covers it. Whatever was written after a number shows in one of the two.
+//! Exact: the newest version of every key stands in the memtable with its number, and so does, for every key,
+//! the newest range deletion that covers it. Whatever was written after a number shows in one of the two.
 //!
 //! For memtables that are written no more, or whose writer the caller keeps from writing.
 
@@ -17,8 +17,9 @@ impl Memtable {
         self.last_sequence() > since && self.newest(key).is_some_and(|newest| newest > since)
     }
 
-    /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Takes a step for every key and every
-    /// boundary of a deleted range that the memtable has there, until one is found.
+    /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Takes
+    /// a step for every key and every boundary of a deleted range that the memtable has there, until one is
+    /// found.
     pub(crate) fn changed_within(&self, start: &[u8], end: Option<&[u8]>, since: SequenceNumber) -> bool {
         let is_beyond = |key: &[u8]| end.is_some_and(|end| key::compare(key, end).is_ge());
         if self.last_sequence() <= since || is_beyond(start) {

@@ -1,8 +1,8 @@
 //! Walking the keys of a memtable in order, both ways.
 //!
-//! A [`Position`] stands on a key of a leaf and remembers how it came there: the branch above, and for that branch the
-//! next separator further up. The next leaf is the next child of that branch; past its end the walk descends anew. Leaves
-//! have no links to their neighbours.
+//! A [`Position`] stands on a key of a leaf and remembers how it came there: the branch above, and for that
+//! branch the next separator further up. The next leaf is the next child of that branch; past its end the
+//! walk descends anew. Leaves have no links to their neighbours.
 
 use super::arena::Arena;
 use super::branch::BranchRef;
@@ -25,13 +25,15 @@ impl Memtable {
         self.cursor_in(at, Arc::default())
     }
 
-    /// As [`cursor`](Self::cursor), for a caller that wants keys of `range` alone: on the way to a key that is to be seen it goes no further than
-    /// the end of the range, beyond which it may stand on any key or on none.
+    /// As [`cursor`](Self::cursor), for a caller that wants keys of `range` alone: on the way to a key that
+    /// is to be seen it goes no further than the end of the range, beyond which it may stand on any key or on
+    /// none.
     pub(crate) fn cursor_in(self: &Arc<Self>, at: SequenceNumber, range: Arc<KeyRange>) -> MemtableCursor {
         MemtableCursor::new(Arc::clone(self), at, range)
     }
 
-    /// All keys, ascending, with the sequence number of their newest version and what it says, range deletions applied.
+    /// All keys, ascending, with the sequence number of their newest version and what it says, range
+    /// deletions applied.
     pub(crate) fn iter_newest(&self) -> impl Iterator<Item = (&[u8], SequenceNumber, Found<'_>)> {
         Newest::new(self)
     }
@@ -273,7 +275,8 @@ impl<'a> Walk<'a> {
         self.settle(table, landing.map(Position::last_of), Direction::Down)
     }
 
-    /// The first key from the present one on, in `direction`, that has a value; keys from `until` on are of no interest.
+    /// The first key from the present one on, in `direction`, that has a value; keys from `until` on are of
+    /// no interest.
     fn next_value(
         &mut self,
         table: &'a Memtable,
@@ -291,7 +294,8 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// To the first key from the present one on, in `direction`, that has a value, or the first from `until` on if that comes sooner.
+    /// To the first key from the present one on, in `direction`, that has a value, or the first from `until`
+    /// on if that comes sooner.
     fn skip(&mut self, table: &'a Memtable, until: Option<&[u8]>, direction: Direction) -> bool {
         let value = self.next_value(table, until, direction).map(EntryRef::key);
         self.current = None;
@@ -327,16 +331,16 @@ impl<'a> Walk<'a> {
 
 /// Walks a memtable both ways, as it was at a sequence number. Owns what it needs.
 ///
-/// It sees every version at or below its sequence number that was published before the cursor was made. What is inserted
-/// while it is open neither disturbs it nor, being above its number, shows.
+/// It sees every version at or below its sequence number that was published before the cursor was made. What
+/// is inserted while it is open neither disturbs it nor, being above its number, shows.
 pub(crate) struct MemtableCursor {
     /// Leads into the arena of `table`; not to outlive it, so never handed out with this lifetime.
     walk: Walk<'static>,
     table: Arc<Memtable>,
 }
 
-// SAFETY: a walk is a set of references to nodes and entries, which any thread may read: what changes in them are
-// atomics. The table, which is `Send` and `Sync`, moves along and keeps them alive.
+// SAFETY: a walk is a set of references to nodes and entries, which any thread may read: what changes in them
+// are atomics. The table, which is `Send` and `Sync`, moves along and keeps them alive.
 unsafe impl Send for MemtableCursor {}
 // SAFETY: as above; a shared cursor only reads.
 unsafe impl Sync for MemtableCursor {}
@@ -349,8 +353,8 @@ impl MemtableCursor {
 
     /// A reference to the table for use by the walk of the cursor that holds `table`.
     fn extend(table: &Arc<Memtable>) -> &'static Memtable {
-        // SAFETY: the memtable stands in an `Arc` that the cursor holds for as long as its walk, and the walk's references
-        // leave the cursor only with the lifetime of a borrow of the cursor.
+        // SAFETY: the memtable stands in an `Arc` that the cursor holds for as long as its walk, and the
+        // walk's references leave the cursor only with the lifetime of a borrow of the cursor.
         unsafe { &*Arc::as_ptr(table) }
     }
 
@@ -374,12 +378,14 @@ impl MemtableCursor {
         self.walk.last(Self::extend(&self.table))
     }
 
-    /// From an entry on upward: to the first that is not deleted, at once, or to the first at or above `until` if that comes sooner.
+    /// From an entry on upward: to the first that is not deleted, at once, or to the first at or above
+    /// `until` if that comes sooner.
     pub(crate) fn skip_up(&mut self, until: Option<&[u8]>) -> bool {
         self.walk.skip(Self::extend(&self.table), until, Direction::Up)
     }
 
-    /// From an entry on downward: to the first that is not deleted, at once, or to the first at or below `until` if that comes sooner.
+    /// From an entry on downward: to the first that is not deleted, at once, or to the first at or below
+    /// `until` if that comes sooner.
     pub(crate) fn skip_down(&mut self, until: Option<&[u8]>) -> bool {
         self.walk.skip(Self::extend(&self.table), until, Direction::Down)
     }

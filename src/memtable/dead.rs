@@ -1,21 +1,24 @@
 //! Nodes below which every key is deleted, so that walks pass them whole.
 //!
-//! A node is *dead since* the commit of some number if, for every reader at that number or a later one, each key below it is deleted by an entry of
-//! its own. The writer says so in the node's header:
+//! A node is *dead since* the commit of some number if, for every reader at that number or a later one, each
+//! key below it is deleted by an entry of its own. The writer says so in the node's header:
 //!
-//! 1. A leaf is marked when the last of its keys is deleted, and a branch when the last of its children is, with the number of the deletion
-//!    that did it: no entry below has a higher one. A mark is set at once with that deletion, before its commit is visible.
-//! 2. Before a value goes into a dead leaf, the marks of the leaf and of all branches above are taken away. So the mark of a branch
-//!    says that all leaves below are marked, and to look at the leaf is enough.
-//! 3. A node that is built without a look at all of its children has no mark. That costs walks a step into it, and nothing else.
+//! 1. A leaf is marked when the last of its keys is deleted, and a branch when the last of its children is,
+//!    with the number of the deletion that did it: no entry below has a higher one. A mark is set at once
+//!    with that deletion, before its commit is visible.
+//! 2. Before a value goes into a dead leaf, the marks of the leaf and of all branches above are taken away.
+//!    So the mark of a branch says that all leaves below are marked, and to look at the leaf is enough.
+//! 3. A node that is built without a look at all of its children has no mark. That costs walks a step into
+//!    it, and nothing else.
 //!
 //! # Why a reader that passes a marked node misses nothing
 //!
-//! Let the reader's number be at or above that of the mark it loads. What is visible to it was written before its first load (see the
-//! folder), marks taken away included. So no value that it may see came after the mark was set, or it would have found none, or one with the
-//! number of a later deletion. Values with higher numbers than its own it does not see anyway, and a mark that one of these took away, or that was
-//! set after it, only makes it look. A node that was replaced before the reader's first load is not found by it; one that was replaced
-//! since has the marks that it had then.
+//! Let the reader's number be at or above that of the mark it loads. What is visible to it was written before
+//! its first load (see the folder), marks taken away included. So no value that it may see came after the
+//! mark was set, or it would have found none, or one with the number of a later deletion. Values with higher
+//! numbers than its own it does not see anyway, and a mark that one of these took away, or that was set after
+//! it, only makes it look. A node that was replaced before the reader's first load is not found by it; one
+//! that was replaced since has the marks that it had then.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;

@@ -4,22 +4,23 @@
 //! (milestone 24) | older 8 | sequence 8 | key length, position and kind 4 | value length 4 | key | value
 //! ```
 //!
-//! An entry is written once, before anything points to it, and never changed. Until it has its number it is a draft. Versions of one key form a chain, newest
-//! first. Each has its own copy of the key: sharing it would cost every comparison a branch and most entries as many
-//! bytes as it saves.
+//! An entry is written once, before anything points to it, and never changed. Until it has its number it is a
+//! draft. Versions of one key form a chain, newest first. Each has its own copy of the key: sharing it would
+//! cost every comparison a branch and most entries as many bytes as it saves.
 //!
 //! # Versions far back
 //!
-//! Every [`STRIDE`]th version of a key is a *milestone*, and says where the one before it is and one further back, so that the
-//! version of any moment is found in a logarithmic number of steps: from milestone to milestone while the next one is still too new,
-//! and one by one between two of them. The *position* of a version is its distance from the milestone behind it. A key with fewer versions has none: they take no
+//! Every [`STRIDE`]th version of a key is a *milestone*, and says where the one before it is and one further
+//! back, so that the version of any moment is found in a logarithmic number of steps: from milestone to
+//! milestone while the next one is still too new, and one by one between two of them. The *position* of a
+//! version is its distance from the milestone behind it. A key with fewer versions has none: they take no
 //! memory for it, and no reader looks for one as long as the newest version is what it may see.
 //!
-//! What a milestone points to was written before it, and it is published with its entry. So who reached the entry reaches, without any
-//! further ordering, all versions behind it, by whichever way.
+//! What a milestone points to was written before it, and it is published with its entry. So who reached the
+//! entry reaches, without any further ordering, all versions behind it, by whichever way.
 //!
-//! The rejected alternative, two more words in every version but the first, costs workloads that overwrite a quarter more memory
-//! for what only readers of old moments need.
+//! The rejected alternative, two more words in every version but the first, costs workloads that overwrite a
+//! quarter more memory for what only readers of old moments need.
 //!
 //! Source: E. W. Myers, "An applicative random-access stack", IPL 17, 1983.
 
@@ -115,9 +116,9 @@ impl<'a> Draft<'a> {
         let before = if milestone.is_some() { size_of::<Milestone>() } else { 0 };
         let size = before + size_of::<EntryHeader>() + key.len() + value.len();
         let place = bump.allocate(arena, size, align_of::<EntryHeader>());
-        // SAFETY: the allocation is aligned for the header and has room for the milestone, if there is one, the header, the key and
-        // the value in this order. A milestone has the alignment of a header, and a length that keeps it. The allocation is
-        // new, so it overlaps neither key nor value.
+        // SAFETY: the allocation is aligned for the header and has room for the milestone, if there is one,
+        // the header, the key and the value in this order. A milestone has the alignment of a header, and a
+        // length that keeps it. The allocation is new, so it overlaps neither key nor value.
         let start = unsafe {
             if let Some(milestone) = milestone {
                 place.cast::<Milestone>().write(milestone);
@@ -140,8 +141,8 @@ impl<'a> Draft<'a> {
     /// The entry, with its number.
     #[inline]
     pub(super) fn number(self, sequence: SequenceNumber) -> EntryRef<'a> {
-        // SAFETY: `write` initialised the header and gave its place to this draft alone, which ends here: nobody else
-        // reads it yet.
+        // SAFETY: `write` initialised the header and gave its place to this draft alone, which ends here:
+        // nobody else reads it yet.
         unsafe { (&raw mut (*self.0.start.as_ptr()).sequence).write(sequence.0) };
         self.0
     }
@@ -166,8 +167,8 @@ impl<'a> EntryRef<'a> {
     ///
     /// # Safety
     ///
-    /// `start` was got from [`EntryRef::as_ptr`] of an entry whose arena lives for `'a`, and the entry was published to
-    /// this thread.
+    /// `start` was got from [`EntryRef::as_ptr`] of an entry whose arena lives for `'a`, and the entry was
+    /// published to this thread.
     #[inline]
     pub(super) unsafe fn from_ptr(start: NonNull<EntryHeader>) -> Self {
         Self { start, life: PhantomData }
@@ -180,8 +181,8 @@ impl<'a> EntryRef<'a> {
 
     #[inline]
     fn header(self) -> &'a EntryHeader {
-        // SAFETY: an `EntryRef` points to a header that `write` made and that never changes, in an arena that lives
-        // for 'a.
+        // SAFETY: an `EntryRef` points to a header that `write` made and that never changes, in an arena that
+        // lives for 'a.
         unsafe { self.start.as_ref() }
     }
 
@@ -240,8 +241,8 @@ impl<'a> EntryRef<'a> {
     }
 
     fn milestone(self) -> Option<&'a Milestone> {
-        // SAFETY: `write` put one right before the header of just these versions; `start` may reach it, since it was made from
-        // a pointer to the whole allocation.
+        // SAFETY: `write` put one right before the header of just these versions; `start` may reach it, since
+        // it was made from a pointer to the whole allocation.
         self.is_milestone().then(|| unsafe { self.start.cast::<Milestone>().sub(1).as_ref() })
     }
 

@@ -1,7 +1,7 @@
 //! A filter of keys: says of a key that it was never added, or that it may have been.
 //!
-//! A Bloom filter whose keys set all their bits in one word, so that a question costs one cache line and adding is
-//! one load and one store by the one writer.
+//! A Bloom filter whose keys set all their bits in one word, so that a question costs one cache line and
+//! adding is one load and one store by the one writer.
 //!
 //! Source: F. Putze, P. Sanders, J. Singler, "Cache-, Hash- and Space-Efficient Bloom Filters", WEA 2007.
 
@@ -11,7 +11,8 @@ use super::arena::zeroed_words;
 use crate::codec::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of memtable for which the filter has a word: at 8 to 10 bits an entry, small entries fill it as it should be.
+/// Bytes of memtable for which the filter has a word: at 8 to 10 bits an entry, small entries fill it as it
+/// should be.
 const BYTES_PER_WORD: usize = 800;
 const FEWEST_WORDS: usize = if cfg!(loom) { 1 } else { 8 };
 const MOST_WORDS: usize = 1 << 28;
@@ -128,7 +129,8 @@ fn fold(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Keys of many shapes: counters in both byte orders and in digits, with common prefixes, of every short length.
+    /// Keys of many shapes: counters in both byte orders and in digits, with common prefixes, of every short
+    /// length.
     fn keys(count: u64) -> impl Iterator<Item = Vec<u8>> {
         (0..count).map(|i| match i % 5 {
             0 => i.to_be_bytes().to_vec(),

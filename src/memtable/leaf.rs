@@ -1,11 +1,12 @@
 //! A leaf: up to 14 keys, each with its newest version, in four cache lines.
 //!
-//! Slots are written once, in the order in which keys arrive, and never moved; one word, the *order*, says how many
-//! there are and how their keys are sorted. To insert is to fill the next slot and then to store a new order. A
-//! reader that loaded an order sees every slot that it names, and is not disturbed by what is added later. Only the
-//! pointer of a slot is replaced, by that of a newer version of the same key.
+//! Slots are written once, in the order in which keys arrive, and never moved; one word, the *order*, says
+//! how many there are and how their keys are sorted. To insert is to fill the next slot and then to store a
+//! new order. A reader that loaded an order sees every slot that it names, and is not disturbed by what is
+//! added later. Only the pointer of a slot is replaced, by that of a newer version of the same key.
 //!
-//! Source: Y. Mao, E. Kohler, R. Morris, "Cache Craftiness for Fast Multicore Key-Value Storage", EuroSys 2012, 4.6.2.
+//! Source: Y. Mao, E. Kohler, R. Morris, "Cache Craftiness for Fast Multicore Key-Value Storage", EuroSys
+//! 2012, 4.6.2.
 
 use std::ptr::NonNull;
 
@@ -34,9 +35,10 @@ pub(super) struct Leaf {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Leaf>() == 4 * LINE || size_of::<usize>() != 8);
 
-/// How the slots of a leaf are sorted: the number of slots in bits 0..4, then four bits for each rank, the slot of the
-/// key of that rank; bit 63 says that the leaf's upper neighbour was split off for keys that come in ascending order, bit 62
-/// that other leaves have taken the leaf's place. The writer alone looks at these two.
+/// How the slots of a leaf are sorted: the number of slots in bits 0..4, then four bits for each rank, the
+/// slot of the key of that rank; bit 63 says that the leaf's upper neighbour was split off for keys that come
+/// in ascending order, bit 62 that other leaves have taken the leaf's place. The writer alone looks at these
+/// two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order(u64);
 
@@ -115,7 +117,8 @@ pub(super) struct Item<'a> {
 }
 
 impl Leaf {
-    /// A new leaf with `items`, which are sorted and whose heads are those of a node with `prefix`. `deleted` of their keys are.
+    /// A new leaf with `items`, which are sorted and whose heads are those of a node with `prefix`. `deleted`
+    /// of their keys are.
     pub(super) fn build<'a>(
         arena: &'a Arena,
         bump: &mut Bump,
@@ -178,8 +181,8 @@ impl Leaf {
     fn entry_in(&self, slot: usize) -> EntryRef<'_> {
         let start = NonNull::new(self.entries[slot].load(Ordering::Acquire));
         let start = start.unwrap_or_else(|| panic!("slot {slot} of a leaf was named before it was filled"));
-        // SAFETY: `build`, `insert` or `replace` stored it, with an entry of the leaf's arena. The acquire load sees
-        // the entry as it was then.
+        // SAFETY: `build`, `insert` or `replace` stored it, with an entry of the leaf's arena. The acquire
+        // load sees the entry as it was then.
         unsafe { EntryRef::from_ptr(start) }
     }
 
@@ -235,7 +238,8 @@ impl Leaf {
         Place::Before(low)
     }
 
-    /// Adds a new key at `rank`. Only the writer calls this, with the newest order, on a leaf that is not full.
+    /// Adds a new key at `rank`. Only the writer calls this, with the newest order, on a leaf that is not
+    /// full.
     #[inline]
     pub(super) fn insert(&self, order: Order, rank: usize, item: Item<'_>) {
         let slot = order.count();
@@ -256,8 +260,8 @@ impl Leaf {
         (0..=newest).find(|&rank| order.slot(rank) == newest).expect("an order names every slot")
     }
 
-    /// Whether this is the first time that the leaf's upper neighbour is split off for ascending keys. Only the
-    /// writer calls this.
+    /// Whether this is the first time that the leaf's upper neighbour is split off for ascending keys. Only
+    /// the writer calls this.
     pub(super) fn split_off_once(&self) -> bool {
         let order = self.order().0;
         self.order.store(order | Order::SPLIT_OFF, Ordering::Release);

@@ -7,8 +7,8 @@ use crate::codec::ids::SequenceNumber;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// A writer that has put `before`, which then puts `meanwhile` in a thread of its own, and a reader that is run at the
-/// same time with the keys, of which as many as it is told are published.
+/// A writer that has put `before`, which then puts `meanwhile` in a thread of its own, and a reader that is
+/// run at the same time with the keys, of which as many as it is told are published.
 fn explore(before: &'static [u8], meanwhile: &'static [u8], read: fn(&Arc<Memtable>, &[u8], SequenceNumber)) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -171,8 +171,8 @@ fn loom_a_reader_finds_published_range_deletions() {
     });
 }
 
-/// Deletes the keys of `meanwhile` that are there, and puts those that are not, while a reader skips what is deleted: it stands on the first
-/// and on the last key that has a value at its moment.
+/// Deletes the keys of `meanwhile` that are there, and puts those that are not, while a reader skips what is
+/// deleted: it stands on the first and on the last key that has a value at its moment.
 fn explore_deletions(before: &'static [u8], meanwhile: &'static [u8]) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);

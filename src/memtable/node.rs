@@ -75,8 +75,8 @@ impl<'a> NodeRef<'a> {
     ///
     /// # Safety
     ///
-    /// `start` was got from [`NodeRef::as_ptr`] of a node whose arena lives for `'a`, and the node was published to this
-    /// thread. It covers the whole node, not its header alone.
+    /// `start` was got from [`NodeRef::as_ptr`] of a node whose arena lives for `'a`, and the node was
+    /// published to this thread. It covers the whole node, not its header alone.
     #[inline]
     pub(super) unsafe fn from_ptr(start: NonNull<NodeHeader>) -> Self {
         Self { start, life: PhantomData }
@@ -117,7 +117,8 @@ impl Root {
     #[inline]
     pub(super) fn load<'a>(&self, _arena: &'a Arena) -> Option<NodeRef<'a>> {
         let start = NonNull::new(self.0.load(Ordering::Acquire))?;
-        // SAFETY: `publish` stored it, with a node of the same arena; the acquire load sees the node as it was then.
+        // SAFETY: `publish` stored it, with a node of the same arena; the acquire load sees the node as it
+        // was then.
         Some(unsafe { NodeRef::from_ptr(start) })
     }
 

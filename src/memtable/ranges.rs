@@ -1,17 +1,19 @@
 //! Range deletions: for every moment, which range deletion is the newest that covers a key.
 //!
-//! Seen at one moment this is a step function of the key. It is stored as a tree of branches whose lowest children are
-//! *boundaries*: entries whose sequence is that of the newest deletion that covers the keys from there up to the next
-//! boundary, 0 where none does. Every range deletion makes a new tree that shares all but the two edges of its range
-//! with the one before and drops the boundaries in between, so it costs two descents, whatever it covers. Trees are
-//! never changed; the list of them, newest first, leads from a moment to its tree.
+//! Seen at one moment this is a step function of the key. It is stored as a tree of branches whose lowest
+//! children are *boundaries*: entries whose sequence is that of the newest deletion that covers the keys from
+//! there up to the next boundary, 0 where none does. Every range deletion makes a new tree that shares all
+//! but the two edges of its range with the one before and drops the boundaries in between, so it costs two
+//! descents, whatever it covers. Trees are never changed; the list of them, newest first, leads from a moment
+//! to its tree.
 //!
-//! Keys that are covered are sought over a *stretch* at a time: all of them from one gap to the next, whatever deletions they are covered by.
-//! Every branch says if there is a gap under it, so that the next gap is found in two descents, however many deletions touch each other
-//! before it.
+//! Keys that are covered are sought over a *stretch* at a time: all of them from one gap to the next,
+//! whatever deletions they are covered by. Every branch says if there is a gap under it, so that the next gap
+//! is found in two descents, however many deletions touch each other before it.
 //!
-//! The rejected alternative, one tree whose boundaries each hold a chain of all deletions above them, costs a push on
-//! every boundary that a deletion covers, so overlapping deletions cost the square of their number in memory.
+//! The rejected alternative, one tree whose boundaries each hold a chain of all deletions above them, costs a
+//! push on every boundary that a deletion covers, so overlapping deletions cost the square of their number in
+//! memory.
 //!
 //! Source for the list's jump pointers: E. W. Myers, "An applicative random-access stack", IPL 17, 1983.
 
@@ -84,7 +86,8 @@ impl RangeDeletions {
 
     fn newest<'a>(&self, _arena: &'a Arena) -> Option<VersionRef<'a>> {
         let version = NonNull::new(self.newest.load(Ordering::Acquire))?;
-        // SAFETY: `delete` stored it, with a version of the same arena; the acquire load sees it as it was then.
+        // SAFETY: `delete` stored it, with a version of the same arena; the acquire load sees it as it was
+        // then.
         Some(VersionRef(unsafe { version.as_ref() }))
     }
 
@@ -181,8 +184,8 @@ impl<'a> Replacement<'_, 'a> {
         root
     }
 
-    /// What takes the place of `node`: branches of its level without the boundaries in the range, and, if `insert`, with
-    /// the new ones.
+    /// What takes the place of `node`: branches of its level without the boundaries in the range, and, if
+    /// `insert`, with the new ones.
     fn edges(
         &self,
         arena: &'a Arena,
@@ -247,16 +250,16 @@ impl<'a> Steps<'a> {
         self.after(key).map(EntryRef::key)
     }
 
-    /// Where the stretch of covered keys ends that `key` is in: the first key above it that is not covered. `None`: `key` is not
-    /// covered itself.
+    /// Where the stretch of covered keys ends that `key` is in: the first key above it that is not covered.
+    /// `None`: `key` is not covered itself.
     pub(super) fn end_of_stretch(self, key: &[u8]) -> Option<&'a [u8]> {
         self.covering(key)?;
         let gap = gap_above(self.root, key);
         Some(gap.expect("the last boundary of the range deletions is one that covers nothing").key())
     }
 
-    /// Where the stretch of covered keys begins that `key` is in, or with `below` that the keys right below it are in. `None`: these
-    /// are not covered.
+    /// Where the stretch of covered keys begins that `key` is in, or with `below` that the keys right below
+    /// it are in. `None`: these are not covered.
     pub(super) fn start_of_stretch(self, key: &[u8], below: bool) -> Option<&'a [u8]> {
         let floor = if below { self.before(key) } else { self.floor(key) };
         floor.filter(|floor| !floor.is_gap())?;
@@ -414,8 +417,9 @@ fn outermost_gap<'a>(
 
 #[cfg(test)]
 impl RangeDeletions {
-    /// Checks that versions go back in time, that the boundaries of each ascend and end with one that covers nothing, that gaps are
-    /// apart and known to the branches above, and that no boundary says of its version what came later.
+    /// Checks that versions go back in time, that the boundaries of each ascend and end with one that covers
+    /// nothing, that gaps are apart and known to the branches above, and that no boundary says of its version
+    /// what came later.
     pub(super) fn check(&self, arena: &Arena) {
         let mut next = self.newest(arena);
         while let Some(version) = next {

@@ -21,7 +21,8 @@ pub(crate) struct Memtable {
     points: Tree,
     deletions: RangeDeletions,
     filter: Filter,
-    /// Number of the one commit that everything in here belongs to, if it got it after it was inserted; else 0.
+    /// Number of the one commit that everything in here belongs to, if it got it after it was inserted; else
+    /// 0.
     whole: AtomicU64,
     /// What changes with every write, apart from what every read looks at.
     counters: CachePadded<Counters>,
@@ -108,21 +109,23 @@ impl Memtable {
         self.points.is_empty() && self.deletions.is_empty()
     }
 
-    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB, and what was taken over from memtables before.
+    /// Bytes of memory in use: entries, nodes and filter. What is held is at most twice that and a few KiB,
+    /// and what was taken over from memtables before.
     pub(crate) fn bytes(&self) -> usize {
         let counters = &self.counters;
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
     }
 
-    /// Notes that a tree holds what this memtable does: whoever has it now keeps memory that the present does not need. Only
-    /// for a memtable that is written no more, once.
+    /// Notes that a tree holds what this memtable does: whoever has it now keeps memory that the present does
+    /// not need. Only for a memtable that is written no more, once.
     pub(crate) fn set_merged(&self) {
         let bytes = self.bytes();
         self.counted_as_held.store(bytes, Ordering::Relaxed);
         self.merged_and_held.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of the memtables before this one that are in a tree, and that cursors, iterators and snapshots still hold.
+    /// Bytes of the memtables before this one that are in a tree, and that cursors, iterators and snapshots
+    /// still hold.
     pub(crate) fn merged_and_held(&self) -> usize {
         self.merged_and_held.load(Ordering::Relaxed)
     }
@@ -132,8 +135,8 @@ impl Memtable {
         self.arena.spare_bytes()
     }
 
-    /// Makes memory ready for what is inserted next, an eighth of what is in use at most. For another thread than the writer's, and for
-    /// a memtable into which much is inserted at once.
+    /// Makes memory ready for what is inserted next, an eighth of what is in use at most. For another thread
+    /// than the writer's, and for a memtable into which much is inserted at once.
     pub(crate) fn make_ready(&self) {
         self.arena.make_ready(self.counters.bytes.load(Ordering::Relaxed));
     }
@@ -158,8 +161,8 @@ impl Memtable {
         !self.deletions.is_empty()
     }
 
-    /// The number up to which entries are seen at `at`: all or nothing of a commit that got its number late, which is set before any
-    /// reader has the memtable.
+    /// The number up to which entries are seen at `at`: all or nothing of a commit that got its number late,
+    /// which is set before any reader has the memtable.
     #[inline]
     pub(super) fn seen_at(&self, at: SequenceNumber) -> SequenceNumber {
         match self.whole.load(Ordering::Relaxed) {
@@ -216,8 +219,9 @@ impl Memtable {
         self.range_deletions_at(at).is_some()
     }
 
-    /// Where the stretch of keys ends that `key` is in and that range deletions at or below `at` cover: the first key above that they do not.
-    /// `None`: they do not cover `key`. As the four below, in a logarithmic number of steps.
+    /// Where the stretch of keys ends that `key` is in and that range deletions at or below `at` cover: the
+    /// first key above that they do not. `None`: they do not cover `key`. As the four below, in a logarithmic
+    /// number of steps.
     pub(crate) fn end_of_stretch(&self, key: &[u8], at: SequenceNumber) -> Option<&[u8]> {
         self.range_deletions_at(at)?.end_of_stretch(key)
     }
@@ -277,8 +281,8 @@ impl Drop for Memtable {
 
 /// The one writer of a memtable.
 ///
-/// Sequence numbers never go down from call to call. Of two writes to one key with the same sequence number the later
-/// one counts.
+/// Sequence numbers never go down from call to call. Of two writes to one key with the same sequence number
+/// the later one counts.
 pub(crate) struct MemtableWriter {
     table: Arc<Memtable>,
     nodes: Bump,
@@ -300,7 +304,8 @@ impl MemtableWriter {
         &self.table
     }
 
-    /// The writer of an empty memtable that follows this one, and gets memory that it and those before it leave.
+    /// The writer of an empty memtable that follows this one, and gets memory that it and those before it
+    /// leave.
     pub(crate) fn successor(&self, capacity_hint: usize) -> Self {
         let table = &self.table;
         let arena = table.arena.successor(capacity_hint);
@@ -319,16 +324,16 @@ impl MemtableWriter {
         self.prepare(EntryKind::Delete, key, &[]).insert(sequence);
     }
 
-    /// Does for a put or a delete whatever needs no sequence number. Readers see nothing of it, nor does anything remain
-    /// but some memory, until it is inserted.
+    /// Does for a put or a delete whatever needs no sequence number. Readers see nothing of it, nor does
+    /// anything remain but some memory, until it is inserted.
     #[inline]
     pub(crate) fn prepare(&mut self, kind: EntryKind, key: &[u8], value: &[u8]) -> Prepared<'_> {
         let Self { table, nodes, entries } = self;
         prepare(nodes, entries, kind, Expected::find(table, key), value)
     }
 
-    /// Looks for the place of `key` in `table`, the memtable of this writer, and asks for the memory there: for a caller that
-    /// does something else before he writes to `key`, or to others.
+    /// Looks for the place of `key` in `table`, the memtable of this writer, and asks for the memory there:
+    /// for a caller that does something else before he writes to `key`, or to others.
     #[inline]
     pub(crate) fn expect<'t, 'k>(&self, table: &'t Memtable, key: &'k [u8]) -> Expected<'t, 'k> {
         self.assert_own(table);
@@ -352,8 +357,9 @@ impl MemtableWriter {
         assert!(std::ptr::eq(table, &raw const *self.table), "a key of another memtable");
     }
 
-    /// Ends the writing of a memtable in which everything was written with [`BEFORE_ITS_NUMBER`], and makes it the commit `sequence`:
-    /// for readers at that number or a later one all of it has happened. No reader may have had it before.
+    /// Ends the writing of a memtable in which everything was written with [`BEFORE_ITS_NUMBER`], and makes
+    /// it the commit `sequence`: for readers at that number or a later one all of it has happened. No reader
+    /// may have had it before.
     pub(crate) fn number(self, sequence: SequenceNumber) -> Arc<Memtable> {
         let last = self.table.counters.last_sequence.load(Ordering::Relaxed);
         assert!(last <= BEFORE_ITS_NUMBER.0, "a memtable of entries up to {last} becomes commit {sequence}");
@@ -404,8 +410,8 @@ fn prepare<'w>(
     Prepared { table, nodes, entries, in_filter, spot, draft }
 }
 
-/// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call that
-/// made it: between that and the insertion nothing else can be written.
+/// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call
+/// that made it: between that and the insertion nothing else can be written.
 pub(crate) struct Prepared<'w> {
     table: &'w Memtable,
     nodes: &'w mut Bump,

@@ -1,5 +1,5 @@
-//! How many places lookups look at, for tests that cost does not grow with what does not matter: versions of a key, and nodes of range
-//! deletions. Counted for each thread, and in tests alone.
+//! How many places lookups look at, for tests that cost does not grow with what does not matter: versions of
+//! a key, and nodes of range deletions. Counted for each thread, and in tests alone.
 
 #[cfg(all(test, not(loom)))]
 thread_local! {

@@ -1,8 +1,8 @@
 //! The ordered map from keys to version chains: one writer, any number of readers.
 //!
-//! A full leaf is replaced by two, in a copy of the branch above, which takes the place of the old branch with one
-//! store into the branch above that (or the root). A full branch is split by the same step, one level up. So readers see
-//! either none of a split or all of it; see the invariants of the folder.
+//! A full leaf is replaced by two, in a copy of the branch above, which takes the place of the old branch
+//! with one store into the branch above that (or the root). A full branch is split by the same step, one
+//! level up. So readers see either none of a split or all of it; see the invariants of the folder.
 
 use super::arena::{Arena, Bump};
 use super::branch::{BranchRef, Child, Target, most_children};
@@ -67,12 +67,13 @@ enum Grown<'a> {
     InPlace,
     /// This node of the same range takes its place.
     Replaced(NodeRef<'a>),
-    /// These two take its place. `ascending`: the lower one is the node itself, its keys come in ascending order.
+    /// These two take its place. `ascending`: the lower one is the node itself, its keys come in ascending
+    /// order.
     Split { lower: NodeRef<'a>, upper: Child<'a>, upper_prefix: u32, ascending: bool },
 }
 
-/// The upper bound of a node, as the lower bound of what comes after it; `None`: there is none. It is looked at only where
-/// it is needed, for it lies apart from what a split touches.
+/// The upper bound of a node, as the lower bound of what comes after it; `None`: there is none. It is looked
+/// at only where it is needed, for it lies apart from what a split touches.
 type High<'a> = Option<Child<'a>>;
 
 impl Tree {
@@ -96,7 +97,8 @@ impl Tree {
         leaf_for(self.root(arena)?, key).find(key)
     }
 
-    /// The leaf in whose range `key` lies, which is asked for and not yet looked at; `None` while the tree is empty.
+    /// The leaf in whose range `key` lies, which is asked for and not yet looked at; `None` while the tree is
+    /// empty.
     #[inline]
     pub(super) fn leaf_ahead<'a>(&self, arena: &'a Arena, key: &[u8]) -> Option<NodeRef<'a>> {
         let mut node = self.root(arena)?;
@@ -116,7 +118,8 @@ impl Tree {
         Some(Spot::within(leaf_for(self.root(arena)?, key), key))
     }
 
-    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says now.
+    /// Puts `entry`, whose chain begins with what `spot` holds, at `spot`, which is what [`Tree::spot`] says
+    /// now.
     #[inline]
     pub(super) fn put<'a>(
         &self,
@@ -186,8 +189,8 @@ impl Tree {
 
 #[cfg(test)]
 impl Tree {
-    /// Checks that every node's keys are sorted, lie in its range, share its prefix and have their heads, that every
-    /// separator is the lower bound of its child, and that all leaves are on one level.
+    /// Checks that every node's keys are sorted, lie in its range, share its prefix and have their heads,
+    /// that every separator is the lower bound of its child, and that all leaves are on one level.
     pub(super) fn check(&self, arena: &Arena) {
         if let Some(root) = self.root(arena) {
             check_node(root, None, None, false);
@@ -266,8 +269,8 @@ fn leaf_for<'a>(mut node: NodeRef<'a>, key: &[u8]) -> &'a Leaf {
     }
 }
 
-/// Puts `entry` under `node`, whose keys are below `high`. Nothing that readers reach changes before the one store that
-/// publishes a node in the place of one of the same range.
+/// Puts `entry` under `node`, whose keys are below `high`. Nothing that readers reach changes before the one
+/// store that publishes a node in the place of one of the same range.
 fn grow_node<'a>(
     memory: &mut NodeMemory<'a, '_>,
     node: NodeRef<'a>,
@@ -301,7 +304,8 @@ fn grow_node<'a>(
     }
 }
 
-/// A copy of `branch`, or two if one cannot hold them, in which `lower` and `upper` stand in the place of child `index`.
+/// A copy of `branch`, or two if one cannot hold them, in which `lower` and `upper` stand in the place of
+/// child `index`.
 fn replace_child<'a>(
     memory: &mut NodeMemory<'a, '_>,
     branch: BranchRef<'a>,
@@ -426,10 +430,11 @@ fn deleted_of(items: &[Item<'_>]) -> usize {
     items.iter().filter(|item| item.entry.kind() == EntryKind::Delete).count()
 }
 
-/// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers `[low, high)`.
+/// The prefix of a node that takes over sorted `heads` from a node with prefix `old` and covers
+/// `[low, high)`.
 ///
-/// All keys of the range share what its bounds share. It is left out of the heads only where they do not tell the keys
-/// apart as they are, since new heads cost a look at every key.
+/// All keys of the range share what its bounds share. It is left out of the heads only where they do not tell
+/// the keys apart as they are, since new heads cost a look at every key.
 fn choose_prefix<'a>(
     old: u32,
     low: Option<EntryRef<'a>>,

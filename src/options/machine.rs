@@ -1,7 +1,9 @@
-//! How much memory this process may hope for: what the machine has, or a control group that the process is in allows, whichever is less.
+//! How much memory this process may hope for: what the machine has, or a control group that the process is in
+//! allows, whichever is less.
 //!
-//! The limit of a group holds for all groups below it, so every group from the process's own up to the root counts. Where groups are found is
-//! read from the process's own list of groups and mounts, of both versions: in a container the root of a mount is the container's group.
+//! The limit of a group holds for all groups below it, so every group from the process's own up to the root
+//! counts. Where groups are found is read from the process's own list of groups and mounts, of both versions:
+//! in a container the root of a mount is the container's group.
 
 use std::fs::read_to_string;
 use std::path::{Component, Path, PathBuf};
@@ -29,8 +31,8 @@ fn installed_memory() -> Option<u64> {
     None
 }
 
-/// The least that any control group of the process allows, in bytes. `groups` is what `/proc/self/cgroup` says, `mounts` what
-/// `/proc/self/mountinfo` does.
+/// The least that any control group of the process allows, in bytes. `groups` is what `/proc/self/cgroup`
+/// says, `mounts` what `/proc/self/mountinfo` does.
 fn group_limit(groups: &str, mounts: &str) -> Option<u64> {
     mounts.lines().filter_map(Mount::parse).filter_map(|mount| mount.limit(groups)).min()
 }

@@ -22,11 +22,13 @@ pub(crate) struct Budgets {
 /// The least total, and the least of each of its parts.
 const LEAST_TOTAL: u64 = 1 << 20;
 const LEAST_PART: u64 = 64 << 10;
-/// Of a total one byte in so many is for what is neither cached nor being written: the log's mapping, filters, tables, lists.
+/// Of a total one byte in so many is for what is neither cached nor being written: the log's mapping,
+/// filters, tables, lists.
 const OTHER_PART: u64 = 8;
 /// Sixteenths of a total that are for writing.
 const WRITE_SIXTEENTHS: u64 = 5;
-/// Without a total: the part of the machine's memory that caches take, and what writing takes, and the most that they do.
+/// Without a total: the part of the machine's memory that caches take, and what writing takes, and the most
+/// that they do.
 const CACHE_PART_OF_MACHINE: u64 = 4;
 const WRITE_PART_OF_MACHINE: u64 = 8;
 const MOST_CACHE: u64 = 4 << 30;

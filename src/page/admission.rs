@@ -1,11 +1,13 @@
 //! Which pages enter a full cache: those that were missed twice in short succession.
 //!
-//! Where data are much larger than the cache, most pages that are read are not read again before they would have to leave. One that pushes
-//! out another for nothing costs more than its reading: a frame that no processor's cache holds is written, one is swept up and retired. So
-//! the first miss of a page leaves its number here, and its bytes to the reader alone.
+//! Where data are much larger than the cache, most pages that are read are not read again before they would
+//! have to leave. One that pushes out another for nothing costs more than its reading: a frame that no
+//! processor's cache holds is written, one is swept up and retired. So the first miss of a page leaves its
+//! number here, and its bytes to the reader alone.
 //!
-//! Source: T. Johnson and D. Shasha, "2Q: a low overhead high performance buffer management replacement algorithm", 1994; its queue of
-//! page numbers is a table here, in which a number stays until another takes its slot: for about as many misses as there are slots.
+//! Source: T. Johnson and D. Shasha, "2Q: a low overhead high performance buffer management replacement
+//! algorithm", 1994; its queue of page numbers is a table here, in which a number stays until another takes
+//! its slot: for about as many misses as there are slots.
 
 use std::sync::OnceLock;
 
@@ -16,10 +18,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 const FIRST_CHUNK_BITS: u32 = 5;
 const CHUNKS: usize = 32 - FIRST_CHUNK_BITS as usize;
 
-/// The numbers of pages that were missed lately. Takes four to eight bytes for each page that the cache may hold, once it was full.
+/// The numbers of pages that were missed lately. Takes four to eight bytes for each page that the cache may
+/// hold, once it was full.
 pub(super) struct Admission {
-    /// Slots of two numbers, so that two pages that are asked for in turn do not push each other out: the newer one, each plus one, in the
-    /// lower half.
+    /// Slots of two numbers, so that two pages that are asked for in turn do not push each other out: the
+    /// newer one, each plus one, in the lower half.
     chunks: OnceLock<Box<[Chunk; CHUNKS]>>,
 }
 
@@ -31,8 +34,8 @@ impl Admission {
         Self { chunks: OnceLock::new() }
     }
 
-    /// Whether `page` was missed among the last misses, about `window` of them (64 at least, rounded up to a power of two). If it was
-    /// not, it is from now on.
+    /// Whether `page` was missed among the last misses, about `window` of them (64 at least, rounded up to a
+    /// power of two). If it was not, it is from now on.
     ///
     /// Threads that ask at once may overwrite what the others note, which costs a page another miss.
     pub(super) fn missed_lately(&self, page: PageId, window: usize) -> bool {

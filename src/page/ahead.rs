@@ -2,8 +2,9 @@
 
 use crate::codec::prefetch::{self, LINE};
 
-/// A page in memory that a scan comes to next. It is fetched into the processor's caches in small parts, one for each step of
-/// the scan, so that no step waits. Holds nothing: what stands there when the scan arrives is found, and verified, as ever.
+/// A page in memory that a scan comes to next. It is fetched into the processor's caches in small parts, one
+/// for each step of the scan, so that no step waits. Holds nothing: what stands there when the scan arrives
+/// is found, and verified, as ever.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ahead {
     next: *const u8,
@@ -17,8 +18,8 @@ unsafe impl Send for Ahead {}
 // SAFETY: as above.
 unsafe impl Sync for Ahead {}
 
-/// Cache lines fetched for one entry: a leaf is fetched by the time that half of the one before it was read, if entries are
-/// about a line long.
+/// Cache lines fetched for one entry: a leaf is fetched by the time that half of the one before it was read,
+/// if entries are about a line long.
 const LINES: usize = 2;
 
 impl Ahead {

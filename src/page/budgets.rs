@@ -69,13 +69,15 @@ impl PagedCachedFile {
         }
     }
 
-    /// Gives back the memory of all free frames, which are kept otherwise as far as the budgets go: nothing will be read or written for long.
+    /// Gives back the memory of all free frames, which are kept otherwise as far as the budgets go: nothing
+    /// will be read or written for long.
     pub(crate) fn rest(&self) {
         self.frames.set_keep(0);
         self.frames.set_keep(self.most_frames().saturating_sub(self.runs.bytes().div_ceil(self.page_size)));
     }
 
-    /// What the cache would do with more memory. Asked by one thread at a time; what was missed counts anew from here on.
+    /// What the cache would do with more memory. Asked by one thread at a time; what was missed counts anew
+    /// from here on.
     pub(crate) fn appetite(&self) -> Appetite {
         let missed = self.share.take_hunger(self.reads.misses());
         Appetite {
@@ -92,7 +94,8 @@ impl PagedCachedFile {
         self.adjust_kept_memory();
     }
 
-    /// Makes the read budget smaller by up to `bytes`; what is beyond it leaves now, its memory as its last readers do.
+    /// Makes the read budget smaller by up to `bytes`; what is beyond it leaves now, its memory as its last
+    /// readers do.
     pub(crate) fn take_away(&self, bytes: u64) {
         let less = self.share.shrink(bytes);
         self.evict_what_is_beyond();
@@ -114,7 +117,8 @@ impl PagedCachedFile {
         self.frames.set_keep(self.most_frames().saturating_sub(runs));
     }
 
-    /// Whether, but for what was last evicted to make room, the read cache holds what it may, and may hold no more.
+    /// Whether, but for what was last evicted to make room, the read cache holds what it may, and may hold no
+    /// more.
     pub(super) fn is_full(&self) -> bool {
         let is_full = || {
             let frames = self.read_frames();
@@ -154,7 +158,8 @@ impl PagedCachedFile {
         self.read_bytes_held().saturating_sub(limit)
     }
 
-    /// Makes room if the read cache is all but full: more of the total, as long as anything is left of it, else by evicting a batch.
+    /// Makes room if the read cache is all but full: more of the total, as long as anything is left of it,
+    /// else by evicting a batch.
     pub(super) fn make_room(&self) {
         loop {
             match self.read_bytes_beyond() {
@@ -165,8 +170,8 @@ impl PagedCachedFile {
         }
     }
 
-    /// Evicts, if the read cache is all but full, a batch. Frames and runs may each use what the other leaves; under
-    /// pressure from both, each gets half.
+    /// Evicts, if the read cache is all but full, a batch. Frames and runs may each use what the other
+    /// leaves; under pressure from both, each gets half.
     fn evict_what_is_beyond(&self) {
         if self.read_bytes_beyond() == 0 {
             return;

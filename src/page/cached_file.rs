@@ -1,16 +1,16 @@
 //! One family's pages of the data file, as they stand in memory.
 //!
-//! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if nothing is there,
-//! [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, unless the cache is full and the page was not missed
-//! shortly before (`admission`). A guard covers the look and the entry into the table, never the reading between them. The way of a
-//! write: a
-//! [`NewPage`](super::NewPage) is built in place, [`publish`](PagedCachedFile::publish) seals it and enters it as dirty, and
-//! [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file; that is in `writing`. What has to
-//! leave when memory gets short is in `budgets`.
+//! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if
+//! nothing is there, [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, unless the
+//! cache is full and the page was not missed shortly before (`admission`). A guard covers the look and the
+//! entry into the table, never the reading between them. The way of a write: a [`NewPage`](super::NewPage) is
+//! built in place, [`publish`](PagedCachedFile::publish) seals it and enters it as dirty, and
+//! [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file; that is in
+//! `writing`. What has to leave when memory gets short is in `budgets`.
 //!
-//! Locks, each held for short and never across I/O, save `turn`: `turn` > `buffer` > the run cache's; `clock` > the run
-//! cache's; the free list's. None is shared with another family, and none is held across a call into the epoch module,
-//! which runs what any module deferred.
+//! Locks, each held for short and never across I/O, save `turn`: `turn` > `buffer` > the run cache's;
+//! `clock` > the run cache's; the free list's. None is shared with another family, and none is held across
+//! a call into the epoch module, which runs what any module deferred.
 
 use std::ops::Range;
 
@@ -37,7 +37,8 @@ use crate::sync::{Arc, Mutex};
 
 /// One family's cache of the data file: frame table, frames, run cache, write buffer.
 ///
-/// What changes at every miss or publication stands in cache lines of its own, away from what every hit reads.
+/// What changes at every miss or publication stands in cache lines of its own, away from what every hit
+/// reads.
 pub(crate) struct PagedCachedFile {
     pub(super) family: FamilyId,
     pub(super) page_size: usize,
@@ -48,7 +49,8 @@ pub(crate) struct PagedCachedFile {
     pub(super) clock: CachePadded<Mutex<Clock>>,
     pub(super) runs: RunCache,
     pub(super) buffer: CachePadded<Mutex<WriteBuffer>>,
-    /// Dirty pages that stand in a run buffer, so that readers ask for the buffer's lock only if there are any.
+    /// Dirty pages that stand in a run buffer, so that readers ask for the buffer's lock only if there are
+    /// any.
     pub(super) dirty_runs: AtomicUsize,
     /// Held by the one thread that writes pages out.
     pub(super) turn: Mutex<()>,
@@ -58,8 +60,8 @@ pub(crate) struct PagedCachedFile {
     pub(super) counters: CachePadded<Counters>,
 }
 
-/// Bytes at the beginning of a page that are fetched as soon as it is found: what a search of a node looks at before it knows
-/// where to look next. A node of a hundred entries has its header, heads and offsets there.
+/// Bytes at the beginning of a page that are fetched as soon as it is found: what a search of a node looks at
+/// before it knows where to look next. A node of a hundred entries has its header, heads and offsets there.
 const FRONT: usize = 704;
 
 impl PagedCachedFile {
@@ -96,7 +98,8 @@ impl PagedCachedFile {
         if pointer.pages == 1
             && let Some(frame) = self.table.lookup(pointer.page, guard)
         {
-            // SAFETY: the entry was loaded under the guard, and the bytes are borrowed from the store as well.
+            // SAFETY: the entry was loaded under the guard, and the bytes are borrowed from the store as
+            // well.
             let bytes: &'g [u8] = unsafe { self.frames.bytes(frame) };
             prefetch::front(bytes, FRONT);
             // A pointer that names another state of the page than the one in memory is for `load` to judge.
@@ -164,8 +167,8 @@ impl PagedCachedFile {
         Some(run)
     }
 
-    /// Reads what `pointer` names from `offset` of the file. The caller has checked that the range belongs to the family, and holds no
-    /// guard.
+    /// Reads what `pointer` names from `offset` of the file. The caller has checked that the range belongs to
+    /// the family, and holds no guard.
     pub(crate) fn load(&self, pointer: PagePointer, offset: u64) -> Result<PinnedPage> {
         self.reads.count_miss();
         if pointer.pages == 1
@@ -242,8 +245,8 @@ impl PagedCachedFile {
             })
     }
 
-    /// Reads past the cache, so that what is verified is what the file holds; a dirty page, which the file does not hold yet,
-    /// is copied from memory.
+    /// Reads past the cache, so that what is verified is what the file holds; a dirty page, which the file
+    /// does not hold yet, is copied from memory.
     pub(crate) fn read_uncached(
         &self,
         pointer: PagePointer,

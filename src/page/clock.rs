@@ -1,7 +1,8 @@
 //! Which pages leave the cache: a clock hand over the frames, one reference bit each.
 //!
-//! Source: F. J. Corbató, "A paging experiment with the Multics system", 1968. A page enters without its bit and gets
-//! it when it is used again, so that a scan that touches every page once does not push out what is in use.
+//! Source: F. J. Corbató, "A paging experiment with the Multics system", 1968. A page enters without its bit
+//! and gets it when it is used again, so that a scan that touches every page once does not push out what is
+//! in use.
 
 use super::frames::{Frame, FrameStore};
 use super::table::{Aged, FrameTable, Retired};
@@ -14,8 +15,9 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes up to `wanted` pages out of `table` and gives their frames to `retired`, which the caller retires under the guard. Returns how
-    /// many. Goes round twice at most: once to clear the bits, once to collect.
+    /// Takes up to `wanted` pages out of `table` and gives their frames to `retired`, which the caller
+    /// retires under the guard. Returns how many. Goes round twice at most: once to clear the bits, once to
+    /// collect.
     pub(super) fn sweep(
         &mut self,
         table: &FrameTable,

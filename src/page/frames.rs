@@ -12,13 +12,15 @@
 //!
 //! Invariants:
 //! 1. The bytes of a frame change only while it is owned.
-//! 2. A reader uses a mapped frame only under an epoch guard that was taken before it loaded the entry, or under a pin.
-//! 3. Pins are taken under such a guard, from another pin, or while something else keeps the frame mapped. So when the
-//!    grace period of a retired frame is over, its pins only go down.
-//! 4. The lock of the free list is never held across a call into the epoch module, which runs what others deferred,
-//!    and that takes this lock.
+//! 2. A reader uses a mapped frame only under an epoch guard that was taken before it loaded the entry, or
+//!    under a pin.
+//! 3. Pins are taken under such a guard, from another pin, or while something else keeps the frame mapped. So
+//!    when the grace period of a retired frame is over, its pins only go down.
+//! 4. The lock of the free list is never held across a call into the epoch module, which runs what others
+//!    deferred, and that takes this lock.
 //!
-//! The rejected alternative, a reference count that every reader takes, makes all readers of a hot page write to one cache line.
+//! The rejected alternative, a reference count that every reader takes, makes all readers of a hot page write
+//! to one cache line.
 
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
@@ -42,8 +44,8 @@ impl Frame {
     pub(super) const LIMIT: u32 = (1 << 30) - 1;
 }
 
-/// Bytes between the ends of frames and the starts of the next ones. Without them the headers of all pages would fall into the same
-/// few sets of a processor's caches, and push each other out.
+/// Bytes between the ends of frames and the starts of the next ones. Without them the headers of all pages
+/// would fall into the same few sets of a processor's caches, and push each other out.
 const COLOUR: usize = 64;
 
 /// Frames of the first slab; each further one is twice as large as the one before it.
@@ -59,7 +61,8 @@ struct FrameSlab {
 }
 
 impl FrameSlab {
-    /// `slots`, and up to `most` bare frames on either side: a page of the system goes back once all frames in it are bare.
+    /// `slots`, and up to `most` bare frames on either side: a page of the system goes back once all frames
+    /// in it are bare.
     fn with_bare_neighbours(&self, slots: Range<usize>, most: usize) -> Range<usize> {
         let (before, after) = (&self.frames[..slots.start], &self.frames[slots.end..]);
         let before = before.iter().rev().take(most).take_while(|frame| frame.is_bare()).count();
@@ -74,7 +77,8 @@ struct FrameState {
     pins: AtomicU32,
     /// The page that it was last made to hold; [`NO_PAGE`] while it is free.
     page: AtomicU32,
-    /// Whether it is free and has no memory: never used, or given back to the system. Guarded by the lock of the free list.
+    /// Whether it is free and has no memory: never used, or given back to the system. Guarded by the lock of
+    /// the free list.
     is_bare: AtomicBool,
 }
 
@@ -92,7 +96,8 @@ impl FrameState {
     }
 }
 
-/// Tells the clock at a glance that there is nothing to see. The one page that has this number is never evicted.
+/// Tells the clock at a glance that there is nothing to see. The one page that has this number is never
+/// evicted.
 const NO_PAGE: u32 = u32::MAX;
 
 /// The frames of one family.
@@ -191,7 +196,8 @@ impl FrameStore {
         Some(frame)
     }
 
-    /// Retires frames that were just taken out of the frame table under `guard`; `beside` is dropped with them.
+    /// Retires frames that were just taken out of the frame table under `guard`; `beside` is dropped with
+    /// them.
     pub(super) fn retire(self: &Arc<Self>, frames: Vec<Frame>, beside: impl Send + 'static, guard: &Guard) {
         if !frames.is_empty() {
             // A store that is gone has nobody who could look at its frames.
@@ -238,8 +244,8 @@ impl FrameStore {
         self.give_back(&mut self.list.lock());
     }
 
-    /// Gives the memory of free frames beyond what is kept back to the system, that of neighbours together: the pages of the
-    /// system do not end where frames do, and may be larger than one.
+    /// Gives the memory of free frames beyond what is kept back to the system, that of neighbours together:
+    /// the pages of the system do not end where frames do, and may be larger than one.
     fn give_back(&self, list: &mut FreeList) {
         let real = list.next as usize - list.bare.len();
         let surplus = real.saturating_sub(self.keep.load(Ordering::Relaxed)).min(list.free.len());
@@ -254,7 +260,8 @@ impl FrameStore {
             slab.frames[slots.clone()].iter().for_each(|frame| frame.set_bare(true));
             let stride = self.page_size + COLOUR;
             let Range { start, end } = slab.with_bare_neighbours(slots, page_size().div_ceil(stride));
-            // SAFETY: the caller holds the lock of the free list and the frames are free, so nobody uses them (invariants 1 to 3).
+            // SAFETY: the caller holds the lock of the free list and the frames are free, so nobody uses them
+            // (invariants 1 to 3).
             unsafe { slab.memory.give_back(start * stride, (end - start) * stride) };
         }
         list.bare.extend(gone);
@@ -294,7 +301,8 @@ impl FrameStore {
         (page != NO_PAGE).then_some(PageId(page))
     }
 
-    /// Pins `frame`: it is not reused until the matching [`unpin`](Self::unpin). Invariant 3 says when this is allowed.
+    /// Pins `frame`: it is not reused until the matching [`unpin`](Self::unpin). Invariant 3 says when this
+    /// is allowed.
     pub(super) fn pin(&self, frame: Frame) {
         self.state(frame).pins.fetch_add(1, Ordering::Relaxed);
     }
@@ -331,7 +339,8 @@ impl FrameStore {
         let (slab, slot) = place(frame);
         let start = NonNull::new(self.starts[slab].load(Ordering::Acquire));
         let start = start.expect("a frame's slab was made before the frame");
-        // SAFETY: the slab, which goes with the store, has as many frames of this size as `place` gives slots of it.
+        // SAFETY: the slab, which goes with the store, has as many frames of this size as `place` gives slots
+        // of it.
         unsafe { start.add(slot * (self.page_size + COLOUR)) }
     }
 
@@ -345,8 +354,8 @@ impl FrameStore {
     /// While the bytes are borrowed, the caller is entitled to the frame by invariant 2.
     #[inline]
     pub(super) unsafe fn bytes(&self, frame: Frame) -> &[u8] {
-        // SAFETY: the frame lies inside its slab; nobody writes to it while it is held (invariants 1 to 3); the slab goes with the store,
-        // which is borrowed.
+        // SAFETY: the frame lies inside its slab; nobody writes to it while it is held (invariants 1 to 3);
+        // the slab goes with the store, which is borrowed.
         unsafe { std::slice::from_raw_parts(self.start(frame).as_ptr(), self.page_size) }
     }
 }
@@ -379,7 +388,8 @@ impl Deref for OwnedFrame {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the frame is owned: nobody else reads or writes it (invariant 1), and `self` holds the store.
+        // SAFETY: the frame is owned: nobody else reads or writes it (invariant 1), and `self` holds the
+        // store.
         unsafe { std::slice::from_raw_parts(self.store.start(self.frame).as_ptr(), self.store.page_size) }
     }
 }

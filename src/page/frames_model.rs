@@ -37,7 +37,8 @@ impl Model {
         self.enter(owned, page, false);
     }
 
-    /// Makes `owned` what holds `page`. Gives the frame that does; the caller may look at it for as long as he holds a guard.
+    /// Makes `owned` what holds `page`. Gives the frame that does; the caller may look at it for as long as
+    /// he holds a guard.
     fn enter(&self, owned: OwnedFrame, page: u32, dirty: bool) -> Frame {
         let frame = owned.frame();
         // SAFETY: the frame is owned.
@@ -203,7 +204,8 @@ fn loom_a_page_that_enters_while_its_piece_is_let_go_is_found() {
     loom::model(|| {
         let model = Model::new();
         let other = Arc::clone(&model);
-        // Pages 0 and 1 are neighbours: what holds the entry of both goes with the one, or stays for the other.
+        // Pages 0 and 1 are neighbours: what holds the entry of both goes with the one, or stays for the
+        // other.
         let removing = thread::spawn(move || other.remove(0));
         model.read(1);
         removing.join().unwrap();

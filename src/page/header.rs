@@ -104,7 +104,8 @@ pub(crate) fn stated_checksum(bytes: &[u8]) -> u32 {
     u32_at(bytes, CHECKSUM)
 }
 
-/// Writes the header in front of `bytes` (whole pages), zeroes what lies behind the content, and returns the checksum.
+/// Writes the header in front of `bytes` (whole pages), zeroes what lies behind the content, and returns the
+/// checksum.
 ///
 /// Panics if the content does not fit.
 pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
@@ -129,8 +130,9 @@ pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
     checksum
 }
 
-/// Proves that `bytes` (all pages that `pointer` names, as they came from disk) are what `pointer` of `family` refers to.
-/// The error names family and page, not the offset in the file; `NewerFormat` if the page needs features that are not known here.
+/// Proves that `bytes` (all pages that `pointer` names, as they came from disk) are what `pointer` of
+/// `family` refers to. The error names family and page, not the offset in the file; `NewerFormat` if the page
+/// needs features that are not known here.
 pub(crate) fn verify(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> Result<PageHeader> {
     examine(bytes, family, pointer).map_err(|error| error.of_family(family.0).on_page(pointer.page.0))
 }

@@ -16,8 +16,8 @@ pub(crate) struct RunBuffer(Box<[u8]>);
 const LONGEST_KEPT: usize = 32 << 10;
 
 thread_local! {
-    /// The memory of the last page that this thread held and that the cache did not: its processor's caches still hold it, while any other
-    /// memory would have to be fetched to be written.
+    /// The memory of the last page that this thread held and that the cache did not: its processor's caches
+    /// still hold it, while any other memory would have to be fetched to be written.
     static KEPT: Cell<Box<[u8]>> = Cell::default();
 }
 
@@ -58,7 +58,8 @@ impl DerefMut for RunBuffer {
     }
 }
 
-/// The whole page or run, header included, for as long as the guard and the cache (a frame) or this (what else) lives.
+/// The whole page or run, header included, for as long as the guard and the cache (a frame) or this (what
+/// else) lives.
 #[derive(Debug, Clone)]
 pub(crate) enum PageRef<'g> {
     /// One page in a frame of the cache.
@@ -93,7 +94,8 @@ impl Deref for PageRef<'_> {
     }
 }
 
-/// The whole page or run, header included, for as long as this lives; holds no epoch. A clone is a pin of its own.
+/// The whole page or run, header included, for as long as this lives; holds no epoch. A clone is a pin of its
+/// own.
 #[derive(Debug, Clone)]
 pub(crate) struct PinnedPage {
     /// Bytes that the owner keeps where and as they are.
@@ -107,7 +109,8 @@ enum Owner {
     Run(#[expect(dead_code, reason = "as above")] Arc<RunBuffer>),
 }
 
-// SAFETY: the bytes are memory that nobody writes to and that the owner, which may go to another thread, keeps.
+// SAFETY: the bytes are memory that nobody writes to and that the owner, which may go to another thread,
+// keeps.
 unsafe impl Send for PinnedPage {}
 // SAFETY: as above.
 unsafe impl Sync for PinnedPage {}
@@ -118,7 +121,8 @@ impl PinnedPage {
     }
 
     /// # Safety
-    /// The caller may take a pin by invariant 3 of [`frames`](super::frames), and may read the frame by invariant 2.
+    /// The caller may take a pin by invariant 3 of [`frames`](super::frames), and may read the frame by
+    /// invariant 2.
     pub(super) unsafe fn frame(store: &Arc<FrameStore>, frame: Frame) -> Self {
         store.pin(frame);
         let bytes = NonNull::slice_from_raw_parts(store.start(frame), store.page_size());
@@ -131,8 +135,8 @@ impl Deref for PinnedPage {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: of a frame, the pin keeps it from being written, and its store keeps the slab; a buffer that is shared is not
-        // written, and its bytes do not move with the owner.
+        // SAFETY: of a frame, the pin keeps it from being written, and its store keeps the slab; a buffer
+        // that is shared is not written, and its bytes do not move with the owner.
         unsafe { self.bytes.as_ref() }
     }
 }
@@ -164,8 +168,9 @@ impl std::fmt::Debug for Pin {
 
 /// A page or run being built, owned exclusively.
 ///
-/// Its bytes are initialised but **not zeroed**: they hold whatever the memory held before. The builder writes every byte from
-/// the end of the header to the end of its content; publishing writes the header and zeroes what lies behind the content.
+/// Its bytes are initialised but **not zeroed**: they hold whatever the memory held before. The builder
+/// writes every byte from the end of the header to the end of its content; publishing writes the header and
+/// zeroes what lies behind the content.
 ///
 /// Dropped unpublished, it gives its memory back at once and its pages before the family's next allocation.
 pub(crate) struct NewPage {

@@ -1,5 +1,5 @@
-//! Runs that were read or written: least recently used first out. A family's readers of large values meet at its lock, for
-//! no longer than a look-up takes.
+//! Runs that were read or written: least recently used first out. A family's readers of large values meet at
+//! its lock, for no longer than a look-up takes.
 
 use std::collections::hash_map::RandomState;
 

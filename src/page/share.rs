@@ -1,13 +1,14 @@
 //! What the read caches of all families may hold together, and which part of it each one has.
 //!
-//! A cache begins with nothing and takes more whenever it is full, while anything is left of the total; and it keeps that. So what fits into
-//! memory stays there, however seldom it is read and whatever other families do. Only when nothing is left is a cache refused: then it is
-//! *hungry*, and calls whoever keeps the clock, who alone takes from others what it needs (`db/budget.rs` says from whom).
+//! A cache begins with nothing and takes more whenever it is full, while anything is left of the total; and
+//! it keeps that. So what fits into memory stays there, however seldom it is read and whatever other families
+//! do. Only when nothing is left is a cache refused: then it is *hungry*, and calls whoever keeps the clock,
+//! who alone takes from others what it needs (`db/budget.rs` says from whom).
 //!
 //! Invariants:
 //! 1. What is given is the sum of all shares, and at most the total.
-//! 2. Who takes from a share has its cache evict what is beyond the rest before the total gets it back. So the caches together hold no more
-//!    than the total, but for frames that wait for their readers.
+//! 2. Who takes from a share has its cache evict what is beyond the rest before the total gets it back. So
+//!    the caches together hold no more than the total, but for frames that wait for their readers.
 
 use std::sync::Arc;
 
@@ -86,7 +87,8 @@ pub(crate) struct Share {
     pressure: AtomicU64,
 }
 
-/// Bytes that a share grows by at least (as long as they are left), and at most, unless more is wanted at once.
+/// Bytes that a share grows by at least (as long as they are left), and at most, unless more is wanted at
+/// once.
 const LEAST_STEP: u64 = 64 << 10;
 const MOST_STEP: u64 = 16 << 20;
 
@@ -131,7 +133,8 @@ impl Share {
         got
     }
 
-    /// Makes the share smaller by up to `bytes`. The caller evicts what is beyond the rest, then gives the result to [`give_back`](Self::give_back).
+    /// Makes the share smaller by up to `bytes`. The caller evicts what is beyond the rest, then gives the
+    /// result to [`give_back`](Self::give_back).
     pub(super) fn shrink(&self, bytes: u64) -> u64 {
         let less = |now: u64| Some(now - bytes.min(now));
         let before = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -174,9 +177,10 @@ impl Drop for Share {
 
 /// How much memory a family's pages may take.
 ///
-/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: the page or run that makes the write
-/// buffer write itself out, written pages whose evicted predecessors wait for their readers, for as long as those read, and pages that readers
-/// hold and that did not enter the cache, of which each thread keeps the memory of one.
+/// The sum of both is kept, whatever readers hold, and reads keep to the read budget. Beyond it go only: the
+/// page or run that makes the write buffer write itself out, written pages whose evicted predecessors wait
+/// for their readers, for as long as those read, and pages that readers hold and that did not enter the
+/// cache, of which each thread keeps the memory of one.
 pub(crate) struct CacheBudgets {
     /// What clean pages and runs may take.
     pub(crate) read: Share,

@@ -1,15 +1,17 @@
 //! Memory for many frames at once.
 //!
-//! A slab is zero when it is made and takes real memory only where it is touched, so that a large one costs an idle family
-//! nothing. Large slabs ask for huge pages: address translation is much of the cost of a random read.
+//! A slab is zero when it is made and takes real memory only where it is touched, so that a large one costs
+//! an idle family nothing. Large slabs ask for huge pages: address translation is much of the cost of a
+//! random read.
 
 use std::ptr::NonNull;
 
 use crate::system::Mapping;
 
 const HUGE_PAGE: usize = 2 << 20;
-/// A slab of this size or more is aligned to huge pages and asks for them. A huge page takes all of its memory when one frame in it is used, so what
-/// a family has of them beyond its frames must be little beside the slab, and beside all slabs before, which come to as much.
+/// A slab of this size or more is aligned to huge pages and asks for them. A huge page takes all of its
+/// memory when one frame in it is used, so what a family has of them beyond its frames must be little beside
+/// the slab, and beside all slabs before, which come to as much.
 const LEAST_HUGE: usize = 8 * HUGE_PAGE;
 
 /// Other slabs are aligned to this at least, or to a page of the system.
@@ -42,8 +44,8 @@ impl Slab {
         unsafe { self.memory.start().add(offset) }
     }
 
-    /// Gives the range's real memory back to the system, but for pages of the system of which others use a part; the range then holds zeros
-    /// or what it held.
+    /// Gives the range's real memory back to the system, but for pages of the system of which others use a
+    /// part; the range then holds zeros or what it held.
     ///
     /// # Safety
     /// Nobody uses the range.

@@ -10,15 +10,15 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Look-ups of pages and runs that were found in memory. May fall short by a few when more threads read at once
-    /// than there are counters.
+    /// Look-ups of pages and runs that were found in memory. May fall short by a few when more threads read
+    /// at once than there are counters.
     pub hits: u64,
     /// Look-ups that had to read the file.
     pub misses: u64,
     /// Pages and runs that were taken out to make room.
     pub evictions: u64,
-    /// Bytes that the read cache holds: clean pages, runs, and frames that wait for their last reader. The latter may for a
-    /// moment use what the write buffer leaves of its budget.
+    /// Bytes that the read cache holds: clean pages, runs, and frames that wait for their last reader. The
+    /// latter may for a moment use what the write buffer leaves of its budget.
     pub resident_bytes: u64,
     /// Bytes that the read cache may hold.
     pub budget_bytes: u64,
@@ -26,8 +26,9 @@ pub struct CacheStats {
     pub dirty_bytes: u64,
     /// Bytes in the write buffer beyond which it writes itself out.
     pub dirty_budget_bytes: u64,
-    /// Bytes that the tables take in which pages are looked up. What grows with the pages in memory counts as part of the read cache;
-    /// the rest is an eighth to a quarter of a byte for each page of the family's part of the file.
+    /// Bytes that the tables take in which pages are looked up. What grows with the pages in memory counts as
+    /// part of the read cache; the rest is an eighth to a quarter of a byte for each page of the family's
+    /// part of the file.
     pub table_bytes: u64,
     /// Bytes read from the data file.
     pub bytes_read: u64,
@@ -60,7 +61,8 @@ struct Stripe {
     bytes_read: AtomicU64,
 }
 
-/// The counters of the path of a read, spread so that readers do not write to each other's cache lines: each stripe has one of its own.
+/// The counters of the path of a read, spread so that readers do not write to each other's cache lines: each
+/// stripe has one of its own.
 ///
 /// There is one for all at first: thousands of families are read by few threads each, and seldom.
 pub(super) struct ReadCounters {
@@ -76,7 +78,8 @@ struct First {
     met: AtomicUsize,
 }
 
-/// How often threads meet until each gets a stripe of its own: those who read at the same time do within a millisecond.
+/// How often threads meet until each gets a stripe of its own: those who read at the same time do within a
+/// millisecond.
 const OFTEN: usize = 1024;
 
 impl ReadCounters {
@@ -111,7 +114,8 @@ impl ReadCounters {
         self.stripes.get().map_or(0, |stripes| size_of_val(&**stripes))
     }
 
-    /// Counts a hit by a load and a store: threads that share a stripe may lose a count, and no cache hit pays for an atomic addition.
+    /// Counts a hit by a load and a store: threads that share a stripe may lose a count, and no cache hit
+    /// pays for an atomic addition.
     #[inline]
     pub(super) fn count_hit(&self) {
         let hits = &self.mine().hits;

@@ -6,22 +6,25 @@
 //! bits 2..32 frame + 1; 0: the page is not in memory
 //! ```
 //!
-//! Entries stand in pieces of 64. A piece is made when the first of its pages enters, and let go when the last one leaves, so that
-//! pieces take memory in proportion to what is cached, not to the file: four bytes for each page where neighbours are cached together,
-//! at most a piece where each stands alone. A directory names the pieces. It stands in chunks, each as large as all before it together, made
-//! when first needed and never moved, of eight bytes for 64 page numbers. So a look-up is three loads, the first from a few cache
+//! Entries stand in pieces of 64. A piece is made when the first of its pages enters, and let go when the
+//! last one leaves, so that pieces take memory in proportion to what is cached, not to the file: four bytes
+//! for each page where neighbours are cached together, at most a piece where each stands alone. A directory
+//! names the pieces. It stands in chunks, each as large as all before it together, made when first needed and
+//! never moved, of eight bytes for 64 page numbers. So a look-up is three loads, the first from a few cache
 //! lines, the second from an eighth of a byte for each page of the file.
 //!
-//! A transition is one compare-and-swap, so every entry that is taken out is taken out by exactly one thread, which then
-//! owns retiring the frame. [`FrameTable::clean`] and [`FrameTable::dirty`] follow the transitions.
+//! A transition is one compare-and-swap, so every entry that is taken out is taken out by exactly one thread,
+//! which then owns retiring the frame. [`FrameTable::clean`] and [`FrameTable::dirty`] follow the
+//! transitions.
 //!
 //! How a piece goes:
 //!
-//! 1. Its count of users goes up before an entry is filled and down after one was emptied, so it is never below the number of
-//!    entries that are filled.
-//! 2. Who takes the count to zero tries to replace zero by [`GONE`]. Who succeeds takes the piece out of the directory and retires it,
-//!    under a guard that was taken before.
-//! 3. Who finds the count to be `GONE` fills nothing there, but helps to take the piece out, and makes another.
+//! 1. Its count of users goes up before an entry is filled and down after one was emptied, so it is never
+//!    below the number of entries that are filled.
+//! 2. Who takes the count to zero tries to replace zero by [`GONE`]. Who succeeds takes the piece out of the
+//!    directory and retires it, under a guard that was taken before.
+//! 3. Who finds the count to be `GONE` fills nothing there, but helps to take the piece out, and makes
+//!    another.
 //! 4. A piece is touched only under a guard that was taken before it was looked up.
 
 #[cfg(not(loom))]
@@ -248,7 +251,8 @@ impl FrameTable {
         false
     }
 
-    /// The clock hand comes by at `frame`, which was last made to hold `page`. The caller retires what is added to `retired`.
+    /// The clock hand comes by at `frame`, which was last made to hold `page`. The caller retires what is
+    /// added to `retired`.
     pub(super) fn age(
         &self,
         page: PageId,
@@ -286,8 +290,8 @@ impl FrameTable {
         if slots.is_null() {
             return None;
         }
-        // SAFETY: a chunk that is not null has `chunk_len(chunk)` slots, stays where it is until `self` is dropped, and
-        // `place` gives slots below that length.
+        // SAFETY: a chunk that is not null has `chunk_len(chunk)` slots, stays where it is until `self` is
+        // dropped, and `place` gives slots below that length.
         Some(unsafe { &*slots.add(slot) })
     }
 
@@ -295,8 +299,8 @@ impl FrameTable {
     #[inline]
     fn piece<'g>(&'g self, page: PageId, _guard: &'g Guard) -> Option<&'g Piece> {
         let piece = self.slot(page)?.load(Ordering::Acquire);
-        // SAFETY: a piece that the directory names was made by `make_piece`, and is dropped only after the guards that lived when it was
-        // taken out are gone, or with `self`.
+        // SAFETY: a piece that the directory names was made by `make_piece`, and is dropped only after the
+        // guards that lived when it was taken out are gone, or with `self`.
         unsafe { piece.as_ref() }
     }
 
@@ -351,8 +355,8 @@ impl FrameTable {
         // Who wants to fill it may have been here before.
         let _ = slot.compare_exchange(piece, null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         self.pieces.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: it came from `make_piece`; this thread alone turned its count to `GONE`, so it is retired once; it is out of the
-        // directory, where nothing names it again.
+        // SAFETY: it came from `make_piece`; this thread alone turned its count to `GONE`, so it is retired
+        // once; it is out of the directory, where nothing names it again.
         retired.push(RetiredPiece(unsafe { Box::from_raw(piece) }));
     }
 }
@@ -387,7 +391,8 @@ impl Drop for FrameTable {
                 // SAFETY: the chunk has that many slots.
                 let piece = unsafe { &*slots.add(slot) }.load(Ordering::Relaxed);
                 if !piece.is_null() {
-                    // SAFETY: it came from `make_piece`; what the directory names is not retired; nobody else has access any more.
+                    // SAFETY: it came from `make_piece`; what the directory names is not retired; nobody else
+                    // has access any more.
                     drop(unsafe { Box::from_raw(piece) });
                 }
             }

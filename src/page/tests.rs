@@ -314,7 +314,8 @@ fn a_merge_beside_readers_disturbs_none_of_them() {
             });
         }
         for round in 0..rounds {
-            // New pages beside the old ones; those of two rounds ago are released and their numbers used again.
+            // New pages beside the old ones; those of two rounds ago are released and their numbers used
+            // again.
             let base = pages + round % 3 * batch;
             let written: Vec<_> = (base..base + batch).map(|page| bench.publish(page, 1).unwrap()).collect();
             written.iter().for_each(|&pointer| bench.check(pointer));
@@ -381,7 +382,8 @@ fn what_is_read_once_pushes_nothing_out_of_a_full_cache() {
         bench.check(pointer);
         bench.file.stats().misses - before
     };
-    // Their frames are free once the threads of other tests, too, have left the epoch in which they were released.
+    // Their frames are free once the threads of other tests, too, have left the epoch in which they were
+    // released.
     let until = |what: &str, done: &dyn Fn() -> bool| {
         let tries = (0..100_000).find(|_| {
             done() || {
@@ -417,7 +419,8 @@ fn smaller_budgets_take_effect_at_once() {
     }
     let stats = bench.file.stats();
     assert_eq!((stats.budget_bytes, stats.dirty_budget_bytes), (16 * PAGE_SIZE as u64, 4 * PAGE_SIZE as u64));
-    // Other tests' guards may hold up the grace period of some frames, but not keep what was evicted in the table.
+    // Other tests' guards may hold up the grace period of some frames, but not keep what was evicted in the
+    // table.
     assert!(stats.evictions >= 180, "{stats:?}");
     bench.set_budgets(256, 16);
     pointers.iter().for_each(|&pointer| bench.check(pointer));

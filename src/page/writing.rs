@@ -30,9 +30,10 @@ impl PagedCachedFile {
         self.frames.take(self.most_frames().saturating_sub(runs))
     }
 
-    /// Seals `page` and enters it as dirty. `length` is what the header's length field says: of a node all its bytes with
-    /// the header, of a value run the bytes of the value. Returns the pointer, and whether the write buffer is now
-    /// beyond its budget. An error if the page is being read although it was free: the catalog's map of pages is wrong.
+    /// Seals `page` and enters it as dirty. `length` is what the header's length field says: of a node all
+    /// its bytes with the header, of a value run the bytes of the value. Returns the pointer, and whether the
+    /// write buffer is now beyond its budget. An error if the page is being read although it was free: the
+    /// catalog's map of pages is wrong.
     pub(crate) fn publish(
         &self,
         mut page: NewPage,
@@ -88,7 +89,8 @@ impl PagedCachedFile {
         })
     }
 
-    /// Writes everything that is dirty now, neighbours in the file by one write. No sync. On an error all of it stays dirty.
+    /// Writes everything that is dirty now, neighbours in the file by one write. No sync. On an error all of
+    /// it stays dirty.
     pub(crate) fn write_out(&self) -> Result<()> {
         let turn = self.turn.lock();
         let mut outgoing: Vec<Outgoing> = {
@@ -142,7 +144,8 @@ impl PagedCachedFile {
                     }
                 }
             }
-            // Under the buffer's lock, so that no release can come between leaving the buffer and entering the cache.
+            // Under the buffer's lock, so that no release can come between leaving the buffer and entering
+            // the cache.
             for (page, run) in &written_runs {
                 self.keep_run_without_making_room(*page, run, false);
             }
@@ -156,7 +159,8 @@ impl PagedCachedFile {
 
     fn outgoing(&self, page: PageId, dirty: &DirtyPage) -> Outgoing {
         let bytes = match &dirty.memory {
-            // SAFETY: a page in the write buffer is mapped, and is unmapped only under the buffer's lock, which is held.
+            // SAFETY: a page in the write buffer is mapped, and is unmapped only under the buffer's lock,
+            // which is held.
             DirtyMemory::Frame(frame) => unsafe { PinnedPage::frame(&self.frames, *frame) },
             DirtyMemory::Run(run) => PinnedPage::run(Arc::clone(run)),
         };
@@ -189,8 +193,8 @@ impl PagedCachedFile {
         self.frames.take_unpublished()
     }
 
-    /// Forgets everything, dirty or not, and gives all memory back as its readers leave. Waits for writing under way;
-    /// nothing is written after it.
+    /// Forgets everything, dirty or not, and gives all memory back as its readers leave. Waits for writing
+    /// under way; nothing is written after it.
     pub(crate) fn discard(&self) {
         let dirty = {
             let _turn = self.turn.lock();

@@ -1,8 +1,8 @@
 //! Which of a family's pages are free.
 //!
 //! Invariants:
-//! 1. A page is handed out only if it is in none of `in_use`, `durable`, `pending` (law 2: nothing that a view or the durable
-//!    superblock reaches is overwritten).
+//! 1. A page is handed out only if it is in none of `in_use`, `durable`, `pending` (law 2: nothing that a
+//!    view or the durable superblock reaches is overwritten).
 //! 2. Every reachable page is in use.
 //! 3. Pages below `lowest` are taken; so are all runs of `no_run_of` pages or more.
 
@@ -85,7 +85,8 @@ impl PageAllocator {
         }
     }
 
-    /// What the durable superblock reaches is in use, and nothing else. An error if a page of it lies outside of the segments.
+    /// What the durable superblock reaches is in use, and nothing else. An error if a page of it lies outside
+    /// of the segments.
     pub(crate) fn restore(map: &SegmentMap, reachable: &PageSet) -> Result<Self> {
         let mut allocator = Self::new();
         for (first, pages) in reachable.iter_runs() {
@@ -109,7 +110,8 @@ impl PageAllocator {
         Ok(allocator)
     }
 
-    /// Hands out a free run inside one of the segments, the lowest page if it is one. `None` if there is none.
+    /// Hands out a free run inside one of the segments, the lowest page if it is one. `None` if there is
+    /// none.
     pub(crate) fn allocate(&mut self, map: &SegmentMap, pages: u32) -> Option<PageId> {
         let wanted = u64::from(pages);
         let first = if pages == 1 { self.find_page(map) } else { self.find_run(map, wanted) }?;
@@ -190,8 +192,9 @@ impl PageAllocator {
         map.segments().iter().map(placed).sum()
     }
 
-    /// The lowest page from which on everything that the tree reaches, `most` pages or fewer, fits into the free pages before it, where
-    /// `spare` pages are left over; and how many pages that is. Somewhat higher, since pages are looked at a few at a time.
+    /// The lowest page from which on everything that the tree reaches, `most` pages or fewer, fits into the
+    /// free pages before it, where `spare` pages are left over; and how many pages that is. Somewhat higher,
+    /// since pages are looked at a few at a time.
     pub(crate) fn movable_from(&self, map: &SegmentMap, spare: u64, most: u64) -> (u64, u64) {
         let step = (map.pages() / 1024).clamp(1, 64);
         let whole = |segment: &Segment| self.bits.count_free(u64::from(segment.first_page), segment.end());
@@ -214,7 +217,8 @@ impl PageAllocator {
         (from, moving)
     }
 
-    /// Pages that stand at `file_page` or behind it, of which the tree reaches `most` or few more; ascending, none if the tree reaches none there.
+    /// Pages that stand at `file_page` or behind it, of which the tree reaches `most` or few more; ascending,
+    /// none if the tree reaches none there.
     pub(crate) fn movable_below(&self, map: &SegmentMap, file_page: u64, most: u64) -> Vec<Range<u64>> {
         let (mut moving, mut runs) = (0, Vec::new());
         for segment in map.segments() {
@@ -232,8 +236,9 @@ impl PageAllocator {
         runs
     }
 
-    /// A new tree replaced the old one: it reaches `written` and no longer `retired`. An error, and nothing changed, if
-    /// the old tree was not reaching a retired page, or was by two pointers: then its bytes on disk are wrong.
+    /// A new tree replaced the old one: it reaches `written` and no longer `retired`. An error, and nothing
+    /// changed, if the old tree was not reaching a retired page, or was by two pointers: then its bytes on
+    /// disk are wrong.
     pub(crate) fn install(&mut self, written: &[(PageId, u32)], retired: &[(PageId, u32)]) -> Result<()> {
         for (i, &(first, pages)) in retired.iter().enumerate() {
             let (from, len) = (u64::from(first.0), u64::from(pages));
@@ -257,7 +262,8 @@ impl PageAllocator {
         Ok(())
     }
 
-    /// Pages that nothing reaches any more are free for the next allocation, unless a superblock reaches them.
+    /// Pages that nothing reaches any more are free for the next allocation, unless a superblock reaches
+    /// them.
     pub(crate) fn release(&mut self, pages: &[(PageId, u32)]) {
         for &(first, pages) in pages {
             let cleared = self.bits.clear(Bit::InUse, u64::from(first.0), u64::from(pages));
@@ -309,7 +315,8 @@ impl PageAllocator {
         runs.into_iter().collect()
     }
 
-    /// The runs of at least `least` pages of `segment` that are in none of `in_use`, `durable`, `pending`. First page and length.
+    /// The runs of at least `least` pages of `segment` that are in none of `in_use`, `durable`, `pending`.
+    /// First page and length.
     pub(crate) fn free_runs(&self, segment: &Segment, least: u64) -> Vec<(u32, u32)> {
         let (mut at, end) = (u64::from(segment.first_page), segment.end());
         let mut runs = Vec::new();
@@ -339,7 +346,8 @@ impl PageAllocator {
         self.reachable
     }
 
-    /// Pages that nothing reaches but the durable superblock, or a checkpoint under way: free once the next one is durable.
+    /// Pages that nothing reaches but the durable superblock, or a checkpoint under way: free once the next
+    /// one is durable.
     pub(crate) fn pages_superseded(&self) -> u64 {
         self.superseded
     }

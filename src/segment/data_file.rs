@@ -25,7 +25,8 @@ impl DataFile {
         self.is_given_up.store(true, Ordering::SeqCst);
     }
 
-    /// What a reader is told of `error`: of pages that are not what they were, whether whoever had the file after this database is the cause.
+    /// What a reader is told of `error`: of pages that are not what they were, whether whoever had the file
+    /// after this database is the cause.
     pub(super) fn judge_reading(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Corruption && self.is_given_up.load(Ordering::SeqCst) {
             return error.into_stale();

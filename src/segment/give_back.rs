@@ -1,8 +1,8 @@
 //! What a family gives back to the space map: free segments, and long runs of free pages inside of others.
 //!
-//! The numbers of pages that were given back have no page until a new segment takes them. What is given back is in none of
-//! the allocator's bitmaps, so no tree that anybody reads, and no superblock, reaches it; the space map keeps it until the superblock
-//! that omits it is durable.
+//! The numbers of pages that were given back have no page until a new segment takes them. What is given back
+//! is in none of the allocator's bitmaps, so no tree that anybody reads, and no superblock, reaches it; the
+//! space map keeps it until the superblock that omits it is durable.
 
 use std::cmp::Reverse;
 
@@ -21,8 +21,9 @@ const LEAST_SHARE: u64 = 1024;
 const MOST_SEGMENTS: usize = 256;
 
 impl PartitionedStorageBackend {
-    /// Takes free segments and long runs of free pages out of the family, if they have `least` pages together, and returns
-    /// them for [`free_cut`](Self::free_cut). Takes none while a compaction says where pages are placed.
+    /// Takes free segments and long runs of free pages out of the family, if they have `least` pages
+    /// together, and returns them for [`free_cut`](Self::free_cut). Takes none while a compaction says where
+    /// pages are placed.
     pub(crate) fn cut_free(&self, least: u64) -> Vec<Segment> {
         let allocator = self.lock_allocator();
         if *allocator.pages.placement() != Placement::Anywhere {

@@ -24,7 +24,8 @@ impl Segment {
 /// Page numbers of one family are below this.
 const PAGE_NUMBERS: u64 = 1 << 32;
 
-/// A family's segments, ordered by their first page. They do not overlap; between them there may be numbers without a page.
+/// A family's segments, ordered by their first page. They do not overlap; between them there may be numbers
+/// without a page.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SegmentMap {
     segments: Vec<Segment>,
@@ -95,8 +96,8 @@ impl SegmentMap {
         self.segments.insert(index, segment);
     }
 
-    /// Takes `pages` pages from `first_page` on, which are in one segment, out of it; what lies before and behind them stays.
-    /// Returns what was taken.
+    /// Takes `pages` pages from `first_page` on, which are in one segment, out of it; what lies before and
+    /// behind them stays. Returns what was taken.
     pub(crate) fn cut(&mut self, first_page: u32, pages: u32) -> Segment {
         let file_page = self.locate(PageId(first_page), pages);
         let file_page = file_page.unwrap_or_else(|| panic!("{first_page}+{pages} is in no segment"));

@@ -1,7 +1,8 @@
 //! A family's share of the data file: its segments, its free pages, and the storage that its tree talks to.
 //!
-//! Three questions, three owners: which extents of the file are used ([`SpaceMap`], one for the database), where the family's
-//! page *n* is ([`SegmentMap`](map::SegmentMap)), which of its pages are free ([`PageAllocator`](allocator::PageAllocator)).
+//! Three questions, three owners: which extents of the file are used ([`SpaceMap`], one for the database),
+//! where the family's page *n* is ([`SegmentMap`](map::SegmentMap)), which of its pages are free
+//! ([`PageAllocator`](allocator::PageAllocator)).
 //!
 //! Invariants:
 //! 1. Nothing that a view or the durable superblock reaches is handed out or written (law 2).

@@ -1,4 +1,5 @@
-//! The bitmaps of a family's pages: four bits for each page number, in blocks that are made when first needed.
+//! The bitmaps of a family's pages: four bits for each page number, in blocks that are made when first
+//! needed.
 
 /// Words of one bitmap in a block.
 const WORDS: usize = 16;
@@ -29,8 +30,8 @@ const EMPTY: [u64; WORDS] = [0; WORDS];
 /// Four bits for each page number; all start clear.
 #[derive(Clone, Default)]
 pub(super) struct PageBits {
-    /// Block `i` is number `i % GROUP` of group `i / GROUP`. Groups are as long as they must be: a single page costs little
-    /// memory whatever its number is.
+    /// Block `i` is number `i % GROUP` of group `i / GROUP`. Groups are as long as they must be: a single
+    /// page costs little memory whatever its number is.
     groups: Vec<Vec<Option<Box<Block>>>>,
 }
 

@@ -39,8 +39,8 @@ impl PageSet {
         self.run_at_or_before(page.0).is_some_and(|run| u64::from(page.0) < end_of(run))
     }
 
-    /// Adds `pages` pages from `first` on. Returns false, and changes nothing, if one of them is in the set already or beyond
-    /// the last page number.
+    /// Adds `pages` pages from `first` on. Returns false, and changes nothing, if one of them is in the set
+    /// already or beyond the last page number.
     pub(crate) fn insert_run(&mut self, first: PageId, pages: u32) -> bool {
         let (mut first, end) = (first.0, end_of((first.0, pages)));
         if pages == 0 {
@@ -92,7 +92,8 @@ impl PageSet {
         }
     }
 
-    /// Takes a set off the front of `bytes`. `None` if it is not what `encode` writes, or names a page at or above `limit`.
+    /// Takes a set off the front of `bytes`. `None` if it is not what `encode` writes, or names a page at or
+    /// above `limit`.
     pub(crate) fn decode(bytes: &mut &[u8], limit: u64) -> Option<Self> {
         let count = varint::take(bytes)?;
         let mut set = Self::default();

@@ -19,7 +19,8 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// The largest segment that is made unless a run needs more, in bytes. The first one is a page.
 const LARGEST_SEGMENT: u64 = 512 << 20;
-/// Up to this many bytes a family's segments double; then each is at least as large, and one in so many of what the family has.
+/// Up to this many bytes a family's segments double; then each is at least as large, and one in so many of
+/// what the family has.
 const DOUBLED: u64 = 1 << 20;
 const SHARE: u64 = 8;
 
@@ -109,8 +110,9 @@ impl PartitionedStorageBackend {
         self.cache.find(pointer, guard)
     }
 
-    /// Shows `look` the page or run that `pointer` names. If it is not in memory, the guard is given up, and another is taken by who looks
-    /// next: so a descent holds one while it finds what it wants, and none while it waits for the disk.
+    /// Shows `look` the page or run that `pointer` names. If it is not in memory, the guard is given up, and
+    /// another is taken by who looks next: so a descent holds one while it finds what it wants, and none
+    /// while it waits for the disk.
     #[inline(always)]
     pub(crate) fn look<R>(
         &self,
@@ -132,7 +134,8 @@ impl PartitionedStorageBackend {
         loaded.map_err(|error| self.shared.judge_reading(error))
     }
 
-    /// The page or run that `pointer` names, from memory or from the file, held until it is dropped. The caller holds no guard.
+    /// The page or run that `pointer` names, from memory or from the file, held until it is dropped. The
+    /// caller holds no guard.
     pub(crate) fn pin(&self, pointer: PagePointer) -> Result<PinnedPage> {
         match self.cache.find_pinned(pointer) {
             Some(page) => Ok(page),
@@ -145,8 +148,8 @@ impl PartitionedStorageBackend {
         self.cache.ahead(pointer, forward, guard)
     }
 
-    /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written comes from memory. The caller holds
-    /// no guard.
+    /// Reads what `pointer` names into `buffer` and verifies it, past the cache; what is not yet written
+    /// comes from memory. The caller holds no guard.
     pub(crate) fn read_uncached(&self, pointer: PagePointer, buffer: &mut Vec<u8>) -> Result<()> {
         self.cache.read_uncached(pointer, self.locate(pointer)?, buffer)
     }
@@ -177,8 +180,8 @@ impl PartitionedStorageBackend {
         self.cache.is_absent(pointer, guard)
     }
 
-    /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the family. So no
-    /// pointer makes anyone read, or allocate, more than the file holds.
+    /// The byte of the file at which `pointer`'s pages start: an error if they are not in one segment of the
+    /// family. So no pointer makes anyone read, or allocate, more than the file holds.
     fn locate(&self, pointer: PagePointer) -> Result<u64> {
         let file_page = self.map.load(&epoch::pin()).locate(pointer.page, pointer.pages);
         let file_page = file_page.ok_or_else(|| {
@@ -199,8 +202,8 @@ impl PartitionedStorageBackend {
 
     // ---- building: the family's one merge at a time ----
 
-    /// Allocates `pages` contiguous pages and memory to build them in, which is **not zeroed** (see [`NewPage`]).
-    /// `OutOfSpace` if the disk is full: then nothing was changed.
+    /// Allocates `pages` contiguous pages and memory to build them in, which is **not zeroed** (see
+    /// [`NewPage`]). `OutOfSpace` if the disk is full: then nothing was changed.
     pub(crate) fn new_page(&self, pages: u32) -> Result<NewPage> {
         assert!(pages > 0, "a run of no pages");
         let mut allocator = self.lock_allocator();
@@ -285,8 +288,9 @@ impl PartitionedStorageBackend {
         Ok(self.set_map(map))
     }
 
-    /// The size of the next segment: what the family has already, later an eighth of that, so that segments stay few and little
-    /// of the file is held in reserve. A compaction, which knows how much it will write, asks for what is missing.
+    /// The size of the next segment: what the family has already, later an eighth of that, so that segments
+    /// stay few and little of the file is held in reserve. A compaction, which knows how much it will write,
+    /// asks for what is missing.
     fn segment_pages(&self, pages: &PageAllocator, map: &SegmentMap) -> u64 {
         let page_size = self.page_size() as u64;
         let largest = LARGEST_SEGMENT / page_size;
@@ -304,9 +308,9 @@ impl PartitionedStorageBackend {
         map
     }
 
-    /// Fills in the header, seals the page, and enters it into the cache and the write buffer, which writes itself out when it
-    /// is beyond its budget. `len` is what the header's length field says: of a node all its bytes, header included; of a
-    /// value run the bytes of the value alone.
+    /// Fills in the header, seals the page, and enters it into the cache and the write buffer, which writes
+    /// itself out when it is beyond its budget. `len` is what the header's length field says: of a node all
+    /// its bytes, header included; of a value run the bytes of the value alone.
     ///
     /// On an error the page is given back: the caller abandons only what was published before.
     pub(crate) fn publish(
@@ -335,8 +339,9 @@ impl PartitionedStorageBackend {
 
     // ---- the life of pages ----
 
-    /// A new tree replaced the old one: it reaches `written`, and no longer `retired`. `Corruption`, and nothing changed, if
-    /// the old tree reached a retired page by two pointers, or one that the catalog's map calls free.
+    /// A new tree replaced the old one: it reaches `written`, and no longer `retired`. `Corruption`, and
+    /// nothing changed, if the old tree reached a retired page by two pointers, or one that the catalog's map
+    /// calls free.
     pub(crate) fn install(&self, written: &[(PageId, u32)], retired: &[(PageId, u32)]) -> Result<()> {
         let mut allocator = self.allocator.lock();
         self.check_alive(&allocator)?;
@@ -344,8 +349,8 @@ impl PartitionedStorageBackend {
         installed.map_err(|error| error.in_file(self.shared.pool().path()).of_family(self.family.0))
     }
 
-    /// No view reaches these pages any more: they leave the cache, what is dirty of them unwritten, and are free unless a
-    /// superblock reaches them.
+    /// No view reaches these pages any more: they leave the cache, what is dirty of them unwritten, and are
+    /// free unless a superblock reaches them.
     pub(crate) fn release(&self, retired: &[(PageId, u32)]) {
         // The cache first: once free, a page may be handed out at once.
         self.cache.release(retired);
@@ -357,8 +362,9 @@ impl PartitionedStorageBackend {
 
     // ---- checkpoints ----
 
-    /// The segments and the pages that the current tree reaches, which stay until the checkpoint ends. Called while no merge
-    /// can install, and after [`SpaceMap::begin_checkpoint`](super::SpaceMap::begin_checkpoint).
+    /// The segments and the pages that the current tree reaches, which stay until the checkpoint ends. Called
+    /// while no merge can install, and after
+    /// [`SpaceMap::begin_checkpoint`](super::SpaceMap::begin_checkpoint).
     pub(crate) fn begin_checkpoint(&self) -> (Vec<Segment>, PageSet) {
         let mut allocator = self.lock_allocator();
         let map = self.map();
@@ -378,13 +384,15 @@ impl PartitionedStorageBackend {
 
     // ---- where pages are placed: compactions and moves ----
 
-    /// From now on, pages are allocated only in segments that are new after this call, and in those of `fresh`, known by their first page.
+    /// From now on, pages are allocated only in segments that are new after this call, and in those of
+    /// `fresh`, known by their first page.
     pub(crate) fn place_afresh(&self, fresh: Vec<u32>) {
         self.allocator.lock().pages.set_placement(Placement::Fresh(fresh));
     }
 
-    /// If pages that the tree reaches at the end, `most` or fewer, fit into free pages of the front, with `spare` pages besides, then from
-    /// now on pages are allocated only there; where there is no room, none are. Returns the first page of the end.
+    /// If pages that the tree reaches at the end, `most` or fewer, fit into free pages of the front, with
+    /// `spare` pages besides, then from now on pages are allocated only there; where there is no room, none
+    /// are. Returns the first page of the end.
     pub(crate) fn place_before_end(&self, spare: u64, most: u64) -> Option<PageId> {
         let mut allocator = self.lock_allocator();
         let (first, moving) = allocator.pages.movable_from(&self.map(), spare, most);
@@ -396,8 +404,9 @@ impl PartitionedStorageBackend {
         Some(PageId(first as u32))
     }
 
-    /// If the tree reaches pages at `file_page` of the file or behind it, then from now on pages are allocated only before it; where there is no
-    /// room, none are. Returns which pages are behind it; the tree reaches about `most` of them, if not fewer.
+    /// If the tree reaches pages at `file_page` of the file or behind it, then from now on pages are
+    /// allocated only before it; where there is no room, none are. Returns which pages are behind it; the
+    /// tree reaches about `most` of them, if not fewer.
     pub(crate) fn place_below(&self, file_page: u64, most: u64) -> Option<Vec<Range<u64>>> {
         let mut allocator = self.lock_allocator();
         let moving = allocator.pages.movable_below(&self.map(), file_page, most);
@@ -408,8 +417,8 @@ impl PartitionedStorageBackend {
         Some(moving)
     }
 
-    /// Ends what [`place_afresh`](Self::place_afresh), [`place_before_end`](Self::place_before_end) or [`place_below`](Self::place_below) began. Returns
-    /// the segments that were new.
+    /// Ends what [`place_afresh`](Self::place_afresh), [`place_before_end`](Self::place_before_end) or
+    /// [`place_below`](Self::place_below) began. Returns the segments that were new.
     pub(crate) fn place_anywhere(&self) -> Vec<u32> {
         match self.allocator.lock().pages.set_placement(Placement::Anywhere) {
             Placement::Fresh(fresh) => fresh,
@@ -458,7 +467,8 @@ impl PartitionedStorageBackend {
         allocator.pages.reachable(&self.map())
     }
 
-    /// The first pages of those runs of `pages` that count as free, at least in part. What reaches them is held by the caller.
+    /// The first pages of those runs of `pages` that count as free, at least in part. What reaches them is
+    /// held by the caller.
     pub(crate) fn counted_free(&self, pages: &PageSet) -> Vec<PageId> {
         let allocator = self.allocator.lock();
         let free = pages.iter_runs().filter(|&(first, count)| !allocator.pages.are_in_use(first, count));
@@ -471,8 +481,8 @@ impl PartitionedStorageBackend {
         file_page.map(|file_page| self.shared.offset(file_page))
     }
 
-    /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the system. Nothing is written
-    /// after this.
+    /// The family was dropped and nobody reads it: its segments go back to the space map, its memory to the
+    /// system. Nothing is written after this.
     pub(crate) fn discard(&self) {
         let segments = {
             let mut allocator = self.allocator.lock();

@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! 1. Every file page below the end is in exactly one of: a used extent, a free one, one that waits.
-//! 2. An extent that was given back waits until the superblock that omits it is durable: those given back before a checkpoint
-//!    began are reused only after that checkpoint, or a later one, is durable.
-//! 3. An extent is reserved on the disk before it is handed out, and is accounted as used before anybody writes to it.
+//! 2. An extent that was given back waits until the superblock that omits it is durable: those given back
+//!    before a checkpoint began are reused only after that checkpoint, or a later one, is durable.
+//! 3. An extent is reserved on the disk before it is handed out, and is accounted as used before anybody
+//!    writes to it.
 //! 4. Free extents neither overlap nor touch.
 
 use std::cmp::Reverse;
@@ -54,8 +55,8 @@ impl SpaceMap {
         Self { file, path: path.to_owned(), page_size, extents: Mutex::new(Extents::default()) }
     }
 
-    /// The map of a file in which just the extents `used` (first file page, pages) are used. An error if they overlap or
-    /// lie outside of the file.
+    /// The map of a file in which just the extents `used` (first file page, pages) are used. An error if they
+    /// overlap or lie outside of the file.
     pub(crate) fn restore(
         file: Arc<dyn StorageFile>,
         path: &str,
@@ -97,8 +98,8 @@ impl SpaceMap {
         self.extents.lock().free.clear();
     }
 
-    /// Finds, or makes at the end of the file, `pages` contiguous file pages and reserves them on the disk. Returns
-    /// the first. `OutOfSpace` if the disk has no room: then nothing was changed.
+    /// Finds, or makes at the end of the file, `pages` contiguous file pages and reserves them on the disk.
+    /// Returns the first. `OutOfSpace` if the disk has no room: then nothing was changed.
     pub(crate) fn allocate(&self, pages: u64) -> Result<u64> {
         assert!(pages > 0, "an extent of no pages");
         let mut extents = self.extents.lock();
@@ -110,8 +111,8 @@ impl SpaceMap {
         Ok(first)
     }
 
-    /// Reserves the largest free extent before file page `end`, or `pages` pages of it if it is larger. First page and pages; `None` if none has
-    /// `least` pages.
+    /// Reserves the largest free extent before file page `end`, or `pages` pages of it if it is larger. First
+    /// page and pages; `None` if none has `least` pages.
     pub(crate) fn allocate_below(&self, end: u64, pages: u64, least: u64) -> Result<Option<(u64, u64)>> {
         let mut extents = self.extents.lock();
         let before = extents.free.range(..end).map(|(&first, free)| (free.pages.min(end - first), first));
@@ -159,8 +160,8 @@ impl SpaceMap {
         }
     }
 
-    /// Gives free space back to the file system: cuts the file behind the last extent that is used or waits, and makes holes
-    /// of the free extents before. Returns whether anything was given back.
+    /// Gives free space back to the file system: cuts the file behind the last extent that is used or waits,
+    /// and makes holes of the free extents before. Returns whether anything was given back.
     pub(crate) fn shrink(&self) -> Result<bool> {
         let mut extents = self.extents.lock();
         let mut changed = false;
@@ -232,7 +233,8 @@ impl SpaceMap {
 }
 
 impl Extents {
-    /// Where `pages` pages fit: the lowest free extent that is large enough, or the end, which a free extent may reach.
+    /// Where `pages` pages fit: the lowest free extent that is large enough, or the end, which a free extent
+    /// may reach.
     fn find(&self, pages: u64) -> u64 {
         if let Some((&first, _)) = self.free.iter().find(|(_, free)| free.pages >= pages) {
             return first;

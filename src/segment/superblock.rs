@@ -1,4 +1,5 @@
-//! The superblock: where the newest checkpoint stands. The only bytes of the data file that are written in place.
+//! The superblock: where the newest checkpoint stands. The only bytes of the data file that are written in
+//! place.
 //!
 //! ```text
 //! offset size field
@@ -26,10 +27,11 @@
 //!    508    4 CRC-32 of bytes 0..508
 //! ```
 //!
-//! It stands in two slots. A checkpoint writes one and syncs, then writes the other with the same content. The next checkpoint begins
-//! with that other one, and its sync, at the latest, makes it durable before the first is touched. The first checkpoint after opening begins
-//! with the slot that does not hold the newest superblock: what the older one reaches may be overwritten by then. So at every instant
-//! one slot is whole and good, and normally both say the same. Magic, version and checksum stay where they are in every version
+//! It stands in two slots. A checkpoint writes one and syncs, then writes the other with the same content.
+//! The next checkpoint begins with that other one, and its sync, at the latest, makes it durable before the
+//! first is touched. The first checkpoint after opening begins with the slot that does not hold the newest
+//! superblock: what the older one reaches may be overwritten by then. So at every instant one slot is whole
+//! and good, and normally both say the same. Magic, version and checksum stay where they are in every version
 //! of the format.
 //!
 //! Version 1 is read and not written. It has at 40: catalog's first file page (8), length in bytes (8),
@@ -316,9 +318,9 @@ impl Superblock {
         })
     }
 
-    /// Reads both slots and returns the newest that is whole, and the slot that [`store`](Self::store) may write first: one
-    /// that does not hold it alone. If neither is whole, the error says what is known best: a newer format, then damage, then that this is no
-    /// database.
+    /// Reads both slots and returns the newest that is whole, and the slot that [`store`](Self::store) may
+    /// write first: one that does not hold it alone. If neither is whole, the error says what is known best:
+    /// a newer format, then damage, then that this is no database.
     pub(crate) fn load(file: &dyn StorageFile, path: &str) -> Result<(Self, usize)> {
         let [a, b] = [read_slot(file, path, 0), read_slot(file, path, 1)];
         match (a.decoded, b.decoded) {
@@ -333,8 +335,8 @@ impl Superblock {
         }
     }
 
-    /// Whether both slots hold this. If not, it may have reached the memory of the system only: a process was killed between writing it
-    /// and the sync, or the sync failed.
+    /// Whether both slots hold this. If not, it may have reached the memory of the system only: a process was
+    /// killed between writing it and the sync, or the sync failed.
     pub(crate) fn is_in_both_slots(&self, file: &dyn StorageFile, path: &str) -> bool {
         let [a, b] = [read_slot(file, path, 0), read_slot(file, path, 1)];
         [a, b].iter().all(|slot| slot.decoded.as_ref().is_ok_and(|decoded| decoded == self))
@@ -380,8 +382,8 @@ fn read_slot(file: &dyn StorageFile, path: &str, slot: usize) -> Slot {
     Slot { decoded, is_whole }
 }
 
-/// One slot is whole, the other is not usable. It may be damaged; but if a newer engine wrote it, this one must not go back
-/// behind what that did.
+/// One slot is whole, the other is not usable. It may be damaged; but if a newer engine wrote it, this one
+/// must not go back behind what that did.
 fn serve(whole: Superblock, error: Error, other_is_whole: bool) -> Result<Superblock> {
     if error.kind() == ErrorKind::NewerFormat && other_is_whole {
         return Err(error);

@@ -17,31 +17,33 @@ pub enum FileMode {
 
 /// A directory that holds one database.
 ///
-/// Paths are relative to it and use `/`. Nothing that a method did to a *directory* (create, rename, remove) is
-/// durable before [`sync_directory`](Self::sync_directory) of the directory that holds the entry returns; nothing that was written to a *file* is
-/// durable before [`StorageFile::sync`] returns. The engine relies on no other ordering.
+/// Paths are relative to it and use `/`. Nothing that a method did to a *directory* (create, rename, remove)
+/// is durable before [`sync_directory`](Self::sync_directory) of the directory that holds the entry returns;
+/// nothing that was written to a *file* is durable before [`StorageFile::sync`] returns. The engine relies on
+/// no other ordering.
 pub trait StorageBackend: Debug + Send + Sync + 'static {
-    /// Opens a file. Each call gives a descriptor of its own. What is no file, but a directory, a pipe or a device, is an error, and nothing
-    /// waits for it.
+    /// Opens a file. Each call gives a descriptor of its own. What is no file, but a directory, a pipe or a
+    /// device, is an error, and nothing waits for it.
     fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>>;
 
     /// Names (without the directory) of the files in `directory` (`""` is the database's own), in no order.
     /// `NotFound` if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
-    /// Names (without the directory) of what is in `directory` and is no file: directories, pipes, devices, in no order. Names that are
-    /// no text are given as what comes next to them. By default there is none.
+    /// Names (without the directory) of what is in `directory` and is no file: directories, pipes, devices,
+    /// in no order. Names that are no text are given as what comes next to them. By default there is none.
     fn list_others(&self, directory: &str) -> io::Result<Vec<String>> {
         let _ = directory;
         Ok(Vec::new())
     }
 
-    /// Creates a directory that its owner alone may enter, and those above it that are missing. One that exists is left
-    /// as it is. The database's own directory (`""`) is durable when this returns: its entry lies in a directory that
-    /// no path names.
+    /// Creates a directory that its owner alone may enter, and those above it that are missing. One that
+    /// exists is left as it is. The database's own directory (`""`) is durable when this returns: its entry
+    /// lies in a directory that no path names.
     fn create_directory(&self, directory: &str) -> io::Result<()>;
 
-    /// Removes a directory that is empty; the database's own (`""`) with those above it that were created for it. May do nothing, as by default.
+    /// Removes a directory that is empty; the database's own (`""`) with those above it that were created for
+    /// it. May do nothing, as by default.
     fn remove_directory(&self, directory: &str) -> io::Result<()> {
         let _ = directory;
         Ok(())
@@ -56,8 +58,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Takes the lock of the file at `path`, creating the file unless `shared`. `WouldBlock` if another opener, in this
-    /// process or another, holds it. A shared lock excludes only exclusive ones.
+    /// Takes the lock of the file at `path`, creating the file unless `shared`. `WouldBlock` if another
+    /// opener, in this process or another, holds it. A shared lock excludes only exclusive ones.
     fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>>;
 
     /// As [`lock`](Self::lock) of a file that exists; `NotFound` if it does not, where the backend can tell.
@@ -68,8 +70,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
 
 /// Held while a database is open; dropping it gives the lock back.
 pub trait StorageLock: Debug + Send + Sync {
-    /// Whether the path still leads to the file that was locked: it was neither removed nor replaced meanwhile, nor was a directory above it.
-    /// An error says that nobody knows. By default it does.
+    /// Whether the path still leads to the file that was locked: it was neither removed nor replaced
+    /// meanwhile, nor was a directory above it. An error says that nobody knows. By default it does.
     fn is_in_place(&self) -> io::Result<bool> {
         Ok(true)
     }
@@ -93,18 +95,20 @@ pub trait StorageFile: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Has the disk begin with what was written there, and waits for nothing: a sync that is to come soon then finds less left to do.
+    /// Has the disk begin with what was written there, and waits for nothing: a sync that is to come soon
+    /// then finds less left to do.
     fn begin_writing(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
 
-    /// Has the disk begin to read what stands there into the memory of the system, and does not wait for it: it will be read soon.
+    /// Has the disk begin to read what stands there into the memory of the system, and does not wait for it:
+    /// it will be read soon.
     fn begin_reading(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
 
-    /// Makes everything written through any descriptor of the file durable, with the length needed to read it.
-    /// An error is final: what was written may be lost whatever a later call says.
+    /// Makes everything written through any descriptor of the file durable, with the length needed to read
+    /// it. An error is final: what was written may be lost whatever a later call says.
     fn sync(&self) -> io::Result<()>;
 
     /// Length in bytes.
@@ -119,8 +123,8 @@ pub trait StorageFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Reserves the range on the disk, extending the file if it is shorter, so that a write into it cannot
-    /// meet a full disk. What was never written reads as zeros. `StorageFull` if there is no room: then nothing stays
-    /// reserved beyond the old end, but the file may have grown by a hole.
+    /// meet a full disk. What was never written reads as zeros. `StorageFull` if there is no room: then
+    /// nothing stays reserved beyond the old end, but the file may have grown by a hole.
     ///
     /// The range is the caller's own meanwhile: nobody else writes or allocates there.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
@@ -128,12 +132,13 @@ pub trait StorageFile: Debug + Send + Sync {
     /// Gives the range back to the file system where it can; it then reads as zeros or as before.
     fn deallocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// A shared mapping of the first `len` bytes, which must be written or [reserved](Self::allocate): storing into
-    /// it is a write that survives a killed process. `None` where the backend has no mappings, or where a store into
-    /// reserved bytes could meet a full disk.
+    /// A shared mapping of the first `len` bytes, which must be written or [reserved](Self::allocate):
+    /// storing into it is a write that survives a killed process. `None` where the backend has no mappings,
+    /// or where a store into reserved bytes could meet a full disk.
     ///
-    /// A store cannot fail as a write can: the system ends a process that stores where a page cannot be had. So the engine stores only
-    /// where the mapping said that memory is [ready](SharedMapping::make_ready) and stays.
+    /// A store cannot fail as a write can: the system ends a process that stores where a page cannot be had.
+    /// So the engine stores only where the mapping said that memory is [ready](SharedMapping::make_ready) and
+    /// stays.
     fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {
         let _ = len;
         Ok(None)
@@ -142,21 +147,23 @@ pub trait StorageFile: Debug + Send + Sync {
 
 /// A shared mapping of a file, into which disjoint ranges may be stored from several threads at once.
 pub trait SharedMapping: Debug + Send + Sync {
-    /// Copies `bytes` to `offset`, a multiple of eight. The caller keeps the range, up to the next multiple of eight, inside of what was
-    /// [made ready](Self::make_ready) and not let go, and to itself: what lies between the last byte and there may become zero. Panics if it
-    /// is not inside the mapping.
+    /// Copies `bytes` to `offset`, a multiple of eight. The caller keeps the range, up to the next multiple
+    /// of eight, inside of what was [made ready](Self::make_ready) and not let go, and to itself: what lies
+    /// between the last byte and there may become zero. Panics if it is not inside the mapping.
     fn store(&self, offset: u64, bytes: &[u8]);
 
-    /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, and keeps it until it is
-    /// [let go](Self::let_go), so that stores there neither wait for a page nor need to read one. The bytes stay as they are, but may count as
-    /// written. Says whether it could: if not, nothing may be stored there. By default it cannot.
+    /// Makes memory ready behind `len` bytes from `offset`, as far as the mapping reaches, and keeps it until
+    /// it is [let go](Self::let_go), so that stores there neither wait for a page nor need to read one. The
+    /// bytes stay as they are, but may count as written. Says whether it could: if not, nothing may be stored
+    /// there. By default it cannot.
     fn make_ready(&self, offset: u64, len: u64) -> bool {
         let _ = (offset, len);
         false
     }
 
-    /// Takes the memory behind `len` bytes from `offset` out of the process, but for pages of the system of which a part lies outside: nothing
-    /// is stored there any more unless it is made ready again. The bytes stay as they are, in the file. May do nothing.
+    /// Takes the memory behind `len` bytes from `offset` out of the process, but for pages of the system of
+    /// which a part lies outside: nothing is stored there any more unless it is made ready again. The bytes
+    /// stay as they are, in the file. May do nothing.
     fn let_go(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }

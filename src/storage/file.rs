@@ -12,8 +12,8 @@ use crate::system::Process;
 
 /// A directory of the operating system: where a database normally lives.
 ///
-/// Files and directories that it creates can be read by their owner alone. A relative path is resolved when the
-/// value is made, so that a later change of the working directory does not lead elsewhere.
+/// Files and directories that it creates can be read by their owner alone. A relative path is resolved when
+/// the value is made, so that a later change of the working directory does not lead elsewhere.
 #[derive(Debug, Clone)]
 pub struct FileStorage {
     directory: PathBuf,
@@ -97,7 +97,8 @@ impl StorageBackend for FileStorage {
             // synced even if it existed: whoever created it may have been killed before it was durable.
             if let Some(parent) = fs::canonicalize(&path)?.parent() {
                 match sync_directory(parent) {
-                    // A directory above that may not be read cannot be one in which this process created the entry.
+                    // A directory above that may not be read cannot be one in which this process created the
+                    // entry.
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
                     outcome => outcome?,
                 }
@@ -224,8 +225,8 @@ fn is_same_file(_a: &fs::Metadata, _b: &fs::Metadata) -> bool {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Closing alone would leave the lock with a child process that was forked and has not yet called exec.
-        // In such a child closing is right: unlocking would take the lock from its parent.
+        // Closing alone would leave the lock with a child process that was forked and has not yet called
+        // exec. In such a child closing is right: unlocking would take the lock from its parent.
         if let Some(file) = &self.file
             && self.process.is_this()
         {
@@ -255,7 +256,8 @@ impl StorageFile for RealFile {
     #[cfg(target_os = "linux")]
     fn begin_writing(&self, offset: u64, len: u64) {
         use std::os::fd::AsRawFd;
-        // Offsets that the system cannot take leave everything to the sync, as do failures: it meets them, too.
+        // Offsets that the system cannot take leave everything to the sync, as do failures: it meets them,
+        // too.
         let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
         // SAFETY: the call takes a descriptor, which is open, and numbers.
         unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
@@ -325,8 +327,9 @@ impl StorageFile for RealFile {
     }
 }
 
-/// Whether the file system is one that writes bytes where they stand or where room is reserved for them. Where a write may
-/// need new room, a store into a mapping on a full disk would kill the process instead of failing.
+/// Whether the file system is one that writes bytes where they stand or where room is reserved for them.
+/// Where a write may need new room, a store into a mapping on a full disk would kill the process instead of
+/// failing.
 #[cfg(target_os = "linux")]
 fn overwrites_in_place(file: &File) -> io::Result<bool> {
     const EXT: i128 = 0xef53;
@@ -340,8 +343,8 @@ fn overwrites_in_place(_file: &File) -> io::Result<bool> {
 }
 
 impl RealFile {
-    /// Writes zeros from `start` to `end`: the allocation of file systems that know no other. Only bytes beyond the
-    /// old end are written, since what stands before it may be data.
+    /// Writes zeros from `start` to `end`: the allocation of file systems that know no other. Only bytes
+    /// beyond the old end are written, since what stands before it may be data.
     fn fill(&self, start: u64, end: u64) -> io::Result<()> {
         const ZEROS: &[u8] = &[0; 64 << 10];
         let mut offset = start;
@@ -358,7 +361,8 @@ fn end_of(offset: u64, len: u64) -> io::Result<u64> {
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
-/// Creates `path` and what is missing above it, and gives what it created, the topmost first. What is created above it is made durable.
+/// Creates `path` and what is missing above it, and gives what it created, the topmost first. What is created
+/// above it is made durable.
 fn create_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
     if path.is_dir() {
         return Ok(Vec::new());
@@ -390,7 +394,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Directories cannot be opened as files here, and their entries are the business of the file system's own log.
+/// Directories cannot be opened as files here, and their entries are the business of the file system's own
+/// log.
 #[cfg(not(unix))]
 fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())

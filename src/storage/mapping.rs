@@ -1,12 +1,13 @@
 //! A shared mapping of a real file.
 //!
-//! The mapping is seen as a slice of atomic words, and every byte goes into it as part of a word, by a plain (relaxed) store. So
-//! whatever ranges several threads store at once, there is no data race in the language's sense; ranges that
-//! overlap against the caller's promise leave a mixture of both.
+//! The mapping is seen as a slice of atomic words, and every byte goes into it as part of a word, by a plain
+//! (relaxed) store. So whatever ranges several threads store at once, there is no data race in the language's
+//! sense; ranges that overlap against the caller's promise leave a mixture of both.
 //!
-//! A store into a page that is not in memory has the system read it, and ends the process if that fails. What is made ready is therefore
-//! locked into memory until it is let go: the system may write it back, but does not take it away. What is left: a file that is cut
-//! by another process, or whose file system is shut down (its device is gone), has no pages any more, and a store ends the process then.
+//! A store into a page that is not in memory has the system read it, and ends the process if that fails. What
+//! is made ready is therefore locked into memory until it is let go: the system may write it back, but does
+//! not take it away. What is left: a file that is cut by another process, or whose file system is shut down
+//! (its device is gone), has no pages any more, and a store ends the process then.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -51,8 +52,8 @@ impl FileMapping {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is writable, starts at a page and is `len` bytes long, and lives as long as `self`. All access
-        // to it is through these words, all of it atomic and of one size.
+        // SAFETY: the mapping is writable, starts at a page and is `len` bytes long, and lives as long as
+        // `self`. All access to it is through these words, all of it atomic and of one size.
         unsafe { slice::from_raw_parts(self.map.as_mut_ptr().cast(), self.len / WORD) }
     }
 }
@@ -80,11 +81,12 @@ impl SharedMapping for FileMapping {
         if len == 0 {
             return true;
         }
-        // Spares stores their faults. Older kernels do not know it, and whatever else is in the way is met by the next step, too.
+        // Spares stores their faults. Older kernels do not know it, and whatever else is in the way is met by
+        // the next step, too.
         let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, offset, len);
-        // Has what is not in memory read, and reports what cannot be.
-        // SAFETY: the range lies in the mapping; locking it changes nothing of what it holds. Pages that it shares with what lies
-        // around are locked as a whole.
+        // Has what is not in memory read, and reports what cannot be. SAFETY: the range lies in the mapping;
+        // locking it changes nothing of what it holds. Pages that it shares with what lies around are locked
+        // as a whole.
         unsafe { rustix::mm::mlock(self.map.as_mut_ptr().add(offset).cast(), len) }.is_ok()
     }
 
@@ -96,8 +98,9 @@ impl SharedMapping for FileMapping {
         let pages = whole_pages(offset..end);
         let pages = pages.start..pages.end.min(self.len);
         if !pages.is_empty() {
-            // SAFETY: the range lies in the mapping. The mapping is shared, so what was stored stays with the file and is seen again by
-            // whoever touches the memory next; nobody holds more of it than the words of the whole mapping, which stay what they are.
+            // SAFETY: the range lies in the mapping. The mapping is shared, so what was stored stays with the
+            // file and is seen again by whoever touches the memory next; nobody holds more of it than the
+            // words of the whole mapping, which stay what they are.
             unsafe {
                 let _ = rustix::mm::munlock(self.map.as_mut_ptr().add(pages.start).cast(), pages.len());
                 let _ = self.map.unchecked_advise_range(

@@ -14,7 +14,8 @@ const CHUNK: usize = 4096;
 
 /// A directory in memory, for databases that need not outlive the process, and for tests.
 ///
-/// Clones share the directory: a database that was closed can be opened again through any of them. A file that was removed lives on for those who have it open.
+/// Clones share the directory: a database that was closed can be opened again through any of them. A file
+/// that was removed lives on for those who have it open.
 #[derive(Clone)]
 pub struct MemoryStorage {
     directory: Arc<Directory>,
@@ -45,8 +46,8 @@ impl MemoryStorage {
         Self::with_capacity_limit(u64::MAX)
     }
 
-    /// An empty directory whose files take up at most `bytes`, counted in units of 4 KiB that were written or allocated.
-    /// What needs more fails with [`StorageFull`](ErrorKind::StorageFull) and changes nothing.
+    /// An empty directory whose files take up at most `bytes`, counted in units of 4 KiB that were written or
+    /// allocated. What needs more fails with [`StorageFull`](ErrorKind::StorageFull) and changes nothing.
     pub fn with_capacity_limit(bytes: u64) -> Self {
         let space = Arc::new(Space { limit: AtomicU64::new(bytes), used: AtomicU64::new(0) });
         let entries = Entries { directories: BTreeSet::from([String::new()]), ..Entries::default() };

@@ -1,19 +1,23 @@
 //! The pool of descriptors onto the data file.
 //!
-//! A family reads and writes through a descriptor of its own while there are enough of them, so that the operating system's
-//! bookkeeping for one (readahead, its count of users) is not shared with others. Families beyond that share: all descriptors lead to the
-//! same file, and nothing that is done through one depends on where it stands.
+//! A family reads and writes through a descriptor of its own while there are enough of them, so that the
+//! operating system's bookkeeping for one (readahead, its count of users) is not shared with others. Families
+//! beyond that share: all descriptors lead to the same file, and nothing that is done through one depends on
+//! where it stands.
 //!
 //! Invariants:
-//! 1. At no instant are more than `cap` descriptors open, the permanent one included. `open` counts those that are open or
-//!    about to be; a descriptor is closed before the count goes down. The one that holds the file's lock (`db/place.rs`) is none of the pool's.
-//! 2. A descriptor stays open for as long as a [`FileHandle`] uses it. Handles are counted under the table's lock: one that
-//!    left the table can gain no more of them.
-//! 3. A handle asks the pool once, before its first use. From then on it meets nobody: no lock, and but for the counter of
-//!    uses of a shared descriptor nothing that other families write to.
-//! 4. Nobody waits for a descriptor: where none can be opened, be it for the cap or for what the system says, one is shared.
+//! 1. At no instant are more than `cap` descriptors open, the permanent one included. `open` counts those
+//!    that are open or about to be; a descriptor is closed before the count goes down. The one that holds the
+//!    file's lock (`db/place.rs`) is none of the pool's.
+//! 2. A descriptor stays open for as long as a [`FileHandle`] uses it. Handles are counted under the table's
+//!    lock: one that left the table can gain no more of them.
+//! 3. A handle asks the pool once, before its first use. From then on it meets nobody: no lock, and but for
+//!    the counter of uses of a shared descriptor nothing that other families write to.
+//! 4. Nobody waits for a descriptor: where none can be opened, be it for the cap or for what the system says,
+//!    one is shared.
 //!
-//! The rejected alternative, closing what was used the longest ago, has families beyond the cap open a descriptor at nearly every read.
+//! The rejected alternative, closing what was used the longest ago, has families beyond the cap open a
+//! descriptor at nearly every read.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -78,7 +82,8 @@ impl Descriptor {
     }
 }
 
-/// How the descriptors onto the data file were used so far. The one that holds the file's lock is not among them.
+/// How the descriptors onto the data file were used so far. The one that holds the file's lock is not among
+/// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileHandlePoolStats {
@@ -97,7 +102,8 @@ pub struct FileHandlePoolStats {
 }
 
 impl FileHandlePool {
-    /// Opens the permanent descriptor on the file at `path`, through which it is synced. It counts as one of the `cap`.
+    /// Opens the permanent descriptor on the file at `path`, through which it is synced. It counts as one of
+    /// the `cap`.
     ///
     /// With [`FileMode::Create`] the file is created here, and all other descriptors open what is then there.
     pub(crate) fn new(
@@ -128,8 +134,8 @@ impl FileHandlePool {
         })
     }
 
-    /// Somebody waits for what is being written to be synced, and for nothing else: the disk is to begin with it. Otherwise that is left to the sync
-    /// or to the system, since it would hold up syncs of the log.
+    /// Somebody waits for what is being written to be synced, and for nothing else: the disk is to begin with
+    /// it. Otherwise that is left to the sync or to the system, since it would hold up syncs of the log.
     pub(crate) fn expect_sync(&self) -> SyncExpected<'_> {
         self.expecting.fetch_add(1, Ordering::Relaxed);
         SyncExpected(self)
@@ -197,8 +203,9 @@ impl FileHandlePool {
         self.table.lock().open -= 1;
     }
 
-    /// Makes all that was written to the file durable. The permanent descriptor, being open for as long as the
-    /// pool, sees every error of the operating system's own writing, whichever descriptor the bytes went through.
+    /// Makes all that was written to the file durable. The permanent descriptor, being open for as long as
+    /// the pool, sees every error of the operating system's own writing, whichever descriptor the bytes went
+    /// through.
     pub(crate) fn sync(&self) -> Result<()> {
         epoch::assert_left();
         self.permanent().sync().map_err(|error| Error::io("syncing the file", error).in_file(&self.path))
@@ -241,7 +248,8 @@ impl fmt::Debug for FileHandlePool {
     }
 }
 
-/// A family's way to the file: a descriptor from the pool, which it has from its first use until it is dropped.
+/// A family's way to the file: a descriptor from the pool, which it has from its first use until it is
+/// dropped.
 pub(crate) struct FileHandle {
     pool: Arc<FileHandlePool>,
     family: FamilyId,

@@ -1,4 +1,5 @@
-//! The pool of descriptors in every interleaving: none is closed under the I/O that uses it, and never are too many open.
+//! The pool of descriptors in every interleaving: none is closed under the I/O that uses it, and never are
+//! too many open.
 
 use std::io;
 
@@ -96,7 +97,8 @@ impl StorageFile for File {
     }
 }
 
-/// Each of `uses` runs in a thread of its own, at once, on a pool with one place beside the permanent descriptor.
+/// Each of `uses` runs in a thread of its own, at once, on a pool with one place beside the permanent
+/// descriptor.
 fn explore(preemptions: usize, uses: &'static [fn(&Arc<FileHandlePool>, &FileHandle)]) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. The cell owns one count of the value that it points to.
-//! 2. A replaced value loses the cell's count only after every epoch guard that lived at the replacement is gone, so
-//!    a reference taken under a guard stays good for the guard's life.
+//! 2. A replaced value loses the cell's count only after every epoch guard that lived at the replacement is
+//!    gone, so a reference taken under a guard stays good for the guard's life.
 //!
 //! The rejected alternative, a lock around an `Arc`, makes every point read write to a shared counter.
 
@@ -25,8 +25,8 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
     /// The present value, for as long as `guard` lives.
     #[inline]
     pub(crate) fn load<'g>(&self, _guard: &'g Guard) -> &'g T {
-        // SAFETY: the pointer came from `Arc::into_raw` and the cell's count is given up only after the guard is gone
-        // (invariants 1 and 2).
+        // SAFETY: the pointer came from `Arc::into_raw` and the cell's count is given up only after the guard
+        // is gone (invariants 1 and 2).
         unsafe { &*self.pointer.load(Ordering::Acquire) }
     }
 
@@ -34,7 +34,8 @@ impl<T: Send + Sync + 'static> ArcCell<T> {
     pub(crate) fn load_full(&self) -> Arc<T> {
         let _guard = epoch::pin();
         let pointer = self.pointer.load(Ordering::Acquire).cast_const();
-        // SAFETY: as in `load`, the value has at least the cell's count while the guard lives; the new count is handed out.
+        // SAFETY: as in `load`, the value has at least the cell's count while the guard lives; the new count
+        // is handed out.
         unsafe {
             Arc::increment_strong_count(pointer);
             Arc::from_raw(pointer)
@@ -79,7 +80,8 @@ unsafe impl<T: Send + Sync> Send for Counted<T> {}
 
 impl<T> Drop for Counted<T> {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from `Arc::into_raw`, and this is the one place that gives the cell's count up.
+        // SAFETY: the pointer came from `Arc::into_raw`, and this is the one place that gives the cell's
+        // count up.
         drop(unsafe { Arc::from_raw(self.0.cast_const()) });
     }
 }

@@ -6,8 +6,8 @@ use super::Arc;
 use super::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::lock::{Condvar, Mutex};
 
-/// Wakes a thread that otherwise sleeps until its next tick, or for ever. Rung while the thread is awake, it is heard when the thread next
-/// lies down, so a call is never lost.
+/// Wakes a thread that otherwise sleeps until its next tick, or for ever. Rung while the thread is awake, it
+/// is heard when the thread next lies down, so a call is never lost.
 #[derive(Default)]
 pub(crate) struct Bell {
     /// Whether the thread was called and has not come yet.
@@ -21,7 +21,8 @@ impl Bell {
     /// Ends the [`sleep`](Self::sleep) of the bell's thread early. May be called again and again.
     #[inline]
     pub(crate) fn ring(&self) {
-        // Not a load first: one that ran ahead of what the thread is called for could find an earlier call, which is just being answered.
+        // Not a load first: one that ran ahead of what the thread is called for could find an earlier call,
+        // which is just being answered.
         if !self.rung.swap(true, Ordering::AcqRel) {
             // Whoever looks whether it was rung has lain down by then, or finds that it was.
             drop(self.asleep.lock());

@@ -3,12 +3,14 @@
 //!
 //! Invariants:
 //! 1. The collector is the engine's own: guards that other code of the process takes hold nothing back here.
-//! 2. No guard lives across I/O, a wait, or code of users: one that did would hold back all that every database of the process
-//!    lets go of. Whoever reads a page from the disk gives its guard up before, and holds what it needs by counts.
-//!    [`assert_left`] stands where the engine does I/O, waits or calls users.
-//! 3. What was deferred is in the collector's queue, which every thread helps to empty, as soon as the call that deferred it
-//!    returns; nothing stays with a thread that may never come by again. So [`drain`] finds all of it.
-//! 4. Nothing is reclaimed inside of another reclamation: what is reclaimed may defer more, and would stand on the stack of it.
+//! 2. No guard lives across I/O, a wait, or code of users: one that did would hold back all that every
+//!    database of the process lets go of. Whoever reads a page from the disk gives its guard up before, and
+//!    holds what it needs by counts. [`assert_left`] stands where the engine does I/O, waits or calls users.
+//! 3. What was deferred is in the collector's queue, which every thread helps to empty, as soon as the call
+//!    that deferred it returns; nothing stays with a thread that may never come by again. So [`drain`] finds
+//!    all of it.
+//! 4. Nothing is reclaimed inside of another reclamation: what is reclaimed may defer more, and would stand
+//!    on the stack of it.
 //!
 //! Source: K. Fraser, "Practical lock-freedom", 2004, chapter 5.
 
@@ -36,7 +38,8 @@ mod own {
     std::thread_local! {
         static PARTICIPANT: Participant = Participant::new();
 
-        /// Whether this thread runs what was deferred. Apart from the participant, since it is asked while a thread ends, too.
+        /// Whether this thread runs what was deferred. Apart from the participant, since it is asked while a
+        /// thread ends, too.
         static RECLAIMING: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -84,7 +87,8 @@ mod own {
         entered.unwrap_or_else(|_| register().pin())
     }
 
-    /// Whether this thread runs what was deferred; a thread that has given up even what says so is taken not to.
+    /// Whether this thread runs what was deferred; a thread that has given up even what says so is taken not
+    /// to.
     fn is_reclaiming() -> bool {
         RECLAIMING.try_with(Cell::get).unwrap_or(false)
     }
@@ -129,14 +133,17 @@ mod own {
         }
     }
 
-    /// How often what was reclaimed may have deferred more of itself, and a bound where other databases defer without end.
+    /// How often what was reclaimed may have deferred more of itself, and a bound where other databases defer
+    /// without end.
     const ROUNDS: usize = 8;
 
-    /// The longest wait for guards that live, in milliseconds. They live for microseconds, unless their thread is kept from running.
+    /// The longest wait for guards that live, in milliseconds. They live for microseconds, unless their
+    /// thread is kept from running.
     const LONGEST_WAIT: usize = 1000;
 
-    /// Runs what was deferred before, and what that deferred in its turn, for one who lets go of much and will not come by again.
-    /// Waits for the guards that live now, though not for ever: what is left then runs when any thread enters an epoch.
+    /// Runs what was deferred before, and what that deferred in its turn, for one who lets go of much and
+    /// will not come by again. Waits for the guards that live now, though not for ever: what is left then
+    /// runs when any thread enters an epoch.
     pub(crate) fn drain() {
         assert_left();
         if is_pinned() {

@@ -42,8 +42,8 @@ impl Condvar {
     }
 }
 
-/// Takes a lock that is always held for well under a microsecond: whoever finds it taken spins for some of them before
-/// he gives his time away, which costs more than the wait.
+/// Takes a lock that is always held for well under a microsecond: whoever finds it taken spins for some of
+/// them before he gives his time away, which costs more than the wait.
 #[inline]
 pub(crate) fn lock_spinning<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     const TURNS: usize = if cfg!(any(loom, shuttle)) { 0 } else { 30 };

@@ -1,9 +1,10 @@
-//! Everything that synchronises, waits or starts threads: locks, atomics, epochs, threads, the clock. The seam at which the
-//! checkers of interleavings step in.
+//! Everything that synchronises, waits or starts threads: locks, atomics, epochs, threads, the clock. The
+//! seam at which the checkers of interleavings step in.
 //!
 //! Compiled with `--cfg loom`, the same names come from the model checker, and the protocols built on them
-//! ([`sequencer`], the frame table, the view cell) are explored in every interleaving. Compiled with `--cfg shuttle`, they come
-//! from a scheduler that runs a whole database in one chosen interleaving after the other; `tests/schedules.rs` does.
+//! ([`sequencer`], the frame table, the view cell) are explored in every interleaving. Compiled with
+//! `--cfg shuttle`, they come from a scheduler that runs a whole database in one chosen interleaving after
+//! the other; `tests/schedules.rs` does.
 
 pub(crate) mod arc_cell;
 pub(crate) mod bell;

@@ -1,17 +1,17 @@
 //! In-order completion of work that is done out of order.
 //!
 //! Work is numbered 1, 2, 3, ... as it starts. Each piece is *completed* by its own thread at any time; the
-//! *watermark* is the largest number up to which all is complete. The log uses one sequencer for "written", the
-//! commit pipeline one for "visible".
+//! *watermark* is the largest number up to which all is complete. The log uses one sequencer for "written",
+//! the commit pipeline one for "visible".
 //!
 //! Invariants:
 //! 1. The watermark never goes back and never passes a number that was not completed.
 //! 2. When every number up to `n` has been completed, the watermark reaches `n` with no further call.
 //! 3. At most [`Sequencer::CAPACITY`] numbers are open at once: `admit(n)` waits until `n` has a slot.
 //!
-//! Completing stores the number into its slot and then tries to advance; both sides of that race are ordered by a
-//! sequentially consistent fence, so of two threads that complete neighbours at least one sees both slots.
-//! The rejected alternative, a queue under a lock, makes every commit take one more contended lock.
+//! Completing stores the number into its slot and then tries to advance; both sides of that race are ordered
+//! by a sequentially consistent fence, so of two threads that complete neighbours at least one sees both
+//! slots. The rejected alternative, a queue under a lock, makes every commit take one more contended lock.
 
 use super::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use super::{Condvar, Mutex};
@@ -40,8 +40,8 @@ impl Sequencer {
     const SPINS: usize = 64;
     #[cfg(any(loom, shuttle))]
     const SPINS: usize = 0;
-    /// Whom the scheduler keeps from completing a number gets its turn sooner when those who wait give way, and nobody has
-    /// to be woken.
+    /// Whom the scheduler keeps from completing a number gets its turn sooner when those who wait give way,
+    /// and nobody has to be woken.
     #[cfg(not(any(loom, shuttle)))]
     const YIELDS: usize = 32;
     #[cfg(any(loom, shuttle))]
@@ -70,7 +70,8 @@ impl Sequencer {
         self.wait_for(number.saturating_sub(Self::CAPACITY as u64))
     }
 
-    /// Marks `number` complete and advances the watermark as far as it goes. `number` must have been admitted.
+    /// Marks `number` complete and advances the watermark as far as it goes. `number` must have been
+    /// admitted.
     pub(crate) fn complete(&self, number: u64) {
         let slot = |number: u64| &self.slots[(number % Self::CAPACITY as u64) as usize];
         slot(number).store(number, Ordering::Release);
@@ -105,9 +106,10 @@ impl Sequencer {
         }
     }
 
-    /// Marks `number` complete if all before it are, at the price of a load and a store; says whether it did. `number` must
-    /// have been admitted, and the caller must keep later ones from being assigned meanwhile: so nobody waits for it
-    /// yet, the watermark stands still, and whoever completes a later one comes after this.
+    /// Marks `number` complete if all before it are, at the price of a load and a store; says whether it did.
+    /// `number` must have been admitted, and the caller must keep later ones from being assigned meanwhile:
+    /// so nobody waits for it yet, the watermark stands still, and whoever completes a later one comes after
+    /// this.
     #[inline]
     pub(crate) fn complete_in_turn(&self, number: u64) -> bool {
         let in_turn = self.watermark.load(Ordering::Acquire) + 1 == number;
@@ -233,8 +235,8 @@ mod loom_tests {
         });
     }
 
-    /// Three commits: one that takes its time after it got its number, and two that complete in turn if they can, while
-    /// the lock under which numbers are assigned is held.
+    /// Three commits: one that takes its time after it got its number, and two that complete in turn if they
+    /// can, while the lock under which numbers are assigned is held.
     #[test]
     fn loom_numbers_completed_in_turn_and_otherwise_all_count() {
         loom::model(|| {

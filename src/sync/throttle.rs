@@ -1,16 +1,17 @@
 //! Dealing out what room is left over the time until there is more of it.
 //!
-//! Room comes back in steps, each the end of a *round* of background work: a merge takes memtables away, a checkpoint lets go of
-//! log. Who uses room up is slowed so that what is left lasts until the round is expected to end. The less is left, or the longer the
-//! round takes, the slower he is, so hardly anybody ever meets the end of it.
+//! Room comes back in steps, each the end of a *round* of background work: a merge takes memtables away, a
+//! checkpoint lets go of log. Who uses room up is slowed so that what is left lasts until the round is
+//! expected to end. The less is left, or the longer the round takes, the slower he is, so hardly anybody ever
+//! meets the end of it.
 
 use std::time::Duration;
 
 use super::Instant;
 use super::atomic::{AtomicU64, Ordering};
 
-/// Pauses shorter than this are saved up: few longer ones hold up fewer callers than many short ones, of which each takes a
-/// tenth of a millisecond at least.
+/// Pauses shorter than this are saved up: few longer ones hold up fewer callers than many short ones, of
+/// which each takes a tenth of a millisecond at least.
 const MIN_PAUSE: Duration = Duration::from_millis(4);
 /// The longest that one caller is slowed before he is let on, and one who uses much room at once.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
@@ -71,8 +72,8 @@ pub(crate) fn time_for(amount: u64, room: u64, left: Duration) -> Duration {
     left.mul_f64((amount as f64 / room.max(1) as f64).min(1.0))
 }
 
-/// How long a round of background work still takes, if such a one takes `expected` and it has taken `elapsed`. One that is late, or nearly, may take half as
-/// long again.
+/// How long a round of background work still takes, if such a one takes `expected` and it has taken
+/// `elapsed`. One that is late, or nearly, may take half as long again.
 pub(crate) fn time_left(expected: Duration, elapsed: Duration) -> Duration {
     expected.saturating_sub(elapsed).max(elapsed / 2).max(LEAST_LEFT)
 }

@@ -12,14 +12,15 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
-// SAFETY: a mapping is plain memory of its own, in which nothing belongs to the thread that made it; who may touch which part of it is
-// for its owner to settle.
+// SAFETY: a mapping is plain memory of its own, in which nothing belongs to the thread that made it; who may
+// touch which part of it is for its owner to settle.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; the mapping itself never changes.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// At least `len` bytes of zeros that begin at a multiple of `align`, a power of two. `None` if the system has none.
+    /// At least `len` bytes of zeros that begin at a multiple of `align`, a power of two. `None` if the
+    /// system has none.
     pub(crate) fn new(len: usize, align: usize) -> Option<Self> {
         assert!(len > 0, "a mapping of no bytes");
         system::map(len, align).map(|(start, len)| Self { start, len })
@@ -43,8 +44,8 @@ impl Mapping {
         system::populate(self);
     }
 
-    /// Gives the real memory of `range` back to the system, but for pages of the system of which others use a part. What went holds zeros,
-    /// or what it held.
+    /// Gives the real memory of `range` back to the system, but for pages of the system of which others use a
+    /// part. What went holds zeros, or what it held.
     ///
     /// # Safety
     /// Nobody uses the range, which lies in the mapping.
@@ -84,13 +85,15 @@ mod system {
         let align = align.max(page_size());
         let spare = if align > pages::machine() { align } else { 0 };
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new private mapping at an address of the system's choice touches no memory that is in use.
+        // SAFETY: a new private mapping at an address of the system's choice touches no memory that is in
+        // use.
         let whole =
             unsafe { mmap_anonymous(null_mut(), len.checked_add(spare)?, protection, MapFlags::PRIVATE) };
         let whole = whole.ok()?.cast::<u8>();
         let before = if spare > 0 { whole.align_offset(align) } else { 0 };
         let after = spare - before;
-        // SAFETY: all pieces lie inside of the mapping made above, which nobody else knows. What is unmapped is not used again.
+        // SAFETY: all pieces lie inside of the mapping made above, which nobody else knows. What is unmapped
+        // is not used again.
         let start = unsafe {
             let start = whole.add(before);
             if before > 0 {
@@ -130,8 +133,8 @@ mod system {
         };
     }
 
-    /// What a system whose pages are as large as [`page_size`] says makes of a range: it refuses one that does not begin with a page, and
-    /// takes the rest of the last page, too.
+    /// What a system whose pages are as large as [`page_size`] says makes of a range: it refuses one that
+    /// does not begin with a page, and takes the rest of the last page, too.
     #[cfg(any(test, large_pages))]
     fn as_with_larger_pages(mapping: &Mapping, range: Range<usize>) -> Option<Range<usize>> {
         let page = page_size();

@@ -1,7 +1,7 @@
 //! The system's unit of memory: 4 KiB on most machines, 16 or 64 KiB on others.
 //!
-//! Tests can have a larger one than the machine's: the variable `PERISTYLE_PAGE_KIB` of the environment says how many KiB, and
-//! `memory.rs` then does what such a system would.
+//! Tests can have a larger one than the machine's: the variable `PERISTYLE_PAGE_KIB` of the environment says
+//! how many KiB, and `memory.rs` then does what such a system would.
 
 use std::ops::Range;
 use std::sync::OnceLock;

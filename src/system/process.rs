@@ -1,11 +1,13 @@
 //! Which process this is.
 //!
-//! A child that was forked has all memory of its parent and its open files, but none of its threads: what it did to a database that the
-//! parent opened would be done to the parent's files, and a lock that one of the parent's threads held is never given back. So whatever
-//! belongs to an open database knows its [`Process`]; in another one every call is refused, and dropping does nothing.
+//! A child that was forked has all memory of its parent and its open files, but none of its threads: what it
+//! did to a database that the parent opened would be done to the parent's files, and a lock that one of the
+//! parent's threads held is never given back. So whatever belongs to an open database knows its [`Process`];
+//! in another one every call is refused, and dropping does nothing.
 //!
-//! One word tells processes apart: it is zero in a child, since the system wipes its page at a fork, or, where the system cannot do that,
-//! since the C library calls a handler. Then the first who asks gives the process the next number. Asking is a load and a comparison.
+//! One word tells processes apart: it is zero in a child, since the system wipes its page at a fork, or,
+//! where the system cannot do that, since the C library calls a handler. Then the first who asks gives the
+//! process the next number. Asking is a load and a comparison.
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -61,7 +63,8 @@ fn refusal() -> Error {
     )
 }
 
-/// What a child that was forked inherits and must not touch: in the process that made it, it is as the value itself.
+/// What a child that was forked inherits and must not touch: in the process that made it, it is as the value
+/// itself.
 #[derive(Debug)]
 pub(crate) struct Inherited<T> {
     value: ManuallyDrop<T>,

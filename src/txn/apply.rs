@@ -12,7 +12,8 @@ use crate::sync::Arc;
 use crate::txn::operation::{Operation, Operations};
 use crate::txn::pipeline::Write;
 
-/// The operations of a commit that count, each with the index of its family among `families`, which are all that it touches, ascending.
+/// The operations of a commit that count, each with the index of its family among `families`, which are all
+/// that it touches, ascending.
 pub(super) fn placed<'a>(
     payload: &'a [u8],
     families: &[&Arc<Family>],
@@ -79,8 +80,8 @@ const GROUP: usize = 8;
 
 /// Operations of one payload that a later range deletion of the same payload undoes.
 ///
-/// All entries of a commit have one number, and a range deletion covers what is older than itself; order within the commit
-/// is settled here, before the entries reach the memtable.
+/// All entries of a commit have one number, and a range deletion covers what is older than itself; order
+/// within the commit is settled here, before the entries reach the memtable.
 #[derive(Default)]
 pub(crate) struct Replaced {
     operations: Vec<bool>,

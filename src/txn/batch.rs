@@ -16,8 +16,10 @@ use crate::txn::operation::{
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
 ///
-/// Later operations of a batch win over earlier ones on the same key. An operation that cannot be (a key or value that is too long, a
-/// family of another database) is reported by [`ColumnFamilyDatabase::write`](crate::ColumnFamilyDatabase::write), and then nothing of the batch is written.
+/// Later operations of a batch win over earlier ones on the same key. An operation that cannot be (a key or
+/// value that is too long, a family of another database) is reported by
+/// [`ColumnFamilyDatabase::write`](crate::ColumnFamilyDatabase::write), and then nothing of the batch is
+/// written.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {

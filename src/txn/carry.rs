@@ -1,9 +1,10 @@
 //! What a damaged family holds in memory and cannot write anywhere is carried along in the log.
 //!
-//! Its memtables take no more writes, so all that they say fits one record: what they delete by range, then the newest of every key. That record is
-//! appended whenever the log before the last one is to be let go of. It is a commit like any other to a replay; while the database is open nothing is
-//! inserted for it, since the memtables say the same already. So the log is kept for no longer than that of other families, at the price of
-//! these bytes in each round of it, and nothing is lost.
+//! Its memtables take no more writes, so all that they say fits one record: what they delete by range, then
+//! the newest of every key. That record is appended whenever the log before the last one is to be let go of.
+//! It is a commit like any other to a replay; while the database is open nothing is inserted for it, since
+//! the memtables say the same already. So the log is kept for no longer than that of other families, at the
+//! price of these bytes in each round of it, and nothing is lost.
 
 use std::cell::Cell;
 

@@ -12,17 +12,18 @@
 //!     if Sync: log.sync_through(sequence)                                                           (4)
 //! ```
 //!
-//! (1) comes before (2): a writer with a number whose memtable could be frozen and replaced before its insert would leave
-//! entries that recovery takes for merged. (3) is what makes an acknowledged record readable by recovery: everything before it
-//! in the log was written in full. (4) comes after (3): numbers become visible in order, so a commit that waited for its sync before it
-//! is visible would hold up every later one, whatever family and durability that has. Readers may see a synced commit before it is
-//! durable. What they write after they saw it is behind it in the log, so no crash keeps that and loses what they saw.
+//! (1) comes before (2): a writer with a number whose memtable could be frozen and replaced before its insert
+//! would leave entries that recovery takes for merged. (3) is what makes an acknowledged record readable by
+//! recovery: everything before it in the log was written in full. (4) comes after (3): numbers become visible
+//! in order, so a commit that waited for its sync before it is visible would hold up every later one,
+//! whatever family and durability that has. Readers may see a synced commit before it is durable. What they
+//! write after they saw it is behind it in the log, so no crash keeps that and loses what they saw.
 //!
-//! A short commit of one operation does (2) and the insert, and (3) if its turn has come, under the log's lock, and before that
-//! whatever needs no number: see [`Pipeline::commit_single`].
+//! A short commit of one operation does (2) and the insert, and (3) if its turn has come, under the log's
+//! lock, and before that whatever needs no number: see [`Pipeline::commit_single`].
 //!
-//! The rejected alternative, one lock around (2) and the inserts as in a single-writer engine, serialises families on each other's
-//! memory accesses.
+//! The rejected alternative, one lock around (2) and the inserts as in a single-writer engine, serialises
+//! families on each other's memory accesses.
 
 use crate::codec::entry::EntryKind;
 use crate::codec::ids::SequenceNumber;
@@ -84,8 +85,9 @@ impl Pipeline {
         }
     }
 
-    /// Writes a commit that holds anything, if the condition holds while the write locks of its families, and of those of the condition, are
-    /// held: from then on nothing else is written to them before the commit is. `None`, and nothing was written, if not.
+    /// Writes a commit that holds anything, if the condition holds while the write locks of its families, and
+    /// of those of the condition, are held: from then on nothing else is written to them before the commit
+    /// is. `None`, and nothing was written, if not.
     pub(crate) fn commit_if(
         &self,
         write: &Write<'_>,
@@ -94,7 +96,8 @@ impl Pipeline {
     ) -> Result<Option<SequenceNumber>> {
         let log = self.writable()?;
         let admitted = self.admit_to_log(log, write, durability)?;
-        // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a batch whole.
+        // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a
+        // batch whole.
         let durability = match durability {
             Durability::None if write.families.len() > 1 => Durability::Buffered,
             asked => asked,
@@ -167,9 +170,9 @@ impl Pipeline {
         }
     }
 
-    /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock is taken, the
-    /// rest under it: then nobody is ever between the log and the memtable while others wait for him, unless he was kept
-    /// from running in that short time.
+    /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock
+    /// is taken, the rest under it: then nobody is ever between the log and the memtable while others wait
+    /// for him, unless he was kept from running in that short time.
     fn commit_single(
         &self,
         log: &Log,
@@ -213,7 +216,8 @@ impl Pipeline {
         Ok(sequence)
     }
 
-    /// Takes the write locks, ascending, once no active memtable of `families` is full: theirs, and those of the other families of the condition.
+    /// Takes the write locks, ascending, once no active memtable of `families` is full: theirs, and those of
+    /// the other families of the condition.
     fn lock_with_room<'a>(
         &self,
         families: &[&'a Arc<Family>],
@@ -233,7 +237,8 @@ impl Pipeline {
         }
     }
 
-    /// Appends to the log and inserts into the memtables. Gives the number and how full the fullest memtable is (0 to 1).
+    /// Appends to the log and inserts into the memtables. Gives the number and how full the fullest memtable
+    /// is (0 to 1).
     fn log_and_apply(
         &self,
         log: &Log,

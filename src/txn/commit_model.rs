@@ -1,5 +1,6 @@
-//! The commit pipeline, reduced to what races: commits over two families, whose numbers come from the log's lock, a freeze, and
-//! readers of a moment. What `commit` in `commit.rs` does in order, this does in the same order.
+//! The commit pipeline, reduced to what races: commits over two families, whose numbers come from the log's
+//! lock, a freeze, and readers of a moment. What `commit` in `commit.rs` does in order, this does in the same
+//! order.
 
 use loom::thread;
 
@@ -60,8 +61,8 @@ impl Database {
         *side = active;
     }
 
-    /// Up to the number of the moment both families say the same, and nothing is missing; no older memtable holds what is
-    /// newer than a younger one's, else a merge of the older would pass over the younger's.
+    /// Up to the number of the moment both families say the same, and nothing is missing; no older memtable
+    /// holds what is newer than a younger one's, else a merge of the older would pass over the younger's.
     fn read(&self) {
         let at = self.visible.watermark();
         let view = self.views.load_full();

@@ -73,15 +73,16 @@ impl FamilySnapshot {
         self.cursor_in(..)
     }
 
-    /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the range, deleted or not, costs it nothing.
+    /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the
+    /// range, deleted or not, costs it nothing.
     pub fn cursor_in(&self, range: impl KeyBounds) -> Cursor {
         let (start, end) = half_open(&range);
         Cursor::new(self.view.pass_on(self.view.cursor(self.at, KeyRange::new(start, end))))
     }
 
-    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that waits in a memtable or a delta, and
-    /// for every range deletion in a memtable that covers any of the tree's keys; nothing if it was counted before and the family was not
-    /// written to since.
+    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that
+    /// waits in a memtable or a delta, and for every range deletion in a memtable that covers any of the
+    /// tree's keys; nothing if it was counted before and the family was not written to since.
     pub fn len(&self) -> Result<u64> {
         self.view.check()?;
         self.view.len(self.at)

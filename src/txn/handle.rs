@@ -35,8 +35,8 @@ const KEPT_PAYLOAD: usize = 64 << 10;
 
 /// A column family of an open database: a named, ordered map of byte keys to byte values.
 ///
-/// Cheap to clone, `Send + Sync + 'static`, and keeps the database open. Reads see every commit that was acknowledged before
-/// they began; several reads of one moment are made through [`snapshot`](Self::snapshot).
+/// Cheap to clone, `Send + Sync + 'static`, and keeps the database open. Reads see every commit that was
+/// acknowledged before they began; several reads of one moment are made through [`snapshot`](Self::snapshot).
 #[derive(Clone)]
 pub struct ColumnFamily {
     family: Inherited<Arc<Family>>,
@@ -96,11 +96,13 @@ impl ColumnFamily {
     ///
     /// # Errors
     ///
-    /// Besides those of I/O: [`KeyTooLarge`](crate::ErrorKind::KeyTooLarge), [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge),
-    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly), [`Closed`](crate::ErrorKind::Closed),
-    /// [`FamilyDamaged`](crate::ErrorKind::FamilyDamaged) (nothing was written; other families take writes),
-    /// [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was written, and later writes may succeed) and
-    /// [`WriteFailed`](crate::ErrorKind::WriteFailed) (nothing is written any more).
+    /// Besides those of I/O: [`KeyTooLarge`](crate::ErrorKind::KeyTooLarge),
+    /// [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge),
+    /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly),
+    /// [`Closed`](crate::ErrorKind::Closed), [`FamilyDamaged`](crate::ErrorKind::FamilyDamaged) (nothing was
+    /// written; other families take writes), [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was
+    /// written, and later writes may succeed) and [`WriteFailed`](crate::ErrorKind::WriteFailed) (nothing is
+    /// written any more).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<SequenceNumber> {
         self.put_with(key, value, self.durability)
     }
@@ -181,7 +183,8 @@ impl ColumnFamily {
         has_range_deletions: bool,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<SequenceNumber> {
-        // Taken out while in use, so that nothing that happens below can meet it borrowed. A thread that ends has none.
+        // Taken out while in use, so that nothing that happens below can meet it borrowed. A thread that ends
+        // has none.
         let mut payload = PAYLOAD.try_with(RefCell::take).unwrap_or_default();
         payload.clear();
         encode(&mut payload);
@@ -266,7 +269,8 @@ impl ColumnFamily {
         Ok(self.snapshot()?.cursor())
     }
 
-    /// A cursor over the keys in `range` at the present moment, that stands nowhere yet; see [`FamilySnapshot::cursor_in`].
+    /// A cursor over the keys in `range` at the present moment, that stands nowhere yet; see
+    /// [`FamilySnapshot::cursor_in`].
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

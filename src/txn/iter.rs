@@ -17,9 +17,10 @@ use crate::system::Inherited;
 
 /// A position in a column family, at one moment, that moves both ways and turns around anywhere.
 ///
-/// A new cursor stands nowhere: `next` then goes to the first entry and `prev` to the last. Past the last entry `prev` comes back
-/// to it, and `next` before the first. The cursor owns what it needs: it may be stored and sent to another thread. While it
-/// lives it keeps the pages of its moment from being reused. Stepping copies the key, but not the value.
+/// A new cursor stands nowhere: `next` then goes to the first entry and `prev` to the last. Past the last
+/// entry `prev` comes back to it, and `next` before the first. The cursor owns what it needs: it may be
+/// stored and sent to another thread. While it lives it keeps the pages of its moment from being reused.
+/// Stepping copies the key, but not the value.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -90,13 +91,14 @@ impl Cursor {
         self.inner.prev()
     }
 
-    /// Shows the entry that the cursor stands on and those after it to `visit`, in ascending order, until it breaks or there are
-    /// no more. Where most is merged it takes about two thirds of the time of steps with [`next`](Self::next). Values are read, but not
-    /// copied: who needs none of the large ones steps instead.
+    /// Shows the entry that the cursor stands on and those after it to `visit`, in ascending order, until it
+    /// breaks or there are no more. Where most is merged it takes about two thirds of the time of steps with
+    /// [`next`](Self::next). Values are read, but not copied: who needs none of the large ones steps instead.
     ///
-    /// Where `visit` breaks the cursor stands on the entry that it was shown, and what it broke with comes back: a result, or an error. If it
-    /// breaks at none, the cursor is past the last. One that stands nowhere begins at the first entry, or goes on as `next` would. After
-    /// a panic of `visit` it stands nowhere.
+    /// Where `visit` breaks the cursor stands on the entry that it was shown, and what it broke with comes
+    /// back: a result, or an error. If it breaks at none, the cursor is past the last. One that stands
+    /// nowhere begins at the first entry, or goes on as `next` would. After a panic of `visit` it stands
+    /// nowhere.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -131,8 +133,8 @@ impl Cursor {
         self.inner.scan(&mut visit)
     }
 
-    /// As [`scan`](Self::scan), with the entries before, in descending order. A cursor that stands nowhere begins at the last entry, or goes
-    /// on as [`prev`](Self::prev) would.
+    /// As [`scan`](Self::scan), with the entries before, in descending order. A cursor that stands nowhere
+    /// begins at the last entry, or goes on as [`prev`](Self::prev) would.
     #[inline]
     pub fn scan_back<B>(
         &mut self,
@@ -171,7 +173,8 @@ impl Cursor {
 
 /// The entries of a range of keys, at one moment, from both ends. Made by `range`, `prefix` and `iter`.
 ///
-/// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`], both without an allocation if they are short; a [`Cursor`] copies less.
+/// Owns what it needs, as a [`Cursor`] does. Every item is a copy of the key and a [`Value`], both without an
+/// allocation if they are short; a [`Cursor`] copies less.
 pub struct Iter {
     inner: Inherited<Entries>,
 }

@@ -1,8 +1,9 @@
 //! Commits of large batches.
 //!
-//! Numbers become visible in order, so whoever has a number and is not complete holds up everybody who got a later one, in whatever family.
-//! To insert a large batch takes hundreds of milliseconds. So what it has for a family, if that would fill half of a memtable or more, is inserted
-//! *apart*, into a memtable of its own, before the commit has a number and before any lock is taken:
+//! Numbers become visible in order, so whoever has a number and is not complete holds up everybody who got a
+//! later one, in whatever family. To insert a large batch takes hundreds of milliseconds. So what it has for
+//! a family, if that would fill half of a memtable or more, is inserted *apart*, into a memtable of its own,
+//! before the commit has a number and before any lock is taken:
 //!
 //! ```text
 //! insert each large part into a memtable of its own
@@ -14,8 +15,8 @@
 //! unlock; from here on as every commit
 //! ```
 //!
-//! A memtable of a large part shows all of its entries to readers at its number or later, and none to others, so the views of
-//! several families need not change in one step.
+//! A memtable of a large part shows all of its entries to readers at its number or later, and none to others,
+//! so the views of several families need not change in one step.
 
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Counters, Family, WriteSide};
@@ -123,8 +124,8 @@ impl Pipeline {
         Ok(Some(sequence))
     }
 
-    /// Takes the write locks, ascending, once no active memtable of a small part is full and there are places for what the large
-    /// parts freeze.
+    /// Takes the write locks, ascending, once no active memtable of a small part is full and there are places
+    /// for what the large parts freeze.
     fn lock_with_places<'a>(
         &self,
         families: &[&'a Arc<Family>],

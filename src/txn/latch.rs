@@ -22,7 +22,8 @@ impl Latch {
 
     /// Closes the latch, unless it is closed already; gives `error` back for the caller who met it.
     ///
-    /// A disk that was met full halfway is no refusal that changed nothing: the caller is told what everyone after him is.
+    /// A disk that was met full halfway is no refusal that changed nothing: the caller is told what everyone
+    /// after him is.
     pub(crate) fn close(&self, error: Error) -> Error {
         if self.first.set(error.as_first_cause()).is_ok() {
             tracing::error!(%error, "the database takes no more writes");

@@ -1,15 +1,18 @@
 //! How writers are slowed, and at last stopped, as the log nears its limit.
 //!
-//! The log's weight ([`crate::wal::weight`]) falls when a checkpoint lets go of segments: in steps, one for each *round* of merging what
-//! keeps old segments and making it durable. A round begins when the log weighs more than half of its limit. From five eighths on
-//! what is left until the limit is dealt out over the time until the round is expected to end, to all writers together; so the
-//! less is left, or the longer the round takes, the slower they are, and few ever meet the limit. Who does waits, without any
-//! lock, until a checkpoint has let go of something.
+//! The log's weight ([`crate::wal::weight`]) falls when a checkpoint lets go of segments: in steps, one for
+//! each *round* of merging what keeps old segments and making it durable. A round begins when the log weighs
+//! more than half of its limit. From five eighths on what is left until the limit is dealt out over the time
+//! until the round is expected to end, to all writers together; so the less is left, or the longer the round
+//! takes, the slower they are, and few ever meet the limit. Who does waits, without any lock, until a
+//! checkpoint has let go of something.
 //!
 //! Invariants:
-//! 1. With what is admitted and not appended yet, the log weighs no more than the limit, but for one record, if nothing else
-//!    can be let go of, and what several writers bring at once in records below a 256th of the limit.
-//! 2. Who waits holds nothing that a merge or a checkpoint needs, and is told whatever keeps them from ending.
+//! 1. With what is admitted and not appended yet, the log weighs no more than the limit, but for one record,
+//!    if nothing else can be let go of, and what several writers bring at once in records below a 256th of
+//!    the limit.
+//! 2. Who waits holds nothing that a merge or a checkpoint needs, and is told whatever keeps them from
+//!    ending.
 
 use std::time::Duration;
 
@@ -30,7 +33,8 @@ pub(crate) struct LogPace {
     /// What is admitted and may not be in the log's weight yet.
     in_flight: AtomicU64,
     throttle: Throttle,
-    /// Held by the one stopped writer who looks; others come after him, so that who brings much gets his turn.
+    /// Held by the one stopped writer who looks; others come after him, so that who brings much gets his
+    /// turn.
     door: Mutex<()>,
     /// Writers at the door.
     waiting: AtomicUsize,
@@ -140,7 +144,8 @@ impl LogPace {
         Admitted { pace: self, weight: 0 }
     }
 
-    /// Admits a record of `weight` at once, if the log is far from its limit, whatever others bring meanwhile.
+    /// Admits a record of `weight` at once, if the log is far from its limit, whatever others bring
+    /// meanwhile.
     #[inline]
     pub(crate) fn admit_at_once(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
         (log.watched() < self.slow_from()
@@ -154,7 +159,8 @@ impl LogPace {
         if self.waiting.load(Ordering::Relaxed) > 0 { None } else { self.admit(log, weight) }
     }
 
-    /// Admits a record of `weight` if the log stays within its limit with it, or can be made no shorter. For whoever is [`at_door`](Self::at_door).
+    /// Admits a record of `weight` if the log stays within its limit with it, or can be made no shorter. For
+    /// whoever is [`at_door`](Self::at_door).
     pub(crate) fn admit(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
         // In this order: what is appended meanwhile counts twice, not never.
         let others = self.in_flight.fetch_add(weight, Ordering::SeqCst);

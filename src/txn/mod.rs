@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. Within a family, the order of the write lock is the order of sequence numbers: the lock is held from
 //!    before the number is assigned until the entries are in the memtable.
-//! 2. A commit is completed only when its record is written in full and its entries are all in memtables. It is visible when all
-//!    commits up to it are complete.
+//! 2. A commit is completed only when its record is written in full and its entries are all in memtables. It
+//!    is visible when all commits up to it are complete.
 //! 3. A commit is acknowledged when it is visible and, if it asked for it, the log is durable through it.
 //! 4. After the first failure on the write path nothing is completed any more.
 //!

@@ -60,7 +60,8 @@ pub(super) type Locked<'a> = MutexGuard<'a, WriteSide>;
 
 /// What a commit is made on.
 pub(crate) struct Condition<'a> {
-    /// Families to which nobody may write between the question and the commit, ascending. Those that are written need not be listed.
+    /// Families to which nobody may write between the question and the commit, ascending. Those that are
+    /// written need not be listed.
     pub(crate) families: &'a [&'a Arc<Family>],
     pub(crate) holds: &'a dyn Fn() -> bool,
 }
@@ -70,7 +71,8 @@ impl Condition<'static> {
     pub(crate) const NONE: Self = Self { families: &[], holds: &|| true };
 }
 
-/// Takes the write locks of `families` and of what else the condition lists, all in ascending number; gives those of `families` apart.
+/// Takes the write locks of `families` and of what else the condition lists, all in ascending number; gives
+/// those of `families` apart.
 pub(super) fn lock<'a>(
     families: &[&'a Arc<Family>],
     condition: &Condition<'a>,
@@ -242,8 +244,9 @@ impl Pipeline {
     }
 }
 
-/// Held while a commit may have a number that is not completed. A panic meanwhile ends all writing, since later commits would wait
-/// for that number for ever. What the thread does besides is not asked: a commit that is made while it unwinds is one like any other.
+/// Held while a commit may have a number that is not completed. A panic meanwhile ends all writing, since
+/// later commits would wait for that number for ever. What the thread does besides is not asked: a commit
+/// that is made while it unwinds is one like any other.
 pub(super) struct Interrupted<'a> {
     pipeline: &'a Pipeline,
     is_over: bool,
@@ -254,7 +257,8 @@ impl<'a> Interrupted<'a> {
         Self { pipeline, is_over: false }
     }
 
-    /// The commit came to an end: it is complete, or has no number, or whoever refused it has ended all writing.
+    /// The commit came to an end: it is complete, or has no number, or whoever refused it has ended all
+    /// writing.
     pub(super) fn over(mut self) {
         self.is_over = true;
     }

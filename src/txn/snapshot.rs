@@ -13,9 +13,10 @@ use crate::txn::handle::ColumnFamily;
 
 /// One consistent moment across all column families, for as long as it is held.
 ///
-/// Making one costs a shared counter and no I/O, however many families there are. It stays the same through later
-/// writes, merges, checkpoints and drops of families. While it lives, the memtables and pages of its moment are kept, so a snapshot that is
-/// held for long costs memory and disk, but no more than what it sees: [`Statistics::pinned_bytes`](crate::Statistics::pinned_bytes) tells how much.
+/// Making one costs a shared counter and no I/O, however many families there are. It stays the same through
+/// later writes, merges, checkpoints and drops of families. While it lives, the memtables and pages of its
+/// moment are kept, so a snapshot that is held for long costs memory and disk, but no more than what it sees:
+/// [`Statistics::pinned_bytes`](crate::Statistics::pinned_bytes) tells how much.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -50,7 +51,8 @@ impl Snapshot {
         self.moment.at
     }
 
-    /// This moment of one family. [`ErrorKind::FamilyNotFound`] if the family was created later or dropped before.
+    /// This moment of one family. [`ErrorKind::FamilyNotFound`] if the family was created later or dropped
+    /// before.
     pub fn column_family(&self, family: &ColumnFamily) -> Result<FamilySnapshot> {
         if family.database_number() != self.database {
             return Err(Error::new(

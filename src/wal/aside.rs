@@ -10,8 +10,8 @@ use crate::storage::{FileMode, StorageBackend, StorageFile};
 const STRIDE: usize = 1 << 20;
 const SECTOR: usize = 4096;
 
-/// Copies the segments from `first` on into `directory`, and makes that durable. What cannot be read is left out. What an earlier
-/// attempt copied is copied again.
+/// Copies the segments from `first` on into `directory`, and makes that durable. What cannot be read is left
+/// out. What an earlier attempt copied is copied again.
 pub(crate) fn keep_aside(backend: &dyn StorageBackend, first: u64, directory: &str) -> Result<()> {
     let failed = |error| Error::io("keeping what is damaged of the log", error).in_file(directory);
     backend.create_directory(directory).map_err(failed)?;

@@ -7,9 +7,10 @@
 //! | 8 | 8 | id of the next segment |
 //! | 16 | 8 | reserved, zero |
 //!
-//! It is no record: where a record has its kind there is zero. A segment's successor says that the segment ends before it. It is written when the log
-//! goes on, and the sync that makes anything in the next segment durable makes it durable, too. The file of that segment has been there since
-//! before: so where the note stands and the file does not, the file was removed.
+//! It is no record: where a record has its kind there is zero. A segment's successor says that the segment
+//! ends before it. It is written when the log goes on, and the sync that makes anything in the next segment
+//! durable makes it durable, too. The file of that segment has been there since before: so where the note
+//! stands and the file does not, the file was removed.
 
 use crate::codec::checksum::crc32;
 use crate::codec::ids::BEYOND_COUNTING;
@@ -29,7 +30,8 @@ pub(super) fn encode(segment: u64, offset: u64, next: u64) -> [u8; END_LEN as us
     bytes
 }
 
-/// The segment in which the log goes on after what ends at `offset` of `segment`, if there is a note that says so.
+/// The segment in which the log goes on after what ends at `offset` of `segment`, if there is a note that
+/// says so.
 pub(super) fn decode(bytes: &[u8; END_LEN as usize], segment: u64, offset: u64) -> Option<u64> {
     let stated = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
     if bytes[4..8] != MAGIC || stated != bound_checksum(bytes, segment, offset) {

@@ -1,14 +1,16 @@
 //! Group sync: one sync of the disk serves every commit that waits for it. No I/O in here.
 //!
-//! Syncs come in *rounds*, one at a time. Who wants a number durable that no round covers yet, and finds none under
-//! way, *leads* the next: it takes as its target everything that was assigned so far, does the work, and wakes those
-//! whom the round covered. Who comes during a round waits for it if the target covers him, else for the next one,
-//! which one of those who wait so will lead.
+//! Syncs come in *rounds*, one at a time. Who wants a number durable that no round covers yet, and finds none
+//! under way, *leads* the next: it takes as its target everything that was assigned so far, does the work,
+//! and wakes those whom the round covered. Who comes during a round waits for it if the target covers him,
+//! else for the next one, which one of those who wait so will lead.
 //!
 //! Invariants:
 //! 1. `durable` grows only after the work of a round whose target it is has succeeded.
-//! 2. While anybody waits, a round is under way, or someone has been woken who will lead one or find his number durable.
-//! 3. After a failure no round begins, and everybody who waits or comes is told, unless his number was durable already.
+//! 2. While anybody waits, a round is under way, or someone has been woken who will lead one or find his
+//!    number durable.
+//! 3. After a failure no round begins, and everybody who waits or comes is told, unless his number was
+//!    durable already.
 //!
 //! Those who wait for this round and those who wait for the next are on condition variables of their own, by
 //! the parity of the round: the end of a round wakes all whom it covered, and only one of the others.
@@ -52,8 +54,8 @@ impl GroupSync {
 
     /// Returns when everything up to `sequence`, which was assigned before, is durable.
     ///
-    /// `begin` gives a round's target, at least `sequence`, and what `perform` needs to make everything up to it
-    /// durable; it is called under a lock and must be short.
+    /// `begin` gives a round's target, at least `sequence`, and what `perform` needs to make everything up to
+    /// it durable; it is called under a lock and must be short.
     pub(super) fn sync_through<W>(
         &self,
         sequence: u64,

@@ -1,8 +1,8 @@
 //! The log that is written to.
 //!
 //! An append sums its payload, takes the tail's lock for as long as it takes to assign a number and a place,
-//! copies the record there in parallel with others, and marks its number written. Numbers become written in order
-//! ([`Sequencer`]) and durable in groups ([`GroupSync`]).
+//! copies the record there in parallel with others, and marks its number written. Numbers become written in
+//! order ([`Sequencer`]) and durable in groups ([`GroupSync`]).
 
 use std::collections::VecDeque;
 
@@ -94,7 +94,8 @@ impl Needs {
 }
 
 impl Tail {
-    /// Whether a record goes into this segment: there are bytes left, and it does not become heavier than `most`, unless by one record.
+    /// Whether a record goes into this segment: there are bytes left, and it does not become heavier than
+    /// `most`, unless by one record.
     #[inline]
     pub(super) fn fits(&self, needs: Needs, most: Weight) -> bool {
         needs.len + END_LEN <= self.segment.body.len - self.offset
@@ -138,8 +139,8 @@ impl Tail {
         !self.next_asked && (self.offset >= self.next_at() || self.weight >= self.most_weight / 4)
     }
 
-    /// Says when there is something to prepare: the next segment when this one is filled by a quarter, memory for
-    /// stores when half of what is ready was used.
+    /// Says when there is something to prepare: the next segment when this one is filled by a quarter, memory
+    /// for stores when half of what is ready was used.
     pub(super) fn plan(&mut self) {
         let len = self.segment.body.len;
         let ready = self.segment.ready();
@@ -160,13 +161,15 @@ pub(super) struct Behind {
     pub(super) end: Option<u64>,
 }
 
-/// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the data is what
-/// takes the time.
+/// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the
+/// data is what takes the time.
 const SHORT_FOR_SYNC: u64 = 16 << 10;
 
-/// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some milliseconds.
+/// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some
+/// milliseconds.
 pub(super) const READY_AHEAD: u64 = 2 << 20;
-/// Bytes that whoever finds nothing ready makes ready himself: few enough to be waited for, and enough for a thousand short records.
+/// Bytes that whoever finds nothing ready makes ready himself: few enough to be waited for, and enough for a
+/// thousand short records.
 const READY_LATE: u64 = 256 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,7 +187,8 @@ pub(super) struct SyncWork {
 }
 
 impl Log {
-    /// A log whose first segment has been started: the number before it is `last`, and everything so far is durable.
+    /// A log whose first segment has been started: the number before it is `last`, and everything so far is
+    /// durable.
     pub(super) fn new(options: LogOptions, stock: Stock, segment: Arc<Segment>, last: u64) -> Self {
         let current = segment.id;
         let mut tail = Tail {
@@ -234,21 +238,22 @@ impl Log {
         }
     }
 
-    /// Weight of all that recovery would replay, if it is that much that the options have it watched; 0 otherwise.
+    /// Weight of all that recovery would replay, if it is that much that the options have it watched; 0
+    /// otherwise.
     #[inline]
     pub(crate) fn watched(&self) -> Weight {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Appends one record and returns its sequence number once it is written: it then survives a killed process, if
-    /// every record before it has been written too.
+    /// Appends one record and returns its sequence number once it is written: it then survives a killed
+    /// process, if every record before it has been written too.
     ///
-    /// `operations` says how many entries a replay inserts for it. `sync_soon` says that a sync follows, which is cheaper after
-    /// a write than after a store into a mapping.
+    /// `operations` says how many entries a replay inserts for it. `sync_soon` says that a sync follows,
+    /// which is cheaper after a write than after a store into a mapping.
     ///
     /// # Errors
-    /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing was
-    /// assigned. Any other: the log has failed for good.
+    /// [`OutOfSpace`](ErrorKind::OutOfSpace): there is no room for the segment that the record needs; nothing
+    /// was assigned. Any other: the log has failed for good.
     pub(crate) fn append(&self, payload: &[u8], operations: u64, sync_soon: bool) -> Result<SequenceNumber> {
         let payload_len = payload.len() as u64;
         if sync_soon && payload_len <= SHORT_FOR_SYNC {
@@ -266,8 +271,9 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Appends one record of one operation, which should be short, and calls `apply` with its sequence number, both before any other number
-    /// is assigned. So short commits that come one by one meet at one lock and nowhere else.
+    /// Appends one record of one operation, which should be short, and calls `apply` with its sequence
+    /// number, both before any other number is assigned. So short commits that come one by one meet at one
+    /// lock and nowhere else.
     ///
     /// # Errors
     /// As of [`append`](Self::append); `apply` was not called then.
@@ -318,7 +324,8 @@ impl Log {
         Ok(SequenceNumber(sequence))
     }
 
-    /// Assigns a number and a place, and says whether the record is stored into the mapping: never unless it `may_store`.
+    /// Assigns a number and a place, and says whether the record is stored into the mapping: never unless it
+    /// `may_store`.
     #[inline]
     fn reserve(&self, needs: Needs, may_store: bool) -> Result<(Arc<Segment>, u64, u64, bool)> {
         let mut tail = self.tail_with_room(needs)?;
@@ -338,8 +345,9 @@ impl Log {
         segment.takes_store(offset, len) || self.make_ready_late(segment, offset, len)
     }
 
-    /// The thread that makes memory ready ahead of need was kept from running: whoever needs some makes a little ready, unless that thread is at it,
-    /// since otherwise each record would be written by a call of the system.
+    /// The thread that makes memory ready ahead of need was kept from running: whoever needs some makes a
+    /// little ready, unless that thread is at it, since otherwise each record would be written by a call of
+    /// the system.
     #[cold]
     fn make_ready_late(&self, segment: &Segment, offset: u64, len: u64) -> bool {
         if segment.takes_no_stores() {
@@ -387,8 +395,8 @@ impl Log {
         offset
     }
 
-    /// Assigns the next number, as soon as it has a slot. Waiting for the slot under the lock is safe: the slot's last
-    /// number is completed, or the sequencer ended, by a thread that needs no lock for it.
+    /// Assigns the next number, as soon as it has a slot. Waiting for the slot under the lock is safe: the
+    /// slot's last number is completed, or the sequencer ended, by a thread that needs no lock for it.
     #[inline]
     fn assign_next(&self, tail: &mut Tail) -> Result<u64> {
         let next = tail.last + 1;
@@ -495,8 +503,8 @@ impl Log {
 
     /// What the superblock is to say of the log, if recovery has to begin at `first_segment`.
     ///
-    /// A mark names segments only that are known to be durable, so its `first_segment` may be an older one. Segments from there on
-    /// are kept whatever [`release_before`](Self::release_before) is told.
+    /// A mark names segments only that are known to be durable, so its `first_segment` may be an older one.
+    /// Segments from there on are kept whatever [`release_before`](Self::release_before) is told.
     pub(crate) fn mark(&self, first_segment: u64) -> LogMark {
         let place = *self.durable_place.lock();
         let first_segment = first_segment.min(place.segment);
@@ -525,7 +533,8 @@ impl Log {
         current + retired.map(|retired| retired.weight).sum::<Weight>()
     }
 
-    /// The oldest segment from which on the log weighs no more than `most`; the current one, if that weighs more.
+    /// The oldest segment from which on the log weighs no more than `most`; the current one, if that weighs
+    /// more.
     pub(crate) fn segment_within(&self, most: Weight) -> u64 {
         let shelf = self.stock.shelf();
         let tail = self.tail.lock();
@@ -540,8 +549,8 @@ impl Log {
         within
     }
 
-    /// Whether there is anything that can be let go of: segments before the current one, or this one, if one record alone made
-    /// it heavier than a segment is.
+    /// Whether there is anything that can be let go of: segments before the current one, or this one, if one
+    /// record alone made it heavier than a segment is.
     pub(crate) fn can_be_shorter(&self) -> bool {
         let tail = self.tail.lock();
         tail.weight_before > 0 || tail.is_too_heavy()
@@ -569,7 +578,8 @@ impl Log {
         self.failure.lock().clone()
     }
 
-    /// Ends the log: nothing is assigned and nothing becomes durable from now on. Returns what every writer is told.
+    /// Ends the log: nothing is assigned and nothing becomes durable from now on. Returns what every writer
+    /// is told.
     #[cold]
     pub(super) fn fail(&self, error: Error) -> Error {
         tracing::error!(%error, "the log has failed");
@@ -602,8 +612,8 @@ fn write_failed(error: std::io::Error, segment: u64, offset: u64) -> Error {
     Error::io("writing the log", error).in_file(segment::path(segment)).at_offset(offset)
 }
 
-/// Held while a number may be assigned and not complete. Until it is complete nobody can get past it, so a panic on the way
-/// must not leave others waiting.
+/// Held while a number may be assigned and not complete. Until it is complete nobody can get past it, so a
+/// panic on the way must not leave others waiting.
 struct Pending<'l> {
     log: &'l Log,
     is_open: bool,

@@ -1,5 +1,5 @@
-//! The commit queue in every interleaving: appends, group sync and the change of segments, over a disk that tells what
-//! would be left of it.
+//! The commit queue in every interleaving: appends, group sync and the change of segments, over a disk that
+//! tells what would be left of it.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -8,8 +8,8 @@ pub(crate) struct LogOptions {
     pub(crate) database_id: [u8; 16],
     /// Length of the first segment after a start; each next one is eight times as long.
     pub(crate) first_segment_bytes: u64,
-    /// Where the growth ends. Only a record that needs more gets a longer segment, of its own. Also the most that a segment weighs, unless
-    /// one record weighs more.
+    /// Where the growth ends. Only a record that needs more gets a longer segment, of its own. Also the most
+    /// that a segment weighs, unless one record weighs more.
     pub(crate) max_segment_bytes: u64,
     /// Segments of the maximal length that are kept for reuse.
     pub(crate) spare_segments: usize,

@@ -56,7 +56,8 @@ impl SegmentReader {
         self.len
     }
 
-    /// The `wanted` bytes from `offset` on, and what the window holds beyond them; `None` if the file ends before.
+    /// The `wanted` bytes from `offset` on, and what the window holds beyond them; `None` if the file ends
+    /// before.
     pub(super) fn bytes(&mut self, offset: u64, wanted: u64) -> Result<Option<&[u8]>> {
         if offset > self.len || wanted > self.len - offset {
             return Ok(None);
@@ -133,8 +134,8 @@ impl SegmentReader {
         Ok(bytes.map(|bytes| &bytes[HEADER_LEN as usize..][..header.payload_len as usize]))
     }
 
-    /// Looks for headers of records from `offset` to the end of the file. Goes forward only: what a header says is
-    /// its payload is passed over, and nothing else but headers is summed.
+    /// Looks for headers of records from `offset` to the end of the file. Goes forward only: what a header
+    /// says is its payload is passed over, and nothing else but headers is summed.
     pub(super) fn traces(&mut self, mut offset: u64) -> Result<Traces> {
         let (id, len) = (self.id, self.len);
         let mut traces = Traces::default();

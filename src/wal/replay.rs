@@ -1,14 +1,17 @@
 //! Replays the log: follows the chain of segments to the first place that holds no valid record.
 //!
-//! The successor of a segment is the newest segment that names it as its predecessor, and the segment is read no further than where
-//! the successor says that it ends. So after a start that cut off a torn tail, the tail, and the segments that once followed
-//! it, stay cut off, whether or not they have been removed.
+//! The successor of a segment is the newest segment that names it as its predecessor, and the segment is read
+//! no further than where the successor says that it ends. So after a start that cut off a torn tail, the
+//! tail, and the segments that once followed it, stay cut off, whether or not they have been removed.
 //!
-//! Where the reading stops, the log should end. Three things say that it does not, and make the stop a corruption:
+//! Where the reading stops, the log should end. Three things say that it does not, and make the stop a
+//! corruption:
 //! 1. the superblock's mark lies beyond the stop;
-//! 2. a record beyond the stop, in this segment or a later one, was appended when more was known to be durable;
-//! 3. a later segment's predecessor is missing, or the segment that a note behind the last record names (`end.rs`). Directory entries are durable before a segment is written to, and segments are
-//!    removed from the front, or after a newer start is durable, so that no crash leaves such a hole.
+//! 2. a record beyond the stop, in this segment or a later one, was appended when more was known to be
+//!    durable;
+//! 3. a later segment's predecessor is missing, or the segment that a note behind the last record names
+//!    (`end.rs`). Directory entries are durable before a segment is written to, and segments are removed from
+//!    the front, or after a newer start is durable, so that no crash leaves such a hole.
 
 //!
 //! Who asks for it ([`Plan::load`]) has a damaged log read up to there; the report says what lies beyond.
@@ -76,7 +79,8 @@ pub(crate) struct Read {
     durable: u64,
 }
 
-/// Reads the log from `mark` on and gives every record's number and payload to `apply`, in order. Changes nothing on disk.
+/// Reads the log from `mark` on and gives every record's number and payload to `apply`, in order. Changes
+/// nothing on disk.
 ///
 /// # Errors
 /// As of [`Plan::replay`].
@@ -125,8 +129,8 @@ impl StoppedAt {
 }
 
 impl Plan {
-    /// Reads the headers of all segments from `mark` on. If it `gives_up` on what is damaged, a replay reads the log as far as it is whole, and reports the
-    /// rest.
+    /// Reads the headers of all segments from `mark` on. If it `gives_up` on what is damaged, a replay reads
+    /// the log as far as it is whole, and reports the rest.
     pub(crate) fn load(
         backend: &dyn StorageBackend,
         database_id: &[u8; 16],
@@ -148,7 +152,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The segments that a replay reads if all of them are whole, and the bytes in use of each; of the last one, the length of the file.
+    /// The segments that a replay reads if all of them are whole, and the bytes in use of each; of the last
+    /// one, the length of the file.
     pub(crate) fn segments(&self, backend: &dyn StorageBackend) -> Result<Vec<(u64, u64)>> {
         let mut segments = Vec::new();
         let mut segment = self.mark.first_segment;
@@ -174,8 +179,8 @@ impl Plan {
     /// Reads the log and gives every record to `apply`, in order. Changes nothing on disk.
     ///
     /// # Errors
-    /// [`Corruption`](crate::error::ErrorKind::Corruption) if the log stops where more was known to be durable, `apply`'s error, or the disk's. What
-    /// was applied until then is a prefix of the log.
+    /// [`Corruption`](crate::error::ErrorKind::Corruption) if the log stops where more was known to be
+    /// durable, `apply`'s error, or the disk's. What was applied until then is a prefix of the log.
     pub(crate) fn replay(&self, backend: &dyn StorageBackend, apply: &mut Apply<'_>) -> Result<ReplayReport> {
         let Self { chain, mark, .. } = self;
         let mut report = ReplayReport::default();
@@ -243,8 +248,9 @@ impl Plan {
         report.given_up = Some(given_up);
     }
 
-    /// Reads a part of the log: from the segment `first` on, up to the segment `before`, if the reading comes to it. What it gives is
-    /// part of the log only if a [`replay`](Self::replay) comes to `first`; then both stop at the same place.
+    /// Reads a part of the log: from the segment `first` on, up to the segment `before`, if the reading comes
+    /// to it. What it gives is part of the log only if a [`replay`](Self::replay) comes to `first`; then both
+    /// stop at the same place.
     pub(crate) fn read_part(
         &self,
         backend: &dyn StorageBackend,
@@ -257,7 +263,8 @@ impl Plan {
         Ok(StoppedAt { segment, offset: stop.offset })
     }
 
-    /// Follows the chain from the segment `first` on, and not beyond the beginning of `before`. Gives the segment in which the reading stopped, and how.
+    /// Follows the chain from the segment `first` on, and not beyond the beginning of `before`. Gives the
+    /// segment in which the reading stopped, and how.
     fn follow(
         &self,
         backend: &dyn StorageBackend,
@@ -314,11 +321,12 @@ impl Plan {
     }
 }
 
-/// Makes what replay read durable. To be called before a log is started at the report's end: what was replayed may
-/// come from the memory of the system, which survives a killed process and not the loss of power.
+/// Makes what replay read durable. To be called before a log is started at the report's end: what was
+/// replayed may come from the memory of the system, which survives a killed process and not the loss of
+/// power.
 ///
-/// What is not known to be durable is written again before it is synced: after a sync that failed the system may take bytes for
-/// clean that are not on the disk, and a second sync would write nothing.
+/// What is not known to be durable is written again before it is synced: after a sync that failed the system
+/// may take bytes for clean that are not on the disk, and a second sync would write nothing.
 pub(crate) fn make_durable(backend: &dyn StorageBackend, report: &ReplayReport) -> Result<()> {
     for read in report.read.iter().rev() {
         let file = backend
@@ -397,7 +405,8 @@ fn read_segment(
     }
 }
 
-/// The segments on disk from the first one of recovery on, by id: a header, or `None` where there is no valid one.
+/// The segments on disk from the first one of recovery on, by id: a header, or `None` where there is no valid
+/// one.
 #[derive(Default)]
 struct Chain {
     segments: BTreeMap<u64, Option<SegmentHeader>>,
@@ -456,8 +465,8 @@ impl Chain {
         later.filter_map(|(_, header)| *header).find(|header| header.previous == segment)
     }
 
-    /// Makes sure that nothing says that more than what was read up to `offset` of `segment` was durable. Says whether
-    /// records were appended beyond.
+    /// Makes sure that nothing says that more than what was read up to `offset` of `segment` was durable.
+    /// Says whether records were appended beyond.
     fn check_stop(
         &self,
         backend: &dyn StorageBackend,

@@ -14,8 +14,8 @@ use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
 use crate::sync::{Arc, MutexGuard};
 
-/// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs syncs of
-/// a directory, so the start of a busy database should see few of them.
+/// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs
+/// syncs of a directory, so the start of a busy database should see few of them.
 const GROWTH: u64 = 8;
 
 impl Log {
@@ -33,7 +33,8 @@ impl Log {
         self.go_on(&making, len, needs.len)
     }
 
-    /// Takes a segment of `len` bytes, or the one made ahead if a record of `record_len` bytes fits into it, into use.
+    /// Takes a segment of `len` bytes, or the one made ahead if a record of `record_len` bytes fits into it,
+    /// into use.
     fn go_on(&self, making: &MutexGuard<'_, ()>, len: u64, record_len: u64) -> Result<()> {
         let next = self.stock.take(making, len, record_len).map_err(|refusal| self.refused(refusal))?;
         // Both locks at once, so that the old segment is at every moment found in one of the two places.
@@ -78,8 +79,8 @@ impl Log {
         segment_len(len.saturating_mul(GROWTH).min(self.options.max_segment_bytes), record_len)
     }
 
-    /// Makes memory ready for the stores that come next, lets go of memory behind them, and says when the next segment is wanted.
-    /// Waits for no sync and for no segment. For one background thread.
+    /// Makes memory ready for the stores that come next, lets go of memory behind them, and says when the
+    /// next segment is wanted. Waits for no sync and for no segment. For one background thread.
     pub(crate) fn prepare_memory(&self) {
         let _preparing = self.preparing.lock();
         self.wants_prepare.store(false, Ordering::Relaxed);
@@ -105,7 +106,8 @@ impl Log {
         tail.plan();
     }
 
-    /// Lets go of memory behind the records once nothing is stored there any more: of `behind`, and of what waits for that.
+    /// Lets go of memory behind the records once nothing is stored there any more: of `behind`, and of what
+    /// waits for that.
     fn leave_behind(&self, behind: Behind) {
         let mut waiting = self.behind.lock();
         waiting.push_back(behind);
@@ -124,8 +126,8 @@ impl Log {
         }
     }
 
-    /// Makes the next segment if it is wanted, so that going on to it is only a swap. For a background thread that may wait for
-    /// the disk; appends that need the segment meanwhile wait for it.
+    /// Makes the next segment if it is wanted, so that going on to it is only a swap. For a background thread
+    /// that may wait for the disk; appends that need the segment meanwhile wait for it.
     pub(crate) fn prepare_next(&self) -> Result<()> {
         if !self.wants_next.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -137,7 +139,8 @@ impl Log {
             return Err(self.failure());
         }
         let (len, is_stored_into) = (self.next_len(tail.segment.body.len, 0), tail.is_stored_into);
-        // Whoever had to make the segment himself has gone on to it, and the one after that is not wanted yet.
+        // Whoever had to make the segment himself has gone on to it, and the one after that is not wanted
+        // yet.
         let is_wanted = tail.next_asked;
         drop(tail);
         if !is_wanted {
@@ -153,7 +156,8 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on to another segment if one record alone made the present one heavier than a segment is, so that it can be let go of.
+    /// Goes on to another segment if one record alone made the present one heavier than a segment is, so that
+    /// it can be let go of.
     pub(crate) fn leave_heavy_segment(&self) -> Result<()> {
         let making = self.stock.making();
         let tail = self.tail.lock();
@@ -168,11 +172,13 @@ impl Log {
         drop(tail);
         self.go_on(&making, len, 0)?;
         drop(making);
-        // A mark names segments only that are known to be durable, and no record may come that has this one synced.
+        // A mark names segments only that are known to be durable, and no record may come that has this one
+        // synced.
         self.sync_now(self.unsynced()).map_err(|Failed| self.failure())
     }
 
-    /// Gives the room of one removed segment back to the disk, which may take a tenth of a second. Says whether there was any.
+    /// Gives the room of one removed segment back to the disk, which may take a tenth of a second. Says
+    /// whether there was any.
     pub(crate) fn free_one(&self) -> bool {
         self.stock.free_one()
     }
@@ -184,9 +190,9 @@ impl Log {
         self.prepare_next()
     }
 
-    /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of need, which is made
-    /// again when it is needed. Goes on to a segment of the smallest size and syncs it, so that a mark can name it and the
-    /// present one be let go, too. Returns whether there was anything.
+    /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of
+    /// need, which is made again when it is needed. Goes on to a segment of the smallest size and syncs it,
+    /// so that a mark can name it and the present one be let go, too. Returns whether there was anything.
     pub(crate) fn give_back(&self) -> Result<bool> {
         let making = self.stock.making();
         let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
@@ -213,8 +219,8 @@ impl Log {
         Ok(removed || is_large)
     }
 
-    /// Bytes of files in which no record stands that recovery needs: spares, the segment made ahead of need, and the present one as far as it is longer
-    /// than the smallest and not filled.
+    /// Bytes of files in which no record stands that recovery needs: spares, the segment made ahead of need,
+    /// and the present one as far as it is longer than the smallest and not filled.
     pub(crate) fn reserve_bytes(&self) -> u64 {
         let shelf = self.stock.shelf();
         let tail = self.tail.lock();
@@ -247,7 +253,8 @@ impl Log {
         for retired in released {
             match self.stock.let_go(retired) {
                 Ok(gone) => removed |= gone,
-                // A file that stays although it is not needed does no harm. It is tried again at the next start.
+                // A file that stays although it is not needed does no harm. It is tried again at the next
+                // start.
                 Err(Refusal::Full(error) | Refusal::Broken(error)) => outcome = outcome.and(Err(error)),
             }
         }

@@ -172,7 +172,8 @@ pub(super) struct SegmentFile {
     /// Over the whole file, all of which is reserved.
     pub(super) mapping: Option<Box<dyn SharedMapping>>,
     pub(super) len: u64,
-    /// Whether a sync failed. Held during a sync: of several under way at once, the system may report a failure to one alone.
+    /// Whether a sync failed. Held during a sync: of several under way at once, the system may report a
+    /// failure to one alone.
     sync_failed: Mutex<bool>,
 }
 
@@ -200,7 +201,8 @@ pub(super) struct Segment {
     pub(super) body: Arc<SegmentFile>,
     /// Bytes known to be durable; not zero only when all segments before are durable as well.
     durable: AtomicU64,
-    /// Offset up to which memory of the mapping was made ready, but for what was behind the records by then. Records are stored up to there.
+    /// Offset up to which memory of the mapping was made ready, but for what was behind the records by then.
+    /// Records are stored up to there.
     ready: AtomicU64,
     /// Bytes of the mapping whose memory was let go.
     gone: AtomicU64,
@@ -210,8 +212,8 @@ pub(super) struct Segment {
 
 /// Records up to this many bytes are put together on the stack for a call that writes them.
 const SMALL_RECORD: usize = 512;
-/// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for the
-/// one system call.
+/// Records up to this many bytes are stored into the mapping. Larger ones pay for more page faults than for
+/// the one system call.
 pub(super) const MAPPED_RECORD: u64 = 64 << 10;
 
 impl Segment {
@@ -243,14 +245,15 @@ impl Segment {
         self.ready.load(Ordering::Relaxed).saturating_sub(self.gone.load(Ordering::Relaxed))
     }
 
-    /// Whether a record of `len` bytes, whose place at `offset` was just taken, may be stored: its memory is ready, and stays until the
-    /// record is written.
+    /// Whether a record of `len` bytes, whose place at `offset` was just taken, may be stored: its memory is
+    /// ready, and stays until the record is written.
     #[inline]
     pub(super) fn takes_store(&self, offset: u64, len: u64) -> bool {
         offset + len <= self.ready.load(Ordering::Acquire)
     }
 
-    /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. For one thread at a time.
+    /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. For one
+    /// thread at a time.
     pub(super) fn make_ready(&self, start: u64, end: u64) {
         let ready = self.ready().max(start);
         let end = end.min(self.body.len);
@@ -265,7 +268,8 @@ impl Segment {
         }
     }
 
-    /// Lets go of the memory behind the records up to `end`, all of which are written: the log may keep them for long. For one thread at a time.
+    /// Lets go of the memory behind the records up to `end`, all of which are written: the log may keep them
+    /// for long. For one thread at a time.
     pub(super) fn let_go(&self, end: u64) {
         let gone = self.gone.load(Ordering::Relaxed);
         let end = end / page_size() as u64 * page_size() as u64;
@@ -305,8 +309,8 @@ impl Segment {
         self.body.file.write_at(&end::encode(self.id, offset, next), offset)
     }
 
-    /// Writes a record into its place, which the caller has to itself. `stored`: it [may be](Self::takes_store) stored, as was asked when the
-    /// place was taken.
+    /// Writes a record into its place, which the caller has to itself. `stored`: it [may
+    /// be](Self::takes_store) stored, as was asked when the place was taken.
     #[inline]
     pub(super) fn write_record(
         &self,

@@ -19,13 +19,15 @@ use crate::sync::Arc;
 const ROOM_TO_COUNT: u64 = 1 << 48;
 
 impl Log {
-    /// Starts a new segment after `end`, chained to it; removes orphans (segments beyond the end) once that is durable.
+    /// Starts a new segment after `end`, chained to it; removes orphans (segments beyond the end) once that
+    /// is durable.
     ///
-    /// What was replayed must be durable ([`make_durable`](super::make_durable)): the new segment's records will say so.
+    /// What was replayed must be durable ([`make_durable`](super::make_durable)): the new segment's records
+    /// will say so.
     ///
     /// # Errors
-    /// [`Corruption`](crate::error::ErrorKind::Corruption) if segments or numbers are so high that counting on would lead to where no recovery reads;
-    /// the disk's.
+    /// [`Corruption`](crate::error::ErrorKind::Corruption) if segments or numbers are so high that counting
+    /// on would lead to where no recovery reads; the disk's.
     pub(crate) fn start(backend: Arc<dyn StorageBackend>, options: LogOptions, end: LogEnd) -> Result<Self> {
         let directory_failed = |error| Error::io("creating the log's directory", error).in_file(DIRECTORY);
         backend.create_directory(DIRECTORY).map_err(directory_failed)?;
@@ -82,7 +84,8 @@ impl Log {
         Ok(Self::new(options, stock, segment, end.last_sequence.0))
     }
 
-    /// What replay read, `operations` in all, is part of the log's weight from now on. To be called once, before anything is appended.
+    /// What replay read, `operations` in all, is part of the log's weight from now on. To be called once,
+    /// before anything is appended.
     pub(crate) fn weigh(&self, report: &ReplayReport, operations: u64) {
         let mut shelf = self.stock.shelf();
         let all: u64 = report.read.iter().map(|read| read.end).sum();

@@ -1,10 +1,11 @@
-//! The stock of segment files: makes them ahead of need, keeps those that recovery may still read, and recycles them.
+//! The stock of segment files: makes them ahead of need, keeps those that recovery may still read, and
+//! recycles them.
 //!
-//! A segment that was made is a file under its final name whose directory entry is durable, and that holds nothing
-//! valid under its id: zeros, or what it held as an older segment, all of it bound to the older id. (An id
-//! whose entry could still be lost must not be written to: after the loss it would be given out again, and what was
-//! written under it first could pass for what is written under it later.) Spares keep the name under which they last
-//! served: recovery begins beyond them, and reusing one is a single rename.
+//! A segment that was made is a file under its final name whose directory entry is durable, and that holds
+//! nothing valid under its id: zeros, or what it held as an older segment, all of it bound to the older id.
+//! (An id whose entry could still be lost must not be written to: after the loss it would be given out again,
+//! and what was written under it first could pass for what is written under it later.) Spares keep the name
+//! under which they last served: recovery begins beyond them, and reusing one is a single rename.
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,7 +41,8 @@ fn refusal(operation: &str, id: u64) -> impl Fn(io::Error) -> Refusal {
 /// A segment before the current one that recovery may still need.
 pub(super) struct Retired {
     pub(super) id: u64,
-    /// Bytes in use; of a segment that an earlier process wrote and replay did not read, the length of the file.
+    /// Bytes in use; of a segment that an earlier process wrote and replay did not read, the length of the
+    /// file.
     pub(super) used: u64,
     /// What replaying it takes.
     pub(super) weight: Weight,
@@ -97,7 +99,8 @@ pub(super) struct Stock {
     max_segment_bytes: u64,
     max_spares: usize,
     use_mapping: bool,
-    /// Whether short commits wait for syncs: then new segments are filled with zeros, so that a sync writes data and no metadata.
+    /// Whether short commits wait for syncs: then new segments are filled with zeros, so that a sync writes
+    /// data and no metadata.
     fills: AtomicBool,
     making: Mutex<()>,
     shelf: Mutex<Shelf>,
@@ -143,8 +146,9 @@ impl Stock {
         self.shelf.lock()
     }
 
-    /// Makes a segment of `len` bytes ahead of need, unless there is one, and memory ready for its first `ready` bytes. Returns it if it was filled with zeros, so that
-    /// the caller can sync it: otherwise the first sync of a record in it has to write them all.
+    /// Makes a segment of `len` bytes ahead of need, unless there is one, and memory ready for its first
+    /// `ready` bytes. Returns it if it was filled with zeros, so that the caller can sync it: otherwise the
+    /// first sync of a record in it has to write them all.
     pub(super) fn prepare(
         &self,
         _making: &MutexGuard<'_, ()>,
@@ -181,8 +185,8 @@ impl Stock {
         if made.is_err() {
             self.shelf().prepared = prepared;
         } else if let Some(passed_over) = prepared {
-            // Its id is below the one that enters the chain now, so the file can serve only under another. If it cannot
-            // be removed, the next start does it.
+            // Its id is below the one that enters the chain now, so the file can serve only under another. If
+            // it cannot be removed, the next start does it.
             let body = Some(Arc::clone(&passed_over.body));
             let _ = self.let_go(Retired { id: passed_over.id, used: 0, weight: 0, last_sequence: 0, body });
         }
@@ -231,12 +235,14 @@ impl Stock {
             let _ = self.backend.remove(&path(id));
             return Err(refusal("making room for a segment of the log", id)(error));
         }
-        // Without a mapping the log is slower but no less right, so a system that refuses one is not asked why.
+        // Without a mapping the log is slower but no less right, so a system that refuses one is not asked
+        // why.
         let mapping = if self.use_mapping && regular { file.map(len).ok().flatten() } else { None };
         Ok(SegmentFile::new(file, mapping, len))
     }
 
-    /// Removes what is kept for later: spares, and the segment that was made ahead. Says whether there was anything.
+    /// Removes what is kept for later: spares, and the segment that was made ahead. Says whether there was
+    /// anything.
     pub(super) fn clear(&self, _making: &MutexGuard<'_, ()>) -> Result<bool, Refusal> {
         let mut shelf = self.shelf();
         let ahead = shelf.prepared.take().map(|segment| (segment.id, Arc::clone(&segment.body)));
@@ -263,7 +269,8 @@ impl Stock {
         self.remove(retired.id, retired.body).map(|()| true)
     }
 
-    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one); here, if many wait for that.
+    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one);
+    /// here, if many wait for that.
     fn remove(&self, id: u64, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
         match self.backend.remove(&path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

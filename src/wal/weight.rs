@@ -1,7 +1,8 @@
 //! What replaying the log takes.
 //!
-//! A limit on the log's bytes alone would not bound the time of a recovery: an operation of a dozen bytes is inserted as slowly as
-//! one of hundreds. So every record weighs its bytes, and more for each of its operations.
+//! A limit on the log's bytes alone would not bound the time of a recovery: an operation of a dozen bytes is
+//! inserted as slowly as one of hundreds. So every record weighs its bytes, and more for each of its
+//! operations.
 
 use super::record::record_len;
 

@@ -1,5 +1,5 @@
-//! Parts of a test that run in a process of their own: the test's own program is started again, to run one test, with a variable
-//! in its environment that tells the test to play the child.
+//! Parts of a test that run in a process of their own: the test's own program is started again, to run one
+//! test, with a variable in its environment that tells the test to play the child.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,8 +10,8 @@ pub(crate) fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// Starts the test `name` of this program in a child that finds `role`. Its standard output is a pipe; what the test harness
-/// says comes through it, too.
+/// Starts the test `name` of this program in a child that finds `role`. Its standard output is a pipe; what
+/// the test harness says comes through it, too.
 pub(crate) fn start(name: &str, role: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture", "--test-threads=1"])

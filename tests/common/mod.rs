@@ -1,12 +1,11 @@
 //! What the tests of the public interface share.
 //!
-//! [`operation`] says what can be done to a database, [`world`] does it to a database and to a model of sorted maps at
-//! once and compares them, [`strategy`] makes operations up for proptest; the other two know nothing of proptest, so
-//! that a fuzzer can drive them. [`storage`] is a disk that fails, or is copied in mid-flight, when a test asks for it.
-//! [`transaction`] does several things in one transaction.
-//! [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a
-//! process of its own.
-//! [`kept`] packs the files of a database into one.
+//! [`operation`] says what can be done to a database, [`world`] does it to a database and to a model of
+//! sorted maps at once and compares them, [`strategy`] makes operations up for proptest; the other two know
+//! nothing of proptest, so that a fuzzer can drive them. [`storage`] is a disk that fails, or is copied in
+//! mid-flight, when a test asks for it. [`transaction`] does several things in one transaction. [`sampling`]
+//! says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a process of
+//! its own. [`kept`] packs the files of a database into one.
 
 #![allow(dead_code, unused_imports, reason = "every test file uses a part of this")]
 
@@ -27,7 +26,8 @@ pub(crate) use sampling::cases;
 
 use peristyle::{ColumnFamilyDatabase, DatabaseBuilder, Error, ErrorKind, Result};
 
-/// Sizes at which few operations cross every boundary: memtables of 4 KiB, a log of 64 KiB, pages of 4 KiB, caches of a few pages.
+/// Sizes at which few operations cross every boundary: memtables of 4 KiB, a log of 64 KiB, pages of 4 KiB,
+/// caches of a few pages.
 pub(crate) fn shrunken() -> DatabaseBuilder {
     ColumnFamilyDatabase::builder()
         .write_buffer_bytes(256 << 10)
@@ -61,7 +61,8 @@ pub(crate) fn assert_clean(db: &ColumnFamilyDatabase) {
     );
 }
 
-/// Waits until `is_so`, which is asked again and again: for what happens as soon as other threads let go of something.
+/// Waits until `is_so`, which is asked again and again: for what happens as soon as other threads let go of
+/// something.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..60_000 {

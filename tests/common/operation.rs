@@ -1,7 +1,7 @@
 //! What can be done to a database.
 //!
-//! Families, snapshots and cursors are named by small numbers, taken modulo what there is: so every list of operations has a
-//! meaning, and stays meaningful when a part of it is left out.
+//! Families, snapshots and cursors are named by small numbers, taken modulo what there is: so every list of
+//! operations has a meaning, and stays meaningful when a part of it is left out.
 
 use std::ops::Bound;
 
@@ -85,7 +85,8 @@ pub(crate) enum TransactionStep {
     /// Walks a range from both ends: from the back where the list says `true`.
     Walk(u8, Range, Vec<bool>),
     Prefix(u8, Key),
-    /// Moves the cursor of the transaction; made anew, on the family, if there is none or if asked for, and then for a range.
+    /// Moves the cursor of the transaction; made anew, on the family, if there is none or if asked for, and
+    /// then for a range.
     Cursor(u8, Option<Range>, Vec<Step>),
     Savepoint,
     RollBackTo(u8),
@@ -148,11 +149,12 @@ pub(crate) enum Operation {
     MultiGet(u8, Vec<Key>),
     /// `len`, `is_empty`, `first` and `last`.
     Measure(u8),
-    /// Walks a range from both ends: from the back where the list says `true`, then forward until the ends meet.
+    /// Walks a range from both ends: from the back where the list says `true`, then forward until the ends
+    /// meet.
     Walk(u8, Range, Vec<bool>),
     Prefix(u8, Key),
-    /// Moves one of three cursors, which is kept for the next time; made anew, on the family, if there is none or if asked for, and then
-    /// for a range.
+    /// Moves one of three cursors, which is kept for the next time; made anew, on the family, if there is
+    /// none or if asked for, and then for a range.
     Cursor {
         slot: u8,
         family: u8,

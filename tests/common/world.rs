@@ -275,8 +275,8 @@ impl World {
         world
     }
 
-    /// Two families in a database of which others use other parts. Who has the whole ends it and opens it again, with [`leave`](Self::leave)
-    /// and [`come_back`](Self::come_back).
+    /// Two families in a database of which others use other parts. Who has the whole ends it and opens it
+    /// again, with [`leave`](Self::leave) and [`come_back`](Self::come_back).
     pub(crate) fn part(db: ColumnFamilyDatabase, number: u8) -> Self {
         let mut world = Self {
             whole: None,

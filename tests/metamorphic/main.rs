@@ -1,13 +1,14 @@
-//! One script of operations of every kind, played in several ways: settings, storage, ends of the database, one thread or several. Whatever
-//! the way, each operation must give what a model of sorted maps gives; so all ways give the same.
+//! One script of operations of every kind, played in several ways: settings, storage, ends of the database,
+//! one thread or several. Whatever the way, each operation must give what a model of sorted maps gives; so
+//! all ways give the same.
 //!
 //! ```sh
 //! cargo test --test metamorphic                                            # few scripts, always the same
 //! PERISTYLE_SECONDS=7200 cargo test --release --test metamorphic           # new ones, for two hours
 //! ```
 //!
-//! A script that fails is made as short as can be, printed with its ways, and kept in `main.regressions`, from where it is played again before
-//! all others.
+//! A script that fails is made as short as can be, printed with its ways, and kept in `main.regressions`,
+//! from where it is played again before all others.
 
 #[path = "../common/mod.rs"]
 mod common;

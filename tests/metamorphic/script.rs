@@ -1,4 +1,5 @@
-//! A script: what several players do to one database, each to families of his own, in phases between which it is closed or killed.
+//! A script: what several players do to one database, each to families of his own, in phases between which it
+//! is closed or killed.
 
 use std::thread;
 

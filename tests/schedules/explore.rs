@@ -59,9 +59,10 @@ impl Drop for Tried {
     }
 }
 
-/// Goes on with the thread that ran last for a while, then with one at random. How long a while is on average is drawn anew
-/// for each schedule: from one step, which is a random walk, to about a thousand, in which others freeze, merge and
-/// checkpoint between two steps of a reader. Neither a walk nor the few preemptions of a bounded scheduler get there often.
+/// Goes on with the thread that ran last for a while, then with one at random. How long a while is on average
+/// is drawn anew for each schedule: from one step, which is a random walk, to about a thousand, in which
+/// others freeze, merge and checkpoint between two steps of a reader. Neither a walk nor the few preemptions
+/// of a bounded scheduler get there often.
 #[derive(Debug)]
 struct Gusts {
     random: Random,

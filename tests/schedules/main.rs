@@ -1,11 +1,13 @@
-//! Whole databases under a scheduler that decides, at every operation that synchronises, which thread goes on.
+//! Whole databases under a scheduler that decides, at every operation that synchronises, which thread goes
+//! on.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules
 //! ```
 //!
-//! `PERISTYLE_CASES` is how many schedules each test tries of each kind, `PERISTYLE_SEED` makes them the same ones again. What
-//! fails leaves its schedule in a file that it names; `PERISTYLE_SCHEDULE=<file>` runs a test in that one alone.
+//! `PERISTYLE_CASES` is how many schedules each test tries of each kind, `PERISTYLE_SEED` makes them the same
+//! ones again. What fails leaves its schedule in a file that it names; `PERISTYLE_SCHEDULE=<file>` runs a
+//! test in that one alone.
 
 #![cfg(shuttle)]
 
@@ -28,8 +30,8 @@ use shuttle::rand::RngCore;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
-// In what follows the body of a scope does nothing but spawn: while it waits for anything but the end of the scope, shuttle
-// wakes it when the scope's last thread ends, whatever it waits for.
+// In what follows the body of a scope does nothing but spawn: while it waits for anything but the end of the
+// scope, shuttle wakes it when the scope's last thread ends, whatever it waits for.
 
 /// Numbers that are the same when the schedule is repeated.
 fn random() -> Random {
@@ -107,8 +109,8 @@ fn transfer(db: &ColumnFamilyDatabase, families: &[ColumnFamily], writer: usize,
     }
 }
 
-/// Counters whose padding fills memtables, so that merges come between reading and writing, too; and a callback for each
-/// count, which finds it durable.
+/// Counters whose padding fills memtables, so that merges come between reading and writing, too; and a
+/// callback for each count, which finds it durable.
 #[test]
 fn counts_in_one_step_are_never_lost_and_told_of_once_they_are_durable() {
     const ROUNDS: u64 = 12;

@@ -1,4 +1,5 @@
-//! Histories of many transactions at once: interleaved by chance in one thread, the same ones for the same seed, and by several threads.
+//! Histories of many transactions at once: interleaved by chance in one thread, the same ones for the same
+//! seed, and by several threads.
 
 use std::thread;
 

@@ -1,7 +1,8 @@
 //! What many transactions did, and the checkers that judge it.
 //!
-//! Each commit gives its number, and numbers are the one order of commits. So nothing has to be inferred: what a transaction read must be what
-//! there is when all commits up to a number, and its own writes, are carried out in order. Which number that is depends on the level.
+//! Each commit gives its number, and numbers are the one order of commits. So nothing has to be inferred:
+//! what a transaction read must be what there is when all commits up to a number, and its own writes, are
+//! carried out in order. Which number that is depends on the level.
 
 use std::collections::BTreeMap;
 
@@ -129,12 +130,14 @@ impl History {
         Ok(())
     }
 
-    /// Each transaction ran as if alone at the moment of its commit; one that wrote nothing, at the moment of its beginning.
+    /// Each transaction ran as if alone at the moment of its commit; one that wrote nothing, at the moment of
+    /// its beginning.
     pub(crate) fn check_serializable(&self) -> Result<(), Anomaly> {
         self.check_reads(|one| one.number.map_or(one.began, |number| number - 1))
     }
 
-    /// Each transaction read the moment of its beginning, and nobody wrote what it writes from then until its commit.
+    /// Each transaction read the moment of its beginning, and nobody wrote what it writes from then until its
+    /// commit.
     pub(crate) fn check_snapshot(&self) -> Result<(), Anomaly> {
         self.check_reads(|one| one.began)?;
         let writers = self.in_order();

@@ -1,4 +1,5 @@
-//! Transactions: when a commit is refused and when not, and histories of many at once, judged by a checker that knows the one order of commits.
+//! Transactions: when a commit is refused and when not, and histories of many at once, judged by a checker
+//! that knows the one order of commits.
 
 #[path = "../common/mod.rs"]
 mod common;

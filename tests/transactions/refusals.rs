@@ -1,5 +1,5 @@
-//! One transaction and one other commit, in every way that either can be made: the first is refused if and only if the other changed what it
-//! relies on.
+//! One transaction and one other commit, in every way that either can be made: the first is refused if and
+//! only if the other changed what it relies on.
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, ErrorKind, FamilyOptions, IsolationLevel, MemoryStorage, Transaction,

@@ -1,4 +1,5 @@
-//! Writes what the benchmarks found into the README's table and into `benches/RESULTS.md`; see `benches/run --results`.
+//! Writes what the benchmarks found into the README's table and into `benches/RESULTS.md`; see
+//! `benches/run --results`.
 
 use std::path::PathBuf;
 

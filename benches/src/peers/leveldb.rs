@@ -1,9 +1,10 @@
 //! LevelDB, linked against the library that the system has installed.
 //!
-//! It has no column families: where the setup asks for several, all keys lie in one database, each behind the number of its
-//! family (four bytes, big-endian), so that a batch over families is one commit. Unsynced is `sync = false` with the log
-//! on, which hands every record to the operating system. It is given the cache and bloom filters of 10 bits; its one write
-//! buffer, which a second one may follow, is half of the setup's. Where the setup gives no memory it has nothing but its defaults.
+//! It has no column families: where the setup asks for several, all keys lie in one database, each behind the
+//! number of its family (four bytes, big-endian), so that a batch over families is one commit. Unsynced is
+//! `sync = false` with the log on, which hands every record to the operating system. It is given the cache
+//! and bloom filters of 10 bits; its one write buffer, which a second one may follow, is half of the setup's.
+//! Where the setup gives no memory it has nothing but its defaults.
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -27,7 +28,8 @@ struct Level {
     prefixed: bool,
 }
 
-// SAFETY: LevelDB allows any number of threads to use one database; the cache and the filter are its own until it is closed.
+// SAFETY: LevelDB allows any number of threads to use one database; the cache and the filter are its own
+// until it is closed.
 unsafe impl Send for Level {}
 // SAFETY: as above.
 unsafe impl Sync for Level {}
@@ -38,7 +40,8 @@ pub(super) fn open(path: &Path, setup: &Setup) -> Result<Box<dyn Engine>> {
     let mut level =
         Level { database: null_mut(), cache: null_mut(), filter: null_mut(), prefixed: setup.families > 1 };
     let mut error = null_mut();
-    // SAFETY: the options live until they are destroyed below; cache and filter live in `level`, which closes the database first.
+    // SAFETY: the options live until they are destroyed below; cache and filter live in `level`, which closes
+    // the database first.
     unsafe {
         let options = c::leveldb_options_create();
         c::leveldb_options_set_create_if_missing(options, 1);
@@ -117,7 +120,8 @@ impl Level {
 
     /// What it tells of its compactions so far.
     fn statistics(&self) -> Result<String> {
-        // SAFETY: the database is open, and the name ends with a zero byte. What is returned belongs to the caller.
+        // SAFETY: the database is open, and the name ends with a zero byte. What is returned belongs to the
+        // caller.
         unsafe {
             let text = c::leveldb_property_value(self.database, c"leveldb.stats".as_ptr());
             if text.is_null() {
@@ -180,8 +184,8 @@ impl Engine for Level {
         file.extension().is_some_and(|extension| extension == "log")
     }
 
-    /// LevelDB has no call for it, but writes its memtable before it compacts a range, be there nothing in it; and a range is
-    /// compacted after what is being compacted already.
+    /// LevelDB has no call for it, but writes its memtable before it compacts a range, be there nothing in
+    /// it; and a range is compacted after what is being compacted already.
     fn flush_until_quiet(&self) -> Result<()> {
         const BEYOND: &[u8] = &[0xff; 64];
         self.compact_between(Some((BEYOND, BEYOND)));
@@ -318,7 +322,8 @@ impl Reader for LevelReader<'_> {
     fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         self.prefix.join(key, &mut self.key);
         let (mut len, mut error) = (0, null_mut());
-        // SAFETY: database, options and key live until the call returns. What it returns are `len` bytes that belong to the caller.
+        // SAFETY: database, options and key live until the call returns. What it returns are `len` bytes that
+        // belong to the caller.
         unsafe {
             let (key, key_len) = (chars(&self.key), self.key.len());
             let value =

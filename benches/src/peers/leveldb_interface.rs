@@ -1,6 +1,7 @@
 //! LevelDB's C interface (`leveldb/c.h`), as far as the benchmarks need it.
 //!
-//! The crates that bind LevelDB build a copy of their own, of years ago; this links the library that the system has installed.
+//! The crates that bind LevelDB build a copy of their own, of years ago; this links the library that the
+//! system has installed.
 
 use std::ffi::{c_char, c_int, c_void};
 

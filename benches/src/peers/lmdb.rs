@@ -55,8 +55,8 @@ impl Engine for Lmdb {
                 Durability::Unsynced => FlagSetMode::Enable,
                 Durability::Sync => FlagSetMode::Disable,
             };
-            // SAFETY: the lock keeps other threads from changing the flags. Without syncs a power loss can corrupt the
-            // file; the file does not outlive the run.
+            // SAFETY: the lock keeps other threads from changing the flags. Without syncs a power loss can
+            // corrupt the file; the file does not outlive the run.
             unsafe { self.env.set_flags(EnvFlags::NO_SYNC, mode) }?;
             *current = durability;
         }

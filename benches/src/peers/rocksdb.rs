@@ -1,11 +1,11 @@
 //! RocksDB, linked against the library that the system has installed.
 //!
-//! Every family is a column family of one database. Unsynced is `WriteOptions::sync = false` with
-//! the log on. There are two configurations: as its users run it (bloom filters of 10 bits, one LRU
-//! cache for all families, `increase_parallelism`, all else as it comes, which gives each family
-//! memtables of 64 MiB) and tuned (write buffers split over the families, no compression). In both,
-//! all memtables together keep to the write buffers of the setup. Where the setup gives no memory, the first has nothing but
-//! RocksDB's defaults, and the second all of the above with RocksDB's default sizes.
+//! Every family is a column family of one database. Unsynced is `WriteOptions::sync = false` with the log on.
+//! There are two configurations: as its users run it (bloom filters of 10 bits, one LRU cache for all
+//! families, `increase_parallelism`, all else as it comes, which gives each family memtables of 64 MiB) and
+//! tuned (write buffers split over the families, no compression). In both, all memtables together keep to the
+//! write buffers of the setup. Where the setup gives no memory, the first has nothing but RocksDB's defaults,
+//! and the second all of the above with RocksDB's default sizes.
 
 use std::any::Any;
 use std::path::Path;

@@ -35,7 +35,8 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-/// The table of a comparison: a row for each engine, or where there are several headlines a row for each figure.
+/// The table of a comparison: a row for each engine, or where there are several headlines a row for each
+/// figure.
 pub(super) fn table(comparison: &Comparison) -> Table {
     match comparison.headlines().as_slice() {
         [headline] => engines_as_rows(comparison, headline),

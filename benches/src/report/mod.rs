@@ -189,7 +189,8 @@ impl Report {
         self.comparisons.iter().flat_map(of).collect()
     }
 
-    /// In how many headlines the subject has the best figure, those in which another has, and how many there are in all.
+    /// In how many headlines the subject has the best figure, those in which another has, and how many there
+    /// are in all.
     fn standing(&self) -> (usize, Vec<String>, usize) {
         let (mut first, mut behind, mut total) = (0, Vec::new(), 0);
         for (comparison, figure) in self.headlines() {

@@ -48,8 +48,8 @@ pub(super) fn render(report: &Report) -> Result<String> {
     Ok(page)
 }
 
-/// The ratios of all workloads, if the subject took part: as a table whose colours show who is better, and as bars where a
-/// workload has one headline.
+/// The ratios of all workloads, if the subject took part: as a table whose colours show who is better, and as
+/// bars where a workload has one headline.
 fn overview(page: &mut String, report: &Report) -> Result<()> {
     if report.comparisons.iter().all(|comparison| comparison.subject().is_none()) {
         return Ok(());
@@ -196,8 +196,9 @@ fn latency_curve(engine: &EngineRounds) -> Curve<'_> {
     Curve { engine: &engine.engine, points: PERCENTILES.iter().enumerate().filter_map(point).collect() }
 }
 
-/// Thousands per second over time. Short runs are cut into some forty pieces, long ones into seconds or a hundred and twenty
-/// pieces: over shorter times the rate would show how threads are scheduled, not how an engine works.
+/// Thousands per second over time. Short runs are cut into some forty pieces, long ones into seconds or a
+/// hundred and twenty pieces: over shorter times the rate would show how threads are scheduled, not how an
+/// engine works.
 fn rate_curve(progress: &Progress) -> Vec<(f64, f64)> {
     let seconds = progress.points.last().map_or(0.0, |point| point.0);
     let piece = (seconds / 40.0).min(1.0).max(seconds / 120.0).max(5e-3);

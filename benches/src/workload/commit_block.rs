@@ -135,7 +135,8 @@ impl CommitBlock {
         })
     }
 
-    /// Reads signatures of random tokens, each with a view of its own, so that it sees the blocks committed before it.
+    /// Reads signatures of random tokens, each with a view of its own, so that it sees the blocks committed
+    /// before it.
     fn read(&self, engine: &dyn Engine, thread: usize, read: &Count, done: &AtomicBool) -> Result<()> {
         let mut random = fastrand::Rng::with_seed(thread as u64);
         let mut fingerprint = Fingerprint::default();

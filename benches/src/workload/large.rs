@@ -36,8 +36,8 @@ pub struct Large {
     pub seconds: f64,
 }
 
-/// The phase of overwriting in batches ends when as many entries were written as there are, so that what was written to the disk for
-/// them is comparable; or after so many times the seconds of the other phases.
+/// The phase of overwriting in batches ends when as many entries were written as there are, so that what was
+/// written to the disk for them is comparable; or after so many times the seconds of the other phases.
 pub const PATIENCE: u32 = 6;
 
 /// What a phase on threads came to.
@@ -181,8 +181,8 @@ impl Large {
         Ok(Measured { figures, ..Measured::default() })
     }
 
-    /// Runs `work` on threads, each with a timer that repeats for as long as a phase takes; every repetition counts for
-    /// `each` operations.
+    /// Runs `work` on threads, each with a timer that repeats for as long as a phase takes; every repetition
+    /// counts for `each` operations.
     fn on_threads(
         &self,
         what: &str,

@@ -23,8 +23,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Writes all entries, in an order in which their keys are random; returns the seconds that commits took, and the seconds
-    /// from the last one until the engine was quiet.
+    /// Writes all entries, in an order in which their keys are random; returns the seconds that commits took,
+    /// and the seconds from the last one until the engine was quiet.
     pub fn write<const KEY: usize>(
         &self,
         engine: &dyn Engine,
@@ -52,8 +52,8 @@ impl Load {
         Ok(((end - start).as_secs_f64(), end.elapsed().as_secs_f64()))
     }
 
-    /// Reads the family from end to end, which also brings it into the caches; fails if its entries are not as many as
-    /// were written, or out of order.
+    /// Reads the family from end to end, which also brings it into the caches; fails if its entries are not
+    /// as many as were written, or out of order.
     pub fn check(&self, engine: &dyn Engine) -> Result<()> {
         engine.read(self.family, &mut |reader| {
             let (mut count, mut ordered, mut previous) = (0, true, Vec::new());

@@ -1,4 +1,5 @@
-//! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child process carries out.
+//! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child
+//! process carries out.
 
 pub mod bounds;
 pub mod commit_block;

@@ -80,7 +80,8 @@ pub struct Signature {
     pub signatures: u64,
     /// Point reads.
     pub reads: u64,
-    /// Bytes of cache for engines that have one, if memory is limited; see [`memory_bytes`](Self::memory_bytes).
+    /// Bytes of cache for engines that have one, if memory is limited; see
+    /// [`memory_bytes`](Self::memory_bytes).
     pub cache_bytes: Option<u64>,
 }
 
@@ -127,7 +128,8 @@ impl Task for Signature {
 }
 
 impl Signature {
-    /// What all memory of an engine is limited to, the page cache of its files included: a quarter more than the cache, and 64 MiB.
+    /// What all memory of an engine is limited to, the page cache of its files included: a quarter more than
+    /// the cache, and 64 MiB.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.cache_bytes.map(|cache_bytes| cache_bytes / 4 * 5 + (64 << 20))
     }
@@ -145,7 +147,8 @@ impl Signature {
         self.load(engine.as_ref(), place).map(drop)
     }
 
-    /// Writes the tokens; returns the seconds until they were acknowledged, and from then on until the engine was quiet.
+    /// Writes the tokens; returns the seconds until they were acknowledged, and from then on until the engine
+    /// was quiet.
     fn load(&self, engine: &dyn Engine, place: &Place) -> Result<(f64, f64)> {
         place.step("filling");
         tokens(0, self.tokens).write::<KEY_BYTES>(engine, &Values::new(), |_| ())

@@ -220,7 +220,8 @@ impl Session<'_> {
         }
     }
 
-    /// Runs workers. Recoveries wait for their threads to start and end, so there are more workers than processors.
+    /// Runs workers. Recoveries wait for their threads to start and end, so there are more workers than
+    /// processors.
     fn in_parallel(&self, work: impl Fn(u64) + Sync) {
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) as u64;
         std::thread::scope(|scope| {

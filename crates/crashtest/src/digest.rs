@@ -1,4 +1,5 @@
-//! Contents of a database as sums: equal contents have equal sums, and a change of one entry changes the sum by a difference.
+//! Contents of a database as sums: equal contents have equal sums, and a change of one entry changes the sum
+//! by a difference.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +41,8 @@ impl Sums {
     }
 }
 
-/// What one family adds to the sum of `writer`. A family without entries of the writer counts only if it is the writer's own.
+/// What one family adds to the sum of `writer`. A family without entries of the writer counts only if it is
+/// the writer's own.
 pub fn part(name: &str, writer: usize, entries: u128) -> u128 {
     if entries == 0 && owner(name) != Some(writer) { 0 } else { family(name, entries) }
 }

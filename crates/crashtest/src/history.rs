@@ -46,7 +46,8 @@ pub enum Action {
     Drop(String),
 }
 
-/// A step and when it was made. Moments are lengths of the disk's log; ticks count everything that any writer begins or ends.
+/// A step and when it was made. Moments are lengths of the disk's log; ticks count everything that any writer
+/// begins or ends.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// The step.
@@ -258,7 +259,8 @@ impl History {
         self.prefixes.entry(sum).or_default().push(self.events.len());
     }
 
-    /// Families that all writers share are there from the first event on. They add nothing to any sum as long as nothing is in them.
+    /// Families that all writers share are there from the first event on. They add nothing to any sum as long
+    /// as nothing is in them.
     pub fn find(&mut self, names: &[&str]) {
         for name in names {
             self.base.families.entry((*name).to_owned()).or_default();

@@ -4,7 +4,8 @@ use crate::digest::{Sums, WRITERS};
 use crate::history::{Action, History, State};
 use crate::violation::{Checked, Kind, Violation};
 
-/// From this length of the disk's log on, so many events of each writer are durable: those with log records, and those without.
+/// From this length of the disk's log on, so many events of each writer are durable: those with log records,
+/// and those without.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Floor {
     /// Length of the log.
@@ -20,7 +21,8 @@ pub enum Crash {
     PowerLoss,
     /// All of it: only the process was killed.
     Kill,
-    /// Nothing, and a sync had claimed more than it did: nothing that was acknowledged after it need be there.
+    /// Nothing, and a sync had claimed more than it did: nothing that was acknowledged after it need be
+    /// there.
     Deceived(usize),
 }
 
@@ -132,7 +134,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether a family was created, renamed or dropped, and that acknowledged, when the log had `moment` operations or more.
+    /// Whether a family was created, renamed or dropped, and that acknowledged, when the log had `moment`
+    /// operations or more.
     pub fn changes_families_after(&self, moment: usize) -> bool {
         let mut events = self.histories.iter().flatten().flat_map(History::events);
         events.any(|event| {
@@ -141,8 +144,8 @@ impl Ledger {
         })
     }
 
-    /// In what `found` differs from the state that it comes closest to, of those that may be there after a crash behind `moment`
-    /// operations. A few lines for each history.
+    /// In what `found` differs from the state that it comes closest to, of those that may be there after a
+    /// crash behind `moment` operations. A few lines for each history.
     pub fn explain(&self, found: &State, moment: usize, crash: Crash) -> String {
         let mut lines = Vec::new();
         for (writer, histories) in self.histories.iter().enumerate() {

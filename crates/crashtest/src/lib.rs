@@ -1,8 +1,8 @@
 //! Crashes Peristyle on a simulated disk, and on real ones, and checks what is left.
 //!
-//! [`disk`] is the simulated disk: tests and fuzzers drive it directly. A workload is a list of [`step`]s, carried out by a
-//! [`writer`] on a [`run`]; the writer notes in a [`history`] what it did and when that was acknowledged, and the [`ledger`] of all writers
-//! judges what a [`recovery`] finds.
+//! [`disk`] is the simulated disk: tests and fuzzers drive it directly. A workload is a list of [`step`]s,
+//! carried out by a [`writer`] on a [`run`]; the writer notes in a [`history`] what it did and when that was
+//! acknowledged, and the [`ledger`] of all writers judges what a [`recovery`] finds.
 
 pub mod campaign;
 pub mod command;

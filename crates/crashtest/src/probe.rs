@@ -85,8 +85,8 @@ impl Probe<'_> {
         })
     }
 
-    /// Recovers `image`, which gave `expected`, lets it crash in the middle, recovers what that leaves, writes to it, and lets that
-    /// crash as well.
+    /// Recovers `image`, which gave `expected`, lets it crash in the middle, recovers what that leaves,
+    /// writes to it, and lets that crash as well.
     ///
     /// # Errors
     /// What is wrong.

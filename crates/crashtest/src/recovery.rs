@@ -14,7 +14,8 @@ pub fn unreadable(error: &Error) -> Violation {
     Violation::new(Kind::Lost, format!("something cannot be read: {error}"))
 }
 
-/// Reads a family from front to back and gives each writer's sum; `each` is told of every entry. Keys must ascend.
+/// Reads a family from front to back and gives each writer's sum; `each` is told of every entry. Keys must
+/// ascend.
 ///
 /// # Errors
 /// The engine's.

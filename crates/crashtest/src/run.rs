@@ -28,7 +28,8 @@ pub struct Setup {
     pub maps: bool,
     /// Whether merges write deltas wherever there is a tree to spare.
     pub deltas: bool,
-    /// Whether memtables have room for all that the log holds, so that it reaches its limit before they are full.
+    /// Whether memtables have room for all that the log holds, so that it reaches its limit before they are
+    /// full.
     pub roomy: bool,
 }
 
@@ -104,7 +105,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens what is on `disk`, with the families that are always there, which must exist already or be made now.
+    /// Opens what is on `disk`, with the families that are always there, which must exist already or be made
+    /// now.
     ///
     /// # Errors
     /// The engine's.

@@ -31,8 +31,9 @@ pub enum Write {
     DeleteRange(u8, u16, u16),
 }
 
-/// One step. Families 0 and 1 are always there, as is the one of unlogged writes; 2 and above are the writer's own and
-/// may be missing: then the step goes to family 0. Snapshots and iterators are kept until they are asked for.
+/// One step. Families 0 and 1 are always there, as is the one of unlogged writes; 2 and above are the
+/// writer's own and may be missing: then the step goes to family 0. Snapshots and iterators are kept until
+/// they are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// One commit.

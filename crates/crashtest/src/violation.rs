@@ -9,7 +9,8 @@ pub enum Kind {
     Lost,
     /// What is there is no prefix of what was done, or a batch is there in part.
     Torn,
-    /// Something that was deleted is there again, or something that was not yet written, or a number is used twice.
+    /// Something that was deleted is there again, or something that was not yet written, or a number is used
+    /// twice.
     Resurrected,
     /// `verify` found a fault.
     Unsound,

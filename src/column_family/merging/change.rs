@@ -66,22 +66,24 @@ impl<'s> Change<'s> {
         Ok(())
     }
 
-    /// Writes the next entries of the tree behind all deltas anew, from `start` on, in packed pages: about `limit` bytes. Returns where those begin
-    /// that follow; `None` at the end.
+    /// Writes the next entries of the tree behind all deltas anew, from `start` on, in packed pages: about
+    /// `limit` bytes. Returns where those begin that follow; `None` at the end.
     pub(crate) fn repack_range(&mut self, start: &[u8], limit: usize) -> Result<Option<Vec<u8>>> {
         let mut range = Stretch::gather([self.tree], self.store, start, limit)?;
         self.merge_into_tree(&[], range.ops())?;
         Ok(range.end.take())
     }
 
-    /// Moves what the tree behind all deltas has in the ranges of pages `moving` to where pages are allocated now.
+    /// Moves what the tree behind all deltas has in the ranges of pages `moving` to where pages are allocated
+    /// now.
     pub(crate) fn relocate_tree(&mut self, moving: &[Range<u64>]) -> Result<()> {
         let outcome = btree::relocate(&self.tree, self.store, moving, &self.options, self.should_stop)?;
         self.tree = self.note(outcome);
         Ok(())
     }
 
-    /// Takes what `deletions` cover out of the deltas at `range`; of one that holds nothing else, nothing is left.
+    /// Takes what `deletions` cover out of the deltas at `range`; of one that holds nothing else, nothing is
+    /// left.
     pub(crate) fn delete_from_deltas(
         &mut self,
         range: Range<usize>,
@@ -117,7 +119,8 @@ impl<'s> Change<'s> {
         Ok(())
     }
 
-    /// The delta that is filled from those at `leaving` stands behind them; there is an empty one if it was not begun yet.
+    /// The delta that is filled from those at `leaving` stands behind them; there is an empty one if it was
+    /// not begun yet.
     pub(crate) fn filling_behind(&mut self, leaving: Range<usize>) -> usize {
         let at = leaving.end;
         if self.deltas.get(at).is_none_or(|delta| delta.stage != Stage::Filling) {

@@ -1,8 +1,9 @@
 //! Compaction: a tree is written anew, packed, or some of its pages elsewhere.
 //!
-//! Each step writes a bounded number of bytes and is one change for readers, as a merge is. Other merges of the family go on between
-//! steps, so what is written meanwhile waits for one step at most. A tree that fits one step is rewritten as a whole; a larger one a range of
-//! keys after the other: entries that come behind the range are not packed.
+//! Each step writes a bounded number of bytes and is one change for readers, as a merge is. Other merges of
+//! the family go on between steps, so what is written meanwhile waits for one step at most. A tree that fits
+//! one step is rewritten as a whole; a larger one a range of keys after the other: entries that come behind
+//! the range are not packed.
 
 use crate::btree;
 use crate::column_family::family::{Counters, Family};
@@ -35,7 +36,8 @@ const AT_ONCE: usize = 8;
 type Step = (Vec<u32>, Option<Vec<u8>>);
 
 impl Family {
-    /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family is dropped.
+    /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family
+    /// is dropped.
     pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let _alone = self.compaction.lock();
         let (mut fresh, mut position) = (Vec::new(), Some(Vec::new()));
@@ -49,8 +51,9 @@ impl Family {
         Ok(())
     }
 
-    /// Rewrites what the tree holds from `start` on, as much as a step may, in `fresh` and newer segments. Returns these, and
-    /// where the next step begins, if there is one. `None` if the tree is empty or the family is dropped.
+    /// Rewrites what the tree holds from `start` on, as much as a step may, in `fresh` and newer segments.
+    /// Returns these, and where the next step begins, if there is one. `None` if the tree is empty or the
+    /// family is dropped.
     fn repack_step(
         self: &Arc<Self>,
         context: &MergeContext<'_>,
@@ -75,8 +78,9 @@ impl Family {
         Ok(fresh.map(|fresh| (fresh, next)))
     }
 
-    /// Moves some of the tree's pages at the end of the family into free pages before them, if there are any. Does nothing if there are deltas, if
-    /// that was tried with the same tree and gained little, during a compaction, or if the family is dropped.
+    /// Moves some of the tree's pages at the end of the family into free pages before them, if there are any.
+    /// Does nothing if there are deltas, if that was tried with the same tree and gained little, during a
+    /// compaction, or if the family is dropped.
     pub(crate) fn move_to_front(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Moved> {
         let Some(_alone) = self.compaction.try_lock() else { return Ok(Moved::Nothing) };
         if self.damage.is_met() {
@@ -110,8 +114,9 @@ impl Family {
         }
     }
 
-    /// Moves some of the tree's pages that stand at `file_page` of the data file, or behind it, to where the file is free before it. Pages of deltas
-    /// stay. Does nothing if there is no room or the family is dropped.
+    /// Moves some of the tree's pages that stand at `file_page` of the data file, or behind it, to where the
+    /// file is free before it. Pages of deltas stay. Does nothing if there is no room or the family is
+    /// dropped.
     pub(crate) fn move_below(self: &Arc<Self>, context: &MergeContext<'_>, file_page: u64) -> Result<Moved> {
         let _alone = self.compaction.lock();
         self.damage.check()?;
@@ -131,8 +136,8 @@ impl Family {
         }
     }
 
-    /// Writes the same tree anew, by `rewrite`, which gets what `place` said of where its pages are to stand, if that said anything.
-    /// Returns the segments that are new, or `None` if nothing was done.
+    /// Writes the same tree anew, by `rewrite`, which gets what `place` said of where its pages are to stand,
+    /// if that said anything. Returns the segments that are new, or `None` if nothing was done.
     fn rewrite<P>(
         self: &Arc<Self>,
         context: &MergeContext<'_>,

@@ -1,10 +1,13 @@
 //! The queue of background work of all databases that share threads.
 //!
 //! Invariants:
-//! 1. A family waits at most once, and one thread at a time is at a family's job, and one at a database's checkpoint.
-//! 2. Databases take turns: between two jobs of one database every other one that has a job which could begin gets one. So what one
-//!    database brings, however much it is, delays another's job by those that are under way and one round.
-//! 3. Checkpoints wait for no merge and no merge waits for them: other threads make them, and their turns are others.
+//! 1. A family waits at most once, and one thread at a time is at a family's job, and one at a database's
+//!    checkpoint.
+//! 2. Databases take turns: between two jobs of one database every other one that has a job which could begin
+//!    gets one. So what one database brings, however much it is, delays another's job by those that are under
+//!    way and one round.
+//! 3. Checkpoints wait for no merge and no merge waits for them: other threads make them, and their turns are
+//!    others.
 //! 4. A database that was not admitted yet, or has left, has no turn.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -43,7 +46,8 @@ pub(crate) struct Desk {
 #[derive(Default)]
 struct State {
     databases: BTreeMap<DatabaseNumber, Jobs>,
-    /// Databases of which merges wait, and those of which checkpoints do, in the order of their turns; each once.
+    /// Databases of which merges wait, and those of which checkpoints do, in the order of their turns; each
+    /// once.
     merge_turns: VecDeque<DatabaseNumber>,
     checkpoint_turns: VecDeque<DatabaseNumber>,
     stopped: bool,
@@ -72,7 +76,8 @@ struct Merge {
 }
 
 impl Jobs {
-    /// Takes the first merge that may begin. Those that were put off do so once they have waited, or if that is not `patient`.
+    /// Takes the first merge that may begin. Those that were put off do so once they have waited, or if that
+    /// is not `patient`.
     fn take_merge(&mut self, patient: bool) -> Option<Arc<Family>> {
         let may_begin = |merge: &Merge| {
             let has_waited = |since: Instant| !patient || since.elapsed() >= PATIENCE;
@@ -232,8 +237,8 @@ impl Desk {
         });
     }
 
-    /// The next family to merge and its database, as soon as there is one; `None` once the threads are to end. Call
-    /// [`finish_merge`](Self::finish_merge) after it.
+    /// The next family to merge and its database, as soon as there is one; `None` once the threads are to
+    /// end. Call [`finish_merge`](Self::finish_merge) after it.
     pub(crate) fn next_merge(&self) -> Option<(DatabaseNumber, Arc<Family>)> {
         self.next(|state| state.next_merge(), State::has_put_off)
     }
@@ -243,8 +248,8 @@ impl Desk {
         self.change(database, |jobs| jobs.merging.retain(|busy| !Arc::ptr_eq(busy, family)));
     }
 
-    /// The next database of which a checkpoint is due, as soon as there is one; `None` once the threads are to end. Call
-    /// [`finish_checkpoint`](Self::finish_checkpoint) after it.
+    /// The next database of which a checkpoint is due, as soon as there is one; `None` once the threads are
+    /// to end. Call [`finish_checkpoint`](Self::finish_checkpoint) after it.
     pub(crate) fn next_checkpoint(&self) -> Option<(DatabaseNumber, Due)> {
         self.next(State::next_due, |_| false)
     }

@@ -1,10 +1,10 @@
 //! Draining: what deltas hold goes into the tree, a range of keys at a time.
 //!
-//! A step takes the next keys of all deltas, as many as a buffer holds, applies them to the tree in one pass and takes their range out
-//! of the deltas, in one change for readers. The range moves on from step to step and begins anew at the end of the keys. In
-//! the long run every delta has gone once the range has come round, and the tree was rewritten once for what
-//! came in meanwhile. On average half of that is drained: with deltas of d bytes in front of a tree of s bytes, each byte rewrites
-//! s / (2 d) bytes of it.
+//! A step takes the next keys of all deltas, as many as a buffer holds, applies them to the tree in one pass
+//! and takes their range out of the deltas, in one change for readers. The range moves on from step to step
+//! and begins anew at the end of the keys. In the long run every delta has gone once the range has come
+//! round, and the tree was rewritten once for what came in meanwhile. On average half of that is drained:
+//! with deltas of d bytes in front of a tree of s bytes, each byte rewrites s / (2 d) bytes of it.
 
 use crate::btree::RangeDeletion;
 use crate::column_family::delta::JOINED;
@@ -16,8 +16,8 @@ use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::sync::{Arc, Instant};
 
-/// Merges whose entries deltas may always hold while a family is written to, and those that they hold at most. Their filters are in
-/// memory, and what they hold takes space twice.
+/// Merges whose entries deltas may always hold while a family is written to, and those that they hold at
+/// most. Their filters are in memory, and what they hold takes space twice.
 const HELD: [f64; 2] = [12.0, 36.0];
 /// Part of the tree's entries that deltas may hold otherwise.
 const HELD_OF_TREE: f64 = 0.25;
@@ -25,7 +25,8 @@ const HELD_OF_TREE: f64 = 0.25;
 const MAX_DELTAS: usize = 32;
 /// Of these, deltas that may wait to be joined.
 const MAX_FRESH: usize = 2 * JOINED;
-/// Merges by which deltas hold too much, or deltas by which they are too many, when no merge adds to them any more.
+/// Merges by which deltas hold too much, or deltas by which they are too many, when no merge adds to them any
+/// more.
 const MOST_EXCESS: f64 = 8.0;
 
 /// What a step drained.
@@ -40,7 +41,8 @@ pub(crate) enum Drained {
 }
 
 impl TreeVersion {
-    /// How far the deltas hold more than they are to hold while the family is written to, in merges, or are too many; 0 if neither.
+    /// How far the deltas hold more than they are to hold while the family is written to, in merges, or are
+    /// too many; 0 if neither.
     pub(crate) fn excess(&self) -> f64 {
         // What a file says of its entries may be more than can be added up in integers.
         let entries = || self.deltas.iter().map(|delta| delta.tree.entries as f64);
@@ -54,7 +56,8 @@ impl TreeVersion {
 }
 
 impl Family {
-    /// Whether deltas are to be drained now: they hold too much, or the family rests. Those of a damaged family stay.
+    /// Whether deltas are to be drained now: they hold too much, or the family rests. Those of a damaged
+    /// family stay.
     pub(crate) fn is_to_drain(&self) -> bool {
         if self.damage.is_met() {
             return false;
@@ -63,7 +66,8 @@ impl Family {
         version.excess() > 0.0 || self.is_resting() && !version.deltas.is_empty()
     }
 
-    /// Joins and drains until there may be another delta. That takes no time unless draining is far behind, as it falls with many writers.
+    /// Joins and drains until there may be another delta. That takes no time unless draining is far behind,
+    /// as it falls with many writers.
     pub(super) fn make_room_for_delta(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
         let is_full = || self.trees.lock().current().excess() >= MOST_EXCESS;
         while is_full() && (self.join_step(context)? | (self.drain_step(context)? != Drained::Nothing)) {}

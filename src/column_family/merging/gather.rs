@@ -142,8 +142,8 @@ impl Stretch {
     }
 }
 
-/// Bytes in a mapping of their own: so many that come and go so often would stay with the allocator, which keeps for every thread
-/// what was given back to it.
+/// Bytes in a mapping of their own: so many that come and go so often would stay with the allocator, which
+/// keeps for every thread what was given back to it.
 struct Buffer {
     map: MmapMut,
     len: usize,
@@ -184,7 +184,8 @@ pub(super) fn out_of_order(store: &PartitionedStorageBackend) -> Error {
 /// A delta that is walked.
 struct Source {
     cursor: TreeCursor,
-    /// Of the key that the cursor stands on: integer order is key order, but for equal heads. The highest at the end.
+    /// Of the key that the cursor stands on: integer order is key order, but for equal heads. The highest at
+    /// the end.
     head: u64,
 }
 

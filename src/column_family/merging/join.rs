@@ -1,12 +1,14 @@
 //! Joining: deltas that memtables were written as become one larger delta, a range of keys at a time.
 //!
-//! Readers ask every delta, and how much of the tree draining rewrites falls with what the deltas hold: few large ones are better than
-//! many small ones, for one more byte written for each. The deltas of a family are, the newest first: fresh ones; those that are leaving;
-//! the one that is filled from them; and those that were filled before. A step takes the next keys of those that are leaving and puts
-//! them behind everything that it filled so far, in one change for readers. So the order in which they count never changes.
+//! Readers ask every delta, and how much of the tree draining rewrites falls with what the deltas hold: few
+//! large ones are better than many small ones, for one more byte written for each. The deltas of a family
+//! are, the newest first: fresh ones; those that are leaving; the one that is filled from them; and those
+//! that were filled before. A step takes the next keys of those that are leaving and puts them behind
+//! everything that it filled so far, in one change for readers. So the order in which they count never
+//! changes.
 //!
-//! Source: the stepped merge of H. V. Jagadish et al., "Incremental Organization for Data Recording and Warehousing", VLDB 1997; with one
-//! step.
+//! Source: the stepped merge of H. V. Jagadish et al., "Incremental Organization for Data Recording and
+//! Warehousing", VLDB 1997; with one step.
 
 use crate::btree::RangeDeletion;
 use crate::column_family::delta::{JOINED, Stage, trees_of};
@@ -24,7 +26,8 @@ impl TreeVersion {
         self.deltas.iter().filter(|delta| delta.stage == Stage::Fresh).count()
     }
 
-    /// Where the deltas are that are to be joined: those that are leaving, or as many of the oldest fresh ones as become one.
+    /// Where the deltas are that are to be joined: those that are leaving, or as many of the oldest fresh
+    /// ones as become one.
     fn to_join(&self) -> Option<Range<usize>> {
         let fresh = self.fresh();
         let leaving = self.deltas.iter().filter(|delta| delta.stage == Stage::Leaving).count();

@@ -21,7 +21,8 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) views: &'a ArcCell<View>,
     pub(crate) visible: &'a Sequencer,
     pub(crate) should_stop: &'a dyn Fn() -> bool,
-    /// Bytes of a tree that a merge may write for each byte of memtables; where it would write more, it writes a delta.
+    /// Bytes of a tree that a merge may write for each byte of memtables; where it would write more, it
+    /// writes a delta.
     pub(crate) merge_cost: u32,
     pub(crate) remembered: &'a Remembered,
 }
@@ -31,14 +32,14 @@ pub(crate) struct MergeContext<'a> {
 pub(crate) enum Pace {
     /// It goes on.
     Now,
-    /// It waits until most of the memtables are frozen that there can be: what is merged in one pass rewrites the same leaves once, and
-    /// fewer and larger deltas are cheaper to drain.
+    /// It waits until most of the memtables are frozen that there can be: what is merged in one pass rewrites
+    /// the same leaves once, and fewer and larger deltas are cheaper to drain.
     WhenWorthIt,
 }
 
 impl Family {
-    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the family was dropped. Of a family that is
-    /// damaged, or turns out to be, they become a delta.
+    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the
+    /// family was dropped. Of a family that is damaged, or turns out to be, they become a delta.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
@@ -49,7 +50,8 @@ impl Family {
             return Err(error);
         }
         let _one_at_a_time = self.take_turn();
-        // Of this family alone: a merge may take long, and whoever holds a view keeps the old trees of every family.
+        // Of this family alone: a merge may take long, and whoever holds a view keeps the old trees of every
+        // family.
         let view = context.views.load_full().family(self.slot(), self.id()).map(Arc::clone);
         let Ok(view) = view else { return Ok(false) };
         let Some(newest) = view.frozen.first() else { return Ok(false) };
@@ -79,7 +81,8 @@ impl Family {
         let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, as_delta));
         let merged = match merged.map_err(|error| self.damage.judge(error)) {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
-                // What stood in the way may have been a page of the tree, or of a delta, that this does not need.
+                // What stood in the way may have been a page of the tree, or of a delta, that this does not
+                // need.
                 let again = self.merge_frozen(context, &view, true).map_err(|error| self.damage.judge(error));
                 if again.as_ref().is_err_and(|error| error.kind() == ErrorKind::FamilyDamaged) {
                     self.damage.set_stuck();
@@ -108,8 +111,8 @@ impl Family {
         Ok(true)
     }
 
-    /// Makes the frozen memtables of `view` part of the tree, or a delta. `false` if the family was dropped meanwhile. The caller holds the lock of
-    /// merges. On an error nothing has changed.
+    /// Makes the frozen memtables of `view` part of the tree, or a delta. `false` if the family was dropped
+    /// meanwhile. The caller holds the lock of merges. On an error nothing has changed.
     fn merge_frozen(&self, context: &MergeContext<'_>, view: &FamilyView, as_delta: bool) -> Result<bool> {
         let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
@@ -135,7 +138,8 @@ impl Family {
         Ok(true)
     }
 
-    /// Puts what the memtables hold in front of the trees; what they delete by range goes from the trees at once.
+    /// Puts what the memtables hold in front of the trees; what they delete by range goes from the trees at
+    /// once.
     fn merge_as_delta<'m>(
         &self,
         change: &mut Change<'_>,
@@ -150,8 +154,9 @@ impl Family {
         change.push_delta(tables.iter().map(|table| table.entries()).sum(), ops)
     }
 
-    /// Whether the tree would be rewritten by more than `cost` bytes for each byte of the memtables: estimated from the
-    /// pages of the tree between their lowest and their highest key, of which each operation rewrites one at most.
+    /// Whether the tree would be rewritten by more than `cost` bytes for each byte of the memtables:
+    /// estimated from the pages of the tree between their lowest and their highest key, of which each
+    /// operation rewrites one at most.
     fn is_costly(&self, version: &TreeVersion, frozen: &[Frozen], cost: u32) -> Result<bool> {
         let (mut low, mut high): (Option<Vec<u8>>, Option<Vec<u8>>) = (None, None);
         for Frozen { table, .. } in frozen {
@@ -173,8 +178,9 @@ impl Family {
         Ok(rewritten > f64::from(cost) * bytes as f64)
     }
 
-    /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the same commits afterwards. `None` if the family was
-    /// dropped meanwhile. The caller holds the lock of merges. On an error nothing has changed.
+    /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the
+    /// same commits afterwards. `None` if the family was dropped meanwhile. The caller holds the lock of
+    /// merges. On an error nothing has changed.
     pub(super) fn change<R>(
         &self,
         context: &MergeContext<'_>,
@@ -197,8 +203,8 @@ impl Family {
         Counters::add(&self.counters.pages_written, stats.pages_written);
     }
 
-    /// Makes new trees the current ones and takes the memtables that are in them out of the view, in one step for readers. Without
-    /// `through`, the trees hold no commits that the old ones did not hold.
+    /// Makes new trees the current ones and takes the memtables that are in them out of the view, in one step
+    /// for readers. Without `through`, the trees hold no commits that the old ones did not hold.
     fn install(
         &self,
         change: Change<'_>,
@@ -232,7 +238,8 @@ impl Family {
         Ok(())
     }
 
-    /// Waits until no other merge is under way. What readers, and the merge before, let go of can then be written anew.
+    /// Waits until no other merge is under way. What readers, and the merge before, let go of can then be
+    /// written anew.
     pub(super) fn take_turn(&self) -> MutexGuard<'_, DrainPosition> {
         let turn = self.merging.lock();
         self.release_unread();
@@ -241,7 +248,8 @@ impl Family {
 
     /// Frees pages that readers have let go of.
     pub(crate) fn release_unread(&self) {
-        // Views that were replaced are dropped as epochs pass, which takes somebody's help where little else happens.
+        // Views that were replaced are dropped as epochs pass, which takes somebody's help where little else
+        // happens.
         crate::sync::epoch::collect();
         self.trees.lock().release(self.store());
     }
@@ -251,8 +259,8 @@ fn tables_of(view: &FamilyView) -> impl Iterator<Item = &Arc<Memtable>> {
     view.frozen.iter().map(|frozen| &frozen.table)
 }
 
-/// What all memtables of `view` say, as one commit would: first each range that they delete, start and end if it has one, ascending; then each key, ascending, with its
-/// value if it has one.
+/// What all memtables of `view` say, as one commit would: first each range that they delete, start and end if
+/// it has one, ascending; then each key, ascending, with its value if it has one.
 pub(crate) fn unmerged(
     view: &FamilyView,
     mut range: impl FnMut(&[u8], Option<&[u8]>),

@@ -1,4 +1,5 @@
-//! How a family is kept: its memtables become deltas and its tree, deltas are joined and drained, trees are packed.
+//! How a family is kept: its memtables become deltas and its tree, deltas are joined and drained, trees are
+//! packed.
 //!
 //! Start reading at [`merge`], then [`join`], [`drain`] and [`compaction`].
 

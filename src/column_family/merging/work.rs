@@ -1,4 +1,5 @@
-//! The background work of one database: what it leaves on the desk, and which of its families the clock looks after.
+//! The background work of one database: what it leaves on the desk, and which of its families the clock looks
+//! after.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::bell::Call;
 use crate::sync::{Arc, Mutex};
 
-/// Jobs of one database for background threads. A family waits at most once. Checkpoints are made by threads of their own: they wait
-/// for no merge, and no merge waits for them.
+/// Jobs of one database for background threads. A family waits at most once. Checkpoints are made by threads
+/// of their own: they wait for no merge, and no merge waits for them.
 pub(crate) struct Work {
     desk: Arc<Desk>,
     database: DatabaseNumber,
@@ -76,10 +77,11 @@ impl Work {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Something is about to be done to `family` that leaves work for the clock: it looks after the family from now on, until nothing was
-    /// done for long. Costs a load if it does so already.
+    /// Something is about to be done to `family` that leaves work for the clock: it looks after the family
+    /// from now on, until nothing was done for long. Costs a load if it does so already.
     ///
-    /// Who writes calls this under the family's write lock, without which the clock does not turn away from a family.
+    /// Who writes calls this under the family's write lock, without which the clock does not turn away from a
+    /// family.
     #[inline]
     pub(crate) fn touch(&self, family: &Arc<Family>) {
         if !family.watched.load(Ordering::Relaxed) {

@@ -1,15 +1,17 @@
 //! The cursor over a whole family: memtables, deltas and tree as one sorted map.
 //!
-//! Invariants, while the cursor stands on an entry with key *k* and goes forward (backward is the mirror image):
+//! Invariants, while the cursor stands on an entry with key *k* and goes forward (backward is the mirror
+//! image):
 //! 1. Every source stands on its first key at or above *k*, or is at its end.
 //! 2. The entry is that of the newest source whose key equals *k*.
 //! 3. It is neither a deletion nor covered by a range deletion of a newer source.
-//! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the one with the lowest.
-//! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of `nearest`, or of the next key that is hidden
-//!    from the tree (`clear`), whichever comes first.
+//! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the
+//!    one with the lowest.
+//! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of
+//!    `nearest`, or of the next key that is hidden from the tree (`clear`), whichever comes first.
 //!
-//! So while the tree's next keys stay below `fence`, which they do for long where little was written lately, only the tree's cursor
-//! moves. What is deleted is stepped over within the range alone.
+//! So while the tree's next keys stay below `fence`, which they do for long where little was written lately,
+//! only the tree's cursor moves. What is deleted is stepped over within the range alone.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -52,7 +54,8 @@ pub(crate) struct FamilyCursor {
     hidden: Hidden,
     skipped: Skipped<Place>,
     at: SequenceNumber,
-    /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where it was not looked for.
+    /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where
+    /// it was not looked for.
     clear: Option<u64>,
     forward: bool,
     place: Place,
@@ -262,8 +265,8 @@ impl FamilyCursor {
         self.next_of_all()
     }
 
-    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`, until it breaks.
-    /// The cursor then stands on the entry at which it did.
+    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`,
+    /// until it breaks. The cursor then stands on the entry at which it did.
     #[inline]
     pub(crate) fn scan<B>(
         &mut self,
@@ -353,7 +356,8 @@ impl FamilyCursor {
         }
     }
 
-    /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the most `wanted`.
+    /// The tree's cursor moved on from the entry that this one stood on: to the next entry, if its key is the
+    /// most `wanted`.
     #[inline]
     fn after_tree(&mut self, moved: Result<bool>, wanted: Ordering) -> Result<bool> {
         if matches!(moved, Ok(true)) && self.leads(wanted) {
@@ -362,7 +366,8 @@ impl FamilyCursor {
         self.settle_after(moved)
     }
 
-    /// Whether the key of the tree's cursor is in the range and comes before that of any other source and before what is hidden.
+    /// Whether the key of the tree's cursor is in the range and comes before that of any other source and
+    /// before what is hidden.
     #[inline]
     fn leads(&self, wanted: Ordering) -> bool {
         let nearest = self.nearest.map(|nearest| &self.recent[nearest]);
@@ -561,7 +566,8 @@ impl FamilyCursor {
         }
     }
 
-    /// Moves the source at `place` over keys that are hidden from it; `false` if the one that it stands on is not.
+    /// Moves the source at `place` over keys that are hidden from it; `false` if the one that it stands on is
+    /// not.
     fn skip_forward(&mut self, place: Place) -> Result<bool> {
         let Some((key, age)) = self.may_be_hidden(place) else { return Ok(false) };
         let Some(end) = self.hidden.end(key, age) else {
@@ -598,7 +604,8 @@ impl FamilyCursor {
         Ok(true)
     }
 
-    /// The key and the age of the source at `place`, unless it is known without a look that the key is not hidden.
+    /// The key and the age of the source at `place`, unless it is known without a look that the key is not
+    /// hidden.
     #[inline]
     fn may_be_hidden(&self, place: Place) -> Option<(&[u8], usize)> {
         if self.hidden.is_empty() {
@@ -635,7 +642,8 @@ impl FamilyCursor {
         true
     }
 
-    /// The source whose key is the most `wanted` of all and in the range; the newest of several with the same key.
+    /// The source whose key is the most `wanted` of all and in the range; the newest of several with the same
+    /// key.
     fn choose(&mut self, wanted: Ordering) -> Option<Place> {
         let mut nearest: Option<(usize, &Source)> = None;
         for (i, source) in self.recent.iter().enumerate() {
@@ -676,8 +684,9 @@ fn way(forward: bool) -> Ordering {
     if forward { Ordering::Less } else { Ordering::Greater }
 }
 
-/// Whether `key` lies in `range` and comes, on the `way`, before that of `nearest` and before what is hidden; `fence` is the head of whichever ends it.
-/// Where that has the same head as the next hidden key (`clear`) it is not known.
+/// Whether `key` lies in `range` and comes, on the `way`, before that of `nearest` and before what is hidden;
+/// `fence` is the head of whichever ends it. Where that has the same head as the next hidden key (`clear`) it
+/// is not known.
 #[inline(always)]
 fn comes_first(
     key: &[u8],

@@ -1,11 +1,13 @@
 //! What memtables delete by range, seen from what is older.
 //!
-//! Nothing is gathered ahead: a cursor asks for the stretch of keys that it is about to meet, and each question takes a logarithmic number of
-//! steps in each memtable. So what a reader does not come to costs it nothing, however many ranges are deleted.
+//! Nothing is gathered ahead: a cursor asks for the stretch of keys that it is about to meet, and each
+//! question takes a logarithmic number of steps in each memtable. So what a reader does not come to costs it
+//! nothing, however many ranges are deleted.
 //!
-//! Stretches of different memtables that touch each other are put together, up to [`MOST_PIECES`] at once. The bound that is then
-//! given lies within a longer stretch, and who seeks there asks anew: so a tree that has no more keys there is not asked for the sake of each
-//! piece, and where it has, no more pieces are looked at than it has keys.
+//! Stretches of different memtables that touch each other are put together, up to [`MOST_PIECES`] at once.
+//! The bound that is then given lies within a longer stretch, and who seeks there asks anew: so a tree that
+//! has no more keys there is not asked for the sake of each piece, and where it has, no more pieces are
+//! looked at than it has keys.
 
 use std::cmp::Ordering;
 
@@ -20,8 +22,8 @@ const MOST_PIECES: usize = 32;
 /// The age of what is older than all memtables.
 pub(crate) const TREE: usize = usize::MAX;
 
-/// The range deletions of a family's memtables at one moment. They hide what is older than their memtable: what has a higher *age*,
-/// counted from the newest memtable on.
+/// The range deletions of a family's memtables at one moment. They hide what is older than their memtable:
+/// what has a higher *age*, counted from the newest memtable on.
 pub(crate) struct Hidden {
     /// Newest first.
     tables: Vec<Hiding>,
@@ -109,7 +111,8 @@ impl Hidden {
             .min_by(|a, b| key::compare(a, b))
     }
 
-    /// The bound of the last keys below `key` that are hidden from the tree: those from it up to `key` are not. Not for a key that is hidden itself.
+    /// The bound of the last keys below `key` that are hidden from the tree: those from it up to `key` are
+    /// not. Not for a key that is hidden itself.
     pub(crate) fn last_end(&self, key: &[u8]) -> Option<&[u8]> {
         let tables = self.newer_than(TREE);
         tables
@@ -118,9 +121,9 @@ impl Hidden {
     }
 }
 
-/// The bounds up to which sources were sought, on the way since a cursor was placed or turned. In a tree whose keys are out of order, as only a
-/// crafted file has them, a search may end before the place where it began, and the cursor would go round for ever: so each bound must
-/// lie beyond the source's last.
+/// The bounds up to which sources were sought, on the way since a cursor was placed or turned. In a tree
+/// whose keys are out of order, as only a crafted file has them, a search may end before the place where it
+/// began, and the cursor would go round for ever: so each bound must lie beyond the source's last.
 pub(crate) struct Skipped<S>(Vec<(S, Vec<u8>)>);
 
 impl<S: PartialEq> Skipped<S> {

@@ -8,7 +8,8 @@ use std::ops::Deref;
 
 use crate::column_family::reading::short::Short;
 
-/// The bytes of a key, as iterators give them. Dereferences to `[u8]`, and is compared and hashed as those are.
+/// The bytes of a key, as iterators give them. Dereferences to `[u8]`, and is compared and hashed as those
+/// are.
 ///
 /// A copy of its own; up to 62 bytes of it take no allocation.
 ///

@@ -1,11 +1,14 @@
 //! How a family's cursor gets over many deleted entries in a row without a step for each.
 //!
-//! 1. What a memtable deletes matters where something older has the key. So its cursor goes from one deletion straight on to the next key that
-//!    an older source stands on, unless there is a value in the memtable before. Where what was deleted is merged away, or
-//!    came and went within the memtable, that is one leap over all of it.
-//! 2. Where older sources still hold what is deleted, their entries are stepped over, once: the stretch is noted, see `gone`.
+//! 1. What a memtable deletes matters where something older has the key. So its cursor goes from one deletion
+//!    straight on to the next key that an older source stands on, unless there is a value in the memtable
+//!    before. Where what was deleted is merged away, or came and went within the memtable, that is one leap
+//!    over all of it.
+//! 2. Where older sources still hold what is deleted, their entries are stepped over, once: the stretch is
+//!    noted, see `gone`.
 //!
-//! Both only ever pass keys that have no value at the cursor's moment, so the cursor stands where it would have come to step by step.
+//! Both only ever pass keys that have no value at the cursor's moment, so the cursor stands where it would
+//! have come to step by step.
 
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
@@ -14,7 +17,8 @@ use crate::column_family::gone::{Gone, Stretch};
 use crate::column_family::reading::recent::Source;
 use crate::error::{Error, Result};
 
-/// Steps over deleted entries after which a cursor looks for a way around more of them, and again after as many.
+/// Steps over deleted entries after which a cursor looks for a way around more of them, and again after as
+/// many.
 const PATIENCE: u32 = 8;
 /// Steps over deleted entries that are worth a note.
 const WORTH_A_NOTE: u32 = 32;
@@ -49,7 +53,8 @@ impl Run {
         looks
     }
 
-    /// After a step from a deletion of source `present`, which all sources have passed: leaps as far as can be known.
+    /// After a step from a deletion of source `present`, which all sources have passed: leaps as far as can
+    /// be known.
     pub(super) fn leap(&mut self, mut sources: Sources<'_>, present: usize, gone: &Gone) -> Result<()> {
         sources.leave_deletions(present)?;
         let Some(key) = sources.nearest().map(<[u8]>::to_vec) else { return Ok(()) };
@@ -66,8 +71,8 @@ impl Run {
         self.unnoted >= WORTH_A_NOTE
     }
 
-    /// Notes a run that ended at `stop`: the first key on the way that may have a value, or the end of what was asked for; `None`: of all
-    /// keys.
+    /// Notes a run that ended at `stop`: the first key on the way that may have a value, or the end of what
+    /// was asked for; `None`: of all keys.
     pub(super) fn note(self, stop: Option<&[u8]>, forward: bool, at: SequenceNumber, gone: &Gone) {
         let Some(begin) = self.begin else { return };
         let stretch = if forward {
@@ -103,7 +108,8 @@ impl Sources<'_> {
         self.first_of(self.recent)
     }
 
-    /// Has source `present` pass those of its deletions that hide nothing, since older sources have no such keys.
+    /// Has source `present` pass those of its deletions that hide nothing, since older sources have no such
+    /// keys.
     fn leave_deletions(&mut self, present: usize) -> Result<()> {
         let source = &self.recent[present].recent;
         if !source.valid() || !source.is_deletion() {
@@ -117,7 +123,8 @@ impl Sources<'_> {
         self.recent[present].skip_deletions(until.as_deref(), self.forward)
     }
 
-    /// Passes `stretch`, within which the nearest key lies, up to the first value in it that a memtable may have got since.
+    /// Passes `stretch`, within which the nearest key lies, up to the first value in it that a memtable may
+    /// have got since.
     fn cross(&mut self, stretch: &Stretch) -> Result<()> {
         let far = if self.forward { stretch.end.as_deref() } else { Some(&stretch.start[..]) };
         let mut first: Option<Vec<u8>> = None;
@@ -141,7 +148,8 @@ impl Sources<'_> {
         }
     }
 
-    /// Moves all sources that stand before `key` on the way to it, or behind it. They stand nowhere in between afterwards.
+    /// Moves all sources that stand before `key` on the way to it, or behind it. They stand nowhere in
+    /// between afterwards.
     fn seek(&mut self, key: &[u8]) -> Result<()> {
         let forward = self.forward;
         let precedes = |other: &[u8]| {
@@ -160,7 +168,8 @@ impl Sources<'_> {
                 self.tree.seek_for_prev(key)?
             };
         }
-        // In a tree whose keys are out of order, as only a crafted file has them, a search may end before the place where it began.
+        // In a tree whose keys are out of order, as only a crafted file has them, a search may end before the
+        // place where it began.
         match self.nearest() {
             Some(nearest) if precedes(nearest) => {
                 Err(Error::corruption("the keys of a tree are out of order"))

@@ -24,12 +24,13 @@ pub(crate) enum Rest {
     Run(PagePointer, u32),
 }
 
-/// What a look-up came to, or what is left of it. Nothing is read from the file under a guard: what is left is done without one.
+/// What a look-up came to, or what is left of it. Nothing is read from the file under a guard: what is left
+/// is done without one.
 pub(crate) type Looked<T> = ControlFlow<T, Rest>;
 
 impl FamilyView {
-    /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and one descent. The caller
-    /// holds no guard.
+    /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and
+    /// one descent. The caller holds no guard.
     pub(crate) fn get(&self, key: &[u8], at: SequenceNumber) -> Result<Option<Value>> {
         // Apart, so that the guard is gone before anything is read.
         let looked = self.find(key, at, &epoch::pin())?;
@@ -118,7 +119,8 @@ impl FamilyView {
         self.memtables().find_map(|table| table.get(key, at))
     }
 
-    /// The trees that may say anything of `key`, the newest first, with the index of each: deltas, then the one behind them.
+    /// The trees that may say anything of `key`, the newest first, with the index of each: deltas, then the
+    /// one behind them.
     #[inline]
     fn trees(&self, key: &[u8]) -> impl Iterator<Item = (usize, &Tree)> {
         let deltas = self.tree.deltas.iter().enumerate();
@@ -152,9 +154,10 @@ impl FamilyView {
         Ok(found)
     }
 
-    /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected by every key in
-    /// memtables and deltas. Costs a look-up in the tree for each such key, and for each such range that holds any of the tree's keys; nothing where
-    /// it was asked before and the family was not written to since.
+    /// Entries at `at`, exactly: what the tree counts outside of the ranges that memtables delete, corrected
+    /// by every key in memtables and deltas. Costs a look-up in the tree for each such key, and for each such
+    /// range that holds any of the tree's keys; nothing where it was asked before and the family was not
+    /// written to since.
     pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
         if let Some((then, entries)) = self.measured.last()
             && (then == at || self.is_all_seen_at(then.min(at)))
@@ -209,7 +212,8 @@ impl FamilyView {
         Ok(count)
     }
 
-    /// Entries of the tree that are hidden. Hidden ranges between two keys of the tree are sought over together.
+    /// Entries of the tree that are hidden. Hidden ranges between two keys of the tree are sought over
+    /// together.
     fn hidden_in_tree(&self, hidden: &Hidden) -> Result<u64> {
         let (tree, store) = (&self.tree.tree, self.family.store());
         let mut cursor = TreeCursor::new(*tree, Arc::clone(store));

@@ -36,7 +36,8 @@ impl Recent {
         }
     }
 
-    /// The first key with a value from the one on that the source stands on, which is before `until`. Only for memtables; the source stays where it is.
+    /// The first key with a value from the one on that the source stands on, which is before `until`. Only
+    /// for memtables; the source stays where it is.
     pub(super) fn next_value(&mut self, until: Option<&[u8]>, forward: bool) -> Option<&[u8]> {
         match (self, forward) {
             (Self::Memtable(cursor), true) => cursor.next_value_up(until),
@@ -109,8 +110,8 @@ impl Recent {
 /// A recent source and where it stands.
 pub(super) struct Source {
     pub(super) recent: Recent,
-    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its end: the highest
-    /// number on the way up, 0 on the way down.
+    /// Of the key that the source stands on ([`key::head8`]): where two differ, the keys need no look. At its
+    /// end: the highest number on the way up, 0 on the way down.
     pub(super) head: u64,
 }
 
@@ -147,8 +148,8 @@ impl Source {
         if self.stands_on(key::head8(key), key) { self.prev() } else { Ok(()) }
     }
 
-    /// From a deletion on: to the first entry that is none, or to the first key at or behind `until` if that comes sooner. Where the source
-    /// cannot find it at once it stays.
+    /// From a deletion on: to the first entry that is none, or to the first key at or behind `until` if that
+    /// comes sooner. Where the source cannot find it at once it stays.
     pub(super) fn skip_deletions(&mut self, until: Option<&[u8]>, forward: bool) -> Result<()> {
         match &mut self.recent {
             Recent::Memtable(cursor) if forward => {

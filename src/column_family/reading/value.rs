@@ -13,11 +13,11 @@ const LEAST_SHARE: usize = 8;
 
 /// The bytes of a value. Dereferences to `[u8]`.
 ///
-/// A small value is a copy, and so is whatever was found in a memtable: to keep a value for long takes its own bytes of memory
-/// and keeps no memtable; up to 62 bytes take no allocation. A large one (above 1 KiB) that was found in a
-/// tree may be held in its page, without a copy, until this is dropped; it keeps eight times its size at
-/// most. It stays the same whatever is written, merged or dropped meanwhile. Where a copy is too much, as of
-/// a value of many MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
+/// A small value is a copy, and so is whatever was found in a memtable: to keep a value for long takes its
+/// own bytes of memory and keeps no memtable; up to 62 bytes take no allocation. A large one (above 1 KiB)
+/// that was found in a tree may be held in its page, without a copy, until this is dropped; it keeps eight
+/// times its size at most. It stays the same whatever is written, merged or dropped meanwhile. Where a copy
+/// is too much, as of a value of many MiB, [`Cursor::value`](crate::Cursor::value) lends what it stands on.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {

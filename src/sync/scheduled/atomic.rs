@@ -1,7 +1,7 @@
 //! Atomics that let the scheduler in before every operation.
 //!
-//! They are the ones of `std` inside, so that memory has the layout that it has in production: zeroed words are valid,
-//! leaves fill whole cache lines. Shuttle's own are larger than what they hold.
+//! They are the ones of `std` inside, so that memory has the layout that it has in production: zeroed words
+//! are valid, leaves fill whole cache lines. Shuttle's own are larger than what they hold.
 
 pub(crate) use std::sync::atomic::{Ordering, fence};
 

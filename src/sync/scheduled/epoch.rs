@@ -1,5 +1,6 @@
-//! Epochs as [`crate::sync::epoch`] promises them, at their most eager: what is deferred runs at the first entry into an
-//! epoch after the last guard of its time is gone. Nothing of an earlier execution is left over for a later one.
+//! Epochs as [`crate::sync::epoch`] promises them, at their most eager: what is deferred runs at the first
+//! entry into an epoch after the last guard of its time is gone. Nothing of an earlier execution is left over
+//! for a later one.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

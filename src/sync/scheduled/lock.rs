@@ -63,8 +63,8 @@ impl Condvar {
         MutexGuard { mutex, guard: self.0.wait(guard).unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Shuttle's own never times out. This one always does, as soon as the others had their chance: a notification is
-    /// not needed, and who waits without a timeout is still found out if nobody wakes him.
+    /// Shuttle's own never times out. This one always does, as soon as the others had their chance: a
+    /// notification is not needed, and who waits without a timeout is still found out if nobody wakes him.
     pub(crate) fn wait_for<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
         let mutex = guard.mutex;
         drop(guard);

@@ -70,8 +70,8 @@ impl Relied<'_> {
 /// Memtables of each family that is relied on that nobody writes to any more, and that hold no change.
 pub(super) struct Ahead(Vec<Vec<Arc<Memtable>>>);
 
-/// Looks ahead, while no lock is held, into memtables that nobody writes to any more: so that what takes a step for each of their entries holds up
-/// no writer. Single keys wait for [`check`]. Fails as that does.
+/// Looks ahead, while no lock is held, into memtables that nobody writes to any more: so that what takes a
+/// step for each of their entries holds up no writer. Single keys wait for [`check`]. Fails as that does.
 pub(super) fn look_ahead(pipeline: &Pipeline, since: SequenceNumber, relied: &[Relied<'_>]) -> Result<Ahead> {
     let view = pipeline.views.load_full();
     let look = |relied: &Relied<'_>| {
@@ -88,8 +88,8 @@ pub(super) fn look_ahead(pipeline: &Pipeline, since: SequenceNumber, relied: &[R
     relied.iter().map(look).collect::<Result<_>>().map(Ahead)
 }
 
-/// Fails if a commit after `since`, at which the transaction in `place` began, has changed any of `relied`. The caller holds the write locks of all of
-/// these families, and has looked ahead.
+/// Fails if a commit after `since`, at which the transaction in `place` began, has changed any of `relied`.
+/// The caller holds the write locks of all of these families, and has looked ahead.
 pub(super) fn check(
     pipeline: &Pipeline,
     place: &Place,

@@ -12,12 +12,15 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum IsolationLevel {
-    /// As if each transaction ran alone, at the moment of its commit. A commit is refused if anything that the transaction read, by key or
-    /// as a range with its gaps, was changed by another commit since it began.
+    /// As if each transaction ran alone, at the moment of its commit. A commit is refused if anything that
+    /// the transaction read, by key or as a range with its gaps, was changed by another commit since it
+    /// began.
     #[default]
     Serializable,
-    /// Reads one moment. A commit is refused if anything that the transaction writes was written by another commit since it began.
+    /// Reads one moment. A commit is refused if anything that the transaction writes was written by another
+    /// commit since it began.
     Snapshot,
-    /// Reads what is committed by then, each time, with its own writes in front, and is never refused: a batch that can be read.
+    /// Reads what is committed by then, each time, with its own writes in front, and is never refused: a
+    /// batch that can be read.
     ReadCommitted,
 }

@@ -1,4 +1,5 @@
-//! Transactions: reads of one moment and writes that belong together, committed only if nobody has changed what they rely on.
+//! Transactions: reads of one moment and writes that belong together, committed only if nobody has changed
+//! what they rely on.
 //!
 //! ```text
 //! begin:   a view and a number S, and a place among the open transactions, taken in one step
@@ -13,15 +14,19 @@
 //! ```
 //!
 //! Invariants:
-//! 1. Between the check and the number of the commit nobody writes to a family that was checked: its write lock is held. So what was read at
-//!    S is what would be read right before the commit, and the transaction could as well have run as a whole at that moment.
-//! 2. The memtables that are looked into hold all that was committed to the family after S: those of the present view, and those that were merged
-//!    since, which are kept while a transaction that may ask for them is open (`column_family/remembered.rs`).
-//! 3. A commit with a number above S that is not visible yet has been inserted, or holds a write lock that the check waits for.
-//! 4. Nothing of an open transaction is in the log, in a memtable of a family, or seen by anybody else. Giving it up costs nothing.
+//! 1. Between the check and the number of the commit nobody writes to a family that was checked: its write
+//!    lock is held. So what was read at S is what would be read right before the commit, and the transaction
+//!    could as well have run as a whole at that moment.
+//! 2. The memtables that are looked into hold all that was committed to the family after S: those of the
+//!    present view, and those that were merged since, which are kept while a transaction that may ask for
+//!    them is open (`column_family/remembered.rs`).
+//! 3. A commit with a number above S that is not visible yet has been inserted, or holds a write lock that
+//!    the check waits for.
+//! 4. Nothing of an open transaction is in the log, in a memtable of a family, or seen by anybody else.
+//!    Giving it up costs nothing.
 //!
-//! A transaction that writes nothing is never refused: all that it read is one moment. Writers outside of transactions take no part in any of this,
-//! and pay nothing for it.
+//! A transaction that writes nothing is never refused: all that it read is one moment. Writers outside of
+//! transactions take no part in any of this, and pay nothing for it.
 //!
 //! Start reading at [`transaction`], then [`check`], [`reads`], [`own`] and [`walk`].
 

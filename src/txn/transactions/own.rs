@@ -1,7 +1,8 @@
 //! What a transaction has written: the batch that it will commit, and an index over it.
 //!
-//! The index, a memtable for each family, is made when somebody reads and there is more than a little to look through, and goes on from where it
-//! was. What is rolled back is cut off the batch; an index that holds any of it is made anew.
+//! The index, a memtable for each family, is made when somebody reads and there is more than a little to look
+//! through, and goes on from where it was. What is rolled back is cut off the batch; an index that holds any
+//! of it is made anew.
 
 use std::collections::BTreeMap;
 
@@ -80,8 +81,8 @@ impl Own {
         &self.batch
     }
 
-    /// Does what `write` does to the batch, or nothing if that cannot be. `write` calls nothing of the user's, which might panic: its savepoint
-    /// would stay, and be taken for one of the user's.
+    /// Does what `write` does to the batch, or nothing if that cannot be. `write` calls nothing of the
+    /// user's, which might panic: its savepoint would stay, and be taken for one of the user's.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut WriteBatch)) -> Result<()> {
         self.batch.set_savepoint();
         write(&mut self.batch);

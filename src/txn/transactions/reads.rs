@@ -1,5 +1,5 @@
-//! What a transaction has read of others' writes: keys, and ranges as far as they were walked. A key that it found absent and a gap that it walked
-//! over are read like any other.
+//! What a transaction has read of others' writes: keys, and ranges as far as they were walked. A key that it
+//! found absent and a gap that it walked over are read like any other.
 
 use std::collections::BTreeMap;
 

@@ -14,11 +14,13 @@ use crate::txn::transactions::transaction::Transaction;
 
 /// Tries, if nobody asks for another number.
 const TRIES: u32 = 32;
-/// The pause before the third try is so long at most, that before each later one twice as long, up to the longest. The second is made at once.
+/// The pause before the third try is so long at most, that before each later one twice as long, up to the
+/// longest. The second is made at once.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Settings of a transaction. Made by [`ColumnFamilyDatabase::transaction`](crate::ColumnFamilyDatabase::transaction).
+/// Settings of a transaction. Made by
+/// [`ColumnFamilyDatabase::transaction`](crate::ColumnFamilyDatabase::transaction).
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -89,14 +91,15 @@ impl TransactionBuilder {
         Transaction::begin(Arc::clone(&self.pipeline), self.level, self.durability, Arc::clone(&self.keeper))
     }
 
-    /// Begins a transaction, has `run` read and write in it, and commits it; and all of that again as long as the commit meets a
-    /// [`Conflict`](ErrorKind::Conflict), with growing pauses in between. So `run` may be called several times, and each call sees what is committed
-    /// by then. What it gives the last time comes back.
+    /// Begins a transaction, has `run` read and write in it, and commits it; and all of that again as long as
+    /// the commit meets a [`Conflict`](ErrorKind::Conflict), with growing pauses in between. So `run` may be
+    /// called several times, and each call sees what is committed by then. What it gives the last time comes
+    /// back.
     ///
     /// # Errors
     ///
-    /// What `run` fails with: nothing is written then. Otherwise those of [`Transaction::commit`], the conflict included if there was one at every
-    /// try.
+    /// What `run` fails with: nothing is written then. Otherwise those of [`Transaction::commit`], the
+    /// conflict included if there was one at every try.
     pub fn run<R, E: From<Error>>(
         &self,
         mut run: impl FnMut(&mut Transaction) -> std::result::Result<R, E>,

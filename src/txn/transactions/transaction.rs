@@ -26,14 +26,17 @@ use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
 
 /// Reads of one moment and writes that are committed together, if nobody else has changed what they rely on.
 ///
-/// Begun by [`begin`](crate::ColumnFamilyDatabase::begin), or by [`transaction`](crate::ColumnFamilyDatabase::transaction) with settings; the
-/// [`IsolationLevel`] says what its commit is checked for. It reads all families of the database, also those created after it began
-/// (which were empty at its moment), and sees its own writes. Nobody else sees them before [`commit`](Self::commit); dropping it gives them up.
+/// Begun by [`begin`](crate::ColumnFamilyDatabase::begin), or by
+/// [`transaction`](crate::ColumnFamilyDatabase::transaction) with settings; the [`IsolationLevel`] says what
+/// its commit is checked for. It reads all families of the database, also those created after it began (which
+/// were empty at its moment), and sees its own writes. Nobody else sees them before [`commit`](Self::commit);
+/// dropping it gives them up.
 ///
-/// It owns what it needs, may be sent to another thread, and keeps the database open. Like a snapshot it keeps the memtables and
-/// pages of its moment. Beyond that, what is committed while it is open is kept in memory until it ends, since a commit looks for
-/// changes there: up to [`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes) for all open transactions together. Its own writes take about
-/// twice their bytes, and what it read takes the keys' bytes.
+/// It owns what it needs, may be sent to another thread, and keeps the database open. Like a snapshot it
+/// keeps the memtables and pages of its moment. Beyond that, what is committed while it is open is kept in
+/// memory until it ends, since a commit looks for changes there: up to
+/// [`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes) for all open transactions
+/// together. Its own writes take about twice their bytes, and what it read takes the keys' bytes.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -150,8 +153,9 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and [`InvalidArgument`](ErrorKind::InvalidArgument) for a
-    /// family of another database. The transaction is as before then.
+    /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database. The transaction is
+    /// as before then.
     pub fn put(
         &mut self,
         family: &ColumnFamily,
@@ -175,7 +179,8 @@ impl Transaction {
         })
     }
 
-    /// Removes every key in `range`, those that others have put there by the time of the commit included. Errors are those of [`put`](Self::put).
+    /// Removes every key in `range`, those that others have put there by the time of the commit included.
+    /// Errors are those of [`put`](Self::put).
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
         self.pipeline.process.check()?;
         let bounds = range.bounds();
@@ -255,13 +260,14 @@ impl Transaction {
         Ok(TransactionCursor::new(cursor, start, end, self.walk(family)))
     }
 
-    /// A cursor among the keys in `range`; if another commit changes what it passes, this one is not refused for that.
+    /// A cursor among the keys in `range`; if another commit changes what it passes, this one is not refused
+    /// for that.
     pub fn cursor_untracked(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<Cursor> {
         self.cursor_between(family, half_open(&range))
     }
 
-    /// A point to [roll back to](Self::rollback_to), as often as there is need. Points nest: to roll back to one, or to release it, ends those
-    /// that were made after it.
+    /// A point to [roll back to](Self::rollback_to), as often as there is need. Points nest: to roll back to
+    /// one, or to release it, ends those that were made after it.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -288,7 +294,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the point was released, or ended by rolling back to an earlier one.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the point was released, or ended by rolling back to
+    /// an earlier one.
     pub fn rollback_to(&mut self, point: &Savepoint) -> Result<()> {
         let index = self.index_of(point)?;
         for _ in index..self.savepoints.len() {
@@ -299,7 +306,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Forgets `point`, and those made after it; what was written since stays. Errors are those of [`rollback_to`](Self::rollback_to).
+    /// Forgets `point`, and those made after it; what was written since stays. Errors are those of
+    /// [`rollback_to`](Self::rollback_to).
     pub fn release(&mut self, point: &Savepoint) -> Result<()> {
         let index = self.index_of(point)?;
         for _ in index..self.savepoints.len() {
@@ -312,14 +320,17 @@ impl Transaction {
     /// Gives up all that was written, as dropping the transaction does.
     pub fn rollback(self) {}
 
-    /// Commits what was written: it becomes visible, and survives a crash, as a whole. Gives the number of the commit; for a transaction that
-    /// wrote nothing, which is never refused, that of the last visible one.
+    /// Commits what was written: it becomes visible, and survives a crash, as a whole. Gives the number of
+    /// the commit; for a transaction that wrote nothing, which is never refused, that of the last visible
+    /// one.
     ///
     /// # Errors
     ///
     /// [`Conflict`](ErrorKind::Conflict) if another commit has changed what this one relies on: begin again.
-    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld) if that cannot be told any more. [`FamilyDropped`](ErrorKind::FamilyDropped) if a family that it wrote to, or
-    /// that is checked, is gone. Otherwise those of [`write`](crate::ColumnFamilyDatabase::write). Unless that says otherwise, nothing was written.
+    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld) if that cannot be told any more.
+    /// [`FamilyDropped`](ErrorKind::FamilyDropped) if a family that it wrote to, or that is checked, is gone.
+    /// Otherwise those of [`write`](crate::ColumnFamilyDatabase::write). Unless that says otherwise, nothing
+    /// was written.
     pub fn commit(self) -> Result<SequenceNumber> {
         self.pipeline.process.check()?;
         let Self { pipeline, level, durability, moment, place, reads, own, _keeper, .. } = self;

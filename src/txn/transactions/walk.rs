@@ -22,11 +22,12 @@ enum Stand {
     Failed,
 }
 
-/// A position in a column family as a transaction sees it: its own writes in front of the moment that it reads. Moves both ways and turns
-/// around anywhere, as a [`Cursor`] does, and owns what it needs.
+/// A position in a column family as a transaction sees it: its own writes in front of the moment that it
+/// reads. Moves both ways and turns around anywhere, as a [`Cursor`] does, and owns what it needs.
 ///
-/// What the transaction writes after the cursor was made does not show in it. Where the commit is checked for what was read, all keys that the
-/// cursor has passed, and the gaps between them, count as read; what it is led to after the commit is not checked.
+/// What the transaction writes after the cursor was made does not show in it. Where the commit is checked for
+/// what was read, all keys that the cursor has passed, and the gaps between them, count as read; what it is
+/// led to after the commit is not checked.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -162,8 +163,8 @@ impl TransactionCursor {
         }
     }
 
-    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`, in ascending order, until it breaks or
-    /// there are no more; see [`Cursor::scan`].
+    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`,
+    /// in ascending order, until it breaks or there are no more; see [`Cursor::scan`].
     pub fn scan<B>(
         &mut self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
@@ -203,7 +204,8 @@ impl TransactionCursor {
         self.cursor.key()
     }
 
-    /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a quarter page is read now.
+    /// The value of the entry, without a copy; empty if the cursor stands on none. A value of more than a
+    /// quarter page is read now.
     pub fn value(&self) -> Result<&[u8]> {
         self.cursor.value()
     }
@@ -219,10 +221,11 @@ fn behind(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }
 
-/// The entries of a range of keys as a transaction sees them, from both ends. Made by [`Transaction::range`](crate::Transaction::range) and its like.
+/// The entries of a range of keys as a transaction sees them, from both ends. Made by
+/// [`Transaction::range`](crate::Transaction::range) and its like.
 ///
-/// Owns what it needs. What the transaction writes after it was made does not show in it. Where the commit is checked for what was read, what
-/// it has given, and the gaps between, count as read.
+/// Owns what it needs. What the transaction writes after it was made does not show in it. Where the commit is
+/// checked for what was read, what it has given, and the gaps between, count as read.
 pub struct TransactionIter {
     iter: Iter,
     start: Vec<u8>,

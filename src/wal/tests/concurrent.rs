@@ -30,7 +30,8 @@ fn concurrent_syncs_share_the_disks_syncs() {
             });
         }
     });
-    // The first sync of a round lasts until all have appended, so the second one covers those whom the first did not.
+    // The first sync of a round lasts until all have appended, so the second one covers those whom the first
+    // did not.
     let syncs = disk.syncs() - before;
     assert!(syncs <= 2 * ROUNDS, "{ROUNDS} rounds of {THREADS} threads took {syncs} syncs");
 }

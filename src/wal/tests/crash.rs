@@ -3,8 +3,8 @@
 use super::*;
 use crate::wal::testing::Random;
 
-/// What a database would know: everything appended, the number up to which it was acknowledged as durable, and its
-/// superblock, with the number up to which it no longer needs the log.
+/// What a database would know: everything appended, the number up to which it was acknowledged as durable,
+/// and its superblock, with the number up to which it no longer needs the log.
 #[derive(Clone)]
 struct Run {
     appended: Records,
@@ -13,7 +13,8 @@ struct Run {
     mark: LogMark,
 }
 
-/// What a restarted database finds must hold what was acknowledged and nothing that was not appended, in order, without holes.
+/// What a restarted database finds must hold what was acknowledged and nothing that was not appended, in
+/// order, without holes.
 fn check(records: &Records, run: &Run, seed: u64) {
     let first = records.first().map_or(run.checkpointed + 1, |record| record.0);
     let (before, expected) = run.appended.split_at(run.appended.partition_point(|record| record.0 < first));

@@ -11,7 +11,8 @@ struct Laid {
     durable: u64,
 }
 
-/// Six records in two segments; the sync after the second and the one after the fourth are known to later ones.
+/// Six records in two segments; the sync after the second and the one after the fourth are known to later
+/// ones.
 fn small_log() -> (Disk, Records, Vec<Laid>) {
     let disk = Disk::new();
     let options = LogOptions { first_segment_bytes: 376, max_segment_bytes: 464, ..small() };

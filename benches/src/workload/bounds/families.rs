@@ -24,7 +24,8 @@ pub struct Families {
     pub memory: Option<Memory>,
     /// Number of families.
     pub families: usize,
-    /// Seconds after which no more are created one by one; what follows is measured with those that there are.
+    /// Seconds after which no more are created one by one; what follows is measured with those that there
+    /// are.
     pub patience: f64,
     /// Seconds of each measurement, at most.
     pub seconds: f64,

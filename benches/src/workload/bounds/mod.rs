@@ -1,7 +1,8 @@
 //! What must not grow, whatever the load: one file for each bound.
 //!
-//! Every row runs with nothing but the engine's defaults, unless memory is given. What is measured are bytes, times of single
-//! calls and counts; whether what was read is right is looked at as well. [`Row`] is what they have in common.
+//! Every row runs with nothing but the engine's defaults, unless memory is given. What is measured are bytes,
+//! times of single calls and counts; whether what was read is right is looked at as well. [`Row`] is what
+//! they have in common.
 
 mod beside;
 mod deleted_keys;
@@ -225,7 +226,8 @@ impl Pace {
     }
 }
 
-/// Does something over and over for `seconds` and `most` times at most, but once at least; returns the median, in microseconds.
+/// Does something over and over for `seconds` and `most` times at most, but once at least; returns the
+/// median, in microseconds.
 fn median_microseconds(seconds: f64, most: u64, mut step: impl FnMut(u64) -> Result<()>) -> Result<f64> {
     let mut times = Vec::new();
     let start = Instant::now();

@@ -17,8 +17,8 @@ const MOST_ENTRIES: u64 = 500_000;
 /// Entries of one size, at least.
 const FEWEST_ENTRIES: u64 = 8;
 
-/// The sizes that are measured where no others are asked for: from the smallest to the largest, and on both sides of the
-/// parts of a page where engines change how they store a value.
+/// The sizes that are measured where no others are asked for: from the smallest to the largest, and on both
+/// sides of the parts of a page where engines change how they store a value.
 pub const SIZES: [usize; 24] = [
     1,
     8,

@@ -1,9 +1,10 @@
-//! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a failed sync. And disks
-//! that lie: bits that rot, writes that are lost or land elsewhere. And disks with a page that cannot be read (`sick`).
+//! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a
+//! failed sync. And disks that lie: bits that rot, writes that are lost or land elsewhere. And disks with a
+//! page that cannot be read (`sick`).
 //!
-//! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed and
-//! started again with the memory of the system as it is; what it shows must survive the loss of power that follows. And power is lost
-//! at once.
+//! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed
+//! and started again with the memory of the system as it is; what it shows must survive the loss of power
+//! that follows. And power is lost at once.
 
 use std::ops::Range;
 
@@ -60,8 +61,8 @@ fn all_of_it() -> Vec<Step> {
     ]
 }
 
-/// A workload that writes the same pages again and again: what stands where a write was lost is a page of the same family and
-/// number.
+/// A workload that writes the same pages again and again: what stands where a write was lost is a page of the
+/// same family and number.
 fn over_and_over() -> Vec<Step> {
     let put = |family, key, len| Step::Commit(vec![Write::Put(family, key, len)], Buffered);
     let round = |round: u16| [put(0, 1, 100 + round), put(1, 2, 900 + round), Step::Flush];
@@ -195,7 +196,8 @@ impl Errors {
             Err(violation) => {
                 tally.find(Finding {
                     violation,
-                    // The sweep is the same for every seed, so the first random case is what a seed adds to it.
+                    // The sweep is the same for every seed, so the first random case is what a seed adds to
+                    // it.
                     arguments: format!(
                         "--campaign errors --seed {}",
                         if swept { self.seed } else { case.seed - 1 }
@@ -324,7 +326,8 @@ impl Case {
         let moment = disk.operations();
         let probe = Probe { tally, setup: self.setup() };
         let lied = disk.lied_at();
-        // What families there are stands in no log: where a sync lied about that, later commits can be there without it.
+        // What families there are stands in no log: where a sync lied about that, later commits can be there
+        // without it.
         let is_blurred = |ledger: &Ledger| lied.is_some_and(|moment| ledger.changes_families_after(moment));
         let check = |recovered: &Recovered, crash| match &ledger {
             Some(ledger) if !is_blurred(ledger) => ledger.check(recovered, moment, crash),
@@ -420,7 +423,8 @@ const ROTTEN: u64 = 32;
 /// Flips that follow one workload, each on its own.
 const ROTTEN_AT_ONCE: u64 = 40;
 
-/// Flips a bit in the block that `number` counts, of those that hold anything. Says whether it is one of the log's.
+/// Flips a bit in the block that `number` counts, of those that hold anything. Says whether it is one of the
+/// log's.
 fn rot(image: &mut Image, number: u64) -> bool {
     let mut blocks: Vec<(String, u64)> = Vec::new();
     for (path, content) in image.files() {

@@ -1,5 +1,5 @@
-//! All workloads of up to three operations, each with a crash at every point of the disk's log that the last operation reaches: what
-//! comes before is what a shorter workload covers.
+//! All workloads of up to three operations, each with a crash at every point of the disk's log that the last
+//! operation reaches: what comes before is what a shorter workload covers.
 //!
 //! At each point: nothing persisted, everything persisted, all but one thing, one thing only, one write torn.
 
@@ -106,7 +106,8 @@ impl std::fmt::Debug for Exhaustive {
 }
 
 impl Exhaustive {
-    /// All workloads, the shorter ones first; the long ones in an order that `seed` gives, so that any part of them is a fair one.
+    /// All workloads, the shorter ones first; the long ones in an order that `seed` gives, so that any part
+    /// of them is a fair one.
     ///
     /// # Errors
     /// What they start from cannot be made.
@@ -210,7 +211,8 @@ impl Exhaustive {
         Ok(())
     }
 
-    /// What an image gives when it is recovered, which is done once for each. Some are recovered twice, or interrupted.
+    /// What an image gives when it is recovered, which is done once for each. Some are recovered twice, or
+    /// interrupted.
     fn recover(&self, probe: &Probe<'_>, image: &Image, hash: u128) -> Checked<Arc<Recovered>> {
         let shard = &self.seen[(hash % SHARDS as u128) as usize];
         if let Some(recovered) = shard.lock().images.get(&hash) {

@@ -1,8 +1,8 @@
 //! Processes that are killed: real files, merges and checkpoints in flight, and acknowledgements over a pipe.
 //!
-//! A child opens the database in a directory and lets writers carry out the steps that a seed gives, saying after each that it is
-//! done. The parent kills it, opens what is left, and goes through the same steps to know what must be there. The next child goes on from
-//! that.
+//! A child opens the database in a directory and lets writers carry out the steps that a seed gives, saying
+//! after each that it is done. The parent kills it, opens what is left, and goes through the same steps to
+//! know what must be there. The next child goes on from that.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};

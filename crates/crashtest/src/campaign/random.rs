@@ -169,8 +169,8 @@ pub fn run_seed(seed: u64, base: &Image, tally: &Tally) {
     }
 }
 
-/// The shortest workload that is found to fail as well. Several writers do not always do the same, nor does maintenance that starts
-/// by itself: so each is tried more than once.
+/// The shortest workload that is found to fail as well. Several writers do not always do the same, nor does
+/// maintenance that starts by itself: so each is tried more than once.
 fn shorten(workload: &Workload, base: &Image, seed: u64) -> Workload {
     let scratch = Tally::default();
     let mut shortest = workload.clone();

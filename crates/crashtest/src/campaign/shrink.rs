@@ -1,7 +1,7 @@
 //! Makes a failing list shorter.
 
-/// The shortest list found, by leaving out ever smaller parts of `list`, for which `fails` still holds; asks at most `attempts`
-/// times.
+/// The shortest list found, by leaving out ever smaller parts of `list`, for which `fails` still holds; asks
+/// at most `attempts` times.
 pub fn shrink<T: Clone>(list: &[T], mut attempts: usize, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     let mut list = list.to_vec();
     let mut part = list.len().div_ceil(2);

@@ -1,7 +1,8 @@
 //! A page of one family that cannot be read, or whose bits flipped, under a database that is at work.
 //!
-//! Everything goes on but that family: whoever needs the page is told, writes to the family may be refused, and nothing else is. What every
-//! other family holds is right, and the family can be dropped; what is left is sound.
+//! Everything goes on but that family: whoever needs the page is told, writes to the family may be refused,
+//! and nothing else is. What every other family holds is right, and the family can be dropped; what is left
+//! is sound.
 
 use std::ops::Range;
 

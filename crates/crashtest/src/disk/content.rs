@@ -93,7 +93,8 @@ impl Content {
         }
     }
 
-    /// Writes `bytes` and leaves the length as it is: what lies beyond comes to light if the file grows later.
+    /// Writes `bytes` and leaves the length as it is: what lies beyond comes to light if the file grows
+    /// later.
     pub(super) fn write_beyond(&mut self, bytes: &[u8], offset: u64) {
         let mut rest = bytes;
         for (index, start, len) in pieces(offset, bytes.len() as u64) {

@@ -86,7 +86,8 @@ pub enum Unwritten {
 
 /// The source of the decisions about one crash. The defaults are those of an orderly disk.
 ///
-/// `index` counts the unsynced things from 0, files first, each file's in the order in which they were done, then directory entries.
+/// `index` counts the unsynced things from 0, files first, each file's in the order in which they were done,
+/// then directory entries.
 pub trait Decisions {
     /// The unit in which the disk writes; asked once.
     fn grain(&mut self) -> Grain {
@@ -96,7 +97,8 @@ pub trait Decisions {
     /// What becomes of one thing.
     fn fate(&mut self, index: usize, what: Unsynced) -> Fate;
 
-    /// In which order the `count` writes to one file reached the disk: a permutation, or `None` for that of the writes.
+    /// In which order the `count` writes to one file reached the disk: a permutation, or `None` for that of
+    /// the writes.
     fn order(&mut self, count: usize) -> Option<Vec<usize>> {
         let _ = count;
         None

@@ -24,7 +24,8 @@ pub enum FaultKind {
     Interrupted,
     /// Writes: half of the bytes arrive.
     ShortWrite,
-    /// Syncs of files and directories, in one of their ways. The seed picks writes that reached the disk nevertheless.
+    /// Syncs of files and directories, in one of their ways. The seed picks writes that reached the disk
+    /// nevertheless.
     Sync(SyncFailure, Option<u64>),
 }
 

@@ -58,7 +58,7 @@ pub enum Operation {
     Deallocate(FileId, u64, u64),
     /// All that was written to the file became durable.
     Sync(FileId),
-    /// A sync failed, and nothing that was written until then will be written by another one. What is in the set of
-    /// random choices that the seed gives did reach the disk.
+    /// A sync failed, and nothing that was written until then will be written by another one. What is in the
+    /// set of random choices that the seed gives did reach the disk.
     SyncFailed(FileId, Option<u64>),
 }

@@ -131,8 +131,9 @@ impl SimulatedDisk {
         }
     }
 
-    /// The disk as the next process finds it when this one is killed now: the memory of the system stays, what is not durable still is
-    /// not, locks are gone, and nothing fails any more. What the killed process still does happens elsewhere.
+    /// The disk as the next process finds it when this one is killed now: the memory of the system stays,
+    /// what is not durable still is not, locks are gone, and nothing fails any more. What the killed process
+    /// still does happens elsewhere.
     pub fn restart(&self) -> Self {
         let state = self.state.lock();
         let next = State {
@@ -185,8 +186,8 @@ impl SimulatedDisk {
         self.state.lock().lied_at
     }
 
-    /// The write behind `writes` more ones is not carried out as it should be. A killed process does not notice: the memory of the
-    /// system holds the right bytes.
+    /// The write behind `writes` more ones is not carried out as it should be. A killed process does not
+    /// notice: the memory of the system holds the right bytes.
     pub fn deceive(&self, writes: u64, honesty: Honesty) {
         self.state.lock().dishonest = Some((writes, honesty));
     }
@@ -256,7 +257,8 @@ impl State {
         self.log(|| Operation::Write { file: id, offset, bytes: bytes.into(), mapped, honesty });
     }
 
-    /// How a read or a write meets the range that is sick, if it does, and where in the bytes from `offset` on the middle of it stands.
+    /// How a read or a write meets the range that is sick, if it does, and where in the bytes from `offset`
+    /// on the middle of it stands.
     pub(super) fn sick_part(&self, id: FileId, offset: u64, len: usize) -> Option<(Sickness, Option<usize>)> {
         let (sick, range, sickness) = self.sick.as_ref()?;
         if *sick != id || offset >= range.end || offset + len as u64 <= range.start {

@@ -160,7 +160,8 @@ impl FileState {
         durable.cut_beyond(durable.len());
     }
 
-    /// Of the writes, those that `chosen` picks reach the disk and the others are forgotten. Lengths and holes stay pending.
+    /// Of the writes, those that `chosen` picks reach the disk and the others are forgotten. Lengths and
+    /// holes stay pending.
     fn forget_writes(&mut self, chosen: Option<u64>) {
         let durable = Arc::make_mut(&mut self.durable);
         let mut index = 0;
@@ -367,7 +368,8 @@ impl Timeline {
         content.write_beyond(&bytes, start);
     }
 
-    /// Whether the write that is operation `index` went to a file in `directory`, by the names that files had when they were made.
+    /// Whether the write that is operation `index` went to a file in `directory`, by the names that files had
+    /// when they were made.
     pub fn is_in_directory(&self, index: usize, directory: &str) -> bool {
         let Some(Operation::Write { file, .. }) = self.operations.get(index) else { return false };
         let made = self.operations.iter().filter_map(|operation| match operation {

@@ -1,4 +1,5 @@
-//! Does the harness bite? Breaks the engine in many ways, one at a time, in a copy of the workspace, and runs what must notice.
+//! Does the harness bite? Breaks the engine in many ways, one at a time, in a copy of the workspace, and runs
+//! what must notice.
 
 mod list;
 
@@ -21,7 +22,8 @@ pub struct Arguments {
     /// Lists the mutations and runs nothing
     #[arg(long)]
     pub list: bool,
-    /// Where mutants are built; kept, so that the next run is faster (default: mutants in the target directory)
+    /// Where mutants are built; kept, so that the next run is faster (default: mutants in the target
+    /// directory)
     #[arg(long, value_name = "DIRECTORY")]
     pub target_dir: Option<PathBuf>,
 }

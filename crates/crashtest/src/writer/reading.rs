@@ -60,8 +60,8 @@ impl Writer {
         names.map(|name| Ok((name.to_owned(), db.column_family(name)?))).collect()
     }
 
-    /// Compares what was read of the present with what this writer did. A write that is in doubt is there whole or not at all: it is
-    /// visible before the sync that may have failed.
+    /// Compares what was read of the present with what this writer did. A write that is in doubt is there
+    /// whole or not at all: it is visible before the sync that may have failed.
     fn compare(&self, sums: &Sums) -> Checked<()> {
         for history in &self.histories {
             let expected = Self::certain(history);
