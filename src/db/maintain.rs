@@ -6,7 +6,7 @@ use crate::column_family::family::Family;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::Pace;
 use crate::db::database::ColumnFamilyDatabase;
-use crate::db::place::DATA;
+use crate::db::place::{DATA, GONE};
 use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -428,8 +428,7 @@ impl Shared {
         if locks.is_none_or(|locks| locks.are_in_place()) {
             return Ok(());
         }
-        let message = "the data file, or a directory above it, was moved, removed or replaced while the database was open";
-        Err(self.pipeline.fail(Error::new(ErrorKind::WriteFailed, message).in_file(DATA)))
+        Err(self.pipeline.fail(Error::new(ErrorKind::WriteFailed, GONE).in_file(DATA)))
     }
 
     /// In a child that was forked: closes what it inherited of the locks, which stay with the parent. Waits

@@ -27,7 +27,7 @@ use crate::db::catalog_file::CatalogFile;
 use crate::db::catalog_file::State;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::families;
-use crate::db::place::{Contents, DATA, Locks, NEW_DATA, Newborn, WAL, look};
+use crate::db::place::{Contents, DATA, InPlace, Locks, NEW_DATA, Newborn, WAL, look};
 use crate::db::progress::Progress;
 use crate::db::read_catalog::{CatalogRead, read_catalog};
 use crate::db::recovery::{LostLog, RecoveryReport};
@@ -78,8 +78,7 @@ impl DatabaseBuilder {
     }
 
     fn open_at(self, path: &Path) -> Result<ColumnFamilyDatabase> {
-        // In this order: what was created goes last if anything fails.
-        let (mut newborn, resources, database) = self.assemble(path)?;
+        let (resources, database) = self.assemble(path)?;
         let shared = database.shared();
         if !shared.options.read_only {
             shared.mend_catalog()?;
@@ -89,34 +88,30 @@ impl DatabaseBuilder {
             resources.crew().hire(own_hands(&shared.options))?;
         }
         resources.crew().join(shared);
-        newborn.stays();
         Ok(database)
     }
 
-    /// The open database, which nobody looks after yet, and what it shares or has for itself. Whatever was
-    /// created goes again unless it is said that it stays.
-    fn assemble(self, path: &Path) -> Result<(Newborn, SharedResources, ColumnFamilyDatabase)> {
+    /// The open database, which nobody looks after yet, and what it shares or has for itself.
+    fn assemble(self, path: &Path) -> Result<(SharedResources, ColumnFamilyDatabase)> {
         let options = self.options.settled()?;
         let backend: Arc<dyn StorageBackend> = match &options.backend {
             Some(backend) => Arc::clone(backend),
             None => Arc::new(FileStorage::new(path)),
         };
-        let (locks, newborn) = find_or_create(&backend, &options)?;
+        let locks = find_or_create(&backend, &options)?;
         let resources = SharedResources::of(&options)?;
         let keeper = Keeper::new(open_existing(&backend, options, locks, &resources)?);
-        Ok((newborn, resources, ColumnFamilyDatabase { keeper: Arc::new(keeper) }))
+        Ok((resources, ColumnFamilyDatabase { keeper: Arc::new(keeper) }))
     }
 
     /// As [`open`](Self::open), but nothing happens in the background: see `Shared::work_off`.
     #[cfg(test)]
     pub(super) fn open_without_threads(self, path: &str) -> Result<ColumnFamilyDatabase> {
-        let (mut newborn, _, database) = self.assemble(Path::new(path))?;
-        newborn.stays();
-        Ok(database)
+        self.assemble(Path::new(path)).map(|(_, database)| database)
     }
 }
 
-fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<(Arc<Locks>, Newborn)> {
+fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<Arc<Locks>> {
     let missing = || Error::new(ErrorKind::DatabaseNotFound, "the directory holds no database");
     let may_create = options.create_if_missing && !options.read_only;
     // What is removed if this fails is removed before the locks are given back.
@@ -143,13 +138,11 @@ fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Resul
         Contents::Nothing => {
             newborn.makes_parts();
             create(backend, options)?;
-            newborn.is_whole();
+            newborn.stays();
         }
     }
     locks.take_data(&**backend, options.read_only)?;
-    let locks = Arc::new(held.take().expect("they were just taken"));
-    newborn.holds(&locks);
-    Ok((locks, newborn))
+    Ok(Arc::new(held.take().expect("they were just taken")))
 }
 
 fn random_id() -> [u8; 16] {
@@ -363,7 +356,7 @@ fn open_existing(
             watched_from: log_pace.long_from(),
             use_mapping: options.mapped_log,
         };
-        let log = Log::start(Arc::clone(backend), log_options, end)?;
+        let log = Log::start(InPlace::of(backend, &locks), log_options, end)?;
         log.weigh(&report, replayed.operations);
         Some(log)
     };

@@ -1,19 +1,20 @@
 //! The directory of a database: what it may hold, who has it, and whether it is still where it was.
 //!
 //! A directory is taken for a new database if it is missing, or holds nothing but what a crash leaves of one
-//! that was never complete: `LOCK`, `data.new`, an empty `wal`. `lost+found`, which file systems make in
-//! their root, counts for nothing. Whatever else it holds is somebody's, and the directory is refused. In one
-//! that holds a database other files are left alone.
+//! that was never complete: `LOCK`,
+//! `data.new`, an empty `wal`. `lost+found`, which file systems make in their root, counts for nothing. Whatever else it holds is
+//! somebody's, and the directory is refused. In one that holds a database other files are left alone.
 //!
 //! Two files are locked, `LOCK` and `data`: who removes the first lets nobody in, and who puts another file
-//! in the place of the second is noticed, since a lock knows its file. A first opening that fails takes back
-//! what it made ([`Newborn`]).
+//! in the place of the second is noticed, since a lock knows its file. A first opening that fails before the
+//! database is whole takes back what it made ([`Newborn`]).
 
 use std::io;
+use std::sync::Weak;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::Superblock;
-use crate::storage::{FileMode, StorageBackend, StorageLock};
+use crate::storage::{FileMode, StorageBackend, StorageFile, StorageLock};
 use crate::sync::Arc;
 
 pub(super) const DATA: &str = "data";
@@ -81,6 +82,7 @@ fn list(backend: &Arc<dyn StorageBackend>, directory: &str) -> io::Result<Vec<St
 }
 
 /// The locks of an open database.
+#[derive(Debug)]
 pub(super) struct Locks {
     lock: Box<dyn StorageLock>,
     data: Option<Box<dyn StorageLock>>,
@@ -120,13 +122,72 @@ fn refused(error: io::Error, file: &str) -> Error {
     }
 }
 
-/// A database that is being created: until it is open for the first time, whatever fails takes all of it away
-/// again.
+/// What is said once the data file is not where it was.
+pub(super) const GONE: &str =
+    "the data file, or a directory above it, was moved, removed or replaced while the database was open";
+
+/// The directory of an open database, in which names change only as long as its data file is where it was:
+/// else they would in what stands there now.
+#[derive(Debug)]
+pub(super) struct InPlace {
+    backend: Arc<dyn StorageBackend>,
+    /// They are given back when the database ends.
+    locks: Weak<Locks>,
+}
+
+impl InPlace {
+    pub(super) fn of(backend: &Arc<dyn StorageBackend>, locks: &Arc<Locks>) -> Arc<dyn StorageBackend> {
+        Arc::new(Self { backend: Arc::clone(backend), locks: Arc::downgrade(locks) })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let is_gone = self.locks.upgrade().is_some_and(|locks| !locks.are_in_place());
+        if is_gone { Err(io::Error::other(GONE)) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for InPlace {
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        if mode == FileMode::Create {
+            self.check()?;
+        }
+        self.backend.open(path, mode)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.backend.list(directory)
+    }
+
+    fn create_directory(&self, directory: &str) -> io::Result<()> {
+        self.check()?;
+        self.backend.create_directory(directory)
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.backend.sync_directory(directory)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check()?;
+        self.backend.rename(from, to)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.check()?;
+        self.backend.remove(path)
+    }
+
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        self.backend.lock(path, shared)
+    }
+}
+
+/// A database that is being created: until its data file has its name, whatever fails takes all of it away
+/// again. From then on it is whole, empty, and stays: its log may have begun, and numbers of log files must
+/// not be given twice where nobody knows whether their removal lasts.
 pub(super) struct Newborn {
     backend: Arc<dyn StorageBackend>,
     stage: Stage,
-    /// Held until all is gone.
-    locks: Option<Arc<Locks>>,
 }
 
 #[derive(PartialEq, PartialOrd)]
@@ -135,16 +196,14 @@ enum Stage {
     Others,
     /// The directory, if it was missing.
     Directory,
-    /// What is in it, since we have the lock: all but a finished data file.
+    /// What is in it, since we have the lock.
     Parts,
-    /// That as well.
-    Whole,
 }
 
 impl Newborn {
     /// Nothing was made yet.
     pub(super) fn new(backend: &Arc<dyn StorageBackend>) -> Self {
-        Self { backend: Arc::clone(backend), stage: Stage::Others, locks: None }
+        Self { backend: Arc::clone(backend), stage: Stage::Others }
     }
 
     /// The database's directory is about to be made.
@@ -157,32 +216,18 @@ impl Newborn {
         self.stage = Stage::Parts;
     }
 
-    /// The data file has its name, and nobody has seen it yet.
-    pub(super) fn is_whole(&mut self) {
-        self.stage = Stage::Whole;
-    }
-
-    /// They stay until all is gone.
-    pub(super) fn holds(&mut self, locks: &Arc<Locks>) {
-        self.locks = Some(Arc::clone(locks));
-    }
-
-    /// The database is open, or another's: it stays.
+    /// The database is whole, or another's: it stays.
     pub(super) fn stays(&mut self) {
         self.stage = Stage::Others;
-        self.locks = None;
     }
 
     fn remove(&self) -> io::Result<()> {
         if self.stage >= Stage::Parts {
-            // The logs first: they do not stand without data.
-            for name in list(&self.backend, WAL)? {
-                self.backend.remove(&format!("{WAL}/{name}"))?;
+            if self.backend.list("")?.iter().any(|name| name == DATA) {
+                // All but the sync of its name came about.
+                return Ok(());
             }
             let _ = self.backend.remove_directory(WAL);
-            if self.stage == Stage::Whole {
-                self.backend.remove(DATA)?;
-            }
             let _ = self.backend.remove(NEW_DATA);
             self.backend.sync_directory("")?;
             self.backend.remove(LOCK)?;

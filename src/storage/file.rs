@@ -573,6 +573,28 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn what_is_no_file_is_neither_opened_nor_locked() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = std::ffi::CString::new(directory.path().join("pipe").as_os_str().as_bytes()).unwrap();
+        // SAFETY: the path ends with a zero byte.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        std::os::unix::fs::symlink("/dev/zero", directory.path().join("device")).unwrap();
+        let storage = FileStorage::new(directory.path());
+        for name in ["pipe", "device"] {
+            for mode in [FileMode::Read, FileMode::Write] {
+                assert_eq!(storage.open(name, mode).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
+            }
+            for shared in [false, true] {
+                assert_eq!(storage.lock(name, shared).unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
+                assert!(storage.lock_existing(name, shared).is_err(), "{name}");
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn files_and_directories_belong_to_their_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
 

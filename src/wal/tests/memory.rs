@@ -8,7 +8,7 @@ use super::*;
 use crate::storage::{FileMode, SharedMapping, StorageFile, StorageLock};
 use crate::sync::Mutex;
 use crate::system::page_size;
-use crate::wal::log::READY_AHEAD;
+use crate::wal::log::{Behind, READY_AHEAD};
 use crate::wal::segment::{Segment, SegmentFile};
 use crate::wal::stock::Stock;
 
@@ -247,6 +247,40 @@ fn records_are_stored_only_where_memory_is_ready_and_stays_whatever_the_page_siz
         let most = 3 * (1 << 20) + 16 * page_size();
         assert!(storage.bytes_in_memory() <= most, "{} bytes in memory", storage.bytes_in_memory());
     }
+}
+
+#[test]
+fn memory_of_a_segments_last_life_is_let_go_before_its_next_one() {
+    let storage = Mapped::new();
+    let backend: Arc<dyn StorageBackend> = Arc::new(storage.clone());
+    let options = LogOptions {
+        first_segment_bytes: 256 << 10,
+        max_segment_bytes: 256 << 10,
+        ..LogOptions::new(DATABASE)
+    };
+    let log = Log::start(backend, options, LogEnd::default()).unwrap();
+    let go_on = || {
+        let segment = log.current_segment();
+        while log.current_segment() == segment {
+            log.append_in_turn(&[1; 300], |_| ()).unwrap();
+        }
+    };
+    let first = Arc::clone(&log.tail.lock().segment);
+    go_on();
+    // As if a record in it had been written late.
+    let sequence = log.last_assigned().0;
+    log.behind.lock().push_back(Behind { sequence, segment: first, end: None });
+    let next = log.segment_of_next();
+    log.sync().unwrap();
+    log.mark(next);
+    log.release_before(next).unwrap();
+    log.wants_next.store(true, Ordering::Relaxed);
+    log.tail.lock().next_asked = true;
+    log.prepare_next().unwrap();
+    assert_eq!(log.stats().segments_recycled, 1);
+    go_on();
+    go_on();
+    assert!(storage.stored.load(Ordering::Relaxed) > 1000);
 }
 
 #[test]

@@ -1373,7 +1373,7 @@ pub const MUTATIONS: &[Mutation] = &[
         ROTATION,
         "        let preparing = self.preparing.lock();\n        self.let_go_of(&mut self.behind.lock());\n",
         "        let preparing = ();\n",
-        "records_are_stored_only_where",
+        "memory_of_a_segments_last_life",
     ),
     file("a child that was forked commits", PIPELINE, "        self.process.check()?;\n", "", "forked"),
     file(
@@ -1404,18 +1404,18 @@ pub const MUTATIONS: &[Mutation] = &[
         "locks.is_none_or(|locks| locks.are_in_place() || true)",
         "place",
     ),
-    file(
+    tests(
         "a pipe is opened as if it were a file",
         STORAGE_FILE,
         "    if file.metadata()?.is_file() {",
         "    if true {",
-        "place",
+        "what_is_no_file_is_neither_opened_nor_locked",
     ),
     file(
-        "a first opening that fails leaves its data file",
+        "a first opening that fails leaves what it made",
         PLACE,
-        "            if self.stage == Stage::Whole {",
-        "            if false {",
+        "        if self.stage >= Stage::Parts {",
+        "        if false {",
         "place",
     ),
     tests(
