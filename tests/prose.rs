@@ -1,4 +1,5 @@
-//! Comments and documents wrap at 110 columns. Tables do not, nor what stands between fences, nor words that are longer.
+//! Comments and documents wrap at 110 columns. Tables do not, nor what stands between fences, nor commands and
+//! words that are longer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,8 @@ fn long_lines(text: &str, is_source: bool) -> Vec<usize> {
         if prose.starts_with("```") {
             in_fence = !in_fence;
         }
-        let may_be_long = in_fence || prose.starts_with('|') || !prose.contains(' ');
+        let is_command = prose.starts_with('`') && prose.ends_with("`.") && prose.matches('`').count() == 2;
+        let may_be_long = in_fence || prose.starts_with('|') || is_command || !prose.contains(' ');
         if line.chars().count() > MOST && !may_be_long {
             long.push(number);
         }

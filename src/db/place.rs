@@ -1,9 +1,9 @@
 //! The directory of a database: what it may hold, who has it, and whether it is still where it was.
 //!
 //! A directory is taken for a new database if it is missing, or holds nothing but what a crash leaves of one
-//! that was never complete: `LOCK`,
-//! `data.new`, an empty `wal`. `lost+found`, which file systems make in their root, counts for nothing. Whatever else it holds is
-//! somebody's, and the directory is refused. In one that holds a database other files are left alone.
+//! that was never complete: `LOCK`, `data.new`, an empty `wal`. `lost+found`, which file systems make in
+//! their root, counts for nothing. Whatever else it holds is somebody's, and the directory is refused. In one
+//! that holds a database other files are left alone.
 //!
 //! Two files are locked, `LOCK` and `data`: who removes the first lets nobody in, and who puts another file
 //! in the place of the second is noticed, since a lock knows its file. A first opening that fails before the
