@@ -1,5 +1,5 @@
-//! Comments and documents wrap at 110 columns. Tables do not, nor what stands between fences, nor commands and
-//! words that are longer.
+//! Comments and documents wrap at 110 columns. Tables do not, nor what stands between fences, nor commands
+//! and words that are longer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
