@@ -184,6 +184,8 @@ struct Detail {
     conflict: Option<Conflict>,
     /// Whether something could not be read: nothing was changed by that.
     is_of_reading: bool,
+    /// Whether going on with the other families would lose more.
+    ends_more_than_family: bool,
 }
 
 impl Error {
@@ -197,6 +199,7 @@ impl Error {
             ends_writing: false,
             conflict: None,
             is_of_reading: false,
+            ends_more_than_family: false,
         }))
     }
 
@@ -244,12 +247,20 @@ impl Error {
     /// and is that family's alone.
     pub(crate) fn is_damage(&self) -> bool {
         let is_unreadable = self.0.kind == ErrorKind::Io && self.0.is_of_reading;
-        (self.0.kind == ErrorKind::Corruption || is_unreadable) && self.0.location.family.is_some()
+        let is_unreadable = self.0.kind == ErrorKind::Corruption || is_unreadable;
+        is_unreadable && self.0.location.family.is_some() && !self.0.ends_more_than_family
     }
 
     /// Whether something could not be read: nothing was changed by that.
     pub(crate) fn is_of_reading(&self) -> bool {
         self.0.is_of_reading
+    }
+
+    /// This error, which is not the [damage](Self::is_damage) of one column family: going on with the others
+    /// would lose more.
+    pub(crate) fn beyond_damage(mut self) -> Self {
+        self.0.ends_more_than_family = true;
+        self
     }
 
     /// The error that every writer to a column family meets after this one.

@@ -9,7 +9,9 @@
 //! 3. A delta cannot hold what memtables delete by range; trees and deltas behind it have to be rewritten for
 //!    that. Where these are what cannot be read, the memtables are *stuck*: they stay in memory, and what
 //!    they hold is appended to the log anew whenever the log before it is to be let go of.
-//! 4. No page is rewritten any more but those of 2: nothing is joined, drained, compacted or moved.
+//! 4. Only what the last durable checkpoint holds is damage. What was written since can be rebuilt from the
+//!    log, so no checkpoint may let go of that: all writing ends, until the database is opened again.
+//! 5. No page is rewritten any more but those of 2: nothing is joined, drained, compacted or moved.
 
 use std::sync::OnceLock;
 
@@ -64,7 +66,7 @@ impl Damage {
 
     /// What is told of `error`, which who rewrites pages met. If it says that pages cannot be read, the
     /// family is damaged from now on.
-    pub(crate) fn judge(&self, error: Error) -> Error {
+    pub(super) fn judge(&self, error: Error) -> Error {
         if !error.is_damage() {
             return error;
         }
@@ -85,6 +87,7 @@ mod tests {
         let eio = || std::io::Error::from_raw_os_error(5);
         let damage = Damage::default();
         for other in [
+            Error::corruption("of the map").of_family(1).beyond_damage(),
             Error::io("writing", eio()).of_family(1),
             Error::reading("reading the log", eio()),
             Error::corruption("of none"),

@@ -154,6 +154,21 @@ impl Family {
         *self.options.lock() = options;
     }
 
+    /// What is told of `error`, which who rewrites pages of this family met. If it says that pages cannot be
+    /// read, the family is damaged from now on, unless the log can rebuild them: then it is for the caller to
+    /// end all writing, as with any other failure.
+    pub(crate) fn judge(&self, error: Error) -> Error {
+        self.damage.judge(self.screen(error))
+    }
+
+    /// `error`, which is no damage if the log can rebuild the page.
+    pub(super) fn screen(&self, error: Error) -> Error {
+        if error.is_damage() && !self.store().is_in_checkpoint(error.location().page) {
+            return error.beyond_damage();
+        }
+        error
+    }
+
     #[inline]
     pub(crate) fn store(&self) -> &Arc<PartitionedStorageBackend> {
         &self.store

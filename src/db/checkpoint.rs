@@ -266,6 +266,8 @@ impl Shared {
             superblock.log = log.mark(noted.first_segment);
         }
         self.data.pool().sync()?;
+        // What was met since this began may need the log that the superblock lets go of.
+        self.pipeline.latch.check()?;
         self.store_superblock(state, superblock)
     }
 }

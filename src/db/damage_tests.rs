@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::ids::PageId;
 use crate::db::ColumnFamilyDatabase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::DatabaseBuilder;
@@ -263,4 +264,52 @@ fn a_damaged_leaf_that_is_deleted_whole_is_no_damage() {
     two.db.compact().unwrap();
     assert!(two.db.verify().unwrap().is_clean());
     assert_eq!(two.hurt.len().unwrap(), 201);
+}
+
+/// The checkpoint and the log behind it say what stood there, so neither is let go of.
+#[test]
+fn a_page_that_the_log_can_rebuild_ends_all_writing_and_is_there_again_after_reopening() {
+    let storage = two_families();
+    let two = Two::open(builder().automatic_maintenance(false), &storage);
+    let (family, shared) = (two.hurt.family(), two.db.shared());
+    let store = family.store();
+    let durable = store.reachable();
+    let write =
+        || (0..KEYS).step_by(100).try_for_each(|n| two.hurt.put(key(n), [9; 50]).map(|_| ())).unwrap();
+    write();
+    shared.drain(family).unwrap();
+    store.write_dirty().unwrap();
+    store.cache().take_away(1 << 30);
+    let file = storage.open("data", FileMode::Write).unwrap();
+    let pages = store.reachable();
+    let pages = pages.iter_runs().flat_map(|(first, count)| first.0..first.0 + count).map(PageId);
+    let younger: Vec<_> = pages.filter(|page| !durable.contains(*page)).collect();
+    assert!(!younger.is_empty());
+    for page in younger {
+        assert!(!store.is_in_checkpoint(Some(page.0)));
+        file.write_at(&[0xa5; 64], store.file_offset(page).unwrap()).unwrap();
+    }
+    failure(two.hurt.get(key(100)), ErrorKind::Corruption);
+    write();
+    let error = two.db.compact_column_family(&two.hurt).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::FamilyDamaged, "{error}");
+    assert!(!two.is_damaged());
+    failure(two.hurt.put("key", "value"), ErrorKind::WriteFailed);
+    failure(two.well.put("key", "value"), ErrorKind::WriteFailed);
+    failure(two.db.flush(), ErrorKind::WriteFailed);
+    drop(two);
+
+    let two = Two::open(builder(), &storage);
+    assert!(two.db.recovery_report().records_applied > 0);
+    for n in 0..KEYS {
+        let value = two.hurt.get(key(n)).unwrap().unwrap();
+        if n % 100 == 0 {
+            assert_eq!(value, [9; 50], "key {n}");
+        } else {
+            assert_eq!(value, [n as u8; 100], "key {n}");
+        }
+    }
+    two.db.compact().unwrap();
+    assert!(!two.is_damaged());
+    assert!(two.db.verify().unwrap().is_clean());
 }

@@ -173,7 +173,7 @@ impl Shared {
         for family in &families {
             if family.holds_much_in_deltas(LITTLE) {
                 changed = true;
-                tolerate(family.drain_to_the_end(&context))?;
+                tolerate(family.drain_to_the_end(&context).map_err(|error| self.judge(error)))?;
             }
         }
         families.retain(|family| self.keeps_more(family, LITTLE));
@@ -255,7 +255,7 @@ impl Shared {
             return Ok(false);
         }
         let spare = tree.spare_leaf_pages(store, family.options().page_fill);
-        let spare = spare.map_err(|error| self.judge(family.damage.judge(error)))?;
+        let spare = spare.map_err(|error| self.judge(family.judge(error)))?;
         Ok(free + spare <= little)
     }
 }

@@ -76,7 +76,9 @@ impl PagedCachedFile {
             Inserted::Occupied(_) => {
                 let error =
                     Error::corruption("a page that the catalog's map calls free is reached by the tree");
+                // Who goes by that map overwrites what is reached.
                 return Err(error
+                    .beyond_damage()
                     .in_file(self.handle.pool().path())
                     .of_family(self.family.0)
                     .on_page(page.0));

@@ -298,6 +298,16 @@ impl PageAllocator {
         self.bits.count(Bit::InUse, u64::from(first.0), u64::from(pages)) == u64::from(pages)
     }
 
+    /// Whether the durable superblock reaches `page`; if that is `None`, or the current tree does not reach
+    /// it, whether it reaches all that the tree does.
+    pub(crate) fn is_in_checkpoint(&self, page: Option<u32>) -> bool {
+        let is_set = |bit, page: u32| self.bits.count(bit, u64::from(page), 1) == 1;
+        match page.filter(|&page| is_set(Bit::Reachable, page)) {
+            Some(page) => is_set(Bit::Durable, page),
+            None => self.bits.is_within(Bit::Reachable, Bit::Durable),
+        }
+    }
+
     /// What the current tree reaches.
     pub(crate) fn reachable(&self, map: &SegmentMap) -> PageSet {
         let mut runs: Vec<(PageId, u32)> = Vec::new();

@@ -122,6 +122,14 @@ impl PageBits {
             .sum()
     }
 
+    /// Whether every bit that is set in bitmap `part` is set in bitmap `whole`.
+    pub(super) fn is_within(&self, part: Bit, whole: Bit) -> bool {
+        self.groups.iter().flatten().flatten().all(|block| {
+            let words = block.0[part as usize].iter().zip(&block.0[whole as usize]);
+            words.into_iter().all(|(part, whole)| part & !whole == 0)
+        })
+    }
+
     /// Makes bitmap `to` what bitmap `from` is.
     pub(super) fn copy(&mut self, from: Bit, to: Bit) {
         for block in self.blocks_mut() {

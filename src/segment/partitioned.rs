@@ -346,7 +346,10 @@ impl PartitionedStorageBackend {
         let mut allocator = self.allocator.lock();
         self.check_alive(&allocator)?;
         let installed = allocator.pages.install(written, retired);
-        installed.map_err(|error| error.in_file(self.shared.pool().path()).of_family(self.family.0))
+        installed.map_err(|error| {
+            // Who goes by that map overwrites what is reached.
+            error.beyond_damage().in_file(self.shared.pool().path()).of_family(self.family.0)
+        })
     }
 
     /// No view reaches these pages any more: they leave the cache, what is dirty of them unwritten, and are
@@ -459,6 +462,12 @@ impl PartitionedStorageBackend {
     /// The segments, by page number.
     pub(crate) fn segments(&self) -> Vec<Segment> {
         self.map().segments().to_vec()
+    }
+
+    /// Whether the last durable checkpoint holds `page`, so that no log could rebuild it. Of a page that is
+    /// not known, or that the current tree does not reach: whether that checkpoint holds all that is reached.
+    pub(crate) fn is_in_checkpoint(&self, page: Option<u32>) -> bool {
+        self.allocator.lock().pages.is_in_checkpoint(page)
     }
 
     /// What the current tree reaches, as the allocator believes.

@@ -44,7 +44,7 @@ impl Family {
         while let Some(start) = position.take() {
             self.damage.check()?;
             let rewritten = self.repack_step(context, fresh, &start);
-            let rewritten = rewritten.map_err(|error| self.damage.judge(error))?;
+            let rewritten = rewritten.map_err(|error| self.judge(error))?;
             let Some((segments, next)) = rewritten else { return Ok(()) };
             (fresh, position) = (segments, next);
         }
@@ -110,7 +110,7 @@ impl Family {
             Ok(Some(_)) if more => Ok(Moved::Some),
             Ok(Some(_)) => Ok(Moved::AllThatFits),
             Ok(None) => Ok(Moved::Nothing),
-            Err(error) => Err(error),
+            Err(error) => Err(self.screen(error)),
         }
     }
 
@@ -132,7 +132,7 @@ impl Family {
         });
         match rewritten {
             Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(Moved::Nothing),
-            rewritten => rewritten.map(|_| moved).map_err(|error| self.damage.judge(error)),
+            rewritten => rewritten.map(|_| moved).map_err(|error| self.judge(error)),
         }
     }
 

@@ -104,7 +104,7 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn drain_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {
-        self.drain_range(context).map_err(|error| self.damage.judge(error))
+        self.drain_range(context).map_err(|error| self.judge(error))
     }
 
     fn drain_range(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<Drained> {

@@ -49,7 +49,7 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn join_step(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {
-        self.join_range(context).map_err(|error| self.damage.judge(error))
+        self.join_range(context).map_err(|error| self.judge(error))
     }
 
     fn join_range(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<bool> {

@@ -79,11 +79,11 @@ impl Family {
             false => self.is_costly(&view.tree, &view.frozen, context.merge_cost),
         };
         let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, as_delta));
-        let merged = match merged.map_err(|error| self.damage.judge(error)) {
+        let merged = match merged.map_err(|error| self.judge(error)) {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
                 // What stood in the way may have been a page of the tree, or of a delta, that this does not
                 // need.
-                let again = self.merge_frozen(context, &view, true).map_err(|error| self.damage.judge(error));
+                let again = self.merge_frozen(context, &view, true).map_err(|error| self.judge(error));
                 if again.as_ref().is_err_and(|error| error.kind() == ErrorKind::FamilyDamaged) {
                     self.damage.set_stuck();
                 }

@@ -196,8 +196,8 @@ pub const MUTATIONS: &[Mutation] = &[
     crashes(
         "the superblock is written before the data file is synced",
         CHECKPOINT,
-        "        self.data.pool().sync()?;\n        self.store_superblock(state, superblock)\n",
-        "        self.store_superblock(state, superblock)?;\n        self.data.pool().sync()\n",
+        "        self.data.pool().sync()?;\n        // What was met since this began may need the log that the superblock lets go of.\n        self.pipeline.latch.check()?;\n",
+        "        self.pipeline.latch.check()?;\n",
     ),
     crashes(
         "of two superblocks the older one is taken",
