@@ -16,14 +16,15 @@
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The first damage that was met, if any.
 #[derive(Default)]
 pub(crate) struct Damage {
     cause: OnceLock<Error>,
     is_stuck: AtomicBool,
-    is_carried: AtomicBool,
+    /// Weight of the record that carries what is stuck; 0 if there is none.
+    carried: AtomicU64,
 }
 
 impl Damage {
@@ -57,11 +58,16 @@ impl Damage {
 
     /// Whether what is stuck stands in one record of the log.
     pub(crate) fn is_carried(&self) -> bool {
-        self.is_carried.load(Ordering::Acquire)
+        self.carried() > 0
     }
 
-    pub(crate) fn set_carried(&self) {
-        self.is_carried.store(true, Ordering::Release);
+    /// What the log weighs more for the record in which what is stuck stands; 0 if there is none.
+    pub(crate) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_carried(&self, weight: u64) {
+        self.carried.store(weight, Ordering::Release);
     }
 
     /// What is told of `error`, which who rewrites pages met. If it says that pages cannot be read, the

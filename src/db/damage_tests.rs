@@ -266,6 +266,48 @@ fn a_damaged_leaf_that_is_deleted_whole_is_no_damage() {
     assert_eq!(two.hurt.len().unwrap(), 201);
 }
 
+/// What is carried weighs more than the limit: others write on, and it is carried only now and then.
+#[test]
+fn what_is_carried_along_in_the_log_neither_stops_others_nor_is_written_without_end() {
+    let storage = two_families();
+    flip_a_bit(&storage);
+    let limit = 64 << 10;
+    let builder = || builder().log_limit_bytes(limit).automatic_maintenance(false);
+    let two = Two::open(builder(), &storage);
+    let unreadable = two.unreadable();
+    let middle = unreadable[unreadable.len() / 2];
+    let mut batch = WriteBatch::new();
+    batch.delete_range(&two.hurt, key(middle)..key(middle + 1));
+    for n in (0..KEYS).step_by(2) {
+        batch.put(&two.hurt, key(n), [3; 40]);
+    }
+    two.db.write(&batch).unwrap();
+    two.db.flush().unwrap();
+    assert!(two.hurt.family().damage.is_stuck());
+    let carried = two.hurt.family().damage.carried();
+    assert!(carried > limit, "{carried} weigh less than the limit");
+    let (mut written, mut most) = (0, 0);
+    let before = two.db.statistics().log.bytes_appended;
+    for round in 0..40u8 {
+        for n in 0..250 {
+            two.well.put(key(n), [round; 100]).unwrap();
+            written += 100;
+        }
+        two.db.sync().unwrap();
+        most = most.max(two.db.statistics().log.replay_weight);
+    }
+    let appended = two.db.statistics().log.bytes_appended - before;
+    assert!(
+        most <= 2 * carried + limit + limit / 2,
+        "the log came to {most}, of which {carried} are carried"
+    );
+    assert!(appended <= 12 * written, "{appended} bytes of log for {written} that were written");
+    drop(two);
+    let two = Two::open(builder(), &storage);
+    assert_eq!(two.hurt.get(key(2)).unwrap().unwrap(), [3; 40]);
+    assert_eq!(two.well.get(key(7)).unwrap().unwrap(), [39; 100]);
+}
+
 /// The checkpoint and the log behind it say what stood there, so neither is let go of.
 #[test]
 fn a_page_that_the_log_can_rebuild_ends_all_writing_and_is_there_again_after_reopening() {

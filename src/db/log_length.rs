@@ -37,9 +37,8 @@ impl Shared {
 
     /// Whether the log weighs so much, by itself or for what a writer brings, that it has to become shorter.
     pub(super) fn log_is_long(&self) -> bool {
-        let is_long =
-            |log: &Log| (log.watched() > 0 || self.pipeline.log_pace.is_waited_for()) && log.can_be_shorter();
-        // It watches from there on.
+        let pace = &self.pipeline.log_pace;
+        let is_long = |log: &Log| (pace.is_too_long(log) || pace.is_waited_for()) && log.can_be_shorter();
         self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
@@ -51,6 +50,13 @@ impl Shared {
 
     /// Asks for the merges of a round. Says whether a checkpoint lets go of enough by now.
     fn shorten_log(&self, log: &Log) -> Result<bool> {
+        let families = self.families();
+        let note_carried = || {
+            let carried =
+                families.iter().filter(|family| !family.is_dropped()).map(|family| family.damage.carried());
+            self.pipeline.log_pace.set_carried(carried.fold(0, u64::saturating_add));
+        };
+        note_carried();
         if !self.log_is_long() {
             self.checkpoints.wanted_segment.store(0, Ordering::Relaxed);
             self.pipeline.log_pace.is_short();
@@ -60,7 +66,6 @@ impl Shared {
         let left = log.leave_heavy_segment().map_err(|error| self.judge(error));
         let wanted = log.segment_within(self.pipeline.log_pace.short_enough());
         self.checkpoints.wanted_segment.store(wanted, Ordering::Relaxed);
-        let families = self.families();
         let mut needed = wanted;
         for family in &families {
             let oldest = self.oldest_segment(family);
@@ -74,6 +79,7 @@ impl Shared {
                     needed.min(if family.damage.is_stuck() { self.oldest_segment(family) } else { oldest });
             }
         }
+        note_carried();
         left?;
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
         let freed = log.weight_since(first).saturating_sub(log.weight_since(needed));

@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::operation::{encode_delete, encode_delete_range, encode_put};
 use crate::txn::pipeline::{Interrupted, Pipeline};
+use crate::wal;
 
 impl Pipeline {
     /// Appends what the memtables of `family` hold, which is stuck, to the log. Durable with the next sync.
@@ -22,10 +23,11 @@ impl Pipeline {
     /// [`OutOfSpace`](crate::error::ErrorKind::OutOfSpace): nothing was changed. Any other ends all writing.
     pub(crate) fn carry_forward(&self, family: &Arc<Family>) -> Result<()> {
         assert!(family.damage.is_stuck(), "family {} can be merged", family.id());
-        self.latch.check()?;
         let Some(log) = &self.log else { return Ok(()) };
         // Who had passed the look at the damage is through; nobody else writes any more.
         let side = family.write.lock();
+        self.owns_files()?;
+        self.latch.check()?;
         let view = self.views.load_full().family(family.slot(), family.id()).map(Arc::clone);
         let Ok(view) = view else { return Ok(()) };
         let (id, operations) = (family.id(), Cell::new(0));
@@ -59,7 +61,8 @@ impl Pipeline {
             interrupted.over();
             family.set_segment(&side, segment, &self.views);
         }
-        family.damage.set_carried();
+        // Not 0, even if it is nothing.
+        family.damage.set_carried(wal::weight(payload.len() as u64, operations.get()));
         Ok(())
     }
 }

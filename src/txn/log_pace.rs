@@ -30,6 +30,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Paces the writers of one database.
 pub(crate) struct LogPace {
     limit: Weight,
+    /// What of the log counts for nothing, since no round lets go of it.
+    carried: AtomicU64,
     /// What is admitted and may not be in the log's weight yet.
     in_flight: AtomicU64,
     throttle: Throttle,
@@ -107,6 +109,7 @@ impl LogPace {
     pub(crate) fn new(limit: Weight) -> Self {
         Self {
             limit,
+            carried: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             throttle: Throttle::default(),
             door: Mutex::default(),
@@ -124,10 +127,32 @@ impl LogPace {
         self.limit / 2
     }
 
+    /// Notes what the log weighs more for what it carries along of damaged families, which no round lets go of:
+    /// its limit is so much higher.
+    pub(crate) fn set_carried(&self, weight: Weight) {
+        self.carried.store(weight, Ordering::Relaxed);
+    }
+
+    fn carried(&self) -> Weight {
+        self.carried.load(Ordering::Relaxed)
+    }
+
+    /// What of the log's weight counts.
+    fn counted(&self, weight: Weight) -> Weight {
+        weight.saturating_sub(self.carried())
+    }
+
+    /// Whether `log` weighs so much that it is to be shortened.
+    pub(crate) fn is_too_long(&self, log: &Log) -> bool {
+        // It is watched from there on.
+        let watched = log.watched();
+        watched > 0 && self.counted(watched) >= self.long_from()
+    }
+
     /// Weight of what may stay in a log that is shortened, also for whoever waits for that.
     pub(crate) fn short_enough(&self) -> Weight {
         let wanted = self.wanted.swap(0, Ordering::Relaxed);
-        (self.limit / 4).min(self.limit.saturating_sub(wanted))
+        (self.limit / 4).min(self.limit.saturating_sub(wanted)).saturating_add(self.carried())
     }
 
     /// Whether a writer waits for the log to be shortened, though it may not be long: what he brings is.
@@ -148,7 +173,7 @@ impl LogPace {
     /// meanwhile.
     #[inline]
     pub(crate) fn admit_at_once(&self, log: &Log, weight: Weight) -> Option<Admitted<'_>> {
-        (log.watched() < self.slow_from()
+        (self.counted(log.watched()) < self.slow_from()
             && weight < self.limit / 256
             && self.waiting.load(Ordering::Relaxed) == 0)
             .then_some(Admitted { pace: self, weight: 0 })
@@ -165,13 +190,13 @@ impl LogPace {
         // In this order: what is appended meanwhile counts twice, not never.
         let others = self.in_flight.fetch_add(weight, Ordering::SeqCst);
         let admitted = Admitted { pace: self, weight };
-        let fits = log.weight().saturating_add(others).saturating_add(weight) <= self.limit;
+        let fits = self.counted(log.weight()).saturating_add(others).saturating_add(weight) <= self.limit;
         (fits || others == 0 && !log.can_be_shorter()).then_some(admitted)
     }
 
     /// How long whoever brings `weight` pauses, before he is admitted.
     pub(crate) fn pause(&self, log: &Log, weight: Weight) -> Duration {
-        let watched = log.watched();
+        let watched = self.counted(log.watched());
         if watched < self.slow_from() {
             return Duration::ZERO;
         }
