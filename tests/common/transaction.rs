@@ -2,7 +2,9 @@
 
 use std::ops::RangeBounds;
 
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, Durability, IsolationLevel, Savepoint, Transaction};
+use peristyle::{
+    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, IsolationLevel, Savepoint, Transaction,
+};
 
 use super::operation::{Key, Step, TransactionStep, Write, bounds};
 use super::world::{Entries, HeldCursor, assert_entry, assert_value, within};
@@ -26,26 +28,35 @@ fn level(number: u8) -> IsolationLevel {
 /// then. Nobody else writes to them, so there is no conflict.
 pub(crate) fn run(
     db: &ColumnFamilyDatabase,
-    families: Vec<Seen>,
+    families: &[Seen],
     number: u8,
     steps: &[TransactionStep],
     durability: Durability,
     commits: bool,
 ) -> Option<Vec<Entries>> {
-    let settings = db.transaction().level(level(number)).durability(durability);
-    let transaction = settings.begin().unwrap();
-    let mut open = Open { transaction, families, savepoints: Vec::new(), cursor: None };
-    steps.iter().for_each(|step| open.step(step));
-    for (handle, entries) in &open.families {
-        let mut all = open.transaction.iter(handle).unwrap();
-        entries.iter().for_each(|entry| assert_entry(all.next().transpose().unwrap(), Some(entry)));
-        assert_entry(all.next().transpose().unwrap(), None);
+    loop {
+        let settings = db.transaction().level(level(number)).durability(durability);
+        let transaction = settings.begin().unwrap();
+        let mut open =
+            Open { transaction, families: families.to_vec(), savepoints: Vec::new(), cursor: None };
+        steps.iter().for_each(|step| open.step(step));
+        for (handle, entries) in &open.families {
+            let mut all = open.transaction.iter(handle).unwrap();
+            entries.iter().for_each(|entry| assert_entry(all.next().transpose().unwrap(), Some(entry)));
+            assert_entry(all.next().transpose().unwrap(), None);
+        }
+        if !commits {
+            return None;
+        }
+        match open.transaction.commit() {
+            // Others, who play in other families, have written more meanwhile than may be kept for it.
+            Err(error) if error.kind() == ErrorKind::TransactionTooOld => {}
+            committed => {
+                committed.unwrap();
+                return Some(open.families.into_iter().map(|(_, entries)| entries).collect());
+            }
+        }
     }
-    if !commits {
-        return None;
-    }
-    open.transaction.commit().unwrap();
-    Some(open.families.into_iter().map(|(_, entries)| entries).collect())
 }
 
 impl Open {

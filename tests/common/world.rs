@@ -448,7 +448,8 @@ impl World {
                 }
                 let durability = self.note(*durability);
                 let seen = self.families.iter().map(|known| (known.handle.clone(), known.entries.clone()));
-                let left = transaction::run(self.db(), seen.collect(), *level, steps, durability, *commits);
+                let seen: Vec<_> = seen.collect();
+                let left = transaction::run(self.db(), &seen, *level, steps, durability, *commits);
                 for (known, entries) in self.families.iter_mut().zip(left.into_iter().flatten()) {
                     known.entries = entries;
                 }
