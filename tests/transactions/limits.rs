@@ -44,6 +44,27 @@ fn beyond_its_memory_the_oldest_transaction_is_too_old_and_later_ones_are_not() 
 }
 
 #[test]
+fn who_is_too_old_is_run_again_as_often_as_tries_allow() {
+    let (db, cf) = open(64 << 10);
+    let mut runs = 0;
+    let mut run = |much: usize, tries: u32| {
+        runs = 0;
+        db.transaction().tries(tries).run(|transaction| {
+            let before = transaction.get(&cf, "a")?.map_or(0, |value| value.len());
+            transaction.put(&cf, "a", vec![0; before + 1])?;
+            runs += 1;
+            if runs <= much {
+                write_much(&db, &cf);
+            }
+            Ok::<_, Error>(runs)
+        })
+    };
+    assert_eq!(run(2, 3).unwrap(), 3);
+    failure(run(3, 3), ErrorKind::TransactionTooOld);
+    assert_eq!(cf.get("a").unwrap().unwrap().len(), 1);
+}
+
+#[test]
 fn what_is_kept_for_a_transaction_is_counted_and_goes_with_it() {
     let (db, cf) = open(64 << 20);
     let transaction = db.begin().unwrap();

@@ -92,14 +92,15 @@ impl TransactionBuilder {
     }
 
     /// Begins a transaction, has `run` read and write in it, and commits it; and all of that again as long as
-    /// the commit meets a [`Conflict`](ErrorKind::Conflict), with growing pauses in between. So `run` may be
+    /// the commit meets a [`Conflict`](ErrorKind::Conflict) or is
+    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld), with growing pauses in between. So `run` may be
     /// called several times, and each call sees what is committed by then. What it gives the last time comes
     /// back.
     ///
     /// # Errors
     ///
     /// What `run` fails with: nothing is written then. Otherwise those of [`Transaction::commit`], the
-    /// conflict included if there was one at every try.
+    /// two named included if one of them was met at every try.
     pub fn run<R, E: From<Error>>(
         &self,
         mut run: impl FnMut(&mut Transaction) -> std::result::Result<R, E>,
@@ -111,11 +112,16 @@ impl TransactionBuilder {
             tried += 1;
             match transaction.commit() {
                 Ok(_) => return Ok(result),
-                Err(error) if error.kind() == ErrorKind::Conflict && tried < self.tries => pause(tried),
+                Err(error) if is_passing(&error) && tried < self.tries => pause(tried),
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// Whether a transaction that begins anew need not meet the error again.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TransactionTooOld)
 }
 
 /// Waits after so many tries: some part, by chance, of what grows with them.
