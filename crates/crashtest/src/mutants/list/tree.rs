@@ -1,0 +1,173 @@
+//! Trees, deltas, and the cursors over them.
+
+use super::*;
+
+pub(super) const MUTATIONS: &[Mutation] = &[
+    // Deltas.
+    crashes(
+        "a delta keeps no deletions",
+        CHANGE,
+        "keep_deletions: true, ..self.options",
+        "keep_deletions: false, ..self.options",
+    ),
+    crashes(
+        "ranges deleted in memtables stay in deltas",
+        MERGE,
+        "            change.delete_from_deltas(0..change.deltas.len(), deletions)?;\n",
+        "",
+    ),
+    crashes(
+        "a checkpoint forgets the deltas",
+        CHECKPOINT,
+        "deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),",
+        "deltas: Vec::new(),",
+    ),
+    crashes(
+        "more is taken out of deltas than was drained",
+        DRAIN,
+        "end: range.end.as_deref() }",
+        "end: None }",
+    ),
+    crashes(
+        "the oldest delta speaks for a key that is drained",
+        GATHER,
+        "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head < lowest.head\n",
+        "        let is_lower = |(_, lowest): (usize, &Source)| {\n            source.head <= lowest.head\n",
+    ),
+    tests(
+        "more is taken out of deltas than was joined",
+        JOIN,
+        "end: range.end.as_deref() }",
+        "end: None }",
+        "join_tests",
+    ),
+    tests(
+        "deltas are joined in front of newer ones",
+        CHANGE,
+        "        let at = leaving.end;",
+        "        let at = leaving.start;",
+        "join_tests",
+    ),
+    tests(
+        "what a change that failed has written stays",
+        CHANGE,
+        "            self.store.abandon(&self.written);\n",
+        "",
+        "a_change_that_is_given_up_leaves_no_pages",
+    ),
+    // Cursors.
+    tests(
+        "a cursor goes on to an entry beyond its range",
+        CURSOR,
+        "        self.range.goes_on_at(key, wanted).then_some(place)",
+        "        Some(place)",
+        "walked_without_a_look_at_those_beyond_it",
+    ),
+    tests(
+        "a cursor steps over what is newer beyond its range",
+        MEMTABLE_CURSOR,
+        "            position = next.filter(|_| self.range.goes_on_at(newest.key(), way));",
+        "            position = next;",
+        "walked_without_a_look_at_those_beyond_it",
+    ),
+    tests(
+        "a cursor whose move failed goes on",
+        CURSOR,
+        "            self.place = Place::Failed;",
+        "            self.place = Place::Nowhere;",
+        "says_so_until_it_is_placed_anew",
+    ),
+    tests(
+        "a value goes into a leaf that stays marked as dead",
+        MEMTABLE_TREE,
+        "        let revives = !deletes && leaf.is_dead();",
+        "        let revives = false && !deletes && leaf.is_dead();",
+        "dead_tests",
+    ),
+    tests(
+        "a branch is dead as soon as one way through it is",
+        DEAD,
+        "branch.child(branch.index_for(key)), key, sequence) && branch.is_dead(),",
+        "branch.child(branch.index_for(key)), key, sequence),",
+        "dead_tests",
+    ),
+    tests(
+        "a mark counts for readers of before",
+        "src/memtable/node.rs",
+        "        since != ALIVE && since <= at.0",
+        "        since != ALIVE && at.0 > 0",
+        "dead_tests",
+    ),
+    tests(
+        "a memtable's deletions are passed that hide something",
+        LEAP,
+        "        let until = self.first_of(&self.recent[present + 1..]);",
+        "        let until = self.first_of(&self.recent[self.recent.len()..]);",
+        "gone_tests",
+    ),
+    tests(
+        "what came into a stretch since it was noted is passed",
+        LEAP,
+        "            if !recent.valid() || !recent.may_hold_later_than(stretch.since) {",
+        "            if recent.valid() {",
+        "gone_tests",
+    ),
+    tests(
+        "a note serves readers of before",
+        GONE,
+        "stretch.since <= at && stretch.holds(key)",
+        "stretch.holds(key)",
+        "gone",
+    ),
+    tests(
+        "a filter is built for a part of a delta's keys",
+        DELTA,
+        "            filter.add(filter.spot(cursor.key()));\n            count += 1;",
+        "            if count % 2 == 0 {\n                filter.add(filter.spot(cursor.key()));\n            }\n            count += 1;",
+        "get_filters_also_for_reading_only",
+    ),
+    tests(
+        "nobody asks for a merge of what readers pass",
+        "src/db/watch.rs",
+        "        self.passed_lately = passed - self.passed;",
+        "        self.passed_lately = 0 * (passed - self.passed);",
+        "merged_though_it_is_written_to",
+    ),
+    // How long leaves are.
+    tests(
+        "a move that finds no room for a pointer keeps what it moved",
+        RELOCATE,
+        "                if self.out.take_back(&before) {\n",
+        "                if !patches.is_empty() {\n",
+        "what_would_point_to_what_moved",
+    ),
+    tests(
+        "leaves of large entries end at the first page that is full",
+        PACK,
+        "        !is_full && !ends_early",
+        "        false",
+        "space_tests",
+    ),
+    tests(
+        "small entries never leave the leaf of a large one",
+        PACK,
+        "        !is_full && !ends_early",
+        "        !is_full",
+        "small_entries_s",
+    ),
+    tests(
+        "every long value gets a run of its own",
+        PACK,
+        "        if pages >= MANY_PAGES || gain >= 0 {\n            return true;",
+        "        if pages >= MANY_PAGES || gain < i64::MAX {\n            return true;",
+        "space_tests",
+    ),
+    tests("credit is not spent", PACK, "            self.credit += gain;\n", "", "a_value_gets_a_run"),
+    tests(
+        "a value that leaves its run is another one's",
+        LEAF_LEVEL,
+        "        self.first_value += inlined as u32;\n",
+        "",
+        "values_in_runs_that_they_do_not_fill",
+    ),
+];
