@@ -127,8 +127,8 @@ impl LogPace {
         self.limit / 2
     }
 
-    /// Notes what the log weighs more for what it carries along of damaged families, which no round lets go of:
-    /// its limit is so much higher.
+    /// Notes what the log weighs more for what it carries along of damaged families, which no round lets go
+    /// of: its limit is so much higher.
     pub(crate) fn set_carried(&self, weight: Weight) {
         self.carried.store(weight, Ordering::Relaxed);
     }

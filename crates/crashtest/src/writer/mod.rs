@@ -379,8 +379,8 @@ fn update(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) ->
     db.column_family(family)?.update_with(key, |_| Some(value), durability).map(drop)
 }
 
-/// Does a commit as a transaction that relies on what it writes. Other writers have other keys; they may write
-/// more meanwhile than is kept for it.
+/// Does a commit as a transaction that relies on what it writes. Other writers have other keys; they may
+/// write more meanwhile than is kept for it.
 fn transact(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -> peristyle::Result<()> {
     loop {
         match transact_once(db, action, durability) {
