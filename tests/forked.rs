@@ -24,32 +24,47 @@ fn play(test: &str, path: &Path) -> String {
     said
 }
 
-/// Runs `child` in a fork of this process, which ends after it. Says whether it came to its end, and fails if
-/// that takes long.
-fn fork(child: impl FnOnce()) -> bool {
-    // SAFETY: the child ends without returning into the test harness. The C library makes its allocator
-    // usable in it.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "no process to be had");
-    if pid == 0 {
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
-        // SAFETY: ends the process at once.
-        unsafe { libc::_exit(if ended { 0 } else { 1 }) };
+/// A fork of this process, which runs a closure and ends.
+struct Fork(libc::pid_t);
+
+impl Fork {
+    fn start(child: impl FnOnce()) -> Self {
+        // SAFETY: the child ends without returning into the test harness. The C library makes its allocator
+        // usable in it.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "no process to be had");
+        if pid == 0 {
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(if ended { 0 } else { 1 }) };
+        }
+        Self(pid)
     }
-    let begun = Instant::now();
-    loop {
-        let mut status = 0;
-        // SAFETY: waits for the child, and for nobody else.
-        match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
-            0 if begun.elapsed() < Duration::from_secs(60) => std::thread::sleep(Duration::from_millis(5)),
-            0 => {
-                // SAFETY: the child is ours and hangs.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                panic!("the child hangs");
+
+    /// Waits for its end. Says whether the closure came to its own, and fails if that takes long.
+    fn came_to_its_end(self) -> bool {
+        let begun = Instant::now();
+        loop {
+            let mut status = 0;
+            // SAFETY: waits for the child, and for nobody else.
+            match unsafe { libc::waitpid(self.0, &raw mut status, libc::WNOHANG) } {
+                0 if begun.elapsed() < Duration::from_secs(60) => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
+                0 => {
+                    // SAFETY: the child is ours and hangs.
+                    unsafe { libc::kill(self.0, libc::SIGKILL) };
+                    panic!("the child hangs");
+                }
+                _ => return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
             }
-            _ => return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
         }
     }
+}
+
+/// Runs `child` in a fork of this process, and says whether it came to its end.
+fn fork(child: impl FnOnce()) -> bool {
+    Fork::start(child).came_to_its_end()
 }
 
 #[track_caller]
@@ -213,41 +228,42 @@ fn a_child_can_do_its_parents_database_no_harm() {
     assert_clean(&db);
 }
 
+/// Has a child that was forked beside busy threads drop what it inherited, and open the database for itself
+/// once the parent has closed it. What it reads tells rounds apart.
+fn hand_down(path: &Path, round: u32) {
+    let db = shrunken().open(path).unwrap();
+    let family = db.column_family_or_create("family", FamilyOptions::default()).unwrap();
+    for n in 0..200 {
+        family.put(key(n), round.to_be_bytes()).unwrap();
+    }
+    let mut handles = Some((db, family));
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut writer = Some(writer);
+    let child = Fork::start(|| {
+        drop((writer.take(), handles.take()));
+        // Ends once the parent has closed the database.
+        let _ = reader.read(&mut [0]);
+        let db = shrunken().open(path).unwrap();
+        let family = db.column_family("family").unwrap();
+        for n in 0..200 {
+            assert_eq!(family.get(key(n)).unwrap().unwrap(), round.to_be_bytes());
+            family.put(key(n), "child").unwrap();
+        }
+        db.flush().unwrap();
+        assert_eq!(family.get(key(1)).unwrap().unwrap(), "child");
+        db.close().unwrap();
+    });
+    let (db, family) = handles.take().unwrap();
+    drop(family);
+    db.close().unwrap();
+    drop(writer.take());
+    assert!(child.came_to_its_end(), "the child failed in round {round}");
+}
+
 #[test]
 fn a_child_that_dropped_what_it_inherited_keeps_no_lock_and_opens_for_itself() {
     if let Some(path) = child::role() {
-        let path = Path::new(&path);
-        let db = shrunken().open(path).unwrap();
-        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
-        family.put("parent", "1").unwrap();
-        let mut handles = Some((db, family));
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut writer = Some(writer);
-        // SAFETY: the child ends without returning into the test harness.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            drop(writer.take());
-            drop(handles.take());
-            // Waits until the parent has closed the database.
-            let _ = reader.read(&mut [0]);
-            let opened = std::panic::catch_unwind(|| {
-                let db = shrunken().open(path).unwrap();
-                let family = db.column_family("family").unwrap();
-                assert_eq!(family.get("parent").unwrap().unwrap(), "1");
-                family.put("child", "2").unwrap();
-                db.close().unwrap();
-            });
-            // SAFETY: ends the process at once.
-            unsafe { libc::_exit(i32::from(opened.is_err())) };
-        }
-        let (db, family) = handles.take().unwrap();
-        drop(family);
-        db.close().unwrap();
-        drop(writer.take());
-        let mut status = 0;
-        // SAFETY: waits for the child.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "the child failed");
+        (0..10).for_each(|round| hand_down(Path::new(&path), round));
         println!("\ndone");
         return;
     }
@@ -256,5 +272,5 @@ fn a_child_that_dropped_what_it_inherited_keeps_no_lock_and_opens_for_itself() {
     let said = play("a_child_that_dropped_what_it_inherited_keeps_no_lock_and_opens_for_itself", &path);
     assert!(said.lines().any(|line| line == "done"), "{said}");
     let db = shrunken().open(&path).unwrap();
-    assert_eq!(db.column_family("family").unwrap().get("child").unwrap().unwrap(), "2");
+    assert_eq!(db.column_family("family").unwrap().get(key(1)).unwrap().unwrap(), "child");
 }

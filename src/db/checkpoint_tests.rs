@@ -3,12 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::column_family::options::FamilyOptions;
 use crate::db::ColumnFamilyDatabase;
 use crate::options::DatabaseBuilder;
 use crate::storage::{FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
+use crate::sync::Mutex;
 
 type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 

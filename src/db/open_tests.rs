@@ -3,15 +3,13 @@
 use std::io;
 use std::ops::Range;
 
-use parking_lot::Mutex;
-
 use crate::column_family::options::FamilyOptions;
 use crate::db::ColumnFamilyDatabase;
 use crate::db::read_catalog::read_catalog;
 use crate::error::{ErrorKind, Result};
 use crate::segment::{EXTENTS_START, Superblock};
 use crate::storage::{FileMode, MemoryStorage, StorageBackend, StorageFile, StorageLock};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 
 const NAMES: [&str; 3] = ["one", "another", "third"];
 

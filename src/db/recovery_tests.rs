@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::column_family::options::FamilyOptions;
 use crate::db::ColumnFamilyDatabase;
 use crate::options::DatabaseBuilder;
 use crate::storage::{FileMode, MemoryStorage, StorageBackend};
+use crate::sync::Mutex;
 use crate::txn::batch::WriteBatch;
 
 /// What is in the families after each commit.

@@ -11,6 +11,8 @@
 //!    all of it.
 //! 4. Nothing is reclaimed inside of another reclamation: what is reclaimed may defer more, and would stand
 //!    on the stack of it.
+//! 5. Every process has a collector of its own: in that of its parent a child that was forked would wait for
+//!    ever for threads that it does not have, and would reclaim what belongs to its parent's databases.
 //!
 //! Source: K. Fraser, "Practical lock-freedom", 2004, chapter 5.
 
@@ -23,17 +25,16 @@ pub(crate) use own::{assert_left, collect, defer, drain, pin};
 
 #[cfg(not(any(loom, shuttle)))]
 mod own {
-    use std::cell::{Cell, RefCell};
+    use std::cell::{Cell, OnceCell, RefCell};
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, OnceLock};
     use std::time::Duration;
 
     use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
-    type Reclaim = Box<dyn FnOnce() + Send>;
+    use crate::system::{Inherited, Process};
 
-    /// Deferrals that did not run yet, or not to their end.
-    static PENDING: AtomicUsize = AtomicUsize::new(0);
+    type Reclaim = Box<dyn FnOnce() + Send>;
 
     std::thread_local! {
         static PARTICIPANT: Participant = Participant::new();
@@ -43,17 +44,78 @@ mod own {
         static RECLAIMING: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// A thread as the collector knows it.
+    /// The collector of a process.
+    struct Epochs {
+        process: Process,
+        collector: Collector,
+        /// Deferrals that did not run yet, or not to their end.
+        pending: AtomicUsize,
+        /// Of a child that was forked from the process, as that child sees it.
+        in_child: OnceLock<Box<Epochs>>,
+    }
+
+    impl Epochs {
+        fn new() -> Self {
+            Self {
+                process: Process::this(),
+                collector: Collector::new(),
+                pending: AtomicUsize::new(0),
+                in_child: OnceLock::new(),
+            }
+        }
+
+        /// Those of this process.
+        fn here() -> &'static Self {
+            static FIRST: OnceLock<Epochs> = OnceLock::new();
+            let mut epochs = FIRST.get_or_init(Self::new);
+            while !epochs.process.is_this() {
+                epochs = epochs.in_child.get_or_init(|| Box::new(Self::new()));
+            }
+            epochs
+        }
+
+        fn give(&'static self, guard: &Guard, reclaim: Reclaim) {
+            guard.defer(move || {
+                let outer = RECLAIMING.try_with(|reclaiming| reclaiming.replace(true)).unwrap_or(false);
+                reclaim();
+                let _ = RECLAIMING.try_with(|reclaiming| reclaiming.set(outer));
+                self.pending.fetch_sub(1, Ordering::Release);
+            });
+        }
+    }
+
+    /// A thread as the collector of its process knows it.
     struct Participant {
-        handle: LocalHandle,
+        epochs: &'static Epochs,
+        handle: Inherited<LocalHandle>,
         /// What was deferred while this thread reclaimed: it goes to the collector once that is over.
         later: RefCell<Vec<Reclaim>>,
         has_later: Cell<bool>,
+        /// The same thread in a child that it forked.
+        in_child: OnceCell<Box<Participant>>,
     }
 
     impl Participant {
         fn new() -> Self {
-            Self { handle: register(), later: RefCell::default(), has_later: Cell::new(false) }
+            let epochs = Epochs::here();
+            Self {
+                epochs,
+                handle: Inherited::new(epochs.collector.register()),
+                later: RefCell::default(),
+                has_later: Cell::new(false),
+                in_child: OnceCell::new(),
+            }
+        }
+
+        /// This thread in this process.
+        #[inline]
+        fn here(&self) -> &Self {
+            if self.epochs.process.is_this() { self } else { self.in_child() }
+        }
+
+        #[cold]
+        fn in_child(&self) -> &Self {
+            self.in_child.get_or_init(|| Box::new(Self::new())).here()
         }
 
         #[cold]
@@ -61,21 +123,22 @@ mod own {
             // Whoever reclaims on this thread does it at the end.
             while self.has_later.get() && !is_reclaiming() {
                 self.has_later.set(false);
-                self.later.take().into_iter().for_each(|reclaim| give(guard, reclaim));
+                self.later.take().into_iter().for_each(|reclaim| self.epochs.give(guard, reclaim));
                 guard.flush();
             }
         }
     }
 
-    fn register() -> LocalHandle {
-        static COLLECTOR: OnceLock<Collector> = OnceLock::new();
-        COLLECTOR.get_or_init(Collector::new).register()
+    /// What `ask` says of this thread; `None` once the thread, which ends, has given its participant up.
+    #[inline]
+    fn with_participant<T>(ask: impl FnOnce(&Participant) -> T) -> Option<T> {
+        PARTICIPANT.try_with(|participant| ask(participant.here())).ok()
     }
 
     /// Enters an epoch. Costs a thread-local look-up and a fence; touches nothing that threads share.
     #[inline]
     pub(crate) fn pin() -> Guard {
-        let entered = PARTICIPANT.try_with(|participant| {
+        let entered = with_participant(|participant| {
             // Now and then this reclaims something.
             let guard = participant.handle.pin();
             if participant.has_later.get() {
@@ -83,8 +146,7 @@ mod own {
             }
             guard
         });
-        // A thread that ends has given its participant up.
-        entered.unwrap_or_else(|_| register().pin())
+        entered.unwrap_or_else(|| Epochs::here().collector.register().pin())
     }
 
     /// Whether this thread runs what was deferred; a thread that has given up even what says so is taken not
@@ -93,37 +155,29 @@ mod own {
         RECLAIMING.try_with(Cell::get).unwrap_or(false)
     }
 
-    fn give(guard: &Guard, reclaim: Reclaim) {
-        guard.defer(move || {
-            let outer = RECLAIMING.try_with(|reclaiming| reclaiming.replace(true)).unwrap_or(false);
-            reclaim();
-            let _ = RECLAIMING.try_with(|reclaiming| reclaiming.set(outer));
-            PENDING.fetch_sub(1, Ordering::Release);
-        });
-    }
-
     /// Runs `reclaim` after every guard that lives now is gone.
     pub(crate) fn defer(guard: &Guard, reclaim: impl FnOnce() + Send + 'static) {
-        PENDING.fetch_add(1, Ordering::Relaxed);
+        let epochs = Epochs::here();
+        epochs.pending.fetch_add(1, Ordering::Relaxed);
         let reclaim: Reclaim = Box::new(reclaim);
         if !is_reclaiming() {
-            give(guard, reclaim);
+            epochs.give(guard, reclaim);
             flush(guard);
             return;
         }
         let mut reclaim = Some(reclaim);
-        let _ = PARTICIPANT.try_with(|participant| {
+        with_participant(|participant| {
             participant.later.borrow_mut().extend(reclaim.take());
             participant.has_later.set(true);
         });
         // A thread that ends hands over what it has when its participant goes.
-        reclaim.into_iter().for_each(|reclaim| give(guard, reclaim));
+        reclaim.into_iter().for_each(|reclaim| epochs.give(guard, reclaim));
     }
 
     /// Hands over what is with this thread, and runs some of what is due.
     fn flush(guard: &Guard) {
         guard.flush();
-        let _ = PARTICIPANT.try_with(|participant| participant.hand_over(guard));
+        with_participant(|participant| participant.hand_over(guard));
     }
 
     /// Helps to run what was deferred and is due, for threads that seldom enter an epoch.
@@ -163,7 +217,7 @@ mod own {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            if PENDING.load(Ordering::Acquire) == 0 {
+            if Epochs::here().pending.load(Ordering::Acquire) == 0 {
                 return;
             }
             // Another thread may be at it.
@@ -178,7 +232,7 @@ mod own {
     }
 
     fn is_pinned() -> bool {
-        PARTICIPANT.try_with(|participant| participant.handle.is_pinned()).unwrap_or(false)
+        with_participant(|participant| participant.handle.is_pinned()).unwrap_or(false)
     }
 }
 
@@ -259,6 +313,40 @@ mod tests {
         defer(&pin(), move || drop(held));
         drain();
         assert!(weak.upgrade().is_none());
+    }
+
+    #[cfg(all(unix, not(miri)))]
+    #[test]
+    fn a_child_reclaims_although_a_thread_of_its_parent_was_in_an_epoch() {
+        let (entered, is_entered) = std::sync::mpsc::channel();
+        let (leave, may_leave) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _guard = pin();
+            entered.send(()).unwrap();
+            may_leave.recv().unwrap_err();
+        });
+        is_entered.recv().unwrap();
+        drop(pin());
+        // SAFETY: the child does what follows, which never panics, and ends; the C library makes its allocator
+        // usable in it.
+        let status = unsafe {
+            match libc::fork() {
+                0 => {
+                    let (held, weak) = held();
+                    defer(&pin(), move || drop(held));
+                    drain();
+                    libc::_exit(i32::from(weak.upgrade().is_none()))
+                }
+                child => {
+                    let mut status = 0;
+                    assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                    status
+                }
+            }
+        };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 1, "status {status}");
+        drop(leave);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::storage::{FileMode, StorageBackend, StorageFile, StorageLock};
+use crate::sync::Mutex;
 
 const SECTOR: u64 = 512;
 
