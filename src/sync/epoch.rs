@@ -36,6 +36,9 @@ mod own {
 
     type Reclaim = Box<dyn FnOnce() + Send>;
 
+    /// Those of the first process.
+    static FIRST: OnceLock<Epochs> = OnceLock::new();
+
     std::thread_local! {
         static PARTICIPANT: Participant = Participant::new();
 
@@ -66,7 +69,6 @@ mod own {
 
         /// Those of this process.
         fn here() -> &'static Self {
-            static FIRST: OnceLock<Epochs> = OnceLock::new();
             let mut epochs = FIRST.get_or_init(Self::new);
             while !epochs.process.is_this() {
                 epochs = epochs.in_child.get_or_init(|| Box::new(Self::new()));

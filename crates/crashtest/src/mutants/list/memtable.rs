@@ -79,9 +79,17 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "guards of other code hold back what is reclaimed",
         EPOCH,
-        "COLLECTOR.get_or_init(Collector::new).register()",
-        "COLLECTOR.get_or_init(|| crossbeam_epoch::default_collector().clone()).register()",
+        "collector: Collector::new(),",
+        "collector: crossbeam_epoch::default_collector().clone(),",
         "a_guard_of_a_stranger_holds_nothing_back",
+    ),
+    tests(
+        "a child that was forked reclaims with its parent's collector",
+        EPOCH,
+        "                process: Process::this(),\n                collector: Collector::new(),",
+        "                process: Process::this(),\n                \
+         collector: FIRST.get().map_or_else(Collector::new, |first| first.collector.clone()),",
+        "a_child_reclaims_although_a_thread_of_its_parent_was_in_an_epoch",
     ),
     tests(
         "what is deferred while reclaiming stays with the thread",
