@@ -329,8 +329,8 @@ mod tests {
         });
         is_entered.recv().unwrap();
         drop(pin());
-        // SAFETY: the child does what follows, which never panics, and ends; the C library makes its allocator
-        // usable in it.
+        // SAFETY: the child does what follows, which never panics, and ends; the C library makes its
+        // allocator usable in it.
         let status = unsafe {
             match libc::fork() {
                 0 => {
@@ -340,6 +340,7 @@ mod tests {
                     libc::_exit(i32::from(weak.upgrade().is_none()))
                 }
                 child => {
+                    drop(leave);
                     let mut status = 0;
                     assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
                     status
@@ -347,7 +348,6 @@ mod tests {
             }
         };
         assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 1, "status {status}");
-        drop(leave);
         thread.join().unwrap();
     }
 
