@@ -1,6 +1,6 @@
 //! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a
 //! failed sync. And disks that lie: bits that rot, writes that are lost or land elsewhere. And disks with a
-//! page that cannot be read (`sick`).
+//! page that cannot be read (`sick`), and what happens to a database that lies closed (`aged`).
 //!
 //! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed
 //! and started again with the memory of the system as it is; what it shows must survive the loss of power
@@ -14,7 +14,7 @@ use peristyle::{Error, ErrorKind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::campaign::sick;
+use crate::campaign::{aged, sick};
 use crate::disk::{
     Everything, Fault, FaultKind, Honesty, Image, Nothing, Operation, RandomDecisions, SimulatedDisk,
     SyncFailure,
@@ -73,6 +73,8 @@ fn over_and_over() -> Vec<Step> {
 const LIES: u64 = 1600;
 /// Workloads of the sweep on a disk with a page that cannot be read.
 const SICK: u64 = 400;
+/// Workloads of the sweep after which the database ages.
+const AGED: u64 = 100;
 
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,9 @@ pub enum Trouble {
     Rots(u64),
     /// A page of a family cannot be read while the database is at work; all else follows from the seed.
     Sick(u64),
+    /// A sector goes bad, or a file of the log goes, while the database is closed; all else follows from the
+    /// seed.
+    Ages(u64),
 }
 
 /// What one run of the campaign does.
@@ -116,6 +121,7 @@ struct Sweep {
     calls: u64,
     lies: Range<u64>,
     sick: Range<u64>,
+    aged: Range<u64>,
     random: u64,
 }
 
@@ -128,7 +134,16 @@ impl Errors {
         });
         let mut kinds = kinds.collect::<Vec<_>>().into_iter();
         let kind = kinds.next();
-        let sweep = Sweep { kinds, kind, nth: 0, calls: u64::MAX, lies: 0..LIES, sick: 0..SICK, random: 0 };
+        let sweep = Sweep {
+            kinds,
+            kind,
+            nth: 0,
+            calls: u64::MAX,
+            lies: 0..LIES,
+            sick: 0..SICK,
+            aged: 0..AGED,
+            random: 0,
+        };
         Self { base: base.clone(), seed, sweep: Mutex::new(sweep) }
     }
 
@@ -166,8 +181,10 @@ impl Errors {
             let case = Case { steps, maps: true, from_nothing: false, trouble, seed: number };
             return (case, true);
         }
-        if let Some(number) = sweep.sick.next() {
-            let trouble = Trouble::Sick(self.seed.wrapping_add(number));
+        let seeded = |number: u64| self.seed.wrapping_add(number);
+        let sick = sweep.sick.next().map(|number| (number, Trouble::Sick(seeded(number))));
+        let next = sick.or_else(|| sweep.aged.next().map(|number| (number, Trouble::Ages(seeded(number)))));
+        if let Some((number, trouble)) = next {
             return (
                 Case { steps: Vec::new(), maps: true, from_nothing: false, trouble, seed: number },
                 true,
@@ -236,6 +253,7 @@ impl Case {
             }
             2 => Trouble::Rots(random.random_range(0..1 << 32)),
             3 => Trouble::Sick(seed),
+            4 => Trouble::Ages(seed),
             _ => Trouble::Fails(Fault {
                 kind: FaultKind::ALL[random.random_range(0..FaultKind::ALL.len())],
                 nth: random.random_range(0..120),
@@ -257,6 +275,7 @@ impl Case {
             Trouble::Fails(fault) => self.fail(fault, base, tally),
             Trouble::Lies(..) | Trouble::Rots(_) => self.lie(base, tally).map(|()| true),
             Trouble::Sick(seed) => sick::run_seed(seed, base, tally).map(|()| true),
+            Trouble::Ages(seed) => aged::run_seed(seed, base, tally).map(|_| true),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The campaigns: each makes workloads, lets them crash in its way, and checks what is left.
 
+pub mod aged;
 pub mod errors;
 pub mod exhaustive;
 pub mod kill;

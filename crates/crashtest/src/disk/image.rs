@@ -30,6 +30,11 @@ impl Image {
         self.files.get_mut(path).map(Arc::make_mut)
     }
 
+    /// Takes the file at `path` away.
+    pub fn remove(&mut self, path: &str) {
+        self.files.remove(path);
+    }
+
     /// A number that equal images share, and different ones in practice never.
     pub fn hash(&self) -> u128 {
         let mut summary = Vec::with_capacity(self.files.len() * 16 + self.directories.len() * 8);
