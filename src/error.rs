@@ -73,6 +73,13 @@ pub enum ErrorKind {
     /// ([`transaction_memory_bytes`](crate::DatabaseBuilder::transaction_memory_bytes)), and it was the
     /// oldest one.
     TransactionTooOld,
+    /// A prepared transaction holds what was to be written until it is decided, and was not decided in time.
+    /// Nothing was written. [`Error::conflict`] says what is held.
+    AwaitsDecision,
+    /// A transaction was prepared under this name, and is not decided yet.
+    TransactionExists,
+    /// The prepared transaction was decided already.
+    TransactionNotFound,
 }
 
 /// Where on disk a failure was met; every part may be unknown.
@@ -236,6 +243,17 @@ impl Error {
         error
     }
 
+    /// Nobody else may write to what a prepared transaction holds in the column family of this name.
+    pub(crate) fn held_in(family_name: &str, held: Conflict) -> Self {
+        let message = format!(
+            "{held} of the column family \"{family_name}\" is held by a prepared transaction until it is decided; \
+             see prepared_transactions"
+        );
+        let mut error = Self::new(ErrorKind::AwaitsDecision, message).of_family(held.family.0);
+        error.0.conflict = Some(held);
+        error
+    }
+
     /// As [`io`](Self::io), where the operation only reads.
     pub(crate) fn reading(operation: &str, source: io::Error) -> Self {
         let mut error = Self::io(operation, source);
@@ -335,7 +353,8 @@ impl Error {
         &self.0.location
     }
 
-    /// What was changed, if this is a [`Conflict`](ErrorKind::Conflict).
+    /// What was changed, if this is a [`Conflict`](ErrorKind::Conflict); what is held, if it
+    /// [`AwaitsDecision`](ErrorKind::AwaitsDecision).
     pub fn conflict(&self) -> Option<&Conflict> {
         self.0.conflict.as_ref()
     }

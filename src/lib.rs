@@ -189,8 +189,9 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, RecoveryReport,
-    SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions, VerifyProgress, VerifyReport,
+    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, PreparedTransaction,
+    RecoveryReport, SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions, VerifyProgress,
+    VerifyReport,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Result};
 pub use options::{DatabaseBuilder, Durability, RecoveryProgress};

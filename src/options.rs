@@ -125,6 +125,7 @@ pub(crate) struct Options {
     pub(crate) merge_cost: u32,
     /// What open transactions may keep, if that was asked for.
     pub(crate) transaction_memory_bytes: Option<u64>,
+    pub(crate) decision_wait: Duration,
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) mapped_log: bool,
@@ -151,6 +152,7 @@ impl Default for Options {
             automatic: true,
             merge_cost: MERGE_COST,
             transaction_memory_bytes: None,
+            decision_wait: Duration::from_secs(1),
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
             mapped_log: true,
@@ -368,6 +370,14 @@ impl DatabaseBuilder {
     /// [`TransactionTooOld`](ErrorKind::TransactionTooOld).
     pub fn transaction_memory_bytes(mut self, bytes: u64) -> Self {
         self.options.transaction_memory_bytes = Some(bytes);
+        self
+    }
+
+    /// How long a write waits for the decision of a [prepared transaction](crate::PreparedTransaction) that
+    /// holds what it writes to (default: one second). Then it fails with
+    /// [`AwaitsDecision`](ErrorKind::AwaitsDecision); with a time of zero it does so at once.
+    pub fn decision_wait(mut self, wait: Duration) -> Self {
+        self.options.decision_wait = wait;
         self
     }
 

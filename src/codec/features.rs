@@ -10,8 +10,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// The version of the format that this engine writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 
-/// Features that this engine knows. None is defined yet.
-const KNOWN: u64 = 0;
+/// Whoever writes must keep what prepared transactions hold from being changed; in the superblock, and in the
+/// record of the family in which they are kept.
+pub(crate) const PREPARED: u64 = 1;
+
+/// Features that this engine knows of those without which nothing may be read. None is defined yet.
+const READ: u64 = 0;
+
+/// Features that this engine knows of those without which nothing may be written.
+const WRITE: u64 = PREPARED;
 
 /// Features that are used in what this stands in, one bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,22 +32,30 @@ pub(crate) struct Features {
 /// The error for `what`, which needs features in `mask` to be `used`.
 fn unknown(what: &str, used: &str, mask: u64) -> Error {
     let message = format!(
-        "{what} needs features {:#x} to be {used} that this engine, of format version {FORMAT_VERSION}, does not know: use a newer one",
-        mask & !KNOWN
+        "{what} needs features {mask:#x} to be {used} that this engine, of format version {FORMAT_VERSION}, does not know: use a newer one"
     );
     Error::new(ErrorKind::NewerFormat, message)
 }
 
 impl Features {
+    /// Those of the family in which prepared transactions are kept.
+    pub(crate) const OF_PREPARED: Self = Self { read: 0, write: PREPARED };
+
     /// Refuses `what` if it cannot be read.
     pub(crate) fn check_reading(&self, what: &str) -> Result<()> {
-        if self.read & !KNOWN == 0 { Ok(()) } else { Err(unknown(what, "read", self.read)) }
+        match self.read & !READ {
+            0 => Ok(()),
+            mask => Err(unknown(what, "read", mask)),
+        }
     }
 
     /// Refuses `what` if it cannot be written to.
     pub(crate) fn check_writing(&self, what: &str) -> Result<()> {
         self.check_reading(what)?;
-        if self.write & !KNOWN == 0 { Ok(()) } else { Err(unknown(what, "written to", self.write)) }
+        match self.write & !WRITE {
+            0 => Ok(()),
+            mask => Err(unknown(what, "written to", mask)),
+        }
     }
 }
 
@@ -51,7 +66,8 @@ mod tests {
     #[test]
     fn an_unknown_feature_is_named() {
         assert!(Features::default().check_writing("it").is_ok());
-        let features = Features { read: 0, write: 6 };
+        assert!(Features { read: 0, write: PREPARED }.check_writing("it").is_ok());
+        let features = Features { read: 0, write: 7 };
         assert!(features.check_reading("it").is_ok());
         let error = features.check_writing("it").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NewerFormat);

@@ -2,6 +2,7 @@
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::damage::Damage;
+use crate::column_family::held::Held;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
@@ -11,6 +12,9 @@ use crate::memtable::MemtableWriter;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
+
+/// Name of the family that holds what transactions have prepared. No family of a user has it.
+pub(crate) const PREPARED_FAMILY: &str = "";
 
 /// The part of a family that the holder of its write lock owns.
 pub(crate) struct WriteSide {
@@ -39,6 +43,10 @@ pub(crate) struct Family {
     /// Where writers wait for memtables to be merged.
     pub(crate) stall: Stall,
     pub(crate) damage: Damage,
+    /// What prepared transactions hold.
+    pub(crate) held: Held,
+    /// Whether it is one of the database's own.
+    is_internal: bool,
     dropped: AtomicBool,
     /// Whether the clock looks after it, see `Work::touch`.
     pub(super) watched: AtomicBool,
@@ -102,6 +110,7 @@ impl Family {
         memtable_bytes: usize,
     ) -> Arc<Self> {
         let trees = Trees::new(origin.trees, origin.merged_through);
+        let is_internal = *origin.name == *PREPARED_FAMILY;
         Arc::new(Self {
             id: origin.id,
             slot: origin.slot,
@@ -114,6 +123,8 @@ impl Family {
             trees: Mutex::new(trees),
             stall: Stall::default(),
             damage: Damage::default(),
+            held: Held::default(),
+            is_internal,
             dropped: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             resting: AtomicBool::new(false),
@@ -136,6 +147,11 @@ impl Family {
     #[inline]
     pub(crate) fn slot(&self) -> usize {
         self.slot
+    }
+
+    /// Whether it is one of the database's own, which users neither see nor name.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.is_internal
     }
 
     pub(crate) fn name(&self) -> Arc<str> {

@@ -23,6 +23,7 @@ pub(crate) mod family;
 mod frame;
 mod freeze;
 mod gone;
+pub(crate) mod held;
 mod kept;
 pub(crate) mod merging;
 mod old_catalog;

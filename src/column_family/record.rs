@@ -32,6 +32,7 @@ use crate::btree::Tree;
 use crate::codec::features::Features;
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
+use crate::column_family::family::PREPARED_FAMILY;
 use crate::column_family::options::FamilyOptions;
 use crate::error::{Error, Result};
 use crate::page::PagePointer;
@@ -167,6 +168,11 @@ impl Record {
     }
 }
 
+/// What must be known of a family called `name`.
+pub(crate) fn features_of(name: &str) -> Features {
+    if name == PREPARED_FAMILY { Features::OF_PREPARED } else { Features::default() }
+}
+
 pub(super) fn take_id(bytes: &mut &[u8]) -> Option<FamilyId> {
     let id = varint::take(bytes)?.try_into().ok()?;
     Some(FamilyId(id)).filter(|id| id.0 > 0)
@@ -178,7 +184,7 @@ impl FamilyRecord {
         Self {
             id,
             name: name.to_owned(),
-            features: Features::default(),
+            features: features_of(name),
             options,
             merged_through: SequenceNumber(0),
             tree: Tree::default(),

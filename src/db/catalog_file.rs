@@ -1,5 +1,6 @@
 //! Where the catalog stands in the data file, and what changes of families it records.
 
+use crate::codec::features::Features;
 use crate::codec::ids::FamilyId;
 use crate::column_family::catalog::{Catalog, encode_part};
 use crate::column_family::family::Family;
@@ -98,6 +99,16 @@ impl Change<'_> {
             Self::Renamed(family, name) => vec![Record::Renamed(family.id(), (*name).to_owned())],
             Self::Dropped(family) => vec![Record::Dropped(*family)],
             Self::Changed(family, options) => vec![Record::Changed(family.id(), (*options).clone())],
+        }
+    }
+
+    /// What must be known of the database from now on.
+    pub(super) fn features(&self) -> Features {
+        match self {
+            Self::Created(families) if families.iter().any(|family| family.is_internal()) => {
+                Features::OF_PREPARED
+            }
+            _ => Features::default(),
         }
     }
 

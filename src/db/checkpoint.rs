@@ -17,10 +17,9 @@
 
 use std::collections::HashSet;
 
-use crate::codec::features::Features;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
-use crate::column_family::record::{FamilyRecord, Record};
+use crate::column_family::record::{FamilyRecord, Record, features_of};
 use crate::column_family::trees::TreeVersion;
 use crate::db::catalog_file::{Change, State};
 use crate::db::shared::Shared;
@@ -239,7 +238,7 @@ impl Shared {
         noted.records.push(Record::Whole(Box::new(FamilyRecord {
             id: family.id(),
             name: family.name().to_string(),
-            features: Features::default(),
+            features: features_of(&family.name()),
             options: family.options(),
             merged_through: trees.merged_through(),
             tree: trees.current().tree,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
-use crate::column_family::family::{Family, Origin, check_name};
+use crate::column_family::family::{Family, Origin, PREPARED_FAMILY, check_name};
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::trees::TreeVersion;
 use crate::column_family::view::FamilyView;
@@ -208,7 +208,8 @@ impl ColumnFamilyDatabase {
     /// [`Closed`](ErrorKind::Closed).
     pub fn column_families(&self) -> Result<Vec<ColumnFamily>> {
         self.pipeline().open()?;
-        let families: Vec<_> = self.shared().registry.lock().by_name().cloned().collect();
+        let families: Vec<_> =
+            self.shared().registry.lock().by_name().filter(|family| !family.is_internal()).cloned().collect();
         Ok(families.into_iter().map(|family| self.handle(family)).collect())
     }
 
@@ -217,7 +218,9 @@ impl ColumnFamilyDatabase {
         if !self.is_ours() {
             return Vec::new();
         }
-        let mut names: Vec<_> = self.shared().registry.lock().names().map(str::to_owned).collect();
+        let registry = self.shared().registry.lock();
+        let mut names: Vec<_> =
+            registry.names().filter(|name| *name != PREPARED_FAMILY).map(str::to_owned).collect();
         names.sort_unstable();
         names
     }
@@ -246,7 +249,10 @@ impl ColumnFamilyDatabase {
     /// and those of writing.
     pub fn drop_column_family(&self, name: &str) -> Result<()> {
         self.pipeline().writable()?;
-        check_name(name)?;
+        // One of the database's own may be lost, too.
+        if self.shared().registry.lock().lost_named(name).is_none() {
+            check_name(name)?;
+        }
         self.shared().drop_family(name)
     }
 }
@@ -292,6 +298,27 @@ impl ColumnFamily {
 }
 
 impl Shared {
+    /// The family in which prepared transactions are kept, if there is one.
+    pub(super) fn find_prepared_family(&self) -> Result<Option<Arc<Family>>> {
+        match self.family_named(PREPARED_FAMILY) {
+            Err(error) if error.kind() == ErrorKind::FamilyNotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// The family in which prepared transactions are kept; created, durably, if there is none.
+    pub(super) fn prepared_family(&self) -> Result<Arc<Family>> {
+        loop {
+            if let Some(family) = self.find_prepared_family()? {
+                return Ok(family);
+            }
+            match self.create_families(vec![(PREPARED_FAMILY, FamilyOptions::default())]) {
+                Err(error) if error.kind() == ErrorKind::FamilyExists => {}
+                created => return created.map(|mut created| created.swap_remove(0)),
+            }
+        }
+    }
+
     fn family_named(&self, name: &str) -> Result<Arc<Family>> {
         let registry = self.registry.lock();
         match (registry.named(name), registry.lost_named(name)) {

@@ -41,6 +41,9 @@ mod open_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod options_tests;
 mod place;
+mod prepared;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod prepared_tests;
 mod progress;
 mod read_catalog;
 mod recovery;
@@ -75,6 +78,7 @@ mod write_catalog;
 
 pub use database::ColumnFamilyDatabase;
 pub use memory::MemoryReport;
+pub use prepared::PreparedTransaction;
 pub use recovery::{LostLog, RecoveryReport};
 pub use resources::{SharedResources, SharedResourcesBuilder};
 pub use statistics::{FamilyProperties, LogStatistics, Statistics};

@@ -51,6 +51,7 @@ use crate::system::Process;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
 use crate::txn::pipeline::Pipeline;
+use crate::txn::prepared::table::Prepared;
 use crate::wal::{self, Log, LogOptions};
 
 /// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
@@ -360,7 +361,7 @@ fn open_existing(
         log.weigh(&report, replayed.operations);
         Some(log)
     };
-    let shared = Shared {
+    let mut shared = Shared {
         pipeline: Arc::new(Pipeline {
             database,
             process: Process::this(),
@@ -371,6 +372,7 @@ fn open_existing(
             work,
             log_pace,
             merge_cost: options.merge_cost,
+            prepared: Prepared::new(options.decision_wait),
             remembered: Arc::new(Remembered::up_to(options.transaction_memory())),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -397,10 +399,12 @@ fn open_existing(
         recovery,
         waiting: Waiting::default(),
         threads: Mutex::new(Some(Box::new(resources.clone()))),
+        unread_prepared: None,
         log_rests: AtomicBool::new(false),
         closing: Mutex::default(),
         lock: Mutex::new(Some(locks)),
     };
+    shared.find_prepared()?;
     if !shared.options.read_only {
         // Of a log of which nothing could be read recovery begins behind it from now on.
         shared.name_log(given_up.is_some_and(|given_up| given_up.segment == 0))?;

@@ -9,7 +9,7 @@ use crate::db::place::Locks;
 use crate::db::recovery::RecoveryReport;
 use crate::db::registry::Registry;
 use crate::db::waiting::Waiting;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::segment::DataFile;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     /// Whether others may share it.
     pub(super) shares_memory: bool,
     pub(super) recovery: RecoveryReport,
+    /// Why what is prepared could not be read, if the database was opened nevertheless.
+    pub(super) unread_prepared: Option<Error>,
     /// Who is to be told when a commit is durable.
     pub(super) waiting: Waiting,
     /// The threads that look after it; gone once it is closed.

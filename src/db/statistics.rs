@@ -69,6 +69,8 @@ pub struct Statistics {
     pub transaction_bytes_kept: u64,
     /// Transactions that had to end because open ones may keep no more than that.
     pub transactions_put_out: u64,
+    /// Transactions that are prepared and not decided.
+    pub transactions_prepared: u64,
     /// Memtables that wait to be merged.
     pub memtables_frozen: u64,
     /// Memtables frozen so far.
@@ -244,6 +246,7 @@ impl Shared {
             transactions_open: kept.open,
             transaction_bytes_kept: kept.bytes,
             transactions_put_out: kept.put_out,
+            transactions_prepared: self.pipeline.prepared.len() as u64,
             last_sequence: self.pipeline.visible.watermark(),
             checkpoints: load(&self.checkpoints.made),
             checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),
@@ -253,7 +256,7 @@ impl Shared {
             ..Statistics::default()
         };
         for family in view.families() {
-            statistics.families += 1;
+            statistics.families += u64::from(!family.family.is_internal());
             statistics.families_damaged += u64::from(family.family.damage.is_met());
             statistics.memtable_bytes += memtable_bytes(family);
             statistics.memtable_bytes_pinned += family.active.merged_and_held() as u64;

@@ -49,6 +49,7 @@ impl Shared {
         let mut state = self.checkpoint.lock();
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
+        state.superblock.features.write |= change.features().write;
         if !self.append_change(&mut state, change).map_err(|error| self.pipeline.fail(error))? {
             self.checkpoint_under(&mut state, Some(change), true)?;
         }

@@ -36,7 +36,7 @@ use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::large::Parts;
 use crate::txn::log_pace::Admitted;
 use crate::txn::operation::{Operation, Operations};
-use crate::txn::pipeline::{Condition, Interrupted, Locked, Pipeline, Write, account, lock};
+use crate::txn::pipeline::{Attempt, Condition, Interrupted, Locked, Pipeline, Write, account, lock};
 use crate::wal::{self, Log, Weight};
 
 /// The longest payload that is written under the log's lock, in bytes.
@@ -76,8 +76,11 @@ impl Pipeline {
             && let Some((kind, key, value)) = write.single()
         {
             let _admitted = self.admit_to_log(log, write, durability)?;
-            return self
-                .commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value));
+            if let Some(sequence) =
+                self.commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value))?
+            {
+                return Ok(sequence);
+            }
         }
         match self.commit_if(write, durability, &Condition::NONE)? {
             Some(sequence) => Ok(sequence),
@@ -94,6 +97,22 @@ impl Pipeline {
         durability: Durability,
         condition: &Condition<'_>,
     ) -> Result<Option<SequenceNumber>> {
+        let mut patience = self.prepared.patience();
+        loop {
+            match self.try_commit(write, durability, condition)? {
+                Attempt::Made(sequence) => return Ok(Some(sequence)),
+                Attempt::Refused => return Ok(None),
+                Attempt::HeldBack(held) => patience.wait(held)?,
+            }
+        }
+    }
+
+    fn try_commit(
+        &self,
+        write: &Write<'_>,
+        durability: Durability,
+        condition: &Condition<'_>,
+    ) -> Result<Attempt> {
         let log = self.writable()?;
         let admitted = self.admit_to_log(log, write, durability)?;
         // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a
@@ -115,8 +134,8 @@ impl Pipeline {
             return self.commit_large(log, write, durability, families, &parts, condition);
         }
         let (mut sides, others) = self.lock_with_room(families, condition)?;
-        if !(condition.holds)() {
-            return Ok(None);
+        if let Some(other_end) = self.ask(write, families, condition) {
+            return Ok(other_end);
         }
         let mut interrupted = Interrupted::watch(self);
         let applied = self.log_and_apply(log, write, durability, families, &mut sides);
@@ -131,7 +150,7 @@ impl Pipeline {
         for family in families {
             family.stall.slow_down(write.payload.len() / families.len(), family.memtable_bytes(), fill);
         }
-        Ok(Some(sequence))
+        Ok(Attempt::Made(sequence))
     }
 
     /// Returns when the log takes the record of `write`, before any lock is taken.
@@ -172,17 +191,21 @@ impl Pipeline {
 
     /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock
     /// is taken, the rest under it: then nobody is ever between the log and the memtable while others wait
-    /// for him, unless he was kept from running in that short time.
+    /// for him, unless he was kept from running in that short time. `None`, and nothing was written, if
+    /// prepared transactions hold anything of the family.
     fn commit_single(
         &self,
         log: &Log,
         family: &Arc<Family>,
         payload: &[u8],
         prepare: impl for<'a> FnOnce(&'a mut WriteSide) -> Prepared<'a>,
-    ) -> Result<SequenceNumber> {
+    ) -> Result<Option<SequenceNumber>> {
         let mut side = loop {
             let mut side = family.write.lock();
             self.writable()?;
+            if !family.held.is_free() {
+                return Ok(None);
+            }
             if self.has_room(family, &mut side)? {
                 break side;
             }
@@ -213,7 +236,7 @@ impl Pipeline {
         }
         interrupted.over();
         family.stall.slow_down(payload.len(), family.memtable_bytes(), fill);
-        Ok(sequence)
+        Ok(Some(sequence))
     }
 
     /// Takes the write locks, ascending, once no active memtable of `families` is full: theirs, and those of

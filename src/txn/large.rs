@@ -18,7 +18,6 @@
 //! A memtable of a large part shows all of its entries to readers at its number or later, and none to others,
 //! so the views of several families need not change in one step.
 
-use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Counters, Family, WriteSide};
 use crate::column_family::stall::MAX_FROZEN;
 use crate::column_family::view::Frozen;
@@ -28,7 +27,7 @@ use crate::options::Durability;
 use crate::sync::Arc;
 use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::operation::Operation;
-use crate::txn::pipeline::{Condition, Interrupted, Locked, Pipeline, Write, account, lock};
+use crate::txn::pipeline::{Attempt, Condition, Interrupted, Locked, Pipeline, Write, account, lock};
 use crate::wal::Log;
 
 /// What a large batch has for each of the families that it touches, ascending.
@@ -89,11 +88,11 @@ impl Pipeline {
         families: &[&Arc<Family>],
         parts: &Parts<'_>,
         condition: &Condition<'_>,
-    ) -> Result<Option<SequenceNumber>> {
+    ) -> Result<Attempt> {
         let apart = parts.insert_apart(families);
         let (mut sides, others) = self.lock_with_places(families, parts, condition)?;
-        if !(condition.holds)() {
-            return Ok(None);
+        if let Some(other_end) = self.ask(write, families, condition) {
+            return Ok(other_end);
         }
         let mut interrupted = Interrupted::watch(self);
         let segment = log.segment_of_next();
@@ -121,7 +120,7 @@ impl Pipeline {
         for (place, family) in families.iter().enumerate() {
             family.stall.slow_down(parts.bytes[place], family.memtable_bytes(), fullest);
         }
-        Ok(Some(sequence))
+        Ok(Attempt::Made(sequence))
     }
 
     /// Takes the write locks, ascending, once no active memtable of a small part is full and there are places

@@ -26,6 +26,7 @@ pub(crate) mod latch;
 pub(crate) mod log_pace;
 pub(crate) mod operation;
 pub(crate) mod pipeline;
+pub(crate) mod prepared;
 pub(crate) mod snapshot;
 pub(crate) mod transactions;
 pub(crate) mod update;

@@ -18,6 +18,8 @@ use crate::sync::{Arc, MutexGuard};
 use crate::system::Process;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
+use crate::txn::prepared::table::Prepared;
+use crate::txn::prepared::waiting::HeldBack;
 use crate::wal::Log;
 
 /// What commits and readers of one open database share.
@@ -36,6 +38,7 @@ pub(crate) struct Pipeline {
     pub(crate) log_pace: LogPace,
     /// Bytes of a tree that a merge may write for each byte merged.
     pub(crate) merge_cost: u32,
+    pub(crate) prepared: Prepared,
     /// What is kept for open transactions.
     pub(crate) remembered: Arc<Remembered>,
     pub(crate) closed: AtomicBool,
@@ -55,6 +58,15 @@ pub(crate) struct Write<'a> {
     pub(crate) has_range_deletions: bool,
 }
 
+/// How a try to commit ended.
+pub(super) enum Attempt {
+    Made(SequenceNumber),
+    /// The condition does not hold.
+    Refused,
+    /// Prepared transactions hold what was to be written.
+    HeldBack(HeldBack),
+}
+
 /// A family's write lock, held.
 pub(super) type Locked<'a> = MutexGuard<'a, WriteSide>;
 
@@ -64,11 +76,16 @@ pub(crate) struct Condition<'a> {
     /// written need not be listed.
     pub(crate) families: &'a [&'a Arc<Family>],
     pub(crate) holds: &'a dyn Fn() -> bool,
+    /// Whether it waits for what prepared transactions hold.
+    pub(crate) minds_held: bool,
 }
 
 impl Condition<'static> {
     /// It always holds.
-    pub(crate) const NONE: Self = Self { families: &[], holds: &|| true };
+    pub(crate) const NONE: Self = Self { families: &[], holds: &|| true, minds_held: true };
+
+    /// It always holds, and what is written may be held.
+    pub(crate) const WHATEVER_IS_HELD: Self = Self { minds_held: false, ..Self::NONE };
 }
 
 /// Takes the write locks of `families` and of what else the condition lists, all in ascending number; gives
@@ -175,6 +192,21 @@ impl Pipeline {
             Woken::Obstacle(error) => Err(error),
             Woken::LookAgain => Ok(()),
         }
+    }
+
+    /// How a commit of which all locks are held ends, unless it may be made.
+    #[inline]
+    pub(super) fn ask(
+        &self,
+        write: &Write<'_>,
+        families: &[&Arc<Family>],
+        condition: &Condition<'_>,
+    ) -> Option<Attempt> {
+        if !(condition.holds)() {
+            return Some(Attempt::Refused);
+        }
+        let held = if condition.minds_held { self.held_back(write, families) } else { None };
+        held.map(Attempt::HeldBack)
     }
 
     /// Gives a commit its number, and appends it to the log unless it is to have no record.

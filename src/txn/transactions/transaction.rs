@@ -2,12 +2,14 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
+use crate::column_family::family::Family;
 use crate::column_family::reading::value::Value;
 use crate::column_family::remembered::{Place, Remembered};
 use crate::column_family::view::{FamilyView, Moment};
@@ -18,7 +20,9 @@ use crate::system::Inherited;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::pipeline::{Condition, Pipeline};
-use crate::txn::transactions::check::{Relied, check, look_ahead, written};
+use crate::txn::prepared::stored::{EncodedReads, encode};
+use crate::txn::prepared::table::Undecided;
+use crate::txn::transactions::check::{Keys, Relied, check, look_ahead, written};
 use crate::txn::transactions::level::IsolationLevel;
 use crate::txn::transactions::own::Own;
 use crate::txn::transactions::reads::{Reads, Walked};
@@ -355,11 +359,50 @@ impl Transaction {
             let checked = check(&pipeline, &place, moment.at, &relied, &ahead);
             checked.map_err(|error| refused.replace(Some(error))).is_ok()
         };
-        let condition = Condition { families: &families, holds: &holds };
+        let condition = Condition { families: &families, holds: &holds, minds_held: true };
         match pipeline.commit_if(&write, durability, &condition)? {
             Some(sequence) => Ok(sequence),
             None => Err(refused.take().expect("a commit that is refused has a reason")),
         }
+    }
+
+    /// Prepares it under `name`, in the family `kept_in`.
+    pub(crate) fn prepare_in(self, kept_in: &Arc<Family>, name: &[u8]) -> Result<Arc<Undecided>> {
+        let Self { pipeline, level, moment, place, reads, own, _keeper, .. } = self;
+        let mut reads = reads.map(Mutex::into_inner);
+        let (read, written) = (reads.as_mut().map_or_else(Vec::new, Reads::relied), written(own.batch()));
+        let mut encoded = EncodedReads::default();
+        for (family, keys) in
+            read.iter().flat_map(|read| read.keys.iter().map(|keys| (read.family.id(), keys)))
+        {
+            match keys {
+                Keys::One(key) => encoded.key(family, key),
+                Keys::Range(start, end) => encoded.range(family, start, *end),
+            }
+        }
+        let used = read.iter().chain(&written).map(|relied| (relied.family.id(), relied.family));
+        let used: BTreeMap<_, _> = used.map(|(id, family)| (id, Arc::clone(family))).collect();
+        let relied = match level {
+            IsolationLevel::Serializable => read,
+            IsolationLevel::Snapshot => written,
+            IsolationLevel::ReadCommitted => Vec::new(),
+        };
+        let value = encode(&encoded, own.batch().payload());
+        let families = used.into_values().collect();
+        let (Some(place), Some(moment)) = (place, moment) else {
+            return pipeline.prepare(kept_in, name, &value, families, &|| Ok(()));
+        };
+        let ahead = look_ahead(&pipeline, moment.at, &relied)?;
+        let may_be_committed = || check(&pipeline, &place, moment.at, &relied, &ahead);
+        pipeline.prepare(kept_in, name, &value, families, &may_be_committed)
+    }
+
+    pub(crate) fn keeper(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self._keeper
+    }
+
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.pipeline.process.check()
     }
 
     fn index_of(&self, point: &Savepoint) -> Result<usize> {
