@@ -107,6 +107,69 @@
 //! *Parts of it* are given up by [`rollback_to`](Transaction::rollback_to) a
 //! [`savepoint`](Transaction::savepoint), all of it by dropping it.
 //!
+//! ## Two phases
+//!
+//! To commit in several databases, or in a database and elsewhere, each first promises that it can, and then
+//! all do or none does. [`prepare`](Transaction::prepare) is that promise: it checks what a commit checks,
+//! writes the transaction down, durably, and keeps others from writing to what it has read and written until
+//! it is decided. Whoever coordinates then writes down what becomes of all of them, and tells each to
+//! [`commit`](PreparedTransaction::commit) or to [`rollback`](PreparedTransaction::rollback). A process that
+//! ends in between finds in [`prepared_transactions`](ColumnFamilyDatabase::prepared_transactions) what it
+//! has to ask for.
+//!
+//! ```
+//! use std::path::PathBuf;
+//!
+//! use peristyle::{ColumnFamilyDatabase, Durability, FamilyOptions};
+//!
+//! # fn main() -> peristyle::Result<()> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = |name: &str| directory.path().join(name);
+//! /// Opens a bank, and asks the coordinator about what is not decided.
+//! fn open(path: PathBuf, coordinator: &ColumnFamilyDatabase) -> peristyle::Result<ColumnFamilyDatabase> {
+//!     let decided = coordinator.column_family("decided")?;
+//!     let bank = ColumnFamilyDatabase::open(path)?;
+//!     for transfer in bank.prepared_transactions()? {
+//!         // What it did not write down is not to be.
+//!         match decided.contains_key(transfer.name())? {
+//!             true => drop(transfer.commit()?),
+//!             false => transfer.rollback()?,
+//!         }
+//!     }
+//!     Ok(bank)
+//! }
+//!
+//! let coordinator = ColumnFamilyDatabase::open(path("coordinator"))?;
+//! let decided = coordinator.create_column_family("decided", FamilyOptions::default())?;
+//! for bank in ["here", "there"] {
+//!     let bank = ColumnFamilyDatabase::open(path(bank))?;
+//!     bank.create_column_family("accounts", FamilyOptions::default())?.put("ann", "100")?;
+//!     bank.close()?;
+//! }
+//! {
+//!     let (here, there) = (open(path("here"), &coordinator)?, open(path("there"), &coordinator)?);
+//!     for (bank, balance) in [(&here, "90"), (&there, "110")] {
+//!         let accounts = bank.column_family("accounts")?;
+//!         let mut transaction = bank.begin()?;
+//!         assert_eq!(transaction.get(&accounts, "ann")?.unwrap(), "100");
+//!         transaction.put(&accounts, "ann", balance)?;
+//!         transaction.prepare("transfer 1")?;
+//!     }
+//!     // Both can: from here on both will.
+//!     decided.put_with("transfer 1", "", Durability::Sync)?;
+//!     // Here the process ends.
+//! }
+//! let (here, there) = (open(path("here"), &coordinator)?, open(path("there"), &coordinator)?);
+//! assert_eq!(here.column_family("accounts")?.get("ann")?.unwrap(), "90");
+//! assert_eq!(there.column_family("accounts")?.get("ann")?.unwrap(), "110");
+//! # Ok(()) }
+//! ```
+//!
+//! Everybody may read meanwhile, and sees what was there before. Whoever writes to what is held waits for
+//! [`decision_wait`](DatabaseBuilder::decision_wait), then fails with
+//! [`AwaitsDecision`](ErrorKind::AwaitsDecision), which names family and key or range. What is prepared takes
+//! the bytes of its keys in memory, and no log.
+//!
 //! `examples/bank.rs` in the repository transfers money in many threads, and is killed in the middle.
 //!
 //! # In an async program

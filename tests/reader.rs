@@ -81,7 +81,8 @@ fn record(mut body: &[u8], families: &mut BTreeMap<u64, Family>) {
         3 => {}
         4 => {
             let mut family = Family { name: name(&mut body), ..Family::default() };
-            assert_eq!((varint(&mut body), varint(&mut body)), (0, 0), "features");
+            let features = (varint(&mut body), varint(&mut body));
+            assert_eq!(features, (0, u64::from(family.name.is_empty())), "features");
             let _options = [0; 3].map(|_: u8| varint(&mut body));
             family.merged_through = varint(&mut body);
             family.trees.push(tree(&mut body));
@@ -298,7 +299,7 @@ fn read(files: &Files) -> Contents {
     };
     let superblock =
         [slot(0), slot(32 << 10)].into_iter().flatten().max_by_key(|slot| u64_at(slot, 16)).unwrap();
-    assert_eq!((u64_at(superblock, 40), u64_at(superblock, 48)), (0, 0), "features");
+    assert_eq!(u64_at(superblock, 40), 0, "features that readers must know");
     let reader = Reader { data, page_size: u32_at(superblock, 12) as usize };
     let (len, number) = (u64_at(superblock, 72) as usize, u64_at(superblock, 80));
     let mut copies = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number));
@@ -312,6 +313,8 @@ fn read(files: &Files) -> Contents {
     for (number, payload) in log(files, u64_at(superblock, 108), &superblock[24..40]) {
         commit(number, &payload, families, &mut all);
     }
+    let is_used = families.values().any(|family| family.name.is_empty());
+    assert!(u64_at(superblock, 48) == 1 || !is_used, "writers must know what is prepared");
     let named = all.into_iter().map(|(id, entries)| {
         let entries = entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
         (families[&id].name.clone(), entries)
@@ -367,6 +370,52 @@ fn a_reader_made_from_the_description_finds_what_the_engine_finds() {
         let found = read(&files(&storage));
         assert!(found == contents(&storage));
         assert!(found["small"].len() > 1000 && found["large"].len() == 20 && found["other"].len() == 4);
+    }
+}
+
+#[test]
+fn it_finds_what_transactions_have_prepared() {
+    let storage = MemoryStorage::new();
+    let db = ColumnFamilyDatabase::builder().storage(storage.clone()).open("memory").unwrap();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    for name in ["first", "second", "third"] {
+        let mut transaction = db.begin().unwrap();
+        transaction.get(&family, "read").unwrap();
+        assert!(transaction.range(&family, "a".."c").unwrap().next().is_none());
+        transaction.put(&family, name, "value").unwrap();
+        transaction.delete_range(&family, format!("x {name}")..format!("y {name}")).unwrap();
+        if name != "third" {
+            let prepared = transaction.prepare(name).unwrap();
+            if name == "first" {
+                prepared.commit().unwrap();
+            }
+        }
+    }
+    let killed = files(&storage);
+    drop(family);
+    db.close().unwrap();
+    for files in [killed, files(&storage)] {
+        let found = read(&files);
+        assert!(found["family"].keys().eq([b"first"]));
+        let prepared = &found[""];
+        assert!(prepared.keys().eq([b"second"]));
+        let mut value = &prepared[&b"second"[..]][..];
+        assert_eq!(take(&mut value, 1), [1], "its layout");
+        let len = varint(&mut value);
+        let operations = |mut bytes: &[u8]| {
+            let mut operations = Vec::new();
+            while !bytes.is_empty() {
+                let (kind, family, len) = (take(&mut bytes, 1)[0], varint(&mut bytes), varint(&mut bytes));
+                let key = take(&mut bytes, len).to_vec();
+                let len = if kind == 2 { 0 } else { varint(&mut bytes) };
+                operations.push((kind, family, key, take(&mut bytes, len).to_vec()));
+            }
+            operations
+        };
+        let operation = |kind, key: &str, second: &str| (kind, 1, key.as_bytes().to_vec(), second.into());
+        assert_eq!(operations(take(&mut value, len)), [operation(2, "read", ""), operation(3, "a", "c")]);
+        let writes = [operation(1, "second", "value"), operation(3, "x second", "y second")];
+        assert_eq!(operations(value), writes);
     }
 }
 
