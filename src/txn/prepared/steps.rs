@@ -172,7 +172,7 @@ impl Pipeline {
         let mut is_there = cursor.first()?;
         while is_there {
             let (name, value) = (cursor.key().to_vec(), cursor.value()?);
-            let stored = Stored::decode(&value).map_err(|error| error.of_family(kept_in.id().0))?;
+            let stored = Stored::decode(value).map_err(|error| error.of_family(kept_in.id().0))?;
             let families: Vec<_> = stored.families().into_iter().filter_map(&find).collect();
             stored.hold(&families);
             let taken = self.prepared.take_name(&name)?;
