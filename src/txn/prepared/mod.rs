@@ -5,7 +5,7 @@
 //! `verify` need to know nothing of them, and none of them keeps log.
 //!
 //! ```text
-//! prepare(name):  lock the write locks of that family and of all that were read or written, in ascending number
+//! prepare(name):  lock the write locks of that family and of all that were read or written, ascending
 //!                 check as a commit does; is the name free, and does nobody hold what this one uses?
 //!                 hold what was read and written; append `put name -> reads, writes`; unlock; sync
 //! commit:         one batch, `delete name` and all of the writes; sync; let go of what is held
