@@ -469,7 +469,7 @@ impl<'m> LeafLevel<'m> {
 const OUT_OF_ORDER: Fault = Fault("keys do not ascend");
 
 /// Bytes of an entry of a leaf whose key, after the prefix, has `rest_len` bytes.
-fn entry_len(rest_len: usize, value_len: usize) -> usize {
+pub(super) fn entry_len(rest_len: usize, value_len: usize) -> usize {
     varint::len(rest_len as u64) + varint::len((value_len as u64) << 2) + rest_len + value_len
 }
 

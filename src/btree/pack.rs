@@ -30,26 +30,6 @@ fn gain(used: usize, taken: usize) -> i64 {
     used as i64 * WASTE.0 - (taken as i64 - used as i64) * WASTE.1
 }
 
-/// About how many pages an entry takes in packed leaves of entries that take `bytes` each, header and arrays
-/// included. Leaves of small ones are full but for an entry that does not fit any more; those of large ones
-/// are as full as their size allows, less a little since they differ.
-pub(super) fn packed_pages(page_size: usize, fill: u8, bytes: f64) -> f64 {
-    let page = page_size as f64;
-    let target = page * f64::from(fill) / 100.0;
-    if 4.0 * bytes <= target {
-        return bytes / (target - bytes);
-    }
-    for count in 1u32.. {
-        let used = f64::from(count) * bytes;
-        let pages = (used / target).ceil();
-        let may_end = pages >= MANY_PAGES as f64 || gain(used as usize, (pages * target) as usize) >= 0;
-        if used + bytes > pages * target && may_end {
-            return ((used / page).ceil() / f64::from(count)).max(1.15 * bytes / page);
-        }
-    }
-    unreachable!("a leaf of many pages may end")
-}
-
 /// What an entry contributes to its node.
 #[derive(Debug, Clone, Copy)]
 struct Measure {

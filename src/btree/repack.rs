@@ -11,8 +11,9 @@ use crate::page::HEADER_LEN;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// Rewrites every node and value run, filling leaves as `options` say; values that would leave much of a run
-/// unused go into their leaves. Fails as [`merge`](super::merge::merge) does.
+/// Rewrites every node and value run, filling leaves as `options` say. What stands in a leaf and what in a run
+/// follows from the sizes of the entries alone, so who does it twice gets the same pages. Fails as
+/// [`merge`](super::merge::merge) does.
 pub(crate) fn repack(
     tree: &Tree,
     store: &Arc<PartitionedStorageBackend>,
@@ -55,23 +56,24 @@ impl Repacker<'_> {
 
     fn rewrite_leaf(&mut self, child: Child, node: Node<'_>) -> Result<()> {
         let leaf = self.builder.hold(self.store.pin(child.pointer)?, node.shape(), child.pointer);
-        if !child.owns_values {
-            return self.builder.push_old(&leaf, 0, node.count());
-        }
         for i in 0..node.count() {
             let entry = node.entry(i).map_err(|fault| locate(self.store, child.pointer, fault))?;
-            let LeafValue::Run(value) = entry.value else {
-                self.builder.push_old(&leaf, i, i + 1)?;
-                continue;
-            };
-            let run = load_run(self.store, value.run, value.len)?;
-            let len = value.len as usize;
-            if self.builder.wants_run(len) {
-                self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..len])?;
-            } else {
-                self.builder.push_inlined(&leaf, i, run, len)?;
+            match entry.value {
+                LeafValue::Inline(range) if self.builder.wants_run(range.len()) => {
+                    self.builder.push_moved(&leaf, i, node.bytes(range))?;
+                }
+                LeafValue::Inline(_) | LeafValue::Deletion => self.builder.push_old(&leaf, i, i + 1)?,
+                LeafValue::Run(value) => {
+                    let run = load_run(self.store, value.run, value.len)?;
+                    let len = value.len as usize;
+                    if self.builder.wants_run(len) {
+                        self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..len])?;
+                    } else {
+                        self.builder.push_inlined(&leaf, i, run, len)?;
+                    }
+                    self.builder.out.retire(value.run.page, value.run.pages);
+                }
             }
-            self.builder.out.retire(value.run.page, value.run.pages);
         }
         Ok(())
     }

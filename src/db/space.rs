@@ -254,7 +254,7 @@ impl Shared {
         if free > little {
             return Ok(false);
         }
-        let spare = tree.spare_leaf_pages(store, family.options().page_fill);
+        let spare = tree.spare_pages(store, family.options().page_fill);
         let spare = spare.map_err(|error| self.judge(family.judge(error)))?;
         Ok(free + spare <= little)
     }

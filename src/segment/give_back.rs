@@ -12,7 +12,8 @@ use super::partitioned::PartitionedStorageBackend;
 
 /// A run inside a segment is given back if it has this many pages at least.
 const LEAST_RUN: u64 = 4;
-/// And one in so many of the family's, or `LONG_RUN` if that is less; in any case one in `LEAST_SHARE`.
+/// And one in so many of the family's, or `LONG_RUN` if that is less; in any case one in `LEAST_SHARE`, which
+/// is enough at the end of a segment: that one gets shorter, and there are no more.
 const SHARE: u64 = MOST_SEGMENTS as u64;
 const LONG_RUN: u64 = 64;
 const LEAST_SHARE: u64 = 1024;
@@ -32,18 +33,22 @@ impl PartitionedStorageBackend {
         let mut map = SegmentMap::clone(&self.map());
         map.join();
         let pages = map.pages();
-        let shortest = LEAST_RUN.max(LONG_RUN.min(pages / SHARE)).max(pages / LEAST_SHARE);
+        let at_end = (pages / LEAST_SHARE).max(1);
+        let inside = LEAST_RUN.max(LONG_RUN.min(pages / SHARE)).max(at_end);
         let free = map.segments().iter().flat_map(|segment| {
-            let runs = allocator.pages.free_runs(segment, shortest.min(u64::from(segment.pages)));
-            runs.into_iter().map(|(first_page, pages)| (first_page, pages, pages == segment.pages))
+            let runs = allocator.pages.free_runs(segment, at_end.min(u64::from(segment.pages)));
+            runs.into_iter().map(|(first_page, pages)| {
+                let end = u64::from(first_page) + u64::from(pages);
+                (first_page, pages, first_page > segment.first_page && end < segment.end())
+            })
         });
         let mut runs: Vec<(u32, u32, bool)> = free.collect();
         // The longest first, for as long as the segments do not get too many.
         runs.sort_unstable_by_key(|&(_, pages, _)| Reverse(pages));
         let mut cuts = MOST_SEGMENTS.saturating_sub(map.segments().len());
-        runs.retain(|&(.., is_whole)| {
-            let goes = is_whole || cuts > 0;
-            cuts -= usize::from(goes && !is_whole);
+        runs.retain(|&(_, pages, divides)| {
+            let goes = !divides || cuts > 0 && u64::from(pages) >= inside;
+            cuts -= usize::from(goes && divides);
             goes
         });
         let pages: u64 = runs.iter().map(|&(_, pages, _)| u64::from(pages)).sum();

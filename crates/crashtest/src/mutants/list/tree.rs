@@ -170,4 +170,33 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "",
         "values_in_runs_that_they_do_not_fill",
     ),
+    // What a compaction leaves as it is.
+    tests(
+        "pages of value runs do not count for a compaction",
+        FILL,
+        "                    self.taken += u64::from(value.run.pages);\n",
+        "",
+        "of_a_small_tree_it_is_known_what_packing_saves",
+    ),
+    tests(
+        "a compaction takes the prefixes of keys for nothing",
+        FILL,
+        "key::common_prefix(&self.last_key, &self.key)",
+        "0",
+        "of_a_small_tree_it_is_known_what_packing_saves",
+    ),
+    tests(
+        "a value that stands in its leaf stays there",
+        REPACK,
+        "LeafValue::Inline(range) if self.builder.wants_run(range.len()) => {",
+        "LeafValue::Inline(range) if range.len() > usize::MAX / 2 => {",
+        "of_a_small_tree_it_is_known_what_packing_saves",
+    ),
+    file(
+        "short runs at the ends of segments are not given back",
+        GIVE_BACK,
+        "            let goes = !divides || cuts > 0 && u64::from(pages) >= inside;",
+        "            let goes = (!divides || cuts > 0) && u64::from(pages) >= inside;",
+        "compaction",
+    ),
 ];
