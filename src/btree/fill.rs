@@ -1,5 +1,5 @@
-//! How many pages fewer a tree would take if it were packed: the packer is given the sizes of its entries, and
-//! nothing is written.
+//! How many pages fewer a tree would take if it were packed: the packer is given the sizes of its entries,
+//! and nothing is written.
 
 use super::leaf_level::entry_len;
 use super::locate::locate;

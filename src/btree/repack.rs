@@ -11,8 +11,8 @@ use crate::page::HEADER_LEN;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// Rewrites every node and value run, filling leaves as `options` say. What stands in a leaf and what in a run
-/// follows from the sizes of the entries alone, so who does it twice gets the same pages. Fails as
+/// Rewrites every node and value run, filling leaves as `options` say. What stands in a leaf and what in a
+/// run follows from the sizes of the entries alone, so who does it twice gets the same pages. Fails as
 /// [`merge`](super::merge::merge) does.
 pub(crate) fn repack(
     tree: &Tree,
