@@ -2,12 +2,16 @@
 //!
 //! Callers match on [`Error::kind`]; the message says what happened, where, and what to do.
 
+mod conflict;
+mod locks;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::ids::FamilyId;
+pub use conflict::Conflict;
+pub use locks::{Lock, LockMode, LockOwner, LockWait};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -80,6 +84,13 @@ pub enum ErrorKind {
     TransactionExists,
     /// The prepared transaction was decided already.
     TransactionNotFound,
+    /// A key or a range is locked by others, and was not free within the time limit; or it is written by
+    /// somebody who was not to wait. Nothing was written. [`Error::awaited`] says who holds what.
+    LockTimeout,
+    /// A transaction would wait for a lock for ever, since others wait, directly or in a circle, for locks of
+    /// its own. Nothing was written; giving it up lets the others go on, and it may be run again.
+    /// [`Error::awaited`] has the whole circle.
+    Deadlock,
 }
 
 /// Where on disk a failure was met; every part may be unknown.
@@ -125,51 +136,6 @@ impl fmt::Display for Location {
     }
 }
 
-/// What a transaction relied on, and another commit changed: see [`Error::conflict`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Conflict {
-    /// Number of the column family.
-    pub family: FamilyId,
-    /// The key, or the lowest key of the range.
-    pub start: Vec<u8>,
-    /// The key behind the last one of the range; for a single key, the key and a zero byte. `None`: the range
-    /// has no end.
-    pub end: Option<Vec<u8>>,
-}
-
-impl Conflict {
-    /// Whether it is about one key, not about a range.
-    pub fn is_key(&self) -> bool {
-        self.end.as_deref().is_some_and(|end| end.strip_suffix(&[0]) == Some(&self.start))
-    }
-}
-
-/// At most this many bytes of a key are printed.
-const PRINTED: usize = 48;
-
-/// A key, or the beginning of a long one.
-struct Brief<'k>(&'k [u8]);
-
-impl fmt::Display for Brief<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(PRINTED)];
-        let more = if shown.len() < self.0.len() { "..." } else { "" };
-        write!(f, "\"{}\"{more}", shown.escape_ascii())
-    }
-}
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let start = Brief(&self.start);
-        match &self.end {
-            _ if self.is_key() => write!(f, "the key {start}"),
-            Some(end) => write!(f, "the range of keys from {start} up to {}", Brief(end)),
-            None => write!(f, "the range of keys from {start} on"),
-        }
-    }
-}
-
 /// A failure: its [kind](Error::kind), a message, and where on disk it was met.
 ///
 /// A [`std::io::Error`] can be made of it, of the kind that fits best and with the whole failure inside, so
@@ -189,6 +155,7 @@ struct Detail {
     /// Whether the message says that nothing is written any more.
     ends_writing: bool,
     conflict: Option<Conflict>,
+    awaited: Vec<LockWait>,
     /// Whether something could not be read: nothing was changed by that.
     is_of_reading: bool,
     /// Whether going on with the other families would lose more.
@@ -205,6 +172,7 @@ impl Error {
             source: None,
             ends_writing: false,
             conflict: None,
+            awaited: Vec::new(),
             is_of_reading: false,
             ends_more_than_family: false,
         }))
@@ -251,6 +219,23 @@ impl Error {
         );
         let mut error = Self::new(ErrorKind::AwaitsDecision, message).of_family(held.family.0);
         error.0.conflict = Some(held);
+        error
+    }
+
+    /// What `awaited` says first was not locked in time.
+    pub(crate) fn lock_timeout(awaited: Vec<LockWait>) -> Self {
+        let whose = awaited.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let mut error = Self::new(ErrorKind::LockTimeout, format!("not locked within the time limit: {whose}"));
+        error.0.awaited = awaited;
+        error
+    }
+
+    /// Each of `awaited` waits for the next, and the last for the first.
+    pub(crate) fn deadlock(awaited: Vec<LockWait>) -> Self {
+        let circle = awaited.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let message = format!("a deadlock: {circle}; drop the transaction and run it again");
+        let mut error = Self::new(ErrorKind::Deadlock, message);
+        error.0.awaited = awaited;
         error
     }
 
@@ -357,6 +342,13 @@ impl Error {
     /// [`AwaitsDecision`](ErrorKind::AwaitsDecision).
     pub fn conflict(&self) -> Option<&Conflict> {
         self.0.conflict.as_ref()
+    }
+
+    /// Who waits for whom: of a [`Deadlock`](ErrorKind::Deadlock) each for the owner of the next, and the
+    /// last for that of the first, which met the error; of a [`LockTimeout`](ErrorKind::LockTimeout) what was
+    /// in the way. Empty otherwise.
+    pub fn awaited(&self) -> &[LockWait] {
+        &self.0.awaited
     }
 
     /// The operating system's error, where there is one.

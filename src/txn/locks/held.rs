@@ -1,0 +1,174 @@
+//! The locks that are held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use crate::codec::ids::FamilyId;
+use crate::error::LockOwner;
+use crate::sync::Arc;
+use crate::txn::keys::Keys;
+use crate::txn::locks::want::{Mode, Span, Want};
+
+/// Who holds something, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) owner: LockOwner,
+    pub(super) mode: Mode,
+}
+
+/// The locks of one family.
+#[derive(Default)]
+struct FamilyLocks {
+    keys: BTreeMap<Arc<[u8]>, Vec<Holder>>,
+    ranges: Vec<(Span, Holder)>,
+}
+
+impl FamilyLocks {
+    /// Whoever holds any of `keys`.
+    fn holders(&self, keys: Keys<'_>) -> impl Iterator<Item = Holder> {
+        let (one, within) = match keys {
+            Keys::One(key) => (self.keys.get(key), None),
+            Keys::Range(start, end) => {
+                let bounds = (Included(start), end.map_or(Unbounded, Excluded));
+                (None, Some(self.keys.range::<[u8], _>(bounds).flat_map(|(_, holders)| holders)))
+            }
+        };
+        let ranges = self.ranges.iter().filter(move |(span, _)| span.keys().overlaps(keys));
+        one.into_iter().flatten().chain(within.into_iter().flatten()).copied().chain(ranges.map(|(_, holder)| *holder))
+    }
+
+    /// How `owner` holds all of `keys` by one lock.
+    fn mode_of(&self, owner: LockOwner, keys: Keys<'_>) -> Option<Mode> {
+        let one = match keys {
+            Keys::One(key) => self.keys.get(key).into_iter().flatten().find(|holder| holder.owner == owner),
+            Keys::Range(..) => None,
+        };
+        let ranges = self.ranges.iter().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
+        one.map(|holder| holder.mode).into_iter().chain(ranges.map(|(_, holder)| holder.mode)).max()
+    }
+}
+
+/// A lock that an owner took, and how he held the key before.
+struct Taken {
+    family: FamilyId,
+    span: Span,
+    before: Option<Mode>,
+}
+
+/// All locks that are held.
+#[derive(Default)]
+pub(super) struct Held {
+    families: BTreeMap<FamilyId, FamilyLocks>,
+    /// What each owner took, in order.
+    taken: HashMap<LockOwner, Vec<Taken>>,
+    /// Locks in all.
+    count: u64,
+}
+
+impl Held {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many steps `owner` has made: a mark to [give up](Self::give_up) to.
+    pub(super) fn mark_of(&self, owner: LockOwner) -> usize {
+        self.taken.get(&owner).map_or(0, Vec::len)
+    }
+
+    /// Whether `owner` holds what he wants already.
+    pub(super) fn covers(&self, owner: LockOwner, want: &Want) -> bool {
+        let Some(locks) = self.families.get(&want.family) else { return false };
+        locks.mode_of(owner, want.span.keys()).is_some_and(|mode| mode >= want.mode)
+    }
+
+    /// Whoever holds what keeps `owner` from `want`.
+    pub(super) fn in_the_way(&self, owner: LockOwner, want: &Want) -> impl Iterator<Item = LockOwner> {
+        let (keys, mode) = (want.span.keys(), want.mode);
+        let locks = self.families.get(&want.family).into_iter();
+        locks
+            .flat_map(move |locks| locks.holders(keys))
+            .filter(move |holder| holder.owner != owner && holder.mode.conflicts_with(mode))
+            .map(|holder| holder.owner)
+    }
+
+    /// Whether anybody holds what keeps a plain write from `keys`.
+    pub(super) fn keeps_from(&self, family: FamilyId, keys: Keys<'_>) -> bool {
+        let Some(locks) = self.families.get(&family) else { return false };
+        locks.holders(keys).any(|holder| holder.mode.conflicts_with(Mode::Write))
+    }
+
+    /// `owner` takes what nobody keeps him from; `mark` is called if that is a lock more.
+    pub(super) fn take(&mut self, owner: LockOwner, want: &Want) -> bool {
+        let locks = self.families.entry(want.family).or_default();
+        let holder = Holder { owner, mode: want.mode };
+        let before = match &want.span {
+            Span::One(key) => {
+                let holders = locks.keys.entry(Arc::clone(key)).or_default();
+                match holders.iter_mut().find(|holder| holder.owner == owner) {
+                    Some(own) => Some(std::mem::replace(&mut own.mode, want.mode)),
+                    None => {
+                        holders.push(holder);
+                        None
+                    }
+                }
+            }
+            range @ Span::Range(..) => {
+                locks.ranges.push((range.clone(), holder));
+                None
+            }
+        };
+        let taken = Taken { family: want.family, span: want.span.clone(), before };
+        self.taken.entry(owner).or_default().push(taken);
+        self.count += u64::from(before.is_none());
+        before.is_none()
+    }
+
+    /// `owner` gives up what he took since `mark`; `gone` is told of each lock that is not held any more.
+    pub(super) fn give_up(&mut self, owner: LockOwner, mark: usize, mut gone: impl FnMut(FamilyId, Mode)) {
+        let Some(all) = self.taken.get_mut(&owner) else { return };
+        for Taken { family, span, before } in all.drain(mark.min(all.len())..).rev() {
+            let locks = self.families.get_mut(&family).expect("a family with locks is listed");
+            let lost = match (&span, before) {
+                (Span::One(key), Some(mode)) => {
+                    let mut holders = locks.keys.get_mut(key).into_iter().flatten();
+                    let own = holders.find(|holder| holder.owner == owner);
+                    own.expect("a lock that was taken is held").mode = mode;
+                    continue;
+                }
+                (Span::One(key), None) => {
+                    let holders = locks.keys.get_mut(key).expect("a lock that was taken is held");
+                    let place = holders.iter().position(|holder| holder.owner == owner);
+                    let lost = holders.swap_remove(place.expect("a lock that was taken is held"));
+                    if holders.is_empty() {
+                        locks.keys.remove(key);
+                    }
+                    lost
+                }
+                (Span::Range(..), _) => {
+                    let is_this = |(of, holder): &(Span, Holder)| holder.owner == owner && *of == span;
+                    let place = locks.ranges.iter().rposition(is_this);
+                    locks.ranges.swap_remove(place.expect("a lock that was taken is held")).1
+                }
+            };
+            if locks.keys.is_empty() && locks.ranges.is_empty() {
+                self.families.remove(&family);
+            }
+            self.count -= 1;
+            gone(family, lost.mode);
+        }
+        if all.is_empty() {
+            self.taken.remove(&owner);
+        }
+    }
+
+    /// All of them, by family and key.
+    pub(super) fn list(&self) -> impl Iterator<Item = (LockOwner, Want)> {
+        self.families.iter().flat_map(|(&family, locks)| {
+            let want = move |span: Span, holder: &Holder| (holder.owner, Want { family, span, mode: holder.mode });
+            let keys = locks.keys.iter().flat_map(move |(key, holders)| {
+                holders.iter().map(move |holder| want(Span::One(Arc::clone(key)), holder))
+            });
+            keys.chain(locks.ranges.iter().map(move |(span, holder)| want(span.clone(), holder)))
+        })
+    }
+}

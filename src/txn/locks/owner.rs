@@ -1,0 +1,69 @@
+//! Somebody who takes locks.
+
+use std::time::Duration;
+
+use crate::error::LockOwner;
+use crate::sync::Arc;
+use crate::system::Inherited;
+use crate::txn::locks::table::{LockTable, Refusal};
+use crate::txn::locks::want::Want;
+
+/// An owner of locks, which he gives up when he is dropped. In a child that was forked he does nothing then.
+pub(crate) struct Owner {
+    table: Inherited<Arc<LockTable>>,
+    who: LockOwner,
+    holds: bool,
+}
+
+impl Owner {
+    /// A transaction.
+    pub(crate) fn transaction(table: &Arc<LockTable>) -> Self {
+        Self::new(table, LockOwner::Transaction(table.new_number()))
+    }
+
+    /// A plain write.
+    pub(crate) fn write(table: &Arc<LockTable>) -> Self {
+        Self::new(table, LockOwner::Write(table.new_number()))
+    }
+
+    fn new(table: &Arc<LockTable>, who: LockOwner) -> Self {
+        Self { table: Inherited::new(Arc::clone(table)), who, holds: false }
+    }
+
+    pub(crate) fn who(&self) -> LockOwner {
+        self.who
+    }
+
+    /// Whether he has taken any lock.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Takes all of `wants`; see [`LockTable::acquire`].
+    pub(crate) fn acquire(&mut self, wants: Vec<Want>, limit: Duration) -> Result<bool, Refusal> {
+        let is_new = self.table.acquire(self.who, wants, limit)?;
+        self.holds |= is_new;
+        Ok(is_new)
+    }
+
+    /// A mark to [release](Self::release) to.
+    pub(crate) fn mark(&self) -> usize {
+        if self.holds { self.table.mark(self.who) } else { 0 }
+    }
+
+    /// Gives up what was taken since `mark`.
+    pub(crate) fn release(&mut self, mark: usize) {
+        if self.holds {
+            self.table.release(self.who, mark);
+            self.holds = mark > 0;
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if self.table.check().is_ok() {
+            self.release(0);
+        }
+    }
+}
