@@ -225,7 +225,8 @@ impl Error {
     /// What `awaited` says first was not locked in time.
     pub(crate) fn lock_timeout(awaited: Vec<LockWait>) -> Self {
         let whose = awaited.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let mut error = Self::new(ErrorKind::LockTimeout, format!("not locked within the time limit: {whose}"));
+        let mut error =
+            Self::new(ErrorKind::LockTimeout, format!("not locked within the time limit: {whose}"));
         error.0.awaited = awaited;
         error
     }

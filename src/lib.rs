@@ -88,7 +88,7 @@
 //! is also written. What must not count as read is read by [`get_untracked`](Transaction::get_untracked) and
 //! [`cursor_untracked`](Transaction::cursor_untracked): a hint, a statistic. With
 //! [`ReadCommitted`](IsolationLevel::ReadCommitted) nothing is checked: that is a batch that can be read
-//! before it is written.
+//! before it is written, or one that relies on locks.
 //!
 //! | what can happen | `Serializable` | `Snapshot` | `ReadCommitted` |
 //! |---|---|---|---|
@@ -99,7 +99,43 @@
 //! | two that read what the other writes both commit (write skew) | no | yes | yes |
 //! | an entry comes into a range that was read, and both commit (phantom) | no | yes | yes |
 //!
-//! *What it costs.* Others pay nothing for a transaction. It pays for a snapshot, for the keys that it reads
+//! *Locks.* Where many change the same few keys, running again costs more than waiting. Then a transaction
+//! locks what it is going to change when it reads it, by [`get_for_update`](Transaction::get_for_update), or
+//! is [`pessimistic`](TransactionBuilder::pessimistic) and locks all that it writes, deleted ranges included.
+//! Others who want the same wait in order of arrival, up to
+//! [`lock_timeout`](TransactionBuilder::lock_timeout); plain writes do, or fail, as
+//! [`locked_writes`](DatabaseBuilder::locked_writes) says, and a thread that writes plainly what its own open
+//! transaction has locked waits for itself. Reads wait for nobody. At
+//! [`ReadCommitted`](IsolationLevel::ReadCommitted) what is read for update is the present and stays so, and no
+//! commit is refused; at the other levels it is that of the transaction's moment, and a change since then is a
+//! conflict as soon as it is locked.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+//! use peristyle::{Error, IsolationLevel, LockMode};
+//!
+//! # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+//! # let stock = db.create_column_family("stock", FamilyOptions::default())?;
+//! # stock.put("apples", [3])?;
+//! let settings = db.transaction().level(IsolationLevel::ReadCommitted).pessimistic(true);
+//! let sold = settings.run(|transaction| {
+//!     let left = transaction.get_for_update(&stock, "apples", LockMode::Exclusive)?;
+//!     match left.map(|left| left[0]) {
+//!         None | Some(0) => Ok(false),
+//!         Some(left) => transaction.put(&stock, "apples", [left - 1]).map(|()| true),
+//!     }
+//! });
+//! assert!(sold.map_err(|error: Error| error)?);
+//! # Ok(()) }
+//! ```
+//!
+//! Who locks several keys in an order of his own can meet a [`Deadlock`](ErrorKind::Deadlock): it is found at
+//! once, [`Error::awaited`] has the whole circle, and [`run`](TransactionBuilder::run) begins again. Two who
+//! hold a key [`Shared`](LockMode::Shared) and both go on to write it are one.
+//! [`locks`](ColumnFamilyDatabase::locks) lists who holds and awaits what.
+//!
+//! *What it costs.* Others pay nothing for a transaction, and for its locks a load as long as there are none. It pays for a snapshot, for the keys that it reads
 //! (their bytes, once), and twice for what it writes if it reads it again. While one is open, what is
 //! committed stays in memory, up to [`transaction_memory_bytes`](DatabaseBuilder::transaction_memory_bytes).
 //! The longer it is open, the more can stand in its way: so what takes long is done before it begins.
@@ -252,12 +288,12 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LogStatistics, LostLog, MemoryReport, PreparedTransaction,
-    RecoveryReport, SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions, VerifyProgress,
-    VerifyReport,
+    ColumnFamilyDatabase, FamilyProperties, LockStatistics, Locks, LogStatistics, LostLog, MemoryReport,
+    PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions,
+    VerifyProgress, VerifyReport,
 };
-pub use error::{Conflict, Error, ErrorKind, Location, Result};
-pub use options::{DatabaseBuilder, Durability, RecoveryProgress};
+pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
+pub use options::{DatabaseBuilder, Durability, LockedWrites, RecoveryProgress};
 pub use page::CacheStats;
 pub use segment::Segment;
 pub use storage::{

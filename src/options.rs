@@ -39,6 +39,35 @@ pub enum Durability {
     None,
 }
 
+/// What a write outside of transactions, or the commit of a transaction that locks nothing, does when it meets
+/// keys which a transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockedWrites {
+    /// It waits, in order of arrival, at most this long ([`Duration::MAX`]: until they are free), and then
+    /// fails with [`LockTimeout`](ErrorKind::LockTimeout). It holds nothing meanwhile, so it is never part of
+    /// a deadlock.
+    Wait(Duration),
+    /// It fails with [`LockTimeout`](ErrorKind::LockTimeout) at once.
+    Fail,
+}
+
+impl Default for LockedWrites {
+    fn default() -> Self {
+        Self::Wait(Duration::from_secs(1))
+    }
+}
+
+impl LockedWrites {
+    /// How long it waits at most.
+    pub(crate) fn limit(self) -> Duration {
+        match self {
+            Self::Wait(limit) => limit,
+            Self::Fail => Duration::ZERO,
+        }
+    }
+}
+
 /// How far opening a database has come with the log that it replays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -126,6 +155,7 @@ pub(crate) struct Options {
     /// What open transactions may keep, if that was asked for.
     pub(crate) transaction_memory_bytes: Option<u64>,
     pub(crate) decision_wait: Duration,
+    pub(crate) locked_writes: LockedWrites,
     pub(crate) durability: Durability,
     pub(crate) sync_interval: Duration,
     pub(crate) mapped_log: bool,
@@ -153,6 +183,7 @@ impl Default for Options {
             merge_cost: MERGE_COST,
             transaction_memory_bytes: None,
             decision_wait: Duration::from_secs(1),
+            locked_writes: LockedWrites::default(),
             durability: Durability::default(),
             sync_interval: Duration::from_secs(1),
             mapped_log: true,
@@ -378,6 +409,30 @@ impl DatabaseBuilder {
     /// [`AwaitsDecision`](ErrorKind::AwaitsDecision); with a time of zero it does so at once.
     pub fn decision_wait(mut self, wait: Duration) -> Self {
         self.options.decision_wait = wait;
+        self
+    }
+
+    /// What a write outside of transactions does that meets a key which a transaction has locked (default: it
+    /// waits for a second at most).
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// use peristyle::{ErrorKind, LockMode, LockedWrites};
+    ///
+    /// let builder = ColumnFamilyDatabase::builder().locked_writes(LockedWrites::Fail);
+    /// # let db = builder.storage(MemoryStorage::new()).open("memory")?;
+    /// # let stock = db.create_column_family("stock", FamilyOptions::default())?;
+    /// let mut transaction = db.begin()?;
+    /// transaction.get_for_update(&stock, "apples", LockMode::Shared)?;
+    /// assert_eq!(stock.put("apples", "3").unwrap_err().kind(), ErrorKind::LockTimeout);
+    /// stock.put("pears", "4")?;
+    /// transaction.rollback();
+    /// stock.put("apples", "3")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn locked_writes(mut self, what: LockedWrites) -> Self {
+        self.options.locked_writes = what;
         self
     }
 

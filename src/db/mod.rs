@@ -81,5 +81,6 @@ pub use memory::MemoryReport;
 pub use prepared::PreparedTransaction;
 pub use recovery::{LostLog, RecoveryReport};
 pub use resources::{SharedResources, SharedResourcesBuilder};
-pub use statistics::{FamilyProperties, LogStatistics, Statistics};
+pub use statistics::{FamilyProperties, LockStatistics, LogStatistics, Statistics};
+pub use transactions::Locks;
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport};

@@ -374,6 +374,8 @@ fn open_existing(
             merge_cost: options.merge_cost,
             prepared: Prepared::new(options.decision_wait),
             remembered: Arc::new(Remembered::up_to(options.transaction_memory())),
+            locks: Arc::default(),
+            writes_wait: options.locked_writes.limit(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),

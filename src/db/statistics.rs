@@ -47,6 +47,24 @@ pub struct LogStatistics {
     pub commits_not_durable: u64,
 }
 
+/// What transactions hold of locks, and how others waited for them since the database was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockStatistics {
+    /// Locks of keys and ranges that are held.
+    pub held: u64,
+    /// Transactions and writes that wait for one.
+    pub waiting: u64,
+    /// Times that somebody began to wait.
+    pub waits: u64,
+    /// Time for which those waited who do not any more.
+    pub wait_time: Duration,
+    /// [Deadlocks](crate::ErrorKind::Deadlock).
+    pub deadlocks: u64,
+    /// Locks that were [not free in time](crate::ErrorKind::LockTimeout).
+    pub timeouts: u64,
+}
+
 /// What a database has done since it was opened, and what it holds, over all families.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,6 +89,8 @@ pub struct Statistics {
     pub transactions_put_out: u64,
     /// Transactions that are prepared and not decided.
     pub transactions_prepared: u64,
+    /// Locks of transactions.
+    pub locks: LockStatistics,
     /// Memtables that wait to be merged.
     pub memtables_frozen: u64,
     /// Memtables frozen so far.
@@ -242,11 +262,20 @@ impl Shared {
         let view = self.pipeline.views.load_full();
         let page_size = self.data.page_size() as u64;
         let kept = self.pipeline.remembered.kept();
+        let locks = self.pipeline.locks.counts();
         let mut statistics = Statistics {
             transactions_open: kept.open,
             transaction_bytes_kept: kept.bytes,
             transactions_put_out: kept.put_out,
             transactions_prepared: self.pipeline.prepared.len() as u64,
+            locks: LockStatistics {
+                held: locks.held,
+                waiting: locks.waiting,
+                waits: locks.waits,
+                wait_time: locks.waited,
+                deadlocks: locks.deadlocks,
+                timeouts: locks.timeouts,
+            },
             last_sequence: self.pipeline.visible.watermark(),
             checkpoints: load(&self.checkpoints.made),
             checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),

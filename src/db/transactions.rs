@@ -1,10 +1,20 @@
 //! Beginning transactions.
 
 use crate::db::ColumnFamilyDatabase;
-use crate::error::{Error, Result};
+use crate::error::{Error, Lock, LockWait, Result};
 use crate::sync::Arc;
 use crate::txn::transactions::retry::TransactionBuilder;
 use crate::txn::transactions::transaction::Transaction;
+
+/// Who holds and who awaits locks at one moment. Made by [`ColumnFamilyDatabase::locks`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Locks {
+    /// What is held, by family and key, ranges behind keys.
+    pub held: Vec<Lock>,
+    /// Who waits for whom, in order of arrival. Whoever waits for several is listed for each.
+    pub awaited: Vec<LockWait>,
+}
 
 impl ColumnFamilyDatabase {
     /// Begins a transaction: reads of the present moment and writes that are committed together, unless
@@ -22,6 +32,36 @@ impl ColumnFamilyDatabase {
     pub fn transaction(&self) -> TransactionBuilder {
         let durability = self.shared().options.durability;
         TransactionBuilder::new(Arc::clone(self.pipeline()), durability, self.keeper())
+    }
+
+    /// Who holds what locks, and who waits for them. Takes time in proportion to them, during which nobody
+    /// else locks anything. In a child that was forked there are none.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let stock = db.create_column_family("stock", FamilyOptions::default())?;
+    /// use peristyle::{LockMode, LockOwner};
+    ///
+    /// let mut transaction = db.begin()?;
+    /// transaction.get_for_update(&stock, "apples", LockMode::Exclusive)?;
+    /// let locks = db.locks();
+    /// assert_eq!(locks.held[0].owner, LockOwner::Transaction(transaction.id()));
+    /// assert_eq!((&locks.held[0].family_name[..], &locks.held[0].start[..]), ("stock", &b"apples"[..]));
+    /// assert!(locks.awaited.is_empty());
+    /// # Ok(()) }
+    /// ```
+    pub fn locks(&self) -> Locks {
+        if !self.is_ours() {
+            return Locks::default();
+        }
+        let pipeline = self.pipeline();
+        let (held, awaited) = pipeline.locks.list();
+        Locks {
+            held: held.iter().map(|(owner, want)| pipeline.shown_lock(*owner, want)).collect(),
+            awaited: awaited.into_iter().map(|edge| pipeline.shown_wait(edge)).collect(),
+        }
     }
 
     /// Runs a serializable transaction until it meets no conflict, up to 32 times; see

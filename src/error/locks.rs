@@ -1,7 +1,6 @@
 //! Locks of transactions, as errors and lists name them.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::conflict::Conflict;
 use crate::codec::ids::FamilyId;
@@ -72,8 +71,6 @@ pub struct LockWait {
     pub wanted: Lock,
     /// Who is in the way: has what is wanted, or waits for it since earlier.
     pub waits_for: LockOwner,
-    /// Since when.
-    pub waited: Duration,
 }
 
 impl fmt::Display for LockWait {

@@ -4,6 +4,7 @@
 //! commit(batch):
 //!     lock the write locks of its families, in ascending number        (1)
 //!     freeze memtables that are full
+//!     if a transaction has locked any of it:  unlock, wait for that, and again (see `locks`)
 //!     sequence <- log.append(batch)    number and place under the log's own lock, the copy outside   (2)
 //!     insert the entries into the active memtables
 //!     unlock
@@ -36,7 +37,9 @@ use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::large::Parts;
 use crate::txn::log_pace::Admitted;
 use crate::txn::operation::{Operation, Operations};
-use crate::txn::pipeline::{Attempt, Condition, Interrupted, Locked, Pipeline, Write, account, lock};
+use crate::txn::pipeline::{
+    Attempt, Condition, Interrupted, Locked, Pipeline, Standing, Write, account, lock,
+};
 use crate::wal::{self, Log, Weight};
 
 /// The longest payload that is written under the log's lock, in bytes.
@@ -75,12 +78,13 @@ impl Pipeline {
         if let ([family], Durability::Buffered) = (write.families, durability)
             && let Some((kind, key, value)) = write.single()
         {
-            let _admitted = self.admit_to_log(log, write, durability)?;
+            let admitted = self.admit_to_log(log, write, durability)?;
             if let Some(sequence) =
-                self.commit_single(log, family, write.payload, |side| side.writer.prepare(kind, key, value))?
+                self.commit_single(log, family, write, |side| side.writer.prepare(kind, key, value))?
             {
                 return Ok(sequence);
             }
+            drop(admitted);
         }
         match self.commit_if(write, durability, &Condition::NONE)? {
             Some(sequence) => Ok(sequence),
@@ -97,12 +101,41 @@ impl Pipeline {
         durability: Durability,
         condition: &Condition<'_>,
     ) -> Result<Option<SequenceNumber>> {
+        let standing = if condition.minds_held { Standing::Plain } else { Standing::Holder };
+        self.commit_standing(write, durability, condition, standing)
+    }
+
+    /// As [`commit_if`](Self::commit_if), by who has locked all that it writes, and holds that until it is
+    /// visible.
+    pub(crate) fn commit_holding(
+        &self,
+        write: &Write<'_>,
+        durability: Durability,
+        condition: &Condition<'_>,
+    ) -> Result<Option<SequenceNumber>> {
+        self.commit_standing(write, durability, condition, Standing::Holder)
+    }
+
+    fn commit_standing(
+        &self,
+        write: &Write<'_>,
+        durability: Durability,
+        condition: &Condition<'_>,
+        standing: Standing,
+    ) -> Result<Option<SequenceNumber>> {
         let mut patience = self.prepared.patience();
+        let mut claimed = None;
         loop {
-            match self.try_commit(write, durability, condition)? {
+            let standing = if claimed.is_some() { Standing::Holder } else { standing };
+            match self.try_commit(write, durability, condition, standing)? {
                 Attempt::Made(sequence) => return Ok(Some(sequence)),
                 Attempt::Refused => return Ok(None),
-                Attempt::HeldBack(held) => patience.wait(held)?,
+                Attempt::HeldBack(held) => {
+                    // Whoever decides may want to lock it.
+                    claimed = None;
+                    patience.wait(held)?;
+                }
+                Attempt::Locked => claimed = Some(self.claim(write)?),
             }
         }
     }
@@ -112,8 +145,12 @@ impl Pipeline {
         write: &Write<'_>,
         durability: Durability,
         condition: &Condition<'_>,
+        standing: Standing,
     ) -> Result<Attempt> {
         let log = self.writable()?;
+        if standing == Standing::Plain && self.is_to_claim(write) {
+            return Ok(Attempt::Locked);
+        }
         let admitted = self.admit_to_log(log, write, durability)?;
         // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a
         // batch whole.
@@ -131,10 +168,10 @@ impl Pipeline {
             }
         };
         if let Some(parts) = Parts::of(write, families) {
-            return self.commit_large(log, write, durability, families, &parts, condition);
+            return self.commit_large(write, durability, families, &parts, condition, standing);
         }
         let (mut sides, others) = self.lock_with_room(families, condition)?;
-        if let Some(other_end) = self.ask(write, families, condition) {
+        if let Some(other_end) = self.ask(write, families, condition, standing) {
             return Ok(other_end);
         }
         let mut interrupted = Interrupted::watch(self);
@@ -192,14 +229,15 @@ impl Pipeline {
     /// Writes a commit of one short operation, unsynced. What needs no number is done before the log's lock
     /// is taken, the rest under it: then nobody is ever between the log and the memtable while others wait
     /// for him, unless he was kept from running in that short time. `None`, and nothing was written, if
-    /// prepared transactions hold anything of the family.
+    /// prepared transactions hold anything of the family, or the key is locked.
     fn commit_single(
         &self,
         log: &Log,
         family: &Arc<Family>,
-        payload: &[u8],
+        write: &Write<'_>,
         prepare: impl for<'a> FnOnce(&'a mut WriteSide) -> Prepared<'a>,
     ) -> Result<Option<SequenceNumber>> {
+        let payload = write.payload;
         let mut side = loop {
             let mut side = family.write.lock();
             self.writable()?;
@@ -212,6 +250,9 @@ impl Pipeline {
             drop(side);
             self.wait_for_merge(family, 1)?;
         };
+        if self.is_locked(write) {
+            return Ok(None);
+        }
         let mut interrupted = Interrupted::watch(self);
         family.note_segment(log.segment_of_next());
         let prepared = prepare(&mut side);

@@ -19,7 +19,15 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(crate) fn start(self) -> &'a [u8] {
+    /// A start that belongs to it and an end that does not; of a key it is the key and a zero byte.
+    pub(crate) fn bounds(self) -> (Vec<u8>, Option<Vec<u8>>) {
+        match self {
+            Self::One(key) => (key.to_vec(), Some([key, &[0]].concat())),
+            Self::Range(start, end) => (start.to_vec(), end.map(<[u8]>::to_vec)),
+        }
+    }
+
+    fn start(self) -> &'a [u8] {
         match self {
             Self::One(key) | Self::Range(key, _) => key,
         }

@@ -27,8 +27,9 @@ use crate::options::Durability;
 use crate::sync::Arc;
 use crate::txn::apply::{Replaced, insert_all, placed};
 use crate::txn::operation::Operation;
-use crate::txn::pipeline::{Attempt, Condition, Interrupted, Locked, Pipeline, Write, account, lock};
-use crate::wal::Log;
+use crate::txn::pipeline::{
+    Attempt, Condition, Interrupted, Locked, Pipeline, Standing, Write, account, lock,
+};
 
 /// What a large batch has for each of the families that it touches, ascending.
 pub(super) struct Parts<'a> {
@@ -82,16 +83,17 @@ impl Pipeline {
     /// Writes a commit with large parts; see [`commit_if`](Self::commit_if).
     pub(super) fn commit_large(
         &self,
-        log: &Log,
         write: &Write<'_>,
         durability: Durability,
         families: &[&Arc<Family>],
         parts: &Parts<'_>,
         condition: &Condition<'_>,
+        standing: Standing,
     ) -> Result<Attempt> {
+        let log = self.log()?;
         let apart = parts.insert_apart(families);
         let (mut sides, others) = self.lock_with_places(families, parts, condition)?;
-        if let Some(other_end) = self.ask(write, families, condition) {
+        if let Some(other_end) = self.ask(write, families, condition, standing) {
             return Ok(other_end);
         }
         let mut interrupted = Interrupted::watch(self);

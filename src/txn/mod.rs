@@ -8,6 +8,8 @@
 //! 3. A commit is acknowledged when it is visible and, if it asked for it, the log is durable through it.
 //! 4. After the first failure on the write path nothing is completed any more.
 //!
+//! 5. What is committed to a key that a transaction has locked is committed by that one. See [`locks`].
+//!
 //! Start reading at [`commit`], then [`pipeline`], [`large`], [`batch`], [`handle`] and [`update`].
 
 pub(crate) mod apply;
@@ -15,6 +17,7 @@ pub(crate) mod batch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod batch_tests;
 mod carry;
+pub(crate) mod claim;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;

@@ -1,5 +1,7 @@
 //! What commits and readers of one open database share, and the steps that every commit takes.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 
 use crate::codec::ids::SequenceNumber;
@@ -17,6 +19,7 @@ use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, MutexGuard};
 use crate::system::Process;
 use crate::txn::latch::Latch;
+use crate::txn::locks::table::LockTable;
 use crate::txn::log_pace::LogPace;
 use crate::txn::prepared::table::Prepared;
 use crate::txn::prepared::waiting::HeldBack;
@@ -41,6 +44,10 @@ pub(crate) struct Pipeline {
     pub(crate) prepared: Prepared,
     /// What is kept for open transactions.
     pub(crate) remembered: Arc<Remembered>,
+    /// What transactions have locked.
+    pub(crate) locks: Arc<LockTable>,
+    /// How long a write outside of transactions waits for what they have locked.
+    pub(crate) writes_wait: Duration,
     pub(crate) closed: AtomicBool,
     /// Whether the files belong to somebody else from now on: nothing may be written to them any more.
     pub(crate) ended: AtomicBool,
@@ -58,6 +65,15 @@ pub(crate) struct Write<'a> {
     pub(crate) has_range_deletions: bool,
 }
 
+/// Whether a commit has to look for locks of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It does.
+    Plain,
+    /// All that it writes is locked for it.
+    Holder,
+}
+
 /// How a try to commit ended.
 pub(super) enum Attempt {
     Made(SequenceNumber),
@@ -65,6 +81,8 @@ pub(super) enum Attempt {
     Refused,
     /// Prepared transactions hold what was to be written.
     HeldBack(HeldBack),
+    /// Something that it writes is locked.
+    Locked,
 }
 
 /// A family's write lock, held.
@@ -76,7 +94,7 @@ pub(crate) struct Condition<'a> {
     /// written need not be listed.
     pub(crate) families: &'a [&'a Arc<Family>],
     pub(crate) holds: &'a dyn Fn() -> bool,
-    /// Whether it waits for what prepared transactions hold.
+    /// Whether it waits for what prepared transactions hold, and others have locked.
     pub(crate) minds_held: bool,
 }
 
@@ -201,7 +219,11 @@ impl Pipeline {
         write: &Write<'_>,
         families: &[&Arc<Family>],
         condition: &Condition<'_>,
+        standing: Standing,
     ) -> Option<Attempt> {
+        if standing == Standing::Plain && self.is_locked(write) {
+            return Some(Attempt::Locked);
+        }
         if !(condition.holds)() {
             return Some(Attempt::Refused);
         }

@@ -2,8 +2,9 @@
 //! seed, and by several threads.
 
 use std::thread;
+use std::time::Duration;
 
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel, LockedWrites};
 
 use crate::common::random::Random;
 use crate::common::storage::TestStorage;
@@ -13,11 +14,21 @@ use crate::player::{FAMILIES, Manner, Player, decode};
 
 const PLAYERS: u32 = 4;
 
-const SERIALIZABLE: Manner = Manner { level: IsolationLevel::Serializable, untracked: false };
-const SNAPSHOT: Manner = Manner { level: IsolationLevel::Snapshot, untracked: false };
+/// For how long a player in a thread of his own waits for a lock.
+const PATIENCE: Duration = Duration::from_millis(20);
 
-fn open(storage: &TestStorage) -> ColumnFamilyDatabase {
-    shrunken().storage(storage.clone()).open("memory").unwrap()
+const SERIALIZABLE: Manner =
+    Manner { level: IsolationLevel::Serializable, untracked: false, locks: false, patience: Duration::ZERO };
+const SNAPSHOT: Manner = Manner { level: IsolationLevel::Snapshot, ..SERIALIZABLE };
+const READ_COMMITTED: Manner = Manner { level: IsolationLevel::ReadCommitted, ..SERIALIZABLE };
+
+fn locking(manner: Manner, patience: Duration) -> Manner {
+    Manner { locks: true, patience, ..manner }
+}
+
+fn open(storage: &TestStorage, manner: Manner) -> ColumnFamilyDatabase {
+    let writes = LockedWrites::Wait(manner.patience);
+    shrunken().locked_writes(writes).storage(storage.clone()).open("memory").unwrap()
 }
 
 fn families(db: &ColumnFamilyDatabase) -> Vec<ColumnFamily> {
@@ -39,7 +50,7 @@ fn read(families: &[ColumnFamily]) -> State {
 /// Players in one thread, each of whom does a step when chance calls on him.
 fn interleaved(manner: Manner, seed: u64, steps: u32) -> History {
     let storage = TestStorage::new();
-    let db = open(&storage);
+    let db = open(&storage, manner);
     let families = families(&db);
     let mut random = Random::new(seed);
     let mut players: Vec<_> = (0..PLAYERS)
@@ -65,7 +76,7 @@ fn threaded(manner: Manner, random: &mut Random, rounds: u32, steps: u32) -> Vec
     let mut first = State::new();
     let mut histories = Vec::new();
     for _ in 0..rounds {
-        let db = open(&storage);
+        let db = open(&storage, manner);
         let handles = families(&db);
         assert_eq!(read(&handles), first, "what was committed before the end is there after it");
         let players = (0..PLAYERS)
@@ -103,11 +114,13 @@ fn threaded(manner: Manner, random: &mut Random, rounds: u32, steps: u32) -> Vec
 fn transactions_that_are_to_be_serializable_are() {
     let mut commits = 0;
     for seed in 0..u64::from(cases(12)) {
-        let history = interleaved(SERIALIZABLE, seed, 1500);
-        if let Err(anomaly) = history.check_serializable() {
-            panic!("seed {seed}: {anomaly:?}");
+        for manner in [SERIALIZABLE, locking(SERIALIZABLE, Duration::ZERO)] {
+            let history = interleaved(manner, seed, 1500);
+            if let Err(anomaly) = history.check_serializable().and_then(|()| history.check_locked()) {
+                panic!("seed {seed}: {manner:?} {anomaly:?}");
+            }
+            commits += history.committed.len();
         }
-        commits += history.committed.len();
     }
     assert!(commits > 1000, "{commits} commits say little");
 }
@@ -115,8 +128,20 @@ fn transactions_that_are_to_be_serializable_are() {
 #[test]
 fn snapshots_read_one_moment_and_lose_no_update() {
     for seed in 0..u64::from(cases(12)) {
-        let history = interleaved(SNAPSHOT, seed, 1500);
-        if let Err(anomaly) = history.check_snapshot() {
+        for manner in [SNAPSHOT, locking(SNAPSHOT, Duration::ZERO)] {
+            let history = interleaved(manner, seed, 1500);
+            if let Err(anomaly) = history.check_snapshot().and_then(|()| history.check_locked()) {
+                panic!("seed {seed}: {manner:?} {anomaly:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_locked_stays_as_it_was_read() {
+    for seed in 0..u64::from(cases(12)) {
+        let history = interleaved(locking(READ_COMMITTED, Duration::ZERO), seed, 1500);
+        if let Err(anomaly) = history.check_locked() {
             panic!("seed {seed}: {anomaly:?}");
         }
     }
@@ -128,9 +153,12 @@ fn so_it_is_with_threads_and_ends_in_between() {
     for (manner, check) in [
         (SERIALIZABLE, History::check_serializable as fn(&History) -> _),
         (SNAPSHOT, History::check_snapshot),
+        (locking(SERIALIZABLE, PATIENCE), History::check_serializable),
+        (locking(SNAPSHOT, PATIENCE), History::check_snapshot),
+        (locking(READ_COMMITTED, PATIENCE), History::check_locked),
     ] {
         for history in threaded(manner, &mut random, cases(4), 500) {
-            if let Err(anomaly) = check(&history) {
+            if let Err(anomaly) = check(&history).and_then(|()| history.check_locked()) {
                 panic!("{manner:?}: {anomaly:?}");
             }
         }
@@ -144,8 +172,8 @@ fn anomalies<A>(manner: Manner, check: impl Fn(&History) -> Result<(), A>) -> us
 
 #[test]
 fn the_checkers_find_what_weaker_levels_allow() {
-    let read_committed = Manner { level: IsolationLevel::ReadCommitted, untracked: false };
-    let untracked = Manner { level: IsolationLevel::Serializable, untracked: true };
+    let read_committed = READ_COMMITTED;
+    let untracked = Manner { untracked: true, ..SERIALIZABLE };
     assert_eq!(anomalies(SNAPSHOT, History::check_serializable), 4, "write skew and phantoms");
     assert_eq!(anomalies(untracked, History::check_serializable), 4, "reads that nobody checks");
     assert_eq!(anomalies(untracked, History::check_snapshot), 4, "lost updates");

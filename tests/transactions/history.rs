@@ -21,6 +21,8 @@ pub(crate) enum Op {
     DeleteRange(u8, u8, u8),
     /// What a key had.
     Get(At, Option<u32>),
+    /// What a key had that was locked for it.
+    GetLocked(At, Option<u32>),
     /// All that there was in a family from a key on up to another.
     Range(u8, u8, u8, Vec<(u8, u32)>),
 }
@@ -54,7 +56,7 @@ impl Op {
                 let range = range(*family, *start, *end);
                 state.retain(|at, _| !range.contains(at));
             }
-            Self::Get(at, found) => return state.get(at) == found.as_ref(),
+            Self::Get(at, found) | Self::GetLocked(at, found) => return state.get(at) == found.as_ref(),
             Self::Range(family, start, end, found) => {
                 let there = state.range(range(*family, *start, *end)).map(|((_, key), value)| (*key, *value));
                 return there.eq(found.iter().copied());
@@ -134,6 +136,21 @@ impl History {
     /// its beginning.
     pub(crate) fn check_serializable(&self) -> Result<(), Anomaly> {
         self.check_reads(|one| one.number.map_or(one.began, |number| number - 1))
+    }
+
+    /// What each transaction locked, and read then, is what there is right before its commit: so nobody's
+    /// update was lost.
+    pub(crate) fn check_locked(&self) -> Result<(), Anomaly> {
+        let counts = |op: &&Op| op.is_write() || matches!(op, Op::GetLocked(..));
+        let states = self.states();
+        for one in &self.committed {
+            let Some(number) = one.number else { continue };
+            let mut state = states.range(..number).next_back().expect("the first state is there").1.clone();
+            if let Some(op) = one.ops.iter().filter(counts).find(|op| !op.apply(&mut state)) {
+                return Err(Anomaly::Read(one.clone(), op.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Each transaction read the moment of its beginning, and nobody wrote what it writes from then until its

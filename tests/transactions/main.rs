@@ -6,5 +6,6 @@ mod common;
 mod histories;
 mod history;
 mod limits;
+mod locks;
 mod player;
 mod refusals;

@@ -1,6 +1,10 @@
 //! Somebody who does random things in one transaction after the other, and notes them.
 
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, ErrorKind, IsolationLevel, Transaction};
+use std::time::Duration;
+
+use peristyle::{
+    ColumnFamily, ColumnFamilyDatabase, ErrorKind, IsolationLevel, LockMode, Result, Transaction, Value,
+};
 
 use crate::common::random::Random;
 use crate::history::{Committed, Op};
@@ -14,6 +18,10 @@ pub(crate) struct Manner {
     pub(crate) level: IsolationLevel,
     /// Whether what is read is left out of the check.
     pub(crate) untracked: bool,
+    /// Whether what is written is locked, and keys that are read.
+    pub(crate) locks: bool,
+    /// How long one waits for a lock.
+    pub(crate) patience: Duration,
 }
 
 struct Open {
@@ -70,7 +78,8 @@ impl Player {
             if self.random.once_in(6) {
                 return self.write_plainly();
             }
-            let transaction = db.transaction().level(self.manner.level).begin().unwrap();
+            let settings = db.transaction().level(self.manner.level).pessimistic(self.manner.locks);
+            let transaction = settings.lock_timeout(self.manner.patience).begin().unwrap();
             let began = transaction.began_at().unwrap_or(db.snapshot().unwrap().sequence_number()).0;
             self.open = Some(Open { transaction, began, ops: Vec::new() });
             return;
@@ -79,6 +88,12 @@ impl Player {
             0..=2 => {
                 let at = self.at();
                 let family = &self.families[usize::from(at.0)];
+                if self.manner.locks && self.random.once_in(2) {
+                    let mode = if self.random.once_in(2) { LockMode::Shared } else { LockMode::Exclusive };
+                    let found = open.transaction.get_for_update(family, [at.1], mode);
+                    let read = |found: Option<Value>| Op::GetLocked(at, found.map(|value| decode(&value)));
+                    return self.go_on(open, found.map(read));
+                }
                 let found = if self.manner.untracked {
                     open.transaction.get_untracked(family, [at.1])
                 } else {
@@ -92,20 +107,37 @@ impl Player {
             }
             5..=6 => {
                 let (at, value) = (self.at(), self.value());
-                open.transaction.put(&self.families[usize::from(at.0)], [at.1], encode(value)).unwrap();
-                open.ops.push(Op::Put(at, value));
+                let put = open.transaction.put(&self.families[usize::from(at.0)], [at.1], encode(value));
+                return self.go_on(open, put.map(|()| Op::Put(at, value)));
             }
             7 => {
                 let at = self.at();
-                open.transaction.delete(&self.families[usize::from(at.0)], [at.1]).unwrap();
-                open.ops.push(Op::Delete(at));
+                let deleted = open.transaction.delete(&self.families[usize::from(at.0)], [at.1]);
+                return self.go_on(open, deleted.map(|()| Op::Delete(at)));
             }
             8 if self.random.once_in(2) => {
                 let (family, start, end) = self.range();
-                open.transaction.delete_range(&self.families[usize::from(family)], [start]..[end]).unwrap();
-                open.ops.push(Op::DeleteRange(family, start, end));
+                let handle = &self.families[usize::from(family)];
+                let deleted = open.transaction.delete_range(handle, [start]..[end]);
+                return self.go_on(open, deleted.map(|()| Op::DeleteRange(family, start, end)));
             }
             _ => return self.end(open),
+        }
+        self.open = Some(open);
+    }
+
+    /// Notes what was done, in a transaction that is as before if it was refused; then some give up.
+    fn go_on(&mut self, mut open: Open, done: Result<Op>) {
+        match done {
+            Ok(op) => open.ops.push(op),
+            Err(error) => {
+                let may_be = [ErrorKind::Conflict, ErrorKind::LockTimeout, ErrorKind::Deadlock];
+                assert!(self.manner.locks && may_be.contains(&error.kind()), "{error}");
+                self.refused += 1;
+                if self.random.once_in(2) {
+                    return;
+                }
+            }
         }
         self.open = Some(open);
     }
@@ -157,9 +189,13 @@ impl Player {
         let (at, value) = (self.at(), self.value());
         let family = &self.families[usize::from(at.0)];
         let (number, op) = if self.random.once_in(4) {
-            (family.delete_range([at.1]..[at.1 + 2]).unwrap(), Op::DeleteRange(at.0, at.1, at.1 + 2))
+            (family.delete_range([at.1]..[at.1 + 2]), Op::DeleteRange(at.0, at.1, at.1 + 2))
         } else {
-            (family.put([at.1], encode(value)).unwrap(), Op::Put(at, value))
+            (family.put([at.1], encode(value)), Op::Put(at, value))
+        };
+        let number = match number {
+            Err(error) if self.manner.locks && error.kind() == ErrorKind::LockTimeout => return,
+            number => number.unwrap(),
         };
         self.committed.push(Committed { began: number.0 - 1, number: Some(number.0), ops: vec![op] });
     }

@@ -34,7 +34,11 @@ impl FamilyLocks {
             }
         };
         let ranges = self.ranges.iter().filter(move |(span, _)| span.keys().overlaps(keys));
-        one.into_iter().flatten().chain(within.into_iter().flatten()).copied().chain(ranges.map(|(_, holder)| *holder))
+        one.into_iter()
+            .flatten()
+            .chain(within.into_iter().flatten())
+            .copied()
+            .chain(ranges.map(|(_, holder)| *holder))
     }
 
     /// How `owner` holds all of `keys` by one lock.
@@ -43,7 +47,8 @@ impl FamilyLocks {
             Keys::One(key) => self.keys.get(key).into_iter().flatten().find(|holder| holder.owner == owner),
             Keys::Range(..) => None,
         };
-        let ranges = self.ranges.iter().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
+        let ranges =
+            self.ranges.iter().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
         one.map(|holder| holder.mode).into_iter().chain(ranges.map(|(_, holder)| holder.mode)).max()
     }
 }
@@ -164,7 +169,8 @@ impl Held {
     /// All of them, by family and key.
     pub(super) fn list(&self) -> impl Iterator<Item = (LockOwner, Want)> {
         self.families.iter().flat_map(|(&family, locks)| {
-            let want = move |span: Span, holder: &Holder| (holder.owner, Want { family, span, mode: holder.mode });
+            let want =
+                move |span: Span, holder: &Holder| (holder.owner, Want { family, span, mode: holder.mode });
             let keys = locks.keys.iter().flat_map(move |(key, holders)| {
                 holders.iter().map(move |holder| want(Span::One(Arc::clone(key)), holder))
             });

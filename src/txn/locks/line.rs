@@ -3,25 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::error::LockOwner;
-use crate::sync::{Arc, Condvar, Instant};
+use crate::sync::{Arc, Condvar};
 use crate::txn::locks::held::Held;
-use crate::txn::locks::want::Want;
+use crate::txn::locks::want::{Edge, Want};
 
 /// Somebody who waits.
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) owner: LockOwner,
     pub(super) wants: Vec<Want>,
-    pub(super) since: Instant,
     pub(super) woken: Arc<Condvar>,
-}
-
-/// That one waits for another, and what for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Edge {
-    pub(crate) owner: LockOwner,
-    pub(crate) want: Want,
-    pub(crate) waits_for: LockOwner,
 }
 
 /// What keeps somebody from what he wants.
@@ -57,7 +48,13 @@ impl Line {
     }
 
     /// What keeps `owner`, with `before` waiters ahead of him, from `wants`.
-    pub(super) fn obstacles(&self, held: &Held, owner: LockOwner, wants: &[Want], before: usize) -> Obstacles {
+    pub(super) fn obstacles(
+        &self,
+        held: &Held,
+        owner: LockOwner,
+        wants: &[Want],
+        before: usize,
+    ) -> Obstacles {
         let edge = |want: &Want, waits_for| Edge { owner, want: want.clone(), waits_for };
         let mut obstacles = Obstacles::default();
         for want in wants {
@@ -67,7 +64,8 @@ impl Line {
             if waiter.owner == owner {
                 continue;
             }
-            let conflict = wants.iter().find(|want| waiter.wants.iter().any(|other| want.conflicts_with(other)));
+            let conflict =
+                wants.iter().find(|want| waiter.wants.iter().any(|other| want.conflicts_with(other)));
             let Some(want) = conflict else { continue };
             // Nobody waits for who waits for him.
             let is_kept_by_this = |want| held.in_the_way(waiter.owner, want).any(|holder| holder == owner);

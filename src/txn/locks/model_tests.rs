@@ -78,7 +78,10 @@ impl Model {
         let of_range = |taken: &&Ask| {
             taken.1 > 0 && (0..2 * KEYS).all(|key| !holds_key(ask, key) || holds_key(taken, key))
         };
-        self.taken[owner].iter().filter(|taken| of_key(taken) || of_range(taken)).any(|taken| taken.2 >= ask.2)
+        self.taken[owner]
+            .iter()
+            .filter(|taken| of_key(taken) || of_range(taken))
+            .any(|taken| taken.2 >= ask.2)
     }
 
     fn holders(&self, owner: usize, asks: &[Ask]) -> Vec<usize> {
@@ -127,7 +130,8 @@ impl Model {
     }
 
     fn let_go(&mut self) {
-        let may_go = |model: &Self| (0..model.line.len()).find(|&at| model.waits_for(model.line[at].0).is_empty());
+        let may_go =
+            |model: &Self| (0..model.line.len()).find(|&at| model.waits_for(model.line[at].0).is_empty());
         while let Some(at) = may_go(self) {
             let (owner, asks) = self.line.remove(at);
             self.take(owner, &asks);
@@ -149,7 +153,7 @@ fn mode_in(held: &Held, owner: usize, key: u8) -> Option<Mode> {
 }
 
 proptest! {
-    #![proptest_config(crate::sampling::config(1024))]
+    #![proptest_config(crate::sampling::config(256))]
 
     #[test]
     fn the_state_is_as_the_model(steps in prop::collection::vec(step(), 1..60)) {

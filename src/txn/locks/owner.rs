@@ -16,22 +16,9 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// A transaction.
-    pub(crate) fn transaction(table: &Arc<LockTable>) -> Self {
-        Self::new(table, LockOwner::Transaction(table.new_number()))
-    }
-
-    /// A plain write.
-    pub(crate) fn write(table: &Arc<LockTable>) -> Self {
-        Self::new(table, LockOwner::Write(table.new_number()))
-    }
-
-    fn new(table: &Arc<LockTable>, who: LockOwner) -> Self {
+    /// Nobody but this may be `who` in the table.
+    pub(crate) fn new(table: &Arc<LockTable>, who: LockOwner) -> Self {
         Self { table: Inherited::new(Arc::clone(table)), who, holds: false }
-    }
-
-    pub(crate) fn who(&self) -> LockOwner {
-        self.who
     }
 
     /// Whether he has taken any lock.
@@ -46,14 +33,19 @@ impl Owner {
         Ok(is_new)
     }
 
+    /// All that he holds.
+    pub(crate) fn locks(&self) -> Vec<Want> {
+        self.table.locks_of(self.who)
+    }
+
     /// A mark to [release](Self::release) to.
     pub(crate) fn mark(&self) -> usize {
-        if self.holds { self.table.mark(self.who) } else { 0 }
+        if self.holds && self.table.check().is_ok() { self.table.mark(self.who) } else { 0 }
     }
 
     /// Gives up what was taken since `mark`.
     pub(crate) fn release(&mut self, mark: usize) {
-        if self.holds {
+        if self.holds && self.table.check().is_ok() {
             self.table.release(self.who, mark);
             self.holds = mark > 0;
         }
@@ -62,8 +54,6 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.table.check().is_ok() {
-            self.release(0);
-        }
+        self.release(0);
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::codec::ids::FamilyId;
 use crate::error::LockOwner;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Condvar, Instant};
+use crate::sync::{Arc, Condvar};
 use crate::txn::locks::held::Held;
-use crate::txn::locks::line::{Edge, Line, Waiter};
-use crate::txn::locks::want::Want;
+use crate::txn::locks::line::{Line, Waiter};
+use crate::txn::locks::want::{Edge, Want};
 
 /// Marks, each for some of the families.
 const MARKS: usize = 64;
@@ -69,7 +69,13 @@ pub(super) struct State {
 
 impl State {
     /// `owner` wants all of `wants`; he waits for them, until he is `woken`, if there is any such.
-    pub(super) fn ask(&mut self, marks: &Marks, owner: LockOwner, mut wants: Vec<Want>, woken: Option<&Arc<Condvar>>) -> Answer {
+    pub(super) fn ask(
+        &mut self,
+        marks: &Marks,
+        owner: LockOwner,
+        mut wants: Vec<Want>,
+        woken: Option<&Arc<Condvar>>,
+    ) -> Answer {
         wants.retain(|want| !self.held.covers(owner, want));
         if wants.is_empty() {
             return Answer::Taken(false);
@@ -91,14 +97,16 @@ impl State {
         let Some(woken) = woken else { return Answer::Refused(obstacles.into_edges()) };
         self.tickets += 1;
         self.counts.waits += 1;
-        let waiter = Waiter { ticket: self.tickets, owner, wants, since: Instant::now(), woken: Arc::clone(woken) };
+        let waiter = Waiter { ticket: self.tickets, owner, wants, woken: Arc::clone(woken) };
         self.line.0.push(waiter);
         Answer::Waits(self.tickets)
     }
 
     /// What keeps whoever has this ticket.
     pub(super) fn obstacles_of(&self, ticket: u64) -> Vec<Edge> {
-        let Some(place) = self.line.0.iter().position(|waiter| waiter.ticket == ticket) else { return Vec::new() };
+        let Some(place) = self.line.0.iter().position(|waiter| waiter.ticket == ticket) else {
+            return Vec::new();
+        };
         let Waiter { owner, wants, .. } = &self.line.0[place];
         self.line.obstacles(&self.held, *owner, wants, place).into_edges()
     }

@@ -7,9 +7,8 @@ use crate::error::LockOwner;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard};
 use crate::txn::keys::Keys;
-use crate::txn::locks::line::Edge;
 use crate::txn::locks::state::{Answer, LockCounts, Marks, State};
-use crate::txn::locks::want::Want;
+use crate::txn::locks::want::{Edge, Want};
 
 /// Locks that owners hold and wait for.
 #[derive(Default)]
@@ -126,19 +125,16 @@ impl LockTable {
         LockCounts { held: state.held.count(), waiting: state.line.0.len() as u64, ..state.counts }
     }
 
-    /// Who holds what.
-    pub(crate) fn held(&self) -> Vec<(LockOwner, Want)> {
-        self.state.lock().held.list().collect()
+    /// All that `owner` holds.
+    pub(crate) fn locks_of(&self, owner: LockOwner) -> Vec<Want> {
+        let state = self.state.lock();
+        state.held.list().filter(|(other, _)| *other == owner).map(|(_, want)| want).collect()
     }
 
-    /// Who waits for whom, and how long already, in order of arrival.
-    pub(crate) fn awaited(&self) -> Vec<(Edge, Duration)> {
+    /// Who holds what, and who waits for whom in order of arrival.
+    pub(crate) fn list(&self) -> (Vec<(LockOwner, Want)>, Vec<Edge>) {
         let state = self.state.lock();
-        let mut awaited = Vec::new();
-        for waiter in &state.line.0 {
-            let since = waiter.since.elapsed();
-            awaited.extend(state.obstacles_of(waiter.ticket).into_iter().map(|edge| (edge, since)));
-        }
-        awaited
+        let awaited = state.line.0.iter().flat_map(|waiter| state.obstacles_of(waiter.ticket));
+        (state.held.list().collect(), awaited.collect())
     }
 }

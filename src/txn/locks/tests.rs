@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::line::Edge;
 use super::owner::Owner;
 use super::table::{LockTable, Refusal};
-use super::want::{Mode, Want};
+use super::want::{Edge, Mode, Want};
 use crate::codec::ids::FamilyId;
 use crate::error::LockOwner;
 use crate::sync::{Arc, thread};
@@ -23,7 +22,16 @@ fn range(start: &str, end: Option<&str>, mode: Mode) -> Vec<Want> {
 }
 
 fn owners<const N: usize>(table: &Arc<LockTable>) -> [Owner; N] {
-    std::array::from_fn(|_| Owner::transaction(table))
+    std::array::from_fn(|_| owner(table).0)
+}
+
+fn owner(table: &Arc<LockTable>) -> (Owner, LockOwner) {
+    let who = LockOwner::Transaction(table.new_number());
+    (Owner::new(table, who), who)
+}
+
+fn write(table: &Arc<LockTable>) -> Owner {
+    Owner::new(table, LockOwner::Write(table.new_number()))
 }
 
 fn at_once(owner: &mut Owner, wants: Vec<Want>) -> bool {
@@ -85,22 +93,22 @@ fn ranges_meet_keys_and_ranges_that_they_share_keys_with() {
 #[test]
 fn who_came_first_goes_first() {
     let table: Arc<LockTable> = Arc::default();
-    let [mut first] = owners(&table);
+    let (mut first, who) = owner(&table);
     assert!(at_once(&mut first, key("k", Mode::Shared)));
     let order = crate::sync::Mutex::new(Vec::new());
     thread::scope(|scope| {
         for (number, mode) in [(1, Mode::Exclusive), (2, Mode::Shared), (3, Mode::Exclusive)] {
             let (table, order) = (&table, &order);
             scope.spawn(move || {
-                let mut owner = Owner::transaction(table);
+                let (mut owner, _) = owner(table);
                 assert_eq!(owner.acquire(key("k", mode), LONG), Ok(true));
                 order.lock().push(number);
             });
             until_waiting(table, number);
         }
         // The second would go with the present holder, but not before the first who waits.
-        let waits = table.awaited();
-        assert_eq!(waits.iter().filter(|(edge, _)| edge.waits_for == first.who()).count(), 2);
+        let waits = table.list().1;
+        assert_eq!(waits.iter().filter(|edge| edge.waits_for == who).count(), 2);
         drop(first);
     });
     assert_eq!(*order.lock(), [1, 2, 3]);
@@ -136,9 +144,9 @@ fn who_has_a_shared_lock_gets_the_exclusive_one_before_those_who_wait() {
 #[test]
 fn two_who_share_and_both_want_more_are_a_deadlock() {
     let table: Arc<LockTable> = Arc::default();
-    let [mut a, mut b] = owners(&table);
+    let ((mut a, first), (mut b, second)) = (owner(&table), owner(&table));
+    let who = [first, second];
     assert!(at_once(&mut a, key("k", Mode::Shared)) && at_once(&mut b, key("k", Mode::Shared)));
-    let who = [a.who(), b.who()];
     thread::scope(|scope| {
         let waits = scope.spawn(move || a.acquire(key("k", Mode::Exclusive), LONG));
         until_waiting(&table, 1);
@@ -155,18 +163,19 @@ fn two_who_share_and_both_want_more_are_a_deadlock() {
 #[test]
 fn a_circle_of_three_is_named_as_a_whole() {
     let table: Arc<LockTable> = Arc::default();
-    let [mut a, mut b, mut c] = owners(&table);
+    let ((mut a, first), (mut b, second), (mut c, third)) = (owner(&table), owner(&table), owner(&table));
+    let who = [first, second, third];
     for (owner, has) in [(&mut a, "a"), (&mut b, "b"), (&mut c, "c")] {
         assert!(at_once(owner, key(has, Mode::Exclusive)));
     }
-    let who: [LockOwner; 3] = [a.who(), b.who(), c.who()];
     thread::scope(|scope| {
         scope.spawn(move || a.acquire(key("b", Mode::Shared), LONG));
         until_waiting(&table, 1);
         scope.spawn(move || b.acquire(range("c", None, Mode::Exclusive), LONG));
         until_waiting(&table, 2);
         let Err(Refusal::Deadlock(circle)) = c.acquire(key("a", Mode::Exclusive), LONG) else { panic!() };
-        let said: Vec<_> = circle.iter().map(|edge| (edge.owner, edge.waits_for, vec![edge.want.clone()])).collect();
+        let said: Vec<_> =
+            circle.iter().map(|edge| (edge.owner, edge.waits_for, vec![edge.want.clone()])).collect();
         assert_eq!(
             said,
             [
@@ -200,9 +209,9 @@ fn who_waits_in_line_only_is_no_deadlock() {
 #[test]
 fn what_is_not_free_in_time_is_refused_and_those_behind_go_on() {
     let table: Arc<LockTable> = Arc::default();
-    let [mut a, mut b, mut c] = owners(&table);
+    let (mut a, who) = owner(&table);
+    let [mut b, mut c] = owners(&table);
     assert!(at_once(&mut a, key("k", Mode::Shared)));
-    let who = a.who();
     thread::scope(|scope| {
         let gives_up = scope.spawn(|| b.acquire(key("k", Mode::Exclusive), Duration::from_millis(50)));
         until_waiting(&table, 1);
@@ -220,13 +229,17 @@ fn what_was_taken_since_a_mark_is_given_up_and_no_more() {
     let [mut a, mut b] = owners(&table);
     assert!(at_once(&mut a, key("before", Mode::Exclusive)) && at_once(&mut a, key("raised", Mode::Shared)));
     let mark = a.mark();
-    assert!(at_once(&mut a, key("raised", Mode::Exclusive)) && at_once(&mut a, key("since", Mode::Exclusive)));
+    assert!(
+        at_once(&mut a, key("raised", Mode::Exclusive)) && at_once(&mut a, key("since", Mode::Exclusive))
+    );
     assert!(at_once(&mut a, range("x", None, Mode::Exclusive)));
     assert!(!at_once(&mut b, key("raised", Mode::Shared)) && !at_once(&mut b, key("y", Mode::Shared)));
     a.release(mark);
     assert!(at_once(&mut b, key("raised", Mode::Shared)) && at_once(&mut b, key("since", Mode::Exclusive)));
     assert!(at_once(&mut b, key("y", Mode::Exclusive)));
-    assert!(!at_once(&mut b, key("raised", Mode::Exclusive)) && !at_once(&mut b, key("before", Mode::Shared)));
+    assert!(
+        !at_once(&mut b, key("raised", Mode::Exclusive)) && !at_once(&mut b, key("before", Mode::Shared))
+    );
 }
 
 #[test]
@@ -234,7 +247,7 @@ fn plain_writes_go_with_each_other_and_leave_no_mark() {
     let table: Arc<LockTable> = Arc::default();
     let [mut a] = owners(&table);
     let writes = || [(FAMILY, Keys::One(b"k"))].into_iter();
-    let (mut one, mut other) = (Owner::write(&table), Owner::write(&table));
+    let (mut one, mut other) = (write(&table), write(&table));
     assert!(at_once(&mut one, key("k", Mode::Write)) && at_once(&mut other, range("a", None, Mode::Write)));
     assert!(!table.is_marked(FAMILY) && !table.keeps_from(writes()));
     assert!(!at_once(&mut a, key("k", Mode::Shared)) && !at_once(&mut a, key("q", Mode::Exclusive)));

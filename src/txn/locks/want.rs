@@ -1,7 +1,7 @@
 //! What is locked, and how.
 
 use crate::codec::ids::FamilyId;
-use crate::error::LockMode;
+use crate::error::{LockMode, LockOwner};
 use crate::sync::Arc;
 use crate::txn::keys::Keys;
 
@@ -80,9 +80,22 @@ impl Want {
         Self { family, span: keys.into(), mode }
     }
 
+    /// What is locked, however.
+    pub(crate) fn place(&self) -> (FamilyId, &Span) {
+        (self.family, &self.span)
+    }
+
     pub(super) fn conflicts_with(&self, other: &Self) -> bool {
         self.family == other.family
             && self.mode.conflicts_with(other.mode)
             && self.span.keys().overlaps(other.span.keys())
     }
+}
+
+/// That one waits for another, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Edge {
+    pub(crate) owner: LockOwner,
+    pub(crate) want: Want,
+    pub(crate) waits_for: LockOwner,
 }

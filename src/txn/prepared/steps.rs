@@ -5,10 +5,11 @@ use std::cell::{Cell, RefCell};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
-use crate::column_family::held::Use;
+use crate::column_family::held::{Stretch, Use};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::Arc;
+use crate::txn::keys::Keys;
 use crate::txn::operation::{
     Operation, Operations, check_key_len, check_value, encode_delete, encode_delete_range, encode_put,
 };
@@ -32,6 +33,20 @@ impl Pipeline {
             return None;
         }
         self.find_held(write, families)
+    }
+
+    /// What prepared transactions hold of `keys`, if that keeps others from using them so. Call under the
+    /// write lock of the family.
+    pub(in crate::txn) fn held_of(&self, family: &Family, used: Use, keys: Keys<'_>) -> Option<HeldBack> {
+        if family.held.is_free() {
+            return None;
+        }
+        let seen = self.prepared.decisions.count();
+        let keys = match keys {
+            Keys::One(key) => Stretch::key(key),
+            Keys::Range(start, end) => Stretch::range(start, end),
+        };
+        family.held.keeps_from(used, keys).then(|| HeldBack::new(seen, family, keys))
     }
 
     #[cold]

@@ -7,15 +7,9 @@ use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::memtable::Memtable;
 use crate::sync::Arc;
 use crate::txn::batch::WriteBatch;
-use crate::txn::operation::{Operation, Operations};
+use crate::txn::keys::Keys;
+use crate::txn::operation::Operations;
 use crate::txn::pipeline::Pipeline;
-
-/// A key, or those from one up to and without another.
-#[derive(Clone, Copy)]
-pub(super) enum Keys<'a> {
-    One(&'a [u8]),
-    Range(&'a [u8], Option<&'a [u8]>),
-}
 
 impl Keys<'_> {
     fn changed_in(self, table: &Memtable, since: SequenceNumber) -> bool {
@@ -26,10 +20,7 @@ impl Keys<'_> {
     }
 
     fn conflict_in(self, family: &Family) -> Error {
-        let (start, end) = match self {
-            Self::One(key) => (key.to_vec(), Some([key, &[0]].concat())),
-            Self::Range(start, end) => (start.to_vec(), end.map(<[u8]>::to_vec)),
-        };
+        let (start, end) = self.bounds();
         Error::conflict_in(&family.name(), Conflict { family: family.id(), start, end })
     }
 }
@@ -47,11 +38,8 @@ pub(super) fn written(batch: &WriteBatch) -> Vec<Relied<'_>> {
     let mut relied: Vec<_> = families.into_iter().map(|family| Relied { family, keys: Vec::new() }).collect();
     for (id, operation) in Operations::new(batch.payload()).map_while(Result::ok) {
         let place = relied.binary_search_by_key(&id, |relied| relied.family.id());
-        let keys = match operation {
-            Operation::Put { key, .. } | Operation::Delete { key } => Keys::One(key),
-            Operation::DeleteRange { start, end } => Keys::Range(start, end),
-        };
-        relied[place.expect("a batch lists the families that it touches")].keys.push(keys);
+        let relied = &mut relied[place.expect("a batch lists the families that it touches")];
+        relied.keys.push(Keys::of(&operation));
     }
     relied
 }

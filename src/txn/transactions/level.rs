@@ -1,5 +1,12 @@
 //! What a transaction is begun with.
 
+use std::time::Duration;
+
+use crate::options::Durability;
+
+/// How long a transaction waits for a lock, if nobody asks for another time.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a transaction is kept from, besides seeing what is not committed, which none ever does.
 ///
 /// | what can happen | `Serializable` | `Snapshot` | `ReadCommitted` |
@@ -23,4 +30,22 @@ pub enum IsolationLevel {
     /// Reads what is committed by then, each time, with its own writes in front, and is never refused: a
     /// batch that can be read.
     ReadCommitted,
+}
+
+/// All that a transaction is begun with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) level: IsolationLevel,
+    pub(crate) durability: Durability,
+    /// Whether it locks what it writes.
+    pub(crate) pessimistic: bool,
+    /// How long it waits for a lock.
+    pub(crate) lock_timeout: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(durability: Durability) -> Self {
+        let level = IsolationLevel::default();
+        Self { level, durability, pessimistic: false, lock_timeout: LOCK_TIMEOUT }
+    }
 }

@@ -28,10 +28,17 @@
 //! A transaction that writes nothing is never refused: all that it read is one moment. Writers outside of
 //! transactions take no part in any of this, and pay nothing for it.
 //!
-//! Start reading at [`transaction`], then [`check`], [`reads`], [`own`] and [`walk`].
+//! *Locks.* A pessimistic transaction locks what it writes when it writes it, and any transaction what it
+//! reads for update; see `txn/locks`. A lock says that nobody changes a key from now on. That nobody has since
+//! S is checked when the lock is taken, in the same way as at a commit: of what is read for update at every
+//! level that reads one moment, of what is written where the level asks for it.
+//!
+//! Start reading at [`transaction`], then [`check`], [`for_update`], [`reads`], [`own`] and [`walk`].
 
 mod check;
+mod for_update;
 pub(crate) mod level;
+mod locking;
 mod own;
 mod reads;
 pub(crate) mod retry;

@@ -7,7 +7,8 @@ use crate::codec::ids::FamilyId;
 use crate::codec::key;
 use crate::column_family::family::Family;
 use crate::sync::{Arc, Mutex};
-use crate::txn::transactions::check::{Keys, Relied};
+use crate::txn::keys::Keys;
+use crate::txn::transactions::check::Relied;
 
 /// Keys, and walks, beyond which those that say the same are put together; then again when they have doubled.
 const MANY: usize = 256;

@@ -5,11 +5,12 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::sync::{Arc, thread};
 use crate::txn::pipeline::Pipeline;
-use crate::txn::transactions::level::IsolationLevel;
+use crate::txn::transactions::level::{IsolationLevel, Settings};
+use crate::txn::transactions::locking::is_passing;
 use crate::txn::transactions::transaction::Transaction;
 
 /// Tries, if nobody asks for another number.
@@ -40,16 +41,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 pub struct TransactionBuilder {
     pipeline: Arc<Pipeline>,
     keeper: Arc<dyn Any + Send + Sync>,
-    level: IsolationLevel,
-    durability: Durability,
+    settings: Settings,
     tries: u32,
 }
 
 impl fmt::Debug for TransactionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransactionBuilder")
-            .field("level", &self.level)
-            .field("durability", &self.durability)
+            .field("settings", &self.settings)
             .field("tries", &self.tries)
             .finish_non_exhaustive()
     }
@@ -61,18 +60,53 @@ impl TransactionBuilder {
         durability: Durability,
         keeper: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { pipeline, keeper, level: IsolationLevel::default(), durability, tries: TRIES }
+        Self { pipeline, keeper, settings: Settings::new(durability), tries: TRIES }
     }
 
     /// What the transaction is kept from (default: [`IsolationLevel::Serializable`]).
     pub fn level(mut self, level: IsolationLevel) -> Self {
-        self.level = level;
+        self.settings.level = level;
         self
     }
 
     /// What its commit survives (default: the database's).
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.settings.durability = durability;
+        self
+    }
+
+    /// Whether it locks what it writes (default: no): each key that is put or deleted, and each range that is
+    /// deleted, exclusively, when that is called. So nobody else writes it before this one ends, and a
+    /// conflict shows at once. What is read is locked only by
+    /// [`get_for_update`](Transaction::get_for_update), in either kind.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// use peristyle::{ErrorKind, IsolationLevel, LockMode};
+    ///
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let counts = db.create_column_family("counts", FamilyOptions::default())?;
+    /// let locking = db.transaction().level(IsolationLevel::ReadCommitted).pessimistic(true);
+    /// let mut transaction = locking.begin()?;
+    /// let count = transaction.get_for_update(&counts, "visits", LockMode::Exclusive)?.map_or(0, |count| count[0]);
+    /// transaction.put(&counts, "visits", [count + 1])?;
+    ///
+    /// let mut other = locking.clone().lock_timeout(std::time::Duration::ZERO).begin()?;
+    /// assert_eq!(other.put(&counts, "visits", [7]).unwrap_err().kind(), ErrorKind::LockTimeout);
+    /// transaction.commit()?;
+    /// other.put(&counts, "visits", [7])?;
+    /// # Ok(()) }
+    /// ```
+    pub fn pessimistic(mut self, pessimistic: bool) -> Self {
+        self.settings.pessimistic = pessimistic;
+        self
+    }
+
+    /// How long it waits for each lock (default: a second; [`Duration::MAX`]: for as long as it takes). Then
+    /// the call fails with [`LockTimeout`](crate::ErrorKind::LockTimeout), and the transaction may go on.
+    pub fn lock_timeout(mut self, limit: Duration) -> Self {
+        self.settings.lock_timeout = limit;
         self
     }
 
@@ -86,21 +120,21 @@ impl TransactionBuilder {
     ///
     /// # Errors
     ///
-    /// [`Closed`](ErrorKind::Closed).
+    /// [`Closed`](crate::ErrorKind::Closed).
     pub fn begin(&self) -> Result<Transaction> {
-        Transaction::begin(Arc::clone(&self.pipeline), self.level, self.durability, Arc::clone(&self.keeper))
+        Transaction::begin(Arc::clone(&self.pipeline), self.settings, Arc::clone(&self.keeper))
     }
 
     /// Begins a transaction, has `run` read and write in it, and commits it; and all of that again as long as
-    /// the commit meets a [`Conflict`](ErrorKind::Conflict) or is
-    /// [`TransactionTooOld`](ErrorKind::TransactionTooOld), with growing pauses in between. So `run` may be
-    /// called several times, and each call sees what is committed by then. What it gives the last time comes
-    /// back.
+    /// the commit meets a [`Conflict`](crate::ErrorKind::Conflict) or a [`Deadlock`](crate::ErrorKind::Deadlock) or is
+    /// [`TransactionTooOld`](crate::ErrorKind::TransactionTooOld), or `run` fails after a lock was refused for one of
+    /// these; with growing pauses in between. So `run` may be called several times, and each call sees what is
+    /// committed by then. What it gives the last time comes back.
     ///
     /// # Errors
     ///
     /// What `run` fails with: nothing is written then. Otherwise those of [`Transaction::commit`], the
-    /// two named included if one of them was met at every try.
+    /// three named included if one of them was met at every try.
     pub fn run<R, E: From<Error>>(
         &self,
         mut run: impl FnMut(&mut Transaction) -> std::result::Result<R, E>,
@@ -108,20 +142,28 @@ impl TransactionBuilder {
         let mut tried = 0;
         loop {
             let mut transaction = self.begin()?;
-            let result = run(&mut transaction)?;
+            let result = run(&mut transaction);
             tried += 1;
-            match transaction.commit() {
-                Ok(_) => return Ok(result),
-                Err(error) if is_passing(&error) && tried < self.tries => pause(tried),
-                Err(error) => return Err(error.into()),
+            let (error, is_passing) = match result {
+                Ok(result) => match transaction.commit() {
+                    Ok(_) => return Ok(result),
+                    Err(error) => {
+                        let is_passing = is_passing(&error);
+                        (error.into(), is_passing)
+                    }
+                },
+                Err(error) => {
+                    let is_passing = transaction.is_turned_away();
+                    drop(transaction);
+                    (error, is_passing)
+                }
+            };
+            if !is_passing || tried >= self.tries {
+                return Err(error);
             }
+            pause(tried);
         }
     }
-}
-
-/// Whether a transaction that begins anew need not meet the error again.
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::TransactionTooOld)
 }
 
 /// Waits after so many tries: some part, by chance, of what grows with them.

@@ -14,16 +14,19 @@ use crate::column_family::reading::value::Value;
 use crate::column_family::remembered::{Place, Remembered};
 use crate::column_family::view::{FamilyView, Moment};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Durability;
 use crate::sync::{Arc, Mutex};
 use crate::system::Inherited;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
+use crate::txn::keys::Keys;
+use crate::txn::locks::want::{Mode, Want};
+use crate::txn::operation::{check_bounds, check_key_len, check_value, is_empty_range};
 use crate::txn::pipeline::{Condition, Pipeline};
 use crate::txn::prepared::stored::{EncodedReads, encode};
 use crate::txn::prepared::table::Undecided;
-use crate::txn::transactions::check::{Keys, Relied, check, look_ahead, written};
-use crate::txn::transactions::level::IsolationLevel;
+use crate::txn::transactions::check::{Relied, check, look_ahead, written};
+use crate::txn::transactions::level::{IsolationLevel, Settings};
+use crate::txn::transactions::locking::Locking;
 use crate::txn::transactions::own::Own;
 use crate::txn::transactions::reads::{Reads, Walked};
 use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
@@ -63,18 +66,18 @@ use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
 /// # Ok(()) }
 /// ```
 pub struct Transaction {
-    pipeline: Inherited<Arc<Pipeline>>,
-    level: IsolationLevel,
-    durability: Durability,
+    pub(super) pipeline: Inherited<Arc<Pipeline>>,
+    pub(super) settings: Settings,
     /// What is read; `None`: the present, each time.
-    moment: Option<Inherited<Moment>>,
+    pub(super) moment: Option<Inherited<Moment>>,
     /// While there is one, what is committed since the beginning is kept.
-    place: Option<Inherited<Place>>,
+    pub(super) place: Option<Inherited<Place>>,
     /// What was read, if the commit is checked for that.
     reads: Option<Mutex<Reads>>,
-    own: Own,
-    savepoints: Vec<u64>,
+    pub(super) own: Own,
+    savepoints: Vec<Point>,
     savepoints_made: u64,
+    pub(super) locking: Locking,
     /// Keeps the database open.
     _keeper: Arc<dyn Any + Send + Sync>,
 }
@@ -82,7 +85,8 @@ pub struct Transaction {
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transaction")
-            .field("level", &self.level)
+            .field("id", &self.id())
+            .field("level", &self.settings.level)
             .field("began_at", &self.moment.as_ref().map(|moment| moment.at))
             .field("writes", &self.own.batch().len())
             .finish_non_exhaustive()
@@ -93,18 +97,23 @@ impl fmt::Debug for Transaction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Savepoint(u64);
 
+/// A savepoint's number, and how much was locked then.
+struct Point {
+    number: u64,
+    locked: usize,
+}
+
 /// Bounds of a range: a start that belongs to it, an end that does not.
 type Bounds = (Vec<u8>, Option<Vec<u8>>);
 
 impl Transaction {
     pub(crate) fn begin(
         pipeline: Arc<Pipeline>,
-        level: IsolationLevel,
-        durability: Durability,
+        settings: Settings,
         keeper: Arc<dyn Any + Send + Sync>,
     ) -> Result<Self> {
         pipeline.open()?;
-        let began = match level {
+        let began = match settings.level {
             IsolationLevel::ReadCommitted => None,
             _ => {
                 let (place, moment) = Remembered::open(&pipeline.remembered, || pipeline.now());
@@ -112,25 +121,26 @@ impl Transaction {
             }
         };
         let (place, moment) = began.unzip();
-        let reads = (level == IsolationLevel::Serializable).then(Mutex::default);
+        let reads = (settings.level == IsolationLevel::Serializable).then(Mutex::default);
         let own = Own::new(pipeline.database);
+        let locking = Locking::new(&pipeline);
         Ok(Self {
             pipeline: Inherited::new(pipeline),
-            level,
-            durability,
+            settings,
             moment,
             place,
             reads,
             own,
             savepoints: Vec::new(),
             savepoints_made: 0,
+            locking,
             _keeper: keeper,
         })
     }
 
     /// What it is kept from.
     pub fn level(&self) -> IsolationLevel {
-        self.level
+        self.settings.level
     }
 
     /// Position of the last commit that it sees; `None` if it reads the present, each time.
@@ -153,13 +163,15 @@ impl Transaction {
         self.own.batch().size_in_bytes()
     }
 
-    /// Sets `key` to `value`.
+    /// Sets `key` to `value`. A [pessimistic](crate::TransactionBuilder::pessimistic) transaction locks the key
+    /// first.
     ///
     /// # Errors
     ///
     /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database. The transaction is
-    /// as before then.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database; where it locks, those
+    /// of [`get_for_update`](Self::get_for_update) as well, [`Conflict`](ErrorKind::Conflict) at
+    /// [`Snapshot`](IsolationLevel::Snapshot) only. The transaction is as before then.
     pub fn put(
         &mut self,
         family: &ColumnFamily,
@@ -169,6 +181,9 @@ impl Transaction {
         self.pipeline.process.check()?;
         // What is the caller's may panic, and is asked before anything is written.
         let (key, value) = (key.as_ref(), value.as_ref());
+        check_key_len(key.len())?;
+        check_value(value)?;
+        self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
             batch.put(family, key, value);
         })
@@ -178,6 +193,8 @@ impl Transaction {
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
         self.pipeline.process.check()?;
         let key = key.as_ref();
+        check_key_len(key.len())?;
+        self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
             batch.delete(family, key);
         })
@@ -188,6 +205,11 @@ impl Transaction {
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
         self.pipeline.process.check()?;
         let bounds = range.bounds();
+        let (start, end) = half_open(&bounds);
+        if !is_empty_range(&start, end.as_deref()) {
+            check_bounds(&bounds)?;
+            self.lock_written(family, Keys::Range(&start, end.as_deref()))?;
+        }
         self.own.write(|batch| {
             batch.delete_range(family, bounds);
         })
@@ -289,12 +311,13 @@ impl Transaction {
     /// ```
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoints_made += 1;
-        self.savepoints.push(self.savepoints_made);
+        self.savepoints.push(Point { number: self.savepoints_made, locked: self.locking.mark() });
         self.own.set_savepoint();
         Savepoint(self.savepoints_made)
     }
 
-    /// Gives up what was written since `point`. What was read since counts as read nevertheless.
+    /// Gives up what was written since `point`, and what was locked since. What was read since counts as read
+    /// nevertheless.
     ///
     /// # Errors
     ///
@@ -307,6 +330,7 @@ impl Transaction {
         }
         self.savepoints.truncate(index + 1);
         self.own.set_savepoint();
+        self.locking.release(self.savepoints[index].locked);
         Ok(())
     }
 
@@ -332,12 +356,15 @@ impl Transaction {
     ///
     /// [`Conflict`](ErrorKind::Conflict) if another commit has changed what this one relies on: begin again.
     /// [`TransactionTooOld`](ErrorKind::TransactionTooOld) if that cannot be told any more.
+    /// [`LockTimeout`](ErrorKind::LockTimeout) and [`Deadlock`](ErrorKind::Deadlock) if it writes what others
+    /// have locked, and has not locked it itself.
     /// [`FamilyDropped`](ErrorKind::FamilyDropped) if a family that it wrote to, or that is checked, is gone.
     /// Otherwise those of [`write`](crate::ColumnFamilyDatabase::write). Unless that says otherwise, nothing
     /// was written.
     pub fn commit(self) -> Result<SequenceNumber> {
         self.pipeline.process.check()?;
-        let Self { pipeline, level, durability, moment, place, reads, own, _keeper, .. } = self;
+        let Self { pipeline, settings, moment, place, reads, own, mut locking, _keeper, .. } = self;
+        let Settings { level, durability, pessimistic, .. } = settings;
         let write = own.as_write();
         if own.batch().is_empty() {
             pipeline.open()?;
@@ -346,11 +373,21 @@ impl Transaction {
         let mut reads = reads.map(Mutex::into_inner);
         let relied = match (level, &mut reads) {
             (IsolationLevel::Serializable, Some(reads)) => reads.relied(),
-            (IsolationLevel::Snapshot, _) => written(own.batch()),
+            // What a pessimistic one writes was checked when it was locked.
+            (IsolationLevel::Snapshot, _) if !pessimistic => written(own.batch()),
             _ => Vec::new(),
         };
+        // Held until the commit is visible: until this returns.
+        let holds_all = locking.complete(&pipeline, &settings, &write)?;
+        let commit = |condition: &Condition<'_>| match holds_all {
+            true => pipeline.commit_holding(&write, durability, condition),
+            false => pipeline.commit_if(&write, durability, condition),
+        };
         let (Some(place), Some(moment), false) = (place, moment, relied.is_empty()) else {
-            return pipeline.commit(&write, durability);
+            return match holds_all {
+                false => pipeline.commit(&write, durability),
+                true => Ok(commit(&Condition::NONE)?.expect("a commit on no condition is made")),
+            };
         };
         let families: Vec<_> = relied.iter().map(|Relied { family, .. }| *family).collect();
         let ahead = look_ahead(&pipeline, moment.at, &relied)?;
@@ -360,7 +397,7 @@ impl Transaction {
             checked.map_err(|error| refused.replace(Some(error))).is_ok()
         };
         let condition = Condition { families: &families, holds: &holds, minds_held: true };
-        match pipeline.commit_if(&write, durability, &condition)? {
+        match commit(&condition)? {
             Some(sequence) => Ok(sequence),
             None => Err(refused.take().expect("a commit that is refused has a reason")),
         }
@@ -368,21 +405,32 @@ impl Transaction {
 
     /// Prepares it under `name`, in the family `kept_in`.
     pub(crate) fn prepare_in(self, kept_in: &Arc<Family>, name: &[u8]) -> Result<Arc<Undecided>> {
-        let Self { pipeline, level, moment, place, reads, own, _keeper, .. } = self;
+        let Self { pipeline, settings, moment, place, reads, own, mut locking, _keeper, .. } = self;
+        // What it writes is locked until it is held, and what else it has locked is held as if it was read.
+        let locked = locking.locked();
+        let writes = own.as_write().wants(Mode::Exclusive);
+        locking.acquire(&pipeline, writes.clone(), settings.lock_timeout)?;
         let mut reads = reads.map(Mutex::into_inner);
         let (read, written) = (reads.as_mut().map_or_else(Vec::new, Reads::relied), written(own.batch()));
+        let used = read.iter().chain(&written).map(|relied| (relied.family.id(), relied.family));
+        let mut used: BTreeMap<_, _> = used.map(|(id, family)| (id, Arc::clone(family))).collect();
+        let is_written = |want: &&Want| writes.binary_search_by_key(&want.place(), Want::place).is_ok();
+        let locked: Vec<_> = locked.iter().filter(|want| !is_written(want)).collect();
+        let views = pipeline.views.load_full();
+        for want in &locked {
+            let family = views.families().find(|view| view.family.id() == want.family);
+            used.extend(family.map(|view| (want.family, Arc::clone(&view.family))));
+        }
+        drop(views);
         let mut encoded = EncodedReads::default();
-        for (family, keys) in
-            read.iter().flat_map(|read| read.keys.iter().map(|keys| (read.family.id(), keys)))
-        {
+        let read_keys = read.iter().flat_map(|read| read.keys.iter().map(|keys| (read.family.id(), *keys)));
+        for (family, keys) in read_keys.chain(locked.iter().map(|want| (want.family, want.span.keys()))) {
             match keys {
                 Keys::One(key) => encoded.key(family, key),
-                Keys::Range(start, end) => encoded.range(family, start, *end),
+                Keys::Range(start, end) => encoded.range(family, start, end),
             }
         }
-        let used = read.iter().chain(&written).map(|relied| (relied.family.id(), relied.family));
-        let used: BTreeMap<_, _> = used.map(|(id, family)| (id, Arc::clone(family))).collect();
-        let relied = match level {
+        let relied = match settings.level {
             IsolationLevel::Serializable => read,
             IsolationLevel::Snapshot => written,
             IsolationLevel::ReadCommitted => Vec::new(),
@@ -406,7 +454,7 @@ impl Transaction {
     }
 
     fn index_of(&self, point: &Savepoint) -> Result<usize> {
-        self.savepoints.iter().position(|number| *number == point.0).ok_or_else(|| {
+        self.savepoints.iter().position(|known| known.number == point.0).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidArgument,
                 "the savepoint was released, or ended by rolling back to an earlier one",
@@ -414,7 +462,7 @@ impl Transaction {
         })
     }
 
-    fn check_database(&self, family: &ColumnFamily) -> Result<()> {
+    pub(super) fn check_database(&self, family: &ColumnFamily) -> Result<()> {
         self.pipeline.process.check()?;
         if family.database_number() != self.pipeline.database {
             return Err(Error::new(
@@ -430,7 +478,7 @@ impl Transaction {
         Ok(self.own.find(family.id(), key))
     }
 
-    fn note(&self, family: &ColumnFamily, key: &[u8]) {
+    pub(super) fn note(&self, family: &ColumnFamily, key: &[u8]) {
         if let Some(reads) = &self.reads {
             reads.lock().note(family.family(), key);
         }
@@ -445,7 +493,7 @@ impl Transaction {
         self.read(family, |view, at| Ok((Arc::clone(view), at)))
     }
 
-    fn read<R>(
+    pub(super) fn read<R>(
         &self,
         family: &ColumnFamily,
         read: impl FnOnce(&Arc<FamilyView>, SequenceNumber) -> Result<R>,
