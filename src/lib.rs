@@ -106,9 +106,9 @@
 //! [`lock_timeout`](TransactionBuilder::lock_timeout); plain writes do, or fail, as
 //! [`locked_writes`](DatabaseBuilder::locked_writes) says, and a thread that writes plainly what its own open
 //! transaction has locked waits for itself. Reads wait for nobody. At
-//! [`ReadCommitted`](IsolationLevel::ReadCommitted) what is read for update is the present and stays so, and no
-//! commit is refused; at the other levels it is that of the transaction's moment, and a change since then is a
-//! conflict as soon as it is locked.
+//! [`ReadCommitted`](IsolationLevel::ReadCommitted) what is read for update is the present and stays so, and
+//! no commit is refused; at the other levels it is that of the transaction's moment, and a change since then
+//! is a conflict as soon as it is locked.
 //!
 //! ```
 //! # fn main() -> peristyle::Result<()> {
@@ -135,10 +135,11 @@
 //! hold a key [`Shared`](LockMode::Shared) and both go on to write it are one.
 //! [`locks`](ColumnFamilyDatabase::locks) lists who holds and awaits what.
 //!
-//! *What it costs.* Others pay nothing for a transaction, and for its locks a load as long as there are none. It pays for a snapshot, for the keys that it reads
-//! (their bytes, once), and twice for what it writes if it reads it again. While one is open, what is
-//! committed stays in memory, up to [`transaction_memory_bytes`](DatabaseBuilder::transaction_memory_bytes).
-//! The longer it is open, the more can stand in its way: so what takes long is done before it begins.
+//! *What it costs.* Others pay nothing for a transaction, and for its locks a load as long as there are none.
+//! It pays for a snapshot, for the keys that it reads (their bytes, once), and twice for what it writes if it
+//! reads it again. While one is open, what is committed stays in memory, up to
+//! [`transaction_memory_bytes`](DatabaseBuilder::transaction_memory_bytes). The longer it is open, the more
+//! can stand in its way: so what takes long is done before it begins.
 //!
 //! *Parts of it* are given up by [`rollback_to`](Transaction::rollback_to) a
 //! [`savepoint`](Transaction::savepoint), all of it by dropping it.

@@ -1,6 +1,6 @@
 //! Beginning transactions.
 
-use crate::db::ColumnFamilyDatabase;
+use crate::db::database::ColumnFamilyDatabase;
 use crate::error::{Error, Lock, LockWait, Result};
 use crate::sync::Arc;
 use crate::txn::transactions::retry::TransactionBuilder;

@@ -1,5 +1,6 @@
 //! Who waits for locks, in order of arrival, and who for whom.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::error::LockOwner;
@@ -110,9 +111,9 @@ impl Line {
                     circle.reverse();
                     return Some(circle);
                 }
-                if !reached.contains_key(&edge.waits_for) {
+                if let Entry::Vacant(vacant) = reached.entry(edge.waits_for) {
                     next.push_back(edge.waits_for);
-                    reached.insert(edge.waits_for, edge);
+                    vacant.insert(edge);
                 }
             }
             let other = next.pop_front()?;

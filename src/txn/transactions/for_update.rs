@@ -22,9 +22,9 @@ impl Transaction {
     /// savepoint, nobody else writes the key, nor locks it
     /// [`Exclusive`](LockMode::Exclusive)ly. Where others have locked it this waits, in order of arrival.
     ///
-    /// At [`ReadCommitted`](IsolationLevel::ReadCommitted) it is the value that stands when the lock is there.
-    /// At the other levels it is that of the transaction's moment, and if it was changed since, that is a
-    /// conflict at once.
+    /// At [`ReadCommitted`](IsolationLevel::ReadCommitted) it is the value that stands when the lock is
+    /// there. At the other levels it is that of the transaction's moment, and if it was changed since, that
+    /// is a conflict at once.
     ///
     /// # Errors
     ///

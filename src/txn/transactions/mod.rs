@@ -29,9 +29,9 @@
 //! transactions take no part in any of this, and pay nothing for it.
 //!
 //! *Locks.* A pessimistic transaction locks what it writes when it writes it, and any transaction what it
-//! reads for update; see `txn/locks`. A lock says that nobody changes a key from now on. That nobody has since
-//! S is checked when the lock is taken, in the same way as at a commit: of what is read for update at every
-//! level that reads one moment, of what is written where the level asks for it.
+//! reads for update; see `txn/locks`. A lock says that nobody changes a key from now on. That nobody has
+//! since S is checked when the lock is taken, in the same way as at a commit: of what is read for update at
+//! every level that reads one moment, of what is written where the level asks for it.
 //!
 //! Start reading at [`transaction`], then [`check`], [`for_update`], [`reads`], [`own`] and [`walk`].
 

@@ -126,10 +126,11 @@ impl TransactionBuilder {
     }
 
     /// Begins a transaction, has `run` read and write in it, and commits it; and all of that again as long as
-    /// the commit meets a [`Conflict`](crate::ErrorKind::Conflict) or a [`Deadlock`](crate::ErrorKind::Deadlock) or is
-    /// [`TransactionTooOld`](crate::ErrorKind::TransactionTooOld), or `run` fails after a lock was refused for one of
-    /// these; with growing pauses in between. So `run` may be called several times, and each call sees what is
-    /// committed by then. What it gives the last time comes back.
+    /// the commit meets a [`Conflict`](crate::ErrorKind::Conflict) or a
+    /// [`Deadlock`](crate::ErrorKind::Deadlock) or is
+    /// [`TransactionTooOld`](crate::ErrorKind::TransactionTooOld), or `run` fails after a lock was refused
+    /// for one of these; with growing pauses in between. So `run` may be called several times, and each call
+    /// sees what is committed by then. What it gives the last time comes back.
     ///
     /// # Errors
     ///

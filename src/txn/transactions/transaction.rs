@@ -163,14 +163,14 @@ impl Transaction {
         self.own.batch().size_in_bytes()
     }
 
-    /// Sets `key` to `value`. A [pessimistic](crate::TransactionBuilder::pessimistic) transaction locks the key
-    /// first.
+    /// Sets `key` to `value`. A [pessimistic](crate::TransactionBuilder::pessimistic) transaction locks the
+    /// key first.
     ///
     /// # Errors
     ///
     /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database; where it locks, those
-    /// of [`get_for_update`](Self::get_for_update) as well, [`Conflict`](ErrorKind::Conflict) at
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database; where it locks,
+    /// those of [`get_for_update`](Self::get_for_update) as well, [`Conflict`](ErrorKind::Conflict) at
     /// [`Snapshot`](IsolationLevel::Snapshot) only. The transaction is as before then.
     pub fn put(
         &mut self,
