@@ -394,6 +394,42 @@ fn who_holds_and_awaits_what_is_listed_and_counted() {
 }
 
 #[test]
+fn what_is_locked_and_what_is_prepared_keep_to_each_other() {
+    for level in LEVELS {
+        let builder = shrunken().locked_writes(LockedWrites::Fail).decision_wait(Duration::ZERO);
+        let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+        let cf = db.create_column_family("one", FamilyOptions::default()).unwrap();
+        let mut locks = hasty(&db);
+        locks.get_for_update(&cf, "a", LockMode::Exclusive).unwrap();
+        let optimistic = || db.transaction().level(level).lock_timeout(Duration::ZERO).begin().unwrap();
+        let mut writes = optimistic();
+        writes.put(&cf, "a", "prepared").unwrap();
+        failure(writes.prepare("refused"), ErrorKind::LockTimeout);
+        locks.rollback();
+
+        let mut writes = settings(&db, level).begin().unwrap();
+        writes.put(&cf, "a", "prepared").unwrap();
+        writes.get_for_update(&cf, "b", LockMode::Shared).unwrap();
+        writes.get_for_update(&cf, "c", LockMode::Exclusive).unwrap();
+        let prepared = writes.prepare("one").unwrap();
+        assert_eq!(db.statistics().locks.held, 0, "what was locked is held now");
+        for key in ["a", "b", "c"] {
+            failure(cf.put(key, "late"), ErrorKind::AwaitsDecision);
+        }
+        let mut late = hasty(&db);
+        failure(late.get_for_update(&cf, "a", LockMode::Shared), ErrorKind::AwaitsDecision);
+        failure(late.get_for_update(&cf, "b", LockMode::Exclusive), ErrorKind::AwaitsDecision);
+        late.get_for_update(&cf, "b", LockMode::Shared).unwrap();
+        // Who has a lock without reading keeps no decision.
+        late.put(&cf, "a", "late").unwrap();
+        prepared.commit().unwrap();
+        assert_eq!(cf.get("a").unwrap().unwrap(), "prepared");
+        late.commit().unwrap();
+        assert_eq!(cf.get("a").unwrap().unwrap(), "late");
+    }
+}
+
+#[test]
 fn closing_ends_all_waiting() {
     let (db, cf) = open(LockedWrites::Wait(Duration::MAX));
     let mut holder = settings(&db, IsolationLevel::ReadCommitted).begin().unwrap();

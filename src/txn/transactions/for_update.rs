@@ -28,14 +28,13 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`LockTimeout`](crate::ErrorKind::LockTimeout) after
-    /// [the time that it may wait](crate::TransactionBuilder::lock_timeout);
-    /// [`Deadlock`](crate::ErrorKind::Deadlock) as soon as those for whom it would wait wait for it,
-    /// [`Conflict`](crate::ErrorKind::Conflict) and
+    /// [`LockTimeout`](crate::ErrorKind::LockTimeout) after [the time that it may
+    /// wait](crate::TransactionBuilder::lock_timeout); [`Deadlock`](crate::ErrorKind::Deadlock) as soon as
+    /// those for whom it would wait wait for it, [`Conflict`](crate::ErrorKind::Conflict) and
     /// [`TransactionTooOld`](crate::ErrorKind::TransactionTooOld): the key is not locked then, and the
     /// transaction is as before. After the first it may go on, after the others it is best dropped and begun
-    /// again. [`AwaitsDecision`](crate::ErrorKind::AwaitsDecision) if a prepared transaction has read or written
-    /// the key. Otherwise those of [`get`](Self::get).
+    /// again. [`AwaitsDecision`](crate::ErrorKind::AwaitsDecision) if a prepared transaction has read or
+    /// written the key. Otherwise those of [`get`](Self::get).
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
