@@ -22,8 +22,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum ErrorKind {
     /// The operating system refused a read, write, sync or a change to a directory.
     Io,
-    /// The disk is full or a quota is used up. Nothing was changed; the operation may be tried again.
+    /// The disk is full, a quota is used up, or a file would be longer than it may be. Nothing was changed;
+    /// the operation may be tried again.
     OutOfSpace,
+    /// The system has no descriptor or no memory to give at the moment. Nothing was changed; the operation
+    /// may be tried again.
+    OutOfResources,
     /// Bytes on disk are not what was written. The error names file, offset, family and page.
     Corruption,
     /// The path holds something that is not a Peristyle database.
@@ -183,12 +187,28 @@ impl Error {
         Self::new(ErrorKind::Corruption, message)
     }
 
-    /// `operation` (a present participle, as in "writing the log") failed with `source`.
+    /// `operation` (a present participle, as in "opening the log") failed with `source`. For whatever loses
+    /// nothing when it fails: opening, creating, renaming, reserving, mapping, reading, and writing what can
+    /// be written again.
     pub(crate) fn io(operation: &str, source: io::Error) -> Self {
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfSpace,
+        Self::of_system(kind_of(&source), operation, source)
+    }
+
+    /// A write or a sync failed that may have lost something: whatever the system said, it is no refusal.
+    pub(crate) fn lost(operation: &str, source: io::Error) -> Self {
+        Self::of_system(ErrorKind::Io, operation, source)
+    }
+
+    /// A directory could not be synced. It is opened for that: where that is refused, nothing was begun.
+    pub(crate) fn of_directory(operation: &str, source: io::Error) -> Self {
+        let kind = match kind_of(&source) {
+            ErrorKind::OutOfResources => ErrorKind::OutOfResources,
             _ => ErrorKind::Io,
         };
+        Self::of_system(kind, operation, source)
+    }
+
+    fn of_system(kind: ErrorKind, operation: &str, source: io::Error) -> Self {
         let mut error = Self::new(kind, format!("{operation} failed: {source}"));
         error.0.source = Some(Arc::new(source));
         error
@@ -293,6 +313,12 @@ impl Error {
         self
     }
 
+    /// Whether the system refused something, which changed nothing: the one operation fails, and everything
+    /// goes on.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.kind(), ErrorKind::OutOfSpace | ErrorKind::OutOfResources)
+    }
+
     /// Adds the file, unless a deeper layer named one.
     pub(crate) fn in_file(mut self, file: impl Into<String>) -> Self {
         self.0.location.file.get_or_insert_with(|| file.into());
@@ -361,11 +387,13 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
-            ErrorKind::Io | ErrorKind::OutOfSpace | ErrorKind::WriteFailed => match error.io_error() {
-                Some(source) => source.kind(),
-                None if error.kind() == ErrorKind::OutOfSpace => io::ErrorKind::StorageFull,
-                None => io::ErrorKind::Other,
-            },
+            ErrorKind::Io | ErrorKind::OutOfSpace | ErrorKind::OutOfResources | ErrorKind::WriteFailed => {
+                match error.io_error() {
+                    Some(source) => source.kind(),
+                    None if error.kind() == ErrorKind::OutOfSpace => io::ErrorKind::StorageFull,
+                    None => io::ErrorKind::Other,
+                }
+            }
             ErrorKind::Corruption | ErrorKind::NotADatabase => io::ErrorKind::InvalidData,
             ErrorKind::NewerFormat => io::ErrorKind::Unsupported,
             ErrorKind::DatabaseNotFound | ErrorKind::FamilyNotFound | ErrorKind::FamilyDropped => {
@@ -385,7 +413,34 @@ impl From<Error> for io::Error {
     }
 }
 
-#[cfg(test)]
+/// What kind of failure the system's `error` is for whoever asked it for something and has lost nothing.
+fn kind_of(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ErrorKind::OutOfSpace
+        }
+        io::ErrorKind::OutOfMemory => ErrorKind::OutOfResources,
+        _ if lacks_descriptor(error) => ErrorKind::OutOfResources,
+        _ => ErrorKind::Io,
+    }
+}
+
+/// Whether the process (`EMFILE`) or the system (`ENFILE`) has as many files open as it may.
+#[cfg(unix)]
+fn lacks_descriptor(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
+/// Whether the process has as many files open as it may.
+#[cfg(not(unix))]
+fn lacks_descriptor(error: &io::Error) -> bool {
+    const ERROR_TOO_MANY_OPEN_FILES: i32 = 4;
+    cfg!(windows) && error.raw_os_error() == Some(ERROR_TOO_MANY_OPEN_FILES)
+}
+
+#[cfg(all(test, not(loom), unix))]
 mod tests {
     use super::*;
 
@@ -411,5 +466,23 @@ mod tests {
         assert_eq!(told.kind(), ErrorKind::WriteFailed);
         assert_eq!(told.to_string().matches("no more writes").count(), 1);
         assert_eq!(told.as_first_cause().to_string(), told.to_string());
+    }
+
+    #[test]
+    fn what_the_system_lacks_for_a_moment_is_a_refusal_unless_something_may_be_lost() {
+        const EIO: i32 = 5;
+        const ENOMEM: i32 = 12;
+        const EROFS: i32 = 30;
+        let of = |number| io::Error::from_raw_os_error(number);
+        for number in [23, 24, ENOMEM] {
+            assert_eq!(Error::io("opening", of(number)).kind(), ErrorKind::OutOfResources, "{number}");
+            assert_eq!(Error::lost("syncing", of(number)).kind(), ErrorKind::Io);
+        }
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
+            assert_eq!(Error::io("reserving", kind.into()).kind(), ErrorKind::OutOfSpace, "{kind}");
+            assert!(Error::io("reserving", kind.into()).is_refusal());
+            assert!(!Error::lost("writing", kind.into()).is_refusal());
+        }
+        assert!([EIO, EROFS].iter().all(|&number| !Error::io("opening", of(number)).is_refusal()));
     }
 }

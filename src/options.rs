@@ -149,6 +149,8 @@ pub(crate) struct Options {
     pub(crate) max_descriptors: usize,
     pub(crate) log_limit_bytes: u64,
     asked_threads: Option<usize>,
+    /// `None`: in proportion.
+    pub(crate) disk_reserve_bytes: Option<u64>,
     pub(crate) background_threads: usize,
     pub(crate) automatic: bool,
     pub(crate) merge_cost: u32,
@@ -178,6 +180,7 @@ impl Default for Options {
             max_descriptors: 64,
             log_limit_bytes: LOG_LIMIT,
             asked_threads: None,
+            disk_reserve_bytes: None,
             background_threads: default_threads(),
             automatic: true,
             merge_cost: MERGE_COST,
@@ -367,6 +370,37 @@ impl DatabaseBuilder {
     /// or 16 MiB, whichever is more, if that is less.
     pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
         self.options.log_limit_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the disk that are kept for the time when it is full, so that one can always open the database
+    /// for writing then, delete, drop families, compact, and have space back. Puts are refused before they
+    /// use it. Default: a 32nd of the data file, 16 pages at least and 16 MiB at most, and half as much
+    /// again, 64 KiB at least and 4 MiB at most, in files beside the log. What is given counts for the data
+    /// file; the log's files follow from it. With 0 nothing is kept.
+    ///
+    /// It is kept as free pages and files whose room is reserved. On a file system that writes elsewhere what
+    /// is written anew (btrfs, ZFS, bcachefs, and XFS where files share blocks) reserved room is no promise
+    /// that writing succeeds: there leave the file system room of its own, too.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
+    ///
+    /// let disk = MemoryStorage::with_capacity_limit(4 << 20);
+    /// let builder = ColumnFamilyDatabase::builder().disk_reserve_bytes(256 << 10).storage(disk);
+    /// let db = builder.open("in memory")?;
+    /// let family = db.create_column_family("family", FamilyOptions::default())?;
+    /// let full = (0u32..).find_map(|n| family.put(n.to_be_bytes(), [7; 1000]).err()).unwrap();
+    /// assert_eq!(full.kind(), ErrorKind::OutOfSpace);
+    /// family.delete(0u32.to_be_bytes())?;
+    /// family.delete_range::<&[u8]>(..)?;
+    /// db.compact()?;
+    /// family.put("there is", "room again")?;
+    /// # db.close() }
+    /// ```
+    pub fn disk_reserve_bytes(mut self, bytes: u64) -> Self {
+        self.options.disk_reserve_bytes = Some(bytes);
         self
     }
 

@@ -167,7 +167,7 @@ fn a_disk_too_small_for_a_new_database_says_so_and_a_larger_one_will_do() {
 }
 
 #[test]
-fn a_compaction_without_room_changes_nothing_and_can_be_repeated() {
+fn a_compaction_with_little_room_is_made_in_small_steps() {
     let storage = MemoryStorage::new();
     // Without deltas leaves are split, and a rewrite has something to pack.
     let db = shrunken().merge_cost(u32::MAX).storage(storage.clone()).open("memory").unwrap();
@@ -179,8 +179,10 @@ fn a_compaction_without_room_changes_nothing_and_can_be_repeated() {
         }
     }
     db.wait_until_idle().unwrap();
-    storage.set_capacity_limit(storage.used_bytes() + (300 << 10));
-    failure(db.compact(), ErrorKind::OutOfSpace);
+    let before = storage.used_bytes();
+    storage.set_capacity_limit(before);
+    db.compact().unwrap();
+    assert!(storage.used_bytes() < before / 8 * 7, "{} bytes of {before}", storage.used_bytes());
     assert_eq!(family.iter().unwrap().collect::<Result<Vec<_>, _>>().unwrap().len(), 2000);
     assert_clean(&db);
     family.put("key", "value").unwrap();

@@ -9,7 +9,7 @@ use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::MemtableWriter;
-use crate::segment::PartitionedStorageBackend;
+use crate::segment::{PartitionedStorageBackend, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
@@ -286,8 +286,18 @@ impl Family {
     /// Gives free segments and long runs of free pages back to the data file, if they have `least` pages
     /// together. Returns whether it did.
     pub(crate) fn give_back(&self, least: u64) -> bool {
+        self.give_back_runs(|| self.store.cut_free(least))
+    }
+
+    /// Gives all free pages back to the data file, be they few in a row: on a full disk another family may
+    /// need them. That makes up to `more` segments of those there are. Returns whether there were any.
+    pub(crate) fn give_back_every_page(&self, more: usize) -> bool {
+        self.give_back_runs(|| self.store.cut_every_free_page(more))
+    }
+
+    fn give_back_runs(&self, cut: impl FnOnce() -> Vec<Segment>) -> bool {
         let mut trees = self.trees.lock();
-        let cut = self.store.cut_free(least);
+        let cut = cut();
         if cut.is_empty() {
             return false;
         }

@@ -8,6 +8,7 @@ use crate::column_family::merging::compaction::Moved;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::{MergeContext, Pace};
 use crate::db::budget::Wish;
+use crate::db::full_disk::Steps;
 use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::db::watch::{RESTED, Watched};
@@ -49,21 +50,34 @@ impl Shared {
     /// there is more to do.
     pub(super) fn merge_in_background(&self, family: &Arc<Family>) {
         let stop = || self.pipeline.work.is_stopped();
-        let context = self.pipeline.merge_context(&stop);
         let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
         let pace = if is_urgent { Pace::Now } else { Pace::WhenWorthIt };
-        let merged = family.merge(&context, pace).and_then(|_| {
+        let work = |context: &MergeContext<'_>| {
+            family.merge(context, pace)?;
             family.damage.check()?;
             if family.take_scattered() && family.is_resting() {
-                self.move_in_background(family, &context)?;
+                self.move_in_background(family, context)?;
             }
             // Two steps, so that few deltas wait to be joined while others are drained: readers ask each of
             // them.
-            let join = || Ok(family.is_to_join() && family.join_step(&context)?);
+            let join = || Ok(family.is_to_join() && family.join_step(context)?);
             let joined = join()? | join()?;
-            let drained = family.is_to_drain() && family.drain_step(&context)? != Drained::Nothing;
-            Ok((joined || drained) && (family.is_to_join() || family.is_to_drain()))
-        });
+            let drained = family.is_to_drain() && family.drain_step(context)? != Drained::Nothing;
+            Ok::<_, Error>((joined || drained) && (family.is_to_join() || family.is_to_drain()))
+        };
+        let merged = match work(&self.pipeline.merge_context(&stop)) {
+            // While there is little room, nothing waits until it is worth it.
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                tracing::debug!(%error, family = family.id().0, "a merge is made in small steps");
+                self.in_steps(&mut Steps::default(), &stop, |context| {
+                    family.merge_all(context).and_then(|()| work(context))
+                })
+            }
+            merged => merged,
+        };
+        if self.data.space().is_short() {
+            self.pipeline.on_reserve.store(true, Ordering::Relaxed);
+        }
         match merged {
             Ok(more) => {
                 family.stall.clear();
@@ -80,7 +94,7 @@ impl Shared {
                     self.pipeline.work.request_merge(family);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => self.wait_for_space(family, error),
+            Err(error) if error.is_refusal() => self.wait_for_space(family, error),
             Err(error) if error.kind() == ErrorKind::Closed => {}
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => self.set_apart(family),
             Err(error) => {
@@ -97,7 +111,7 @@ impl Shared {
                 family.stall.clear();
                 self.pipeline.work.request_checkpoint();
             }
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => self.wait_for_space(family, error),
+            Err(error) if error.is_refusal() => self.wait_for_space(family, error),
             Err(error) => {
                 tracing::warn!(%error, family = family.id().0, "a damaged family needs the log for now")
             }
@@ -105,12 +119,9 @@ impl Shared {
     }
 
     fn wait_for_space(&self, family: &Arc<Family>, error: Error) {
-        tracing::warn!(%error, family = family.id().0, "a merge waits for space on the disk");
+        tracing::warn!(%error, family = family.id().0, "a merge is put off");
         self.pipeline.log_pace.obstruct(error.clone());
         family.stall.obstruct(error);
-        if let Err(error) = self.make_space() {
-            tracing::warn!(%error, "a checkpoint was put off");
-        }
         // Other databases may need the thread meanwhile.
         self.pipeline.work.request_later_merge(family);
     }
@@ -150,7 +161,7 @@ impl Shared {
         if self.pipeline.latch.check().is_ok()
             && (!log.wants_next() || self.check_place().is_ok())
             && let Err(error) = log.prepare_next()
-            && error.kind() != ErrorKind::OutOfSpace
+            && !error.is_refusal()
         {
             self.pipeline.fail(error);
         }

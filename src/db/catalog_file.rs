@@ -6,7 +6,8 @@ use crate::column_family::catalog::{Catalog, encode_part};
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::record::{FamilyRecord, Record};
-use crate::segment::{CatalogExtent, Superblock};
+use crate::error::Result;
+use crate::segment::{CatalogExtent, SpaceMap, Superblock};
 use crate::sync::Arc;
 
 /// Extents for the two copies.
@@ -16,6 +17,20 @@ pub(super) struct Place {
     pub(super) copies: [Option<u64>; 2],
     /// Pages of each.
     pub(super) room: u64,
+}
+
+impl Place {
+    /// Takes extents of `room` pages each.
+    pub(super) fn allocate(space: &SpaceMap, room: u64) -> Result<Self> {
+        let first = space.allocate(room)?;
+        match space.allocate(room) {
+            Ok(second) => Ok(Self { copies: [Some(first), Some(second)], room }),
+            Err(error) => {
+                space.free_unused(first, room);
+                Err(error)
+            }
+        }
+    }
 }
 
 /// The parts that are written, those of them that no superblock names yet included.
@@ -31,8 +46,11 @@ pub(super) struct CatalogFile {
     pub(super) has_parts: bool,
     /// What stands there now is to stay when there is another catalog: some of it could not be read.
     pub(super) is_kept: bool,
-    /// Where the catalog before this one stood: room for the next, also on a full disk.
+    /// Room for the next, also on a full disk: where the catalog before this one stood, or what was found when
+    /// the database was opened.
     pub(super) spare: Option<Place>,
+    /// The next one is to stand at the lowest place that is free, where there is room for that.
+    pub(super) is_to_move: bool,
 }
 
 impl CatalogFile {
@@ -48,6 +66,7 @@ impl CatalogFile {
             has_parts: catalog.is_sound,
             is_kept: !catalog.lost.is_empty(),
             spare: None,
+            is_to_move: false,
         }
     }
 
@@ -61,6 +80,25 @@ impl CatalogFile {
     /// Whether the next catalog is to be a whole one, in another place.
     pub(super) fn is_to_be_replaced(&self) -> bool {
         !self.has_parts
+    }
+
+    /// Takes another spare place if there is none, or it has too little room for all that the catalog says now,
+    /// and anything is kept for a full disk. Says whether it did: not without room for one.
+    pub(super) fn find_spare(&mut self, space: &SpaceMap, page_size: u64) -> Result<bool> {
+        let least = self.len.div_ceil(page_size);
+        if space.reserve_bytes() == 0 || self.spare.is_some_and(|spare| spare.room >= least) {
+            return Ok(false);
+        }
+        match Place::allocate(space, self.place.room.max(least)) {
+            Err(error) if error.is_refusal() => {
+                tracing::debug!(%error, "the catalog has no spare place");
+                Ok(false)
+            }
+            place => {
+                self.spare = Some(place?);
+                Ok(true)
+            }
+        }
     }
 
     /// The part that says `records`, if there is room for it behind what is there.

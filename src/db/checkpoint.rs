@@ -3,7 +3,7 @@
 //! ```text
 //! for every family that was touched since the last one:
 //!     note tree, pages reachable from it, and the oldest log segment that it still needs                 (1)
-//! write the dirty pages, and a part of the catalog for those whose trees or segments are not as it says
+//! write the dirty pages, then a part of the catalog for those whose trees or segments are not as it says
 //! sync the log          law 1: no tree is durable before the log that it holds                           (2)
 //! sync the data file
 //! superblock: one slot, sync, the other                                                                  (3)
@@ -24,7 +24,7 @@ use crate::column_family::trees::TreeVersion;
 use crate::db::catalog_file::{Change, State};
 use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::segment::{CatalogRecord, Superblock};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Instant};
@@ -47,7 +47,7 @@ struct Noted {
 impl Shared {
     /// Makes all merged trees, and the list of families, durable.
     ///
-    /// [`ErrorKind::OutOfSpace`] leaves the last checkpoint in force; every other failure ends all writing.
+    /// A refusal leaves the last checkpoint in force; every other failure ends all writing.
     pub(super) fn checkpoint(&self) -> Result<()> {
         self.checkpoint_under(&mut self.checkpoint.lock(), None, false)
     }
@@ -56,7 +56,7 @@ impl Shared {
     /// keep the file long.
     pub(super) fn checkpoint_afresh(&self) -> Result<()> {
         let mut state = self.checkpoint.lock();
-        self.free_spare(&mut state);
+        state.catalog.is_to_move = true;
         self.checkpoint_under(&mut state, None, true)
     }
 
@@ -90,8 +90,7 @@ impl Shared {
         let written = self.write_part(state, change, whole, &mut noted);
         if let Err(error) = written {
             self.forget(&noted, &touched);
-            let is_space = error.kind() == ErrorKind::OutOfSpace;
-            return Err(if is_space { error } else { self.pipeline.fail(error) });
+            return Err(if error.is_refusal() { error } else { self.pipeline.fail(error) });
         }
         // A writer may have read the number of its segment before the last checkpoint let go of that one, and
         // noted it since: what it appends comes later.
@@ -103,12 +102,13 @@ impl Shared {
         self.data.space().checkpoint_durable();
         self.check_place()?;
         match log.release_before(state.superblock.log.first_segment) {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                tracing::warn!(%error, "old log stays for now")
-            }
+            Err(error) if error.is_refusal() => tracing::warn!(%error, "old log stays for now"),
             released => released.map_err(|error| self.pipeline.fail(error))?,
         }
         self.pipeline.work.log.ring();
+        self.data.space().keep_no_more(log.weight());
+        self.fill_reserve().map_err(|error| self.pipeline.fail(error))?;
+        self.keep_spare(state).map_err(|error| self.pipeline.fail(error))?;
         self.give_back_space().map_err(|error| self.pipeline.fail(error))?;
         let first_segment = state.superblock.log.first_segment;
         self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
@@ -147,6 +147,7 @@ impl Shared {
             }
             if let Some(bytes) = state.catalog.encode_behind(&records, self.data.page_size() as u64) {
                 noted.last_sequence = latest(&records, noted.last_sequence);
+                write_dirty(noted)?;
                 return self.append_part(state, &bytes);
             }
             noted.records = records.split_off(unlisted);
@@ -167,6 +168,7 @@ impl Shared {
             change.apply(&mut records);
         }
         noted.last_sequence = latest(&records, noted.last_sequence);
+        write_dirty(noted)?;
         self.write_whole(state, &records)
     }
 
@@ -186,7 +188,10 @@ impl Shared {
         let free = space.kept_pages();
         let is_much = free * self.data.page_size() as u64 > MUCH_FREE && free > space.file_pages() / 4;
         if self.pipeline.short_of_space.swap(false, Ordering::Relaxed) || is_much {
-            space.shrink()?;
+            match space.shrink() {
+                Err(error) if error.is_refusal() => tracing::warn!(%error, "free space stays for now"),
+                shrunk => drop(shrunk?),
+            }
         }
         Ok(())
     }
@@ -249,9 +254,6 @@ impl Shared {
     }
 
     fn make_durable(&self, state: &mut State, noted: &Noted) -> Result<()> {
-        for family in &noted.families {
-            family.store().write_dirty()?;
-        }
         let mut superblock = Superblock {
             checkpoint: state.superblock.checkpoint + 1,
             catalog: state.catalog.extent(),
@@ -269,6 +271,12 @@ impl Shared {
         self.pipeline.latch.check()?;
         self.store_superblock(state, superblock)
     }
+}
+
+/// Writes the pages that the catalog is about to name: where that is refused they stay dirty, and the catalog
+/// as it is.
+fn write_dirty(noted: &Noted) -> Result<()> {
+    noted.families.iter().try_for_each(|family| family.store().write_dirty())
 }
 
 /// The highest sequence number that any of the records names, or `least`.

@@ -384,7 +384,7 @@ impl Shared {
     fn make_due_in_background(&self, due: Due) {
         if let Err(error) = self.make_due(due) {
             tracing::warn!(%error, "a checkpoint was put off");
-            if error.kind() == ErrorKind::OutOfSpace {
+            if error.is_refusal() {
                 self.pipeline.log_pace.obstruct(error);
             }
         }

@@ -30,7 +30,11 @@ impl Shared {
         // On a full disk a checkpoint is what makes room for the next segment.
         let is_full = shortened.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutOfSpace);
         if due == Due::Checkpoint || is_full || shortened.as_ref().is_ok_and(|&is_worth_it| is_worth_it) {
-            self.checkpoint()?;
+            if self.pipeline.short_of_space.load(Ordering::Relaxed) {
+                self.make_space()?;
+            } else {
+                self.checkpoint()?;
+            }
         }
         shortened.map(drop)
     }
@@ -38,7 +42,12 @@ impl Shared {
     /// Whether the log weighs so much, by itself or for what a writer brings, that it has to become shorter.
     pub(super) fn log_is_long(&self) -> bool {
         let pace = &self.pipeline.log_pace;
-        let is_long = |log: &Log| (pace.is_too_long(log) || pace.is_waited_for()) && log.can_be_shorter();
+        let is_waited_for = pace.is_waited_for();
+        let is_short_of_space = self.pipeline.short_of_space.load(Ordering::Relaxed);
+        let is_long = |log: &Log| {
+            (pace.is_too_long(log) || is_waited_for) && log.can_be_shorter()
+                || is_waited_for && is_short_of_space && log.weight() > 0
+        };
         self.pipeline.log.as_ref().is_some_and(is_long)
     }
 
@@ -63,7 +72,9 @@ impl Shared {
             return Ok(false);
         }
         self.pipeline.log_pace.is_long();
-        let left = log.leave_heavy_segment().map_err(|error| self.judge(error));
+        // Where the disk is full, what stands in the present segment keeps its room as well.
+        let is_in_the_way = !log.can_be_shorter() && self.pipeline.log_pace.is_waited_for();
+        let left = log.leave_segment(is_in_the_way).map_err(|error| self.judge(error));
         let wanted = log.segment_within(self.pipeline.log_pace.short_enough());
         self.checkpoints.wanted_segment.store(wanted, Ordering::Relaxed);
         let mut needed = wanted;
@@ -115,7 +126,7 @@ impl Shared {
         let gathered = families.iter().try_for_each(|family| self.drain(family));
         match gathered.and_then(|()| self.checkpoint()) {
             // The log is longer than it need be, that is all.
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+            Err(error) if error.is_refusal() => {
                 tracing::warn!(%error, segments = self.recovery.segments, "many segments of the log stay for now");
                 Ok(())
             }

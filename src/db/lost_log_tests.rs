@@ -31,6 +31,7 @@ fn written(count: u32) -> MemoryStorage {
 /// Names of the segments of the log, the oldest first.
 fn segments(storage: &MemoryStorage) -> Vec<String> {
     let mut names = storage.list("wal").unwrap();
+    names.retain(|name| !name.starts_with("reserve-"));
     names.sort();
     names.into_iter().map(|name| format!("wal/{name}")).collect()
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::column_family::family::Family;
+use crate::column_family::merging::compaction::Repacked;
 use crate::column_family::merging::drain::Drained;
-use crate::column_family::merging::merge::Pace;
 use crate::db::database::ColumnFamilyDatabase;
+use crate::db::full_disk::{Steps, unless_refused};
 use crate::db::place::{DATA, GONE};
 use crate::db::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -88,6 +89,9 @@ impl ColumnFamilyDatabase {
     /// free then, what stands at its end moves to the front, and the file is cut; what is free in the middle
     /// of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB
     /// at a time, between which merges go on.
+    ///
+    /// On a full disk everything is packed that finds room, piece by piece; the rest stays as it is, which is no
+    /// error.
     ///
     /// # Errors
     ///
@@ -175,17 +179,7 @@ impl Shared {
 
     fn merge_all_of(&self, family: &Arc<Family>) -> Result<()> {
         let ended = || self.pipeline.owns_files().is_err();
-        let context = self.pipeline.merge_context(&ended);
-        let merge = || {
-            let merged = match family.merge(&context, Pace::Now) {
-                Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                    self.make_space()?;
-                    family.merge(&context, Pace::Now)
-                }
-                merged => merged,
-            };
-            merged.map_err(|error| self.judge(error))
-        };
+        let merge = || self.in_steps(&mut Steps::default(), &ended, |context| family.merge_all(context));
         loop {
             let frozen = {
                 let mut side = family.write.lock();
@@ -207,24 +201,18 @@ impl Shared {
     }
 
     /// Merges all that is in `family`'s memtables and deltas now into its tree.
-    fn drain_deltas(&self, family: &Arc<Family>) -> Result<()> {
+    pub(super) fn drain_deltas(&self, family: &Arc<Family>) -> Result<()> {
         self.drain(family)?;
         if family.damage.is_met() {
             return Ok(());
         }
         let ended = || self.pipeline.owns_files().is_err();
-        let context = self.pipeline.merge_context(&ended);
         // What is there now is drained when the range has been at the end of the keys twice.
         let mut ends = 0;
+        let mut steps = Steps::default();
         while ends < 2 {
-            let drained = match family.drain_step(&context) {
-                Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                    self.make_space()?;
-                    family.drain_step(&context)
-                }
-                drained => drained,
-            };
-            let drained = match drained.map_err(|error| self.judge(error)) {
+            let drained = self.in_steps(&mut steps, &ended, |context| family.drain_step(context));
+            let drained = match drained {
                 // What came meanwhile becomes a delta.
                 Err(error) if error.kind() == ErrorKind::FamilyDamaged => return self.drain(family),
                 drained => drained?,
@@ -239,55 +227,47 @@ impl Shared {
         Ok(())
     }
 
-    /// Frees what dropped families and the last checkpoint alone needed, and gives it back to the disk, which
-    /// was met full.
-    pub(super) fn make_space(&self) -> Result<()> {
-        self.pipeline.short_of_space.store(true, Ordering::Relaxed);
-        self.reap();
-        let families = self.families();
-        for family in families {
-            family.release_unread();
-            family.give_back(1);
-        }
-        self.free_removed_log();
-        self.checkpoint()?;
-        self.free_removed_log();
-        Ok(())
-    }
-
-    /// Gives the room of all removed segments of the log back to the disk.
-    fn free_removed_log(&self) {
-        while self.pipeline.log.as_ref().is_some_and(Log::free_one) {}
-    }
-
     pub(super) fn judge(&self, error: Error) -> Error {
         match error.kind() {
-            ErrorKind::OutOfSpace | ErrorKind::Closed | ErrorKind::WriteFailed | ErrorKind::FamilyDamaged => {
-                error
-            }
+            _ if error.is_refusal() => error,
+            ErrorKind::Closed | ErrorKind::WriteFailed | ErrorKind::FamilyDamaged => error,
             _ => self.pipeline.fail(error),
         }
     }
 
     fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
-        self.make_all_durable(families)?;
+        let mut had_room = self.make_all_durable(families)?;
+        for _ in 0..COMPACTION_ROUNDS {
+            let used = self.data.space().used_pages();
+            had_room &= self.pack(families)?;
+            if had_room || self.data.space().used_pages() >= used {
+                break;
+            }
+            // What this freed is room for what had none.
+            had_room = self.make_all_durable(families)?;
+        }
+        unless_refused(self.give_back_log())?;
+        families.iter().try_for_each(|family| family.damage.check())
+    }
+
+    /// Packs `families`, as far as the disk has room for that. Returns whether it had.
+    fn pack(&self, families: &[Arc<Family>]) -> Result<bool> {
         self.give_back_all(families)?;
-        let mut sparse = Vec::new();
+        let (mut sparse, mut had_room) = (Vec::new(), true);
         for family in families {
             if is_whole(family, self.is_packed(family))? == Some(false) {
                 sparse.push(Arc::clone(family));
             }
         }
         if !sparse.is_empty() {
-            self.rewrite(&sparse)?;
+            had_room &= self.rewrite(&sparse)?;
         }
         for _ in 0..COMPACTION_ROUNDS {
             if !self.shorten(families)? {
                 break;
             }
         }
-        self.give_back_log()?;
-        families.iter().try_for_each(|family| family.damage.check())
+        Ok(had_room)
     }
 
     /// Moves what `families` have far behind in the data file to where the file is free before, so that it
@@ -314,31 +294,68 @@ impl Shared {
     }
 
     /// Merges all that is in the memtables of `families`; what was committed so far, to whichever family, is
-    /// durable then.
-    fn make_all_durable(&self, families: &[Arc<Family>]) -> Result<()> {
-        families.iter().try_for_each(|family| self.drain_deltas(family))?;
-        if self.has_merges_to_checkpoint() {
-            return self.checkpoint();
+    /// durable then. Returns whether their trees had room for what is in their deltas.
+    fn make_all_durable(&self, families: &[Arc<Family>]) -> Result<bool> {
+        let mut had_room = true;
+        for family in families {
+            if unless_refused(self.drain_deltas(family))?.is_none() {
+                had_room = false;
+                self.drain(family)?;
+            }
         }
-        self.sync_log().map_err(|error| self.pipeline.fail(error))
+        if self.has_merges_to_checkpoint() {
+            self.checkpoint()?;
+        } else {
+            self.sync_log().map_err(|error| self.pipeline.fail(error))?;
+        }
+        Ok(had_room)
     }
 
-    /// Rewrites `families` in new segments, and gives the old ones back.
-    fn rewrite(&self, families: &[Arc<Family>]) -> Result<()> {
+    /// Rewrites `families` in new segments, and gives the old ones back. Returns whether the disk had room.
+    fn rewrite(&self, families: &[Arc<Family>]) -> Result<bool> {
         let ended = || self.pipeline.owns_files().is_err();
+        let mut had_room = true;
         for family in families {
             self.drain(family)?;
-            let repacked = family.repack(&self.pipeline.merge_context(&ended));
+            let repacked = self.repack(family, &ended);
             self.pipeline.work.touch(family);
-            if let Err(error) = repacked {
+            if repacked.is_err() {
                 // What it took until the disk was full is of use to others.
                 family.give_back(1);
-                is_whole(family, Err::<(), _>(self.judge(error)))?;
+            }
+            match unless_refused(repacked) {
+                Ok(repacked) => had_room &= repacked.is_some(),
+                Err(error) => _ = is_whole(family, Err::<(), _>(error))?,
             }
         }
         // Lets go of the old pages.
         self.checkpoint()?;
-        self.give_back_all(families)
+        self.give_back_all(families)?;
+        Ok(had_room)
+    }
+
+    /// Rewrites the tree of `family`. Where the disk has no room for new segments, in pages that are free
+    /// within its own.
+    fn repack(&self, family: &Arc<Family>, ended: &dyn Fn() -> bool) -> Result<()> {
+        let mut progress = Repacked::default();
+        let mut steps = Steps::default();
+        loop {
+            match self.in_steps(&mut steps, ended, |context| family.repack_step(context, &mut progress)) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.kind() == ErrorKind::OutOfSpace && !progress.is_scattered() => {
+                    progress.scatter();
+                    steps = Steps::default();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if progress.is_scattered() {
+            self.checkpoint()?;
+            family.release_unread();
+            self.move_all(family, &self.pipeline.merge_context(ended))?;
+        }
+        Ok(())
     }
 
     /// Gives back all long runs of free pages, also to the disk.
@@ -367,14 +384,10 @@ impl Shared {
         let _waiting = self.data.pool().expect_sync();
         self.drain_all()?;
         // Without room for another segment the present one stays, and is read.
-        let unless_full = |outcome: Result<()>| match outcome {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(()),
-            outcome => outcome,
-        };
-        unless_full(self.shrink_log().map(drop))?;
+        unless_refused(self.shrink_log())?;
         self.checkpoint()?;
-        unless_full(self.shrink_log().map(drop))?;
-        unless_full(self.pack_for_end())
+        unless_refused(self.shrink_log())?;
+        unless_refused(self.pack_for_end()).map(drop)
     }
 
     /// The first to come closes; who comes meanwhile waits, and who comes later is told the same.

@@ -20,6 +20,7 @@ mod database;
 mod ended_tests;
 mod families;
 mod filters;
+mod full_disk;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod gone_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -40,7 +40,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheBudgets;
 use crate::segment::{
-    CatalogExtent, CatalogRecord, DataFile, EXTENTS_START, PartitionedStorageBackend, SpaceMap, Superblock,
+    CatalogExtent, CatalogRecord, DataFile, EXTENTS_START, PartitionedStorageBackend, ReserveSize, SpaceMap,
+    Superblock,
 };
 use crate::storage::{FileHandlePool, FileMode, FileStorage, StorageBackend};
 use crate::sync::arc_cell::ArcCell;
@@ -52,7 +53,7 @@ use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
 use crate::txn::pipeline::Pipeline;
 use crate::txn::prepared::table::Prepared;
-use crate::wal::{self, Log, LogOptions};
+use crate::wal::{self, Log, LogOptions, Room};
 
 /// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
 const MAX_LOG_SEGMENT: u64 = 64 << 20;
@@ -61,6 +62,11 @@ const MAX_LOG_SEGMENT: u64 = 64 << 20;
 const FIRST_LOG_SEGMENT: u64 = 16 << 10;
 /// Segments of the largest size that come to the log's limit: it gets shorter by whole segments.
 const LOG_SEGMENTS: u64 = 8;
+/// Files of the log that are kept for a full disk: each opening there takes one until a checkpoint gives it
+/// back.
+const RESERVE_FILES: usize = 4;
+/// The largest of them, in bytes; an eighth of what is kept in the data file, if that is less.
+const MAX_RESERVE_FILE: u64 = 1 << 20;
 
 /// Numbers open databases, so that handles of one are not taken for those of another.
 static DATABASES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -83,6 +89,7 @@ impl DatabaseBuilder {
         let shared = database.shared();
         if !shared.options.read_only {
             shared.mend_catalog()?;
+            shared.prepare_for_full_disk()?;
             shared.gather_small_segments()?;
         }
         if !shared.shares_memory {
@@ -278,6 +285,28 @@ fn restore_family(
     Ok(Family::create(origin, store, memtable))
 }
 
+/// The data file as the log asks for room in it.
+#[derive(Debug)]
+struct RoomInData {
+    backend: Arc<dyn StorageBackend>,
+    data: Arc<DataFile>,
+}
+
+impl Room for RoomInData {
+    fn keep(&self, weight: u64) -> Result<()> {
+        // What a system does not say of its disk is no obstacle.
+        self.data.space().keep_room(weight, self.backend.free_bytes().unwrap_or(None))
+    }
+
+    fn is_tight(&self, weight: u64) -> bool {
+        self.data.space().is_tight(weight, self.backend.free_bytes().unwrap_or(None))
+    }
+
+    fn fill(&self) -> bool {
+        self.data.space().fill_reserve()
+    }
+}
+
 fn open_existing(
     backend: &Arc<dyn StorageBackend>,
     mut options: Options,
@@ -303,6 +332,17 @@ fn open_existing(
         // The first checkpoint would write down that the family is lost, and the log would go without its
         // commits.
         return Err(error);
+    }
+    let mut catalog_file = CatalogFile::restore(&superblock, &catalog, newest);
+    if !options.read_only {
+        data.space().set_reserve(match options.disk_reserve_bytes {
+            None => ReserveSize::Share,
+            Some(0) => ReserveSize::Nothing,
+            Some(bytes) => ReserveSize::Bytes(bytes),
+        });
+        // On a full disk it is the room that was kept for this, before anything else takes it.
+        let _open = data.space().open_reserve();
+        catalog_file.find_spare(data.space(), data.page_size() as u64)?;
     }
     if !options.read_only && !is_in_both_slots {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be
@@ -356,6 +396,12 @@ fn open_existing(
             spare_segments: 2,
             watched_from: log_pace.long_from(),
             use_mapping: options.mapped_log,
+            reserve_files: if options.disk_reserve_bytes == Some(0) { 0 } else { RESERVE_FILES },
+            reserve_file_bytes: (data.space().reserve_bytes() / 8)
+                .clamp(FIRST_LOG_SEGMENT, MAX_RESERVE_FILE)
+                .min(max_segment_bytes)
+                .next_multiple_of(4096),
+            room: Arc::new(RoomInData { backend: Arc::clone(backend), data: Arc::clone(&data) }),
         };
         let log = Log::start(InPlace::of(backend, &locks), log_options, end)?;
         log.weigh(&report, replayed.operations);
@@ -380,6 +426,9 @@ fn open_existing(
             ended: AtomicBool::new(false),
             unlogged: AtomicBool::new(false),
             short_of_space: AtomicBool::new(false),
+            on_reserve: AtomicBool::new(false),
+            unlogged_bytes: AtomicU64::new(0),
+            is_tight: AtomicBool::new(false),
         }),
         options,
         data,
@@ -390,7 +439,7 @@ fn open_existing(
             superblock,
             first_slot,
             twin_is_durable: false,
-            catalog: CatalogFile::restore(&superblock, &catalog, newest),
+            catalog: catalog_file,
         }),
         checkpoints: Counters {
             first_segment: AtomicU64::new(superblock.log.first_segment),

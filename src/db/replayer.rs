@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
+use crate::column_family::merging::gather::MOST_BYTES;
 use crate::column_family::merging::merge::{MergeContext, Pace};
 use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::MAX_FROZEN;
@@ -127,8 +128,16 @@ impl<'a> Replayer<'a> {
             should_stop: &|| false,
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
+            most_bytes: MOST_BYTES,
         };
-        match family.merge(&context, Pace::Now) {
+        let merged = match family.merge(&context, Pace::Now) {
+            // One after the other may have room. Nothing can be made free before the database is open.
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                family.merge_all(&MergeContext { most_bytes: MOST_BYTES / 64, ..context }).map(|()| true)
+            }
+            merged => merged,
+        };
+        match merged {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => Ok(false),
             merged => merged.map(|_| true),
         }

@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Moves as many pages of `family` to the front as fit. Returns whether there were any.
-    fn move_all(&self, family: &Arc<Family>, context: &MergeContext<'_>) -> Result<bool> {
+    pub(super) fn move_all(&self, family: &Arc<Family>, context: &MergeContext<'_>) -> Result<bool> {
         let mut any = false;
         loop {
             // A damaged page that nobody asked for is no reason to end all writing.
@@ -161,8 +161,7 @@ impl Shared {
         families.retain(|family| family.store().space().bytes > SMALL && !family.damage.is_met());
         let tolerate = |outcome: Result<()>| match outcome {
             Err(error)
-                if error.is_damage()
-                    || matches!(error.kind(), ErrorKind::FamilyDamaged | ErrorKind::OutOfSpace) =>
+                if error.is_damage() || error.kind() == ErrorKind::FamilyDamaged || error.is_refusal() =>
             {
                 tracing::warn!(%error, "a family keeps more of the disk than it needs");
                 Ok(())
@@ -235,7 +234,7 @@ impl Shared {
     pub(super) fn shrink(&self) -> Result<()> {
         let _no_checkpoint = self.checkpoint.lock();
         self.pipeline.owns_files()?;
-        self.data.space().shrink().map_err(|error| self.pipeline.fail(error)).map(drop)
+        self.data.space().shrink().map_err(|error| self.judge(error)).map(drop)
     }
 
     /// Whether rewriting `family` would save no more than a sixteenth of its pages: those free in its
@@ -267,6 +266,7 @@ mod tests {
 
     use crate::btree::MergeOp;
     use crate::column_family::merging::change::Change;
+    use crate::column_family::merging::compaction::Repacked;
     use crate::column_family::trees::TreeVersion;
     use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
 
@@ -358,7 +358,9 @@ mod tests {
             // A thread that is not let run does not come between the steps of one compaction.
             let came = (0..1000).any(|_| {
                 at_first.store(u64::MAX, Ordering::Relaxed);
-                own.repack(&db.pipeline().merge_context(&should_stop)).unwrap();
+                let context = db.pipeline().merge_context(&should_stop);
+                let mut progress = Repacked::default();
+                while own.repack_step(&context, &mut progress).unwrap() {}
                 at_last.load(Ordering::Relaxed) > at_first.load(Ordering::Relaxed)
             });
             done.store(true, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use crate::column_family::catalog::{BLOCK, encode_part};
 use crate::column_family::record::Record;
 use crate::db::catalog_file::{CatalogFile, Change, Place, State};
 use crate::db::shared::Shared;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::segment::{CatalogRecord, Superblock};
 
 /// Room for parts behind the first one, in bytes, if that one is smaller.
@@ -39,7 +39,7 @@ impl Shared {
             return Ok(());
         }
         match self.checkpoint_under(&mut state, None, true) {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => Ok(()),
+            Err(error) if error.is_refusal() => Ok(()),
             made => made,
         }
     }
@@ -50,7 +50,8 @@ impl Shared {
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
         state.superblock.features.write |= change.features().write;
-        if !self.append_change(&mut state, change).map_err(|error| self.pipeline.fail(error))? {
+        let judge = |error: Error| if error.is_refusal() { error } else { self.pipeline.fail(error) };
+        if !self.append_change(&mut state, change).map_err(judge)? {
             self.checkpoint_under(&mut state, Some(change), true)?;
         }
         apply();
@@ -108,7 +109,10 @@ impl Shared {
         let number = state.superblock.checkpoint + 1;
         let bytes = encode_part(records, number, 0);
         let place = self.room_for_catalog(state, bytes.len() as u64)?;
-        self.write_catalog(&place, 0, &bytes).map_err(|error| self.pipeline.fail(error))?;
+        if let Err(error) = self.write_catalog(&place, 0, &bytes) {
+            state.catalog.spare = Some(place);
+            return Err(error);
+        }
         let old = state.catalog.place;
         let spare = match old.copies {
             _ if state.catalog.is_kept => None,
@@ -127,6 +131,7 @@ impl Shared {
             has_parts: true,
             is_kept: false,
             spare,
+            is_to_move: false,
         };
         Ok(())
     }
@@ -146,32 +151,42 @@ impl Shared {
     /// checkpoint that makes space needs none.
     fn room_for_catalog(&self, state: &mut State, len: u64) -> Result<Place> {
         let page_size = self.data.page_size() as u64;
-        let wanted = (len + len.max(LEAST_ROOM)).div_ceil(page_size);
-        if let Some(spare) = state.catalog.spare.take_if(|spare| spare.room >= wanted) {
+        let (wanted, least) = ((len + len.max(LEAST_ROOM)).div_ceil(page_size), len.div_ceil(page_size));
+        let is_to_move = std::mem::take(&mut state.catalog.is_to_move);
+        let spare = &mut state.catalog.spare;
+        if let Some(spare) = spare.take_if(|spare| spare.room >= wanted && !is_to_move) {
             return Ok(spare);
         }
-        let space = self.data.space();
-        let allocate = || {
-            let first = space.allocate(wanted)?;
-            match space.allocate(wanted) {
-                Ok(second) => Ok(Place { copies: [Some(first), Some(second)], room: wanted }),
-                Err(error) => {
-                    space.free_unused(first, wanted);
-                    Err(error)
-                }
-            }
+        // A checkpoint is what makes room.
+        let open = || self.data.space().open_reserve();
+        let place = {
+            let _open = (!is_to_move).then(open);
+            Place::allocate(self.data.space(), wanted)
         };
-        match allocate() {
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                let least = len.div_ceil(page_size);
-                state.catalog.spare.take_if(|spare| spare.room >= least).ok_or(error)
+        let place = match place {
+            Err(error) if error.is_refusal() => {
+                if let Some(spare) = spare.take_if(|spare| spare.room >= least) {
+                    return Ok(spare);
+                }
+                let _open = open();
+                Place::allocate(self.data.space(), least)?
             }
-            allocated => {
-                let place = allocated?;
-                self.free_spare(state);
-                Ok(place)
-            }
+            place => place?,
+        };
+        self.free_spare(state);
+        Ok(place)
+    }
+
+    /// Sees to it that there is a spare place for the catalog, in which all that it says now has room, if
+    /// anything is kept for a full disk. Without room for one there is none for now.
+    pub(super) fn keep_spare(&self, state: &mut State) -> Result<()> {
+        let before = state.catalog.spare;
+        if state.catalog.find_spare(self.data.space(), self.data.page_size() as u64)?
+            && let Some(Place { copies, room }) = before
+        {
+            copies.into_iter().flatten().for_each(|page| self.data.space().free(page, room));
         }
+        Ok(())
     }
 
     /// Gives the spare place of the catalog back.

@@ -54,3 +54,9 @@ impl DataFile {
         EXTENTS_START + file_page * self.page_size as u64
     }
 }
+
+impl std::fmt::Debug for DataFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataFile").field("page_size", &self.page_size).finish_non_exhaustive()
+    }
+}

@@ -26,6 +26,30 @@ impl PartitionedStorageBackend {
     /// together, and returns them for [`free_cut`](Self::free_cut). Takes none while a compaction says where
     /// pages are placed.
     pub(crate) fn cut_free(&self, least: u64) -> Vec<Segment> {
+        let shortest = |pages: u64| {
+            let at_end = (pages / LEAST_SHARE).max(1);
+            (at_end, LEAST_RUN.max(LONG_RUN.min(pages / SHARE)).max(at_end))
+        };
+        self.cut_runs(least, shortest, MOST_SEGMENTS)
+    }
+
+    /// Takes all free pages out of the family, as [`cut_free`](Self::cut_free) does, however short their runs
+    /// are, as long as that makes no more than `more` segments of those there are.
+    pub(crate) fn cut_every_free_page(&self, more: usize) -> Vec<Segment> {
+        self.cut_runs(1, |_| (1, 1), self.segment_count() + more)
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        self.map().segments().len()
+    }
+
+    /// What is `shortest`, of so many pages of the family, at the end of a segment and inside of one.
+    fn cut_runs(
+        &self,
+        least: u64,
+        shortest: impl Fn(u64) -> (u64, u64),
+        most_segments: usize,
+    ) -> Vec<Segment> {
         let allocator = self.lock_allocator();
         if *allocator.pages.placement() != Placement::Anywhere {
             return Vec::new();
@@ -33,8 +57,7 @@ impl PartitionedStorageBackend {
         let mut map = SegmentMap::clone(&self.map());
         map.join();
         let pages = map.pages();
-        let at_end = (pages / LEAST_SHARE).max(1);
-        let inside = LEAST_RUN.max(LONG_RUN.min(pages / SHARE)).max(at_end);
+        let (at_end, inside) = shortest(pages);
         let free = map.segments().iter().flat_map(|segment| {
             let runs = allocator.pages.free_runs(segment, at_end.min(u64::from(segment.pages)));
             runs.into_iter().map(|(first_page, pages)| {
@@ -45,7 +68,7 @@ impl PartitionedStorageBackend {
         let mut runs: Vec<(u32, u32, bool)> = free.collect();
         // The longest first, for as long as the segments do not get too many.
         runs.sort_unstable_by_key(|&(_, pages, _)| Reverse(pages));
-        let mut cuts = MOST_SEGMENTS.saturating_sub(map.segments().len());
+        let mut cuts = most_segments.saturating_sub(map.segments().len());
         runs.retain(|&(_, pages, divides)| {
             let goes = !divides || cuts > 0 && u64::from(pages) >= inside;
             cuts -= usize::from(goes && divides);

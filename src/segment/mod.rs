@@ -29,5 +29,5 @@ pub(crate) use data_file::DataFile;
 pub use map::Segment;
 pub(crate) use page_set::PageSet;
 pub(crate) use partitioned::PartitionedStorageBackend;
-pub(crate) use space::{EXTENTS_START, SpaceMap};
+pub(crate) use space::{EXTENTS_START, ReserveSize, SpaceMap};
 pub(crate) use superblock::{CatalogExtent, CatalogRecord, Superblock};

@@ -348,7 +348,7 @@ impl Superblock {
         let write = |slot: usize| {
             let written = pool.permanent().write_at(&bytes, SLOTS[slot]);
             written.map_err(|error| {
-                Error::io("writing the superblock", error).in_file(pool.path()).at_offset(SLOTS[slot])
+                Error::lost("writing the superblock", error).in_file(pool.path()).at_offset(SLOTS[slot])
             })
         };
         write(first)?;

@@ -645,3 +645,76 @@ fn a_look_at_a_page_that_is_not_in_memory_leaves_the_epoch() {
     assert_eq!((look(&mut guard), guard.is_some()), (5, false));
     assert_eq!((look(&mut guard), guard.is_some()), (5, true));
 }
+
+/// A map that keeps eight pages, on a disk with room for so many pages in all.
+fn map_with_reserve(pages: u64) -> (SmallDisk, SpaceMap) {
+    let disk = SmallDisk::new();
+    let space = SpaceMap::new(disk.file(FileMode::Create), "data", PAGE_SIZE);
+    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64));
+    *disk.room.lock() = EXTENTS_START + pages * PAGE_SIZE as u64;
+    (disk, space)
+}
+
+#[test]
+fn what_is_kept_for_a_full_disk_is_for_who_has_it_open() {
+    let (disk, space) = map_with_reserve(30);
+    assert!(space.fill_reserve());
+    let taken: Vec<u64> = (0..11).map(|_| space.allocate(2).unwrap()).collect();
+    assert_eq!(space.allocate(2).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert!(space.fill_reserve(), "nothing was taken of it");
+    {
+        let _open = space.open_reserve();
+        (0..4).for_each(|_| _ = space.allocate(2).unwrap());
+        assert_eq!(space.allocate(1).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    }
+    assert!(!space.fill_reserve() && space.is_short());
+    // What is given back makes it good before anything else is taken.
+    taken[..4].iter().for_each(|&first| space.free_unused(first, 2));
+    assert!(space.fill_reserve());
+    assert_eq!(space.allocate(1).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    *disk.room.lock() = u64::MAX;
+    space.allocate(1).unwrap();
+    assert!(space.fill_reserve() && !space.is_short());
+}
+
+#[test]
+fn what_the_log_holds_has_room_beside_the_reserve_before_it_is_taken() {
+    let (_, space) = map_with_reserve(30);
+    let page = PAGE_SIZE as u64;
+    // Four pages for each page of log: there is room for five pages of log beside the reserve, and not for
+    // six.
+    space.keep_room(5 * page, Some(22 * page)).unwrap();
+    assert_eq!(space.keep_room(6 * page, Some(2 * page)).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert!(space.file_pages() >= 28);
+    // On a disk with plenty nothing is done for it.
+    space.keep_room(6 * page, Some(1000 * page)).unwrap();
+}
+
+#[test]
+fn a_file_that_is_cut_keeps_the_reserve() {
+    let (_, space) = map_with_reserve(1000);
+    let first = space.allocate(100).unwrap();
+    space.allocate(2).unwrap();
+    space.free_unused(first + 50, 50);
+    space.free_unused(100, 2);
+    assert!(space.shrink().unwrap());
+    assert_eq!(space.file_pages(), 58);
+    assert!(space.fill_reserve());
+}
+
+#[test]
+fn what_is_kept_in_pieces_moves_to_the_end() {
+    let storage = MemoryStorage::new();
+    let space = SpaceMap::new(storage.open("data", FileMode::Create).unwrap(), "data", PAGE_SIZE);
+    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64));
+    let taken: Vec<u64> = (0..10).map(|_| space.allocate(2).unwrap()).collect();
+    storage.set_capacity_limit(storage.used_bytes());
+    let _open = space.open_reserve();
+    (0..4).for_each(|_| _ = space.allocate(2).unwrap());
+    taken.iter().step_by(2).take(4).for_each(|&first| space.free_unused(first, 2));
+    assert!(space.fill_reserve());
+    assert_eq!(space.allocate(8).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert!(space.shrink().unwrap());
+    assert!(space.fill_reserve());
+    space.allocate(8).unwrap();
+}

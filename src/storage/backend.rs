@@ -49,7 +49,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Makes the entries of a directory durable.
+    /// Makes the entries of a directory durable. An error that says that no descriptor or no memory was to be
+    /// had means that nothing was begun; any other is final.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
 
     /// Renames a file, replacing one that has the new name.
@@ -65,6 +66,12 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// As [`lock`](Self::lock) of a file that exists; `NotFound` if it does not, where the backend can tell.
     fn lock_existing(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
         self.lock(path, shared)
+    }
+
+    /// Bytes that files can still take up, if that is known. Where little is left, room is reserved for what
+    /// was accepted, before more is.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A database in a directory of the operating system.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -19,13 +20,19 @@ pub struct FileStorage {
     directory: PathBuf,
     /// Directories that were created for this one and are there to be removed with it, the topmost first.
     created: Arc<Mutex<Vec<PathBuf>>>,
+    /// Directories that were synced, and their paths within: for when no descriptor is to be had.
+    synced: Arc<Mutex<HashMap<PathBuf, Arc<File>>>>,
 }
 
 impl FileStorage {
     /// Storage in `directory`, which need not exist yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
-        Self { directory: std::path::absolute(&directory).unwrap_or(directory), created: Arc::default() }
+        Self {
+            directory: std::path::absolute(&directory).unwrap_or(directory),
+            created: Arc::default(),
+            synced: Arc::default(),
+        }
     }
 
     /// The directory, as an absolute path.
@@ -122,7 +129,26 @@ impl StorageBackend for FileStorage {
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
-        sync_directory(&self.resolve(directory))
+        let path = self.resolve(directory);
+        let Some(opened) = open_directory(&path)? else { return Ok(()) };
+        let opened = match opened {
+            Ok(opened) => {
+                let opened = Arc::new(opened);
+                self.synced.lock().insert(path, Arc::clone(&opened));
+                opened
+            }
+            Err(error) => {
+                let kept = self.synced.lock().get(&path).cloned();
+                kept.filter(|kept| is_at(kept, &path)).ok_or(error)?
+            }
+        };
+        sync_opened(&opened)
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let space = rustix::fs::statvfs(&self.directory)?;
+        Ok(Some(space.f_bavail.saturating_mul(space.f_frsize)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -294,6 +320,9 @@ impl StorageFile for RealFile {
             return Ok(());
         }
         let old_len = self.len()?;
+        if end > old_len {
+            may_be_so_long(end)?;
+        }
         match space::allocate(&self.file, offset, len) {
             Err(error) if error.kind() == ErrorKind::Unsupported => self.fill(old_len.max(offset), end),
             Err(error) => {
@@ -357,6 +386,19 @@ impl RealFile {
     }
 }
 
+/// Refuses what is longer than the process may make a file. Whoever tried it would be sent a signal that ends
+/// the process, unless it is handled or ignored.
+#[cfg(unix)]
+fn may_be_so_long(len: u64) -> io::Result<()> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if most.is_some_and(|most| len > most) { Err(ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+}
+
+#[cfg(not(unix))]
+fn may_be_so_long(_len: u64) -> io::Result<()> {
+    Ok(())
+}
+
 fn end_of(offset: u64, len: u64) -> io::Result<u64> {
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
@@ -389,16 +431,50 @@ fn create_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(created)
 }
 
-#[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    match open_directory(path)? {
+        Some(opened) => sync_opened(&opened?),
+        None => Ok(()),
+    }
+}
+
+fn sync_opened(directory: &File) -> io::Result<()> {
+    // What it lacks at this point is no refusal any more.
+    directory.sync_all().map_err(|error| match error.kind() {
+        ErrorKind::OutOfMemory => io::Error::other(error),
+        _ => error,
+    })
+}
+
+/// A directory, opened to be synced; within, why it could not be for the moment. `None` where that is not
+/// possible.
+#[cfg(unix)]
+fn open_directory(path: &Path) -> io::Result<Option<io::Result<File>>> {
+    match File::open(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(error),
+        opened => Ok(Some(opened)),
+    }
 }
 
 /// Directories cannot be opened as files here, and their entries are the business of the file system's own
 /// log.
 #[cfg(not(unix))]
-fn sync_directory(_path: &Path) -> io::Result<()> {
-    Ok(())
+fn open_directory(_path: &Path) -> io::Result<Option<io::Result<File>>> {
+    Ok(None)
+}
+
+/// Whether `directory` is what stands at `path`.
+#[cfg(unix)]
+fn is_at(directory: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let (Ok(kept), Ok(there)) = (directory.metadata(), fs::metadata(path)) else { return false };
+    (kept.dev(), kept.ino()) == (there.dev(), there.ino())
+}
+
+#[cfg(not(unix))]
+fn is_at(_directory: &File, _path: &Path) -> bool {
+    false
 }
 
 #[cfg(unix)]

@@ -172,6 +172,11 @@ impl StorageBackend for MemoryStorage {
         entries.locks.insert(path.to_owned(), holders);
         Ok(Box::new(MemoryLock { held: Some((self.clone(), path.to_owned())) }))
     }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let space = &self.directory.space;
+        Ok(Some(space.limit.load(Ordering::Relaxed).saturating_sub(self.used_bytes())))
+    }
 }
 
 #[derive(Debug)]

@@ -208,7 +208,7 @@ impl FileHandlePool {
     /// through.
     pub(crate) fn sync(&self) -> Result<()> {
         epoch::assert_left();
-        self.permanent().sync().map_err(|error| Error::io("syncing the file", error).in_file(&self.path))
+        self.permanent().sync().map_err(|error| Error::lost("syncing the file", error).in_file(&self.path))
     }
 
     /// The descriptor that stays open for as long as the pool: for syncs and for what belongs to no family.

@@ -78,13 +78,13 @@ impl Pipeline {
         if let ([family], Durability::Buffered) = (write.families, durability)
             && let Some((kind, key, value)) = write.single()
         {
-            let admitted = self.admit_to_log(log, write, durability)?;
-            if let Some(sequence) =
-                self.commit_single(log, family, write, |side| side.writer.prepare(kind, key, value))?
-            {
+            let made = self.even_on_full_disk(log, write, durability, |durability| {
+                let _admitted = self.admit_to_log(log, write, durability)?;
+                self.commit_single(log, family, write, |side| side.writer.prepare(kind, key, value))
+            })?;
+            if let Some(sequence) = made {
                 return Ok(sequence);
             }
-            drop(admitted);
         }
         match self.commit_if(write, durability, &Condition::NONE)? {
             Some(sequence) => Ok(sequence),
@@ -151,6 +151,20 @@ impl Pipeline {
         if standing == Standing::Plain && self.is_to_claim(write) {
             return Ok(Attempt::Locked);
         }
+        self.even_on_full_disk(log, write, durability, |durability| {
+            self.commit_if_room(log, write, durability, condition, standing)
+        })
+    }
+
+    /// The same, if there is room. A refusal has changed nothing.
+    fn commit_if_room(
+        &self,
+        log: &Log,
+        write: &Write<'_>,
+        durability: Durability,
+        condition: &Condition<'_>,
+        standing: Standing,
+    ) -> Result<Attempt> {
         let admitted = self.admit_to_log(log, write, durability)?;
         // Without a record, one family's part could be checkpointed and another's lost: only the log keeps a
         // batch whole.

@@ -44,6 +44,8 @@ pub(crate) struct LogPace {
     wanted: AtomicU64,
     rounds: Mutex<Rounds>,
     freed: Condvar,
+    /// Times that a checkpoint let go of what it could.
+    ended: AtomicU64,
     stops: AtomicU64,
     stopped_nanoseconds: AtomicU64,
 }
@@ -117,6 +119,7 @@ impl LogPace {
             wanted: AtomicU64::new(0),
             rounds: Mutex::default(),
             freed: Condvar::default(),
+            ended: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             stopped_nanoseconds: AtomicU64::new(0),
         }
@@ -217,6 +220,16 @@ impl LogPace {
         self.wanted.store(weight.max(1), Ordering::Relaxed);
     }
 
+    /// Says that the log is to be made as short as it can be, for want of room on the disk.
+    pub(crate) fn want_all(&self) {
+        self.want(Weight::MAX);
+    }
+
+    /// How often checkpoints have let go of what they could.
+    pub(crate) fn rounds_ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Waits until something may have been let go of.
     ///
     /// # Errors
@@ -249,6 +262,7 @@ impl LogPace {
         }
         rounds.began = is_long.then(Instant::now);
         rounds.obstacle = None;
+        self.ended.fetch_add(1, Ordering::Release);
         drop(rounds);
         self.freed.notify_all();
     }

@@ -22,6 +22,7 @@ mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;
 pub(crate) mod family_snapshot;
+mod full_disk;
 pub(crate) mod handle;
 pub(crate) mod iter;
 mod keys;

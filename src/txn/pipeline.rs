@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::{Counters, Family, WriteSide};
+use crate::column_family::merging::gather::MOST_BYTES;
 use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::merging::work::Work;
 use crate::column_family::remembered::Remembered;
@@ -14,7 +15,7 @@ use crate::column_family::view::{Moment, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, MutexGuard};
 use crate::system::Process;
@@ -55,6 +56,13 @@ pub(crate) struct Pipeline {
     pub(crate) unlogged: AtomicBool,
     /// Whether the disk was met full since free space was last given back to it.
     pub(crate) short_of_space: AtomicBool,
+    /// Whether what is kept for a full disk was used and is not whole again: then only what frees something
+    /// is written.
+    pub(crate) on_reserve: AtomicBool,
+    /// Bytes of commits without a record since it was looked whether the disk is tight, and what was found
+    /// then.
+    pub(crate) unlogged_bytes: AtomicU64,
+    pub(crate) is_tight: AtomicBool,
 }
 
 /// A commit as the pipeline takes it.
@@ -171,6 +179,7 @@ impl Pipeline {
             should_stop,
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
+            most_bytes: MOST_BYTES,
         }
     }
 
@@ -267,7 +276,7 @@ impl Pipeline {
         families: &[&Arc<Family>],
         sides: &[Locked<'_>],
     ) -> Error {
-        if error.kind() != ErrorKind::OutOfSpace {
+        if !error.is_refusal() {
             return self.fail(error);
         }
         // A memtable that is still empty needs none of the log.
@@ -277,7 +286,9 @@ impl Pipeline {
             }
         }
         // A checkpoint may free log, and free parts of the data file for it.
-        self.short_of_space.store(true, Ordering::Relaxed);
+        if error.kind() == ErrorKind::OutOfSpace {
+            self.short_of_space.store(true, Ordering::Relaxed);
+        }
         self.work.request_checkpoint();
         error
     }

@@ -476,7 +476,7 @@ impl Log {
     pub(super) fn sync_segment(&self, segment: &Segment) -> std::result::Result<(), Failed> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         segment.body.sync().map_err(|error| {
-            self.fail(Error::io("syncing the log", error).in_file(segment::path(segment.id)));
+            self.fail(Error::lost("syncing the log", error).in_file(segment::path(segment.id)));
             Failed
         })
     }
@@ -602,14 +602,14 @@ impl Log {
 
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
-            Refusal::Full(error) => error,
+            Refusal::Refused(error) => error,
             Refusal::Broken(error) => self.fail(error),
         }
     }
 }
 
 fn write_failed(error: std::io::Error, segment: u64, offset: u64) -> Error {
-    Error::io("writing the log", error).in_file(segment::path(segment)).at_offset(offset)
+    Error::lost("writing the log", error).in_file(segment::path(segment)).at_offset(offset)
 }
 
 /// Held while a number may be assigned and not complete. Until it is complete nobody can get past it, so a

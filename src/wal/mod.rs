@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`Log::append`] (log.rs), then [`group_sync`], then [`replay`]. The bytes on disk are
 //! drawn in DESIGN.md; `record.rs` and `segment.rs` hold their codecs. `rotation.rs` goes from segment to
-//! segment; `stock.rs` makes, keeps and recycles their files.
+//! segment; `stock.rs` makes, keeps and recycles their files, and `reserve.rs` has some for a full disk.
 //!
 //! Invariants:
 //! 1. Sequence numbers are assigned under one lock together with the record's place, so that the order of
@@ -14,8 +14,8 @@
 //!    record was written: the header that chains a segment to its predecessor is covered by the same sync as
 //!    its records.
 //! 4. After the first failed write or sync nothing is assigned and nothing more becomes durable. A segment
-//!    that could not be made for want of space is no such failure: the append is refused before it gets a
-//!    number.
+//!    that could not be made for want of space, of a descriptor or of memory is no such failure: the append
+//!    is refused before it gets a number.
 //! 5. A segment file is reused or removed only when every record in it has been copied and the caller has
 //!    said that recovery begins beyond it.
 //! 6. A segment weighs no more than the longest has bytes, one record apart, and a record weighs at least its
@@ -34,6 +34,7 @@ mod options;
 mod reader;
 mod record;
 mod replay;
+mod reserve;
 mod rotation;
 mod segment;
 mod start;
@@ -52,4 +53,5 @@ use replay::LogEnd;
 #[cfg(any(test, fuzzing))]
 pub(crate) use replay::replay;
 pub(crate) use replay::{GivenUp, Plan, ReplayReport, StoppedAt, make_durable};
+pub(crate) use reserve::Room;
 pub(crate) use weight::{Weight, weight};

@@ -1,5 +1,8 @@
 //! How a log is kept, and what it says of itself.
 
+#[cfg(test)]
+use super::reserve::AlwaysRoom;
+use super::reserve::Room;
 use super::weight::Weight;
 
 /// How a log is kept.
@@ -17,6 +20,11 @@ pub(crate) struct LogOptions {
     pub(crate) watched_from: Weight,
     /// Whether small records that no sync follows are stored into a shared mapping of the segment.
     pub(crate) use_mapping: bool,
+    /// Files that are kept for a full disk, and bytes of each.
+    pub(crate) reserve_files: usize,
+    pub(crate) reserve_file_bytes: u64,
+    /// Asked before a segment is made whose records may need room when they are merged.
+    pub(crate) room: std::sync::Arc<dyn Room>,
 }
 
 impl LogOptions {
@@ -30,6 +38,9 @@ impl LogOptions {
             spare_segments: 2,
             watched_from: Weight::MAX,
             use_mapping: true,
+            reserve_files: 0,
+            reserve_file_bytes: 0,
+            room: std::sync::Arc::new(AlwaysRoom),
         }
     }
 }

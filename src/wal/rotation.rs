@@ -2,41 +2,102 @@
 
 use std::collections::VecDeque;
 
-use super::end::END_LEN;
 use super::group_sync::Failed;
 use super::log::{Behind, Log, Needs, READY_AHEAD};
-use super::record::ALIGNMENT;
-use super::segment::{self, HEADER_LEN, SegmentHeader};
-use super::stock::{Refusal, Retired};
+use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
+use super::stock::{GROWTH, Refusal, Retired, Source};
 use super::weight::Weight;
 use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
 use crate::sync::{Arc, MutexGuard};
 
-/// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs
-/// syncs of a directory, so the start of a busy database should see few of them.
-const GROWTH: u64 = 8;
-
 impl Log {
     /// Goes on to the next segment, unless the record goes into this one by now.
     #[cold]
     pub(super) fn rotate(&self, needs: Needs) -> Result<()> {
         let making = self.stock.making();
-        let len = {
+        let (len, weight) = {
             let tail = self.tail.lock();
             if tail.failed || tail.fits(needs, self.options.max_segment_bytes) {
                 return Ok(());
             }
-            self.next_len(tail.segment.body.len, needs.len)
+            (self.next_len(tail.segment.body.len, needs.len), tail.weight_in_all())
         };
-        self.go_on(&making, len, needs.len)
+        let least = self.least_len(needs.len);
+        // There was room for the one made ahead.
+        let is_there = self.stock.has_prepared(needs.len);
+        let len = if is_there { len } else { self.len_with_room(len, least, weight)? };
+        self.go_on(&making, (len, least), needs.len, Source::Disk)
     }
 
-    /// Takes a segment of `len` bytes, or the one made ahead if a record of `record_len` bytes fits into it,
-    /// into use.
-    fn go_on(&self, making: &MutexGuard<'_, ()>, len: u64, record_len: u64) -> Result<()> {
-        let next = self.stock.take(making, len, record_len).map_err(|refusal| self.refused(refusal))?;
+    /// The most bytes, up to `len` and down to `least`, that a segment may have after so much log, so that
+    /// there is room to merge what it holds.
+    fn len_with_room(&self, mut len: u64, least: u64, weight: Weight) -> Result<u64> {
+        loop {
+            match self.options.room.keep(weight + len) {
+                Err(error) if error.is_refusal() && len > least => len = (len / GROWTH).max(least),
+                kept => return kept.map(|()| len),
+            }
+        }
+    }
+
+    /// Goes on to a segment of the smallest size for a record that may be written on a full disk, be it one
+    /// of the reserve, unless the record goes into the present one. `false` if there is none.
+    pub(crate) fn go_on_from_reserve(&self, payload: &[u8], operations: u64) -> Result<bool> {
+        let needs = Needs::of(payload, operations);
+        let making = self.stock.making();
+        {
+            let tail = self.tail.lock();
+            if tail.failed {
+                drop(tail);
+                return Err(self.failure());
+            }
+            if tail.fits(needs, self.options.max_segment_bytes) {
+                return Ok(true);
+            }
+        }
+        let least = self.least_len(needs.len);
+        match self.go_on(&making, (least, least), needs.len, Source::Reserve) {
+            Err(error) if error.is_refusal() => Ok(false),
+            gone_on => gone_on.map(|()| true),
+        }
+    }
+
+    /// Makes good what was taken of what is kept for a full disk, as far as there is room. Says whether it is
+    /// whole.
+    pub(crate) fn fill_reserve(&self) -> Result<bool> {
+        // The files first: they are small, and without them nothing goes on.
+        let files = self.fill_files()?;
+        Ok(self.options.room.fill() && files)
+    }
+
+    /// Whether the disk has little room left beside what merges of the log, and of `unlogged` bytes besides,
+    /// take.
+    pub(crate) fn is_tight(&self, unlogged: u64) -> bool {
+        self.options.room.is_tight(self.weight() + unlogged)
+    }
+
+    /// The same for the log's own files.
+    pub(crate) fn fill_files(&self) -> Result<bool> {
+        if self.stock.has_whole_reserve() {
+            return Ok(true);
+        }
+        let making = self.stock.making();
+        self.stock.fill_reserve(&making).map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Takes a segment of the most bytes, or of the least for which there is room, or the one made ahead if a
+    /// record of `record_len` bytes fits into it, into use.
+    fn go_on(
+        &self,
+        making: &MutexGuard<'_, ()>,
+        (most, least): (u64, u64),
+        record_len: u64,
+        source: Source,
+    ) -> Result<()> {
+        let next = self.stock.take(making, (most, least), record_len, source);
+        let next = next.map_err(|refusal| self.refused(refusal))?;
         // Both locks at once, so that the old segment is at every moment found in one of the two places.
         let mut shelf = self.stock.shelf();
         let mut tail = self.tail.lock();
@@ -52,7 +113,7 @@ impl Log {
         if let Err(error) = noted.and_then(|()| next.write_header(&header)) {
             drop(tail);
             drop(shelf);
-            let error = Error::io("starting a segment of the log", error).in_file(segment::path(next.id));
+            let error = Error::lost("starting a segment of the log", error).in_file(segment::path(next.id));
             return Err(self.fail(error));
         }
         let old = Arc::clone(&tail.segment);
@@ -72,6 +133,11 @@ impl Log {
         drop(shelf);
         self.leave_behind(Behind { sequence, segment: old, end: None });
         Ok(())
+    }
+
+    /// Length of the smallest segment that holds a record.
+    fn least_len(&self, record_len: u64) -> u64 {
+        segment_len(self.options.first_segment_bytes.min(self.options.max_segment_bytes), record_len)
     }
 
     /// Length of the segment after one of `len` bytes.
@@ -139,6 +205,7 @@ impl Log {
             return Err(self.failure());
         }
         let (len, is_stored_into) = (self.next_len(tail.segment.body.len, 0), tail.is_stored_into);
+        let weight = tail.weight_in_all() + (tail.segment.body.len - tail.offset);
         // Whoever had to make the segment himself has gone on to it, and the one after that is not wanted
         // yet.
         let is_wanted = tail.next_asked;
@@ -146,7 +213,10 @@ impl Log {
         if !is_wanted {
             return Ok(());
         }
-        let made = self.stock.prepare(&making, len, if is_stored_into { READY_AHEAD / 2 } else { 0 });
+        let least = self.least_len(0);
+        let len = self.len_with_room(len, least, weight)?;
+        let ready = if is_stored_into { READY_AHEAD / 2 } else { 0 };
+        let made = self.stock.prepare(&making, len, least, ready);
         let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
         drop(making);
@@ -156,21 +226,22 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on to another segment if one record alone made the present one heavier than a segment is, so that
-    /// it can be let go of.
-    pub(crate) fn leave_heavy_segment(&self) -> Result<()> {
+    /// Goes on to another segment, so that the present one can be let go of, if there is anything in it and
+    /// that is asked for in `any_case`; or if one record alone made it heavier than a segment is.
+    pub(crate) fn leave_segment(&self, any_case: bool) -> Result<()> {
         let making = self.stock.making();
         let tail = self.tail.lock();
         if tail.failed {
             drop(tail);
             return Err(self.failure());
         }
-        if !tail.is_too_heavy() {
+        if !(tail.is_too_heavy() || any_case && tail.weight > 0) {
             return Ok(());
         }
-        let len = self.next_len(tail.segment.body.len, 0);
+        let least = self.least_len(0);
+        let len = if any_case { least } else { self.next_len(tail.segment.body.len, 0) };
         drop(tail);
-        self.go_on(&making, len, 0)?;
+        self.go_on(&making, (len, least), 0, Source::Reserve)?;
         drop(making);
         // A mark names segments only that are known to be durable, and no record may come that has this one
         // synced.
@@ -196,7 +267,7 @@ impl Log {
     pub(crate) fn give_back(&self) -> Result<bool> {
         let making = self.stock.making();
         let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
-        let smallest = segment_len(self.options.first_segment_bytes, 0);
+        let smallest = self.least_len(0);
         let mut tail = self.tail.lock();
         if tail.failed {
             drop(tail);
@@ -207,7 +278,7 @@ impl Log {
         let is_large = tail.segment.body.len > smallest;
         drop(tail);
         if is_large {
-            self.go_on(&making, smallest, 0)?;
+            self.go_on(&making, (smallest, smallest), 0, Source::Reserve)?;
         }
         drop(making);
         if is_large {
@@ -224,7 +295,7 @@ impl Log {
     pub(crate) fn reserve_bytes(&self) -> u64 {
         let shelf = self.stock.shelf();
         let tail = self.tail.lock();
-        let smallest = segment_len(self.options.first_segment_bytes, 0);
+        let smallest = self.least_len(0);
         shelf.reserve_bytes() + (tail.segment.body.len - tail.offset).saturating_sub(smallest)
     }
 
@@ -248,25 +319,21 @@ impl Log {
             tail.weight_before -= released.iter().map(|retired| retired.weight).sum::<Weight>();
             self.watch(tail.weight_in_all());
         }
-        let mut removed = false;
-        let mut outcome = Ok(());
+        let mut changed = false;
         for retired in released {
             match self.stock.let_go(retired) {
-                Ok(gone) => removed |= gone,
+                Ok(gone) => changed |= gone,
                 // A file that stays although it is not needed does no harm. It is tried again at the next
                 // start.
-                Err(Refusal::Full(error) | Refusal::Broken(error)) => outcome = outcome.and(Err(error)),
+                Err(Refusal::Refused(error) | Refusal::Broken(error)) => {
+                    tracing::warn!(%error, "a segment of the log stays though it is not needed");
+                }
             }
         }
         drop(preparing);
-        if removed {
+        if changed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }
-        outcome
+        Ok(())
     }
-}
-
-/// Length of a segment of `wanted` bytes, or of more if the record that is to stand in it needs more.
-pub(super) fn segment_len(wanted: u64, record_len: u64) -> u64 {
-    wanted.max(HEADER_LEN + record_len + END_LEN).next_multiple_of(ALIGNMENT)
 }

@@ -139,6 +139,11 @@ impl SegmentHeader {
     }
 }
 
+/// Length of a segment of `wanted` bytes, or of more if the record that is to stand in it needs more.
+pub(super) fn segment_len(wanted: u64, record_len: u64) -> u64 {
+    wanted.max(HEADER_LEN + record_len + END_LEN).next_multiple_of(ALIGNMENT)
+}
+
 /// Path of the file of segment `id`.
 pub(super) fn path(id: u64) -> String {
     format!("{DIRECTORY}/{id:016x}.log")

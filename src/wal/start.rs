@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use super::log::Log;
 use super::options::LogOptions;
 use super::replay::{LogEnd, ReplayReport};
-use super::rotation::segment_len;
 use super::segment::DIRECTORY;
-use super::segment::{self, HEADER_LEN, SegmentHeader};
-use super::stock::{Refusal, Retired, Stock};
+use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
+use super::stock::{Refusal, Retired, Source, Stock};
 use super::weight::weight_of_records;
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, Result};
@@ -58,9 +57,9 @@ impl Log {
         let stock = Stock::new(backend, &options, newest_id, retired);
         let len = segment_len(options.first_segment_bytes, 0).min(segment_len(options.max_segment_bytes, 0));
         let unlatched = |refusal| match refusal {
-            Refusal::Full(error) | Refusal::Broken(error) => error,
+            Refusal::Refused(error) | Refusal::Broken(error) => error,
         };
-        let segment = stock.make(len).map_err(unlatched)?;
+        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;
         let header = SegmentHeader {
             id: segment.id,
             database_id: options.database_id,

@@ -12,30 +12,49 @@ use std::io;
 
 use super::end::END_LEN;
 use super::options::LogOptions;
-use super::segment::{DIRECTORY, HEADER_LEN, Segment, SegmentFile, path};
+use super::reserve::{Kept, Reserve};
+use super::segment::{DIRECTORY, HEADER_LEN, Segment, SegmentFile, path, segment_len};
 use super::weight::Weight;
 use crate::error::{Error, ErrorKind};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
+/// How many times longer than the segment before it the next one is, up to the maximum. Each going on costs
+/// syncs of a directory, so the start of a busy database should see few of them. On a disk that has no room
+/// for it, it is shorter by as much.
+pub(super) const GROWTH: u64 = 8;
+
 /// Removed files whose room may wait to be given back.
 const MOST_REMOVED: usize = 16;
 
 /// Why no segment could be made or let go.
 pub(super) enum Refusal {
-    /// There is no room. Nothing was changed.
-    Full(Error),
+    /// There is no room, no descriptor or no memory. Nothing was changed.
+    Refused(Error),
     /// The disk failed; what it holds is not known any more.
     Broken(Error),
 }
 
+impl Refusal {
+    fn of(error: Error) -> Self {
+        if error.is_refusal() { Self::Refused(error) } else { Self::Broken(error) }
+    }
+}
+
 /// Names the failed operation.
 fn refusal(operation: &str, id: u64) -> impl Fn(io::Error) -> Refusal {
-    move |error| {
-        let error = Error::io(operation, error).in_file(path(id));
-        if error.kind() == ErrorKind::OutOfSpace { Refusal::Full(error) } else { Refusal::Broken(error) }
-    }
+    move |error| Refusal::of(Error::io(operation, error).in_file(path(id)))
+}
+
+/// Where a segment may come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The disk, and what is kept for reuse. The reserve only if it is not room that is lacking: for want of
+    /// a descriptor, what is open already serves.
+    Disk,
+    /// On a full disk from the reserve: for deletions, and for whatever makes room.
+    Reserve,
 }
 
 /// A segment before the current one that recovery may still need.
@@ -52,17 +71,12 @@ pub(super) struct Retired {
     pub(super) body: Option<Arc<SegmentFile>>,
 }
 
-struct Spare {
-    /// Under which the file stands in the directory.
-    id: u64,
-    body: Arc<SegmentFile>,
-}
-
 /// What there is. Lock order: `Stock::making`, then this, then the log's tail.
 pub(super) struct Shelf {
     pub(super) retired: VecDeque<Retired>,
     prepared: Option<Arc<Segment>>,
-    spares: Vec<Spare>,
+    spares: Vec<Kept>,
+    reserve: Reserve,
     /// The highest id ever given out.
     newest_id: u64,
     pub(super) recycled: u64,
@@ -77,17 +91,17 @@ impl Shelf {
     pub(super) fn bytes_on_disk(&self) -> u64 {
         let retired =
             self.retired.iter().map(|retired| retired.body.as_ref().map_or(retired.used, |body| body.len));
-        retired.sum::<u64>() + self.reserve_bytes()
+        retired.sum::<u64>() + self.reserve_bytes() + self.reserve.bytes_in_all()
     }
 
-    /// Bytes of files that hold no record that recovery needs.
+    /// Bytes of files that hold no record that recovery needs, but for those that are kept for a full disk.
     pub(super) fn reserve_bytes(&self) -> u64 {
         let spares = self.spares.iter().map(|spare| spare.body.len);
         spares.chain(self.prepared.iter().map(|segment| segment.body.len)).sum()
     }
 
     /// The smallest spare that holds `len` bytes.
-    fn take_spare(&mut self, len: u64) -> Option<Spare> {
+    fn take_spare(&mut self, len: u64) -> Option<Kept> {
         let fitting = self.spares.iter().enumerate().filter(|(_, spare)| spare.body.len >= len);
         let (index, _) = fitting.min_by_key(|(_, spare)| spare.body.len)?;
         Some(self.spares.swap_remove(index))
@@ -116,6 +130,9 @@ impl Stock {
         newest_id: u64,
         retired: VecDeque<Retired>,
     ) -> Self {
+        let least = segment_len(options.first_segment_bytes.min(options.max_segment_bytes), 0);
+        let (files, bytes) = (options.reserve_files, options.reserve_file_bytes);
+        let reserve = Reserve::find(&*backend, files, bytes, least);
         Self {
             backend,
             max_segment_bytes: options.max_segment_bytes,
@@ -123,7 +140,14 @@ impl Stock {
             use_mapping: options.use_mapping,
             fills: AtomicBool::new(false),
             making: Mutex::new(()),
-            shelf: Mutex::new(Shelf { retired, prepared: None, spares: Vec::new(), newest_id, recycled: 0 }),
+            shelf: Mutex::new(Shelf {
+                retired,
+                prepared: None,
+                spares: Vec::new(),
+                reserve,
+                newest_id,
+                recycled: 0,
+            }),
             removed: Mutex::default(),
         }
     }
@@ -146,13 +170,20 @@ impl Stock {
         self.shelf.lock()
     }
 
-    /// Makes a segment of `len` bytes ahead of need, unless there is one, and memory ready for its first
-    /// `ready` bytes. Returns it if it was filled with zeros, so that the caller can sync it: otherwise the
-    /// first sync of a record in it has to write them all.
+    /// Whether there is a segment that was made ahead and holds a record of `record_len` bytes.
+    pub(super) fn has_prepared(&self, record_len: u64) -> bool {
+        let shelf = self.shelf();
+        shelf.prepared.as_ref().is_some_and(|segment| HEADER_LEN + record_len + END_LEN <= segment.body.len)
+    }
+
+    /// Makes a segment of `len` bytes, or of `least` at least, ahead of need, unless there is one, and memory
+    /// ready for its first `ready` bytes. Returns it if it was filled with zeros, so that the caller can sync
+    /// it: otherwise the first sync of a record in it has to write them all.
     pub(super) fn prepare(
         &self,
         _making: &MutexGuard<'_, ()>,
         len: u64,
+        least: u64,
         ready: u64,
     ) -> Result<Option<Arc<Segment>>, Refusal> {
         if self.shelf().prepared.is_some() {
@@ -160,7 +191,7 @@ impl Stock {
         }
         let recycled = self.shelf().recycled;
         let filled = self.fills.load(Ordering::Relaxed);
-        let segment = self.make(len)?;
+        let segment = self.make_down_to(len, least)?;
         segment.make_ready(0, ready);
         let mut shelf = self.shelf();
         shelf.prepared = Some(Arc::clone(&segment));
@@ -168,12 +199,13 @@ impl Stock {
     }
 
     /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one of
-    /// at least `len` bytes.
+    /// `len` bytes, or as many as there is room for, down to `least`.
     pub(super) fn take(
         &self,
         _making: &MutexGuard<'_, ()>,
-        len: u64,
+        (len, least): (u64, u64),
         record_len: u64,
+        source: Source,
     ) -> Result<Arc<Segment>, Refusal> {
         let prepared = self.shelf().prepared.take();
         if let Some(segment) = &prepared
@@ -181,7 +213,7 @@ impl Stock {
         {
             return Ok(Arc::clone(segment));
         }
-        let made = self.make(len);
+        let made = self.make(len, least, source);
         if made.is_err() {
             self.shelf().prepared = prepared;
         } else if let Some(passed_over) = prepared {
@@ -193,33 +225,139 @@ impl Stock {
         made
     }
 
+    /// Makes a segment of `len` bytes, or of as many as there is room for, down to `least`; at last of what
+    /// the reserve has, if it may be.
+    pub(super) fn make(&self, len: u64, least: u64, source: Source) -> Result<Arc<Segment>, Refusal> {
+        let refused = match self.make_down_to(len, least) {
+            Err(Refusal::Refused(error)) => error,
+            made => return made,
+        };
+        let may_serve = source == Source::Reserve || refused.kind() == ErrorKind::OutOfResources;
+        let mut shelf = self.shelf();
+        let kept = if may_serve { shelf.reserve.take(least) } else { None };
+        let Some(kept) = kept else { return Err(Refusal::Refused(refused)) };
+        shelf.newest_id += 1;
+        let id = shelf.newest_id;
+        drop(shelf);
+        self.reuse(kept, id, |shelf, kept| shelf.reserve.add(kept))
+    }
+
+    /// Makes a segment of `len` bytes, or of as many as there is room for, down to `least`.
+    fn make_down_to(&self, len: u64, least: u64) -> Result<Arc<Segment>, Refusal> {
+        let mut wanted = len;
+        loop {
+            match self.make_one(wanted) {
+                Err(Refusal::Refused(error)) if wanted > least => {
+                    // Where no descriptor is to be had, only what is there already helps.
+                    let is_room = error.kind() == ErrorKind::OutOfSpace;
+                    wanted = if is_room { (wanted / GROWTH).max(least) } else { least };
+                }
+                made => return made,
+            }
+        }
+    }
+
     /// Makes a segment of `len` bytes or more.
-    pub(super) fn make(&self, len: u64) -> Result<Arc<Segment>, Refusal> {
+    fn make_one(&self, len: u64) -> Result<Arc<Segment>, Refusal> {
         let (id, spare) = {
             let mut shelf = self.shelf();
             shelf.newest_id += 1;
             (shelf.newest_id, shelf.take_spare(len))
         };
-        let body = match spare {
-            Some(spare) => {
-                if let Err(error) = self.backend.rename(&path(spare.id), &path(id)) {
-                    self.shelf().spares.push(spare);
-                    return Err(refusal("recycling a segment of the log", id)(error));
-                }
-                self.shelf().recycled += 1;
-                spare.body
+        if let Some(spare) = spare {
+            return self.reuse(spare, id, |shelf, spare| shelf.spares.push(spare));
+        }
+        let body = Arc::new(match self.create(id, len) {
+            // Removed files may still take the room. Under another id: what was begun may be there still.
+            Err(Refusal::Refused(_)) if self.free_one() => {
+                while self.free_one() {}
+                return self.make_one(len);
             }
-            None => Arc::new(match self.create(id, len) {
-                // Removed files may still take the room.
-                Err(Refusal::Full(_)) if self.free_one() => {
-                    while self.free_one() {}
-                    self.create(id, len)?
-                }
-                created => created?,
-            }),
-        };
-        self.sync_directory()?;
+            created => created?,
+        });
+        self.enter(id, body, |shelf, body| shelf.spares.push(body))
+    }
+
+    /// Makes a file that was kept the segment `id`. If that is refused it is put `back`.
+    fn reuse(
+        &self,
+        kept: Kept,
+        id: u64,
+        back: impl FnOnce(&mut Shelf, Kept),
+    ) -> Result<Arc<Segment>, Refusal> {
+        if let Err(error) = self.backend.rename(&kept.path, &path(id)) {
+            back(&mut self.shelf(), kept);
+            return Err(refusal("recycling a segment of the log", id)(error));
+        }
+        self.shelf().recycled += 1;
+        self.enter(id, kept.body, back)
+    }
+
+    /// Makes the entry of the segment `id` durable: only then it may be written to. If that is refused it is
+    /// put `back`.
+    fn enter(
+        &self,
+        id: u64,
+        body: Arc<SegmentFile>,
+        back: impl FnOnce(&mut Shelf, Kept),
+    ) -> Result<Arc<Segment>, Refusal> {
+        if let Err(refusal) = self.sync_directory() {
+            back(&mut self.shelf(), Kept { path: path(id), body });
+            return Err(refusal);
+        }
         Ok(Arc::new(Segment::new(id, body)))
+    }
+
+    /// Whether no file of the reserve is missing.
+    pub(super) fn has_whole_reserve(&self) -> bool {
+        !self.shelf().reserve.is_short()
+    }
+
+    /// Makes what is missing of the reserve, as far as there is room. Says whether it is whole.
+    pub(super) fn fill_reserve(&self, _making: &MutexGuard<'_, ()>) -> Result<bool, Refusal> {
+        let mut made = false;
+        loop {
+            let shelf = self.shelf();
+            if !shelf.reserve.is_short() {
+                break;
+            }
+            let (path, len) = (shelf.reserve.free_path(), shelf.reserve.bytes_of_each());
+            drop(shelf);
+            match self.create_kept(&path, len) {
+                Ok(file) => {
+                    let body = Arc::new(SegmentFile::new(file, None, len));
+                    self.shelf().reserve.add(Kept { path, body });
+                    made = true;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the log's reserve is not whole");
+                    break;
+                }
+            }
+        }
+        if made && let Err(Refusal::Broken(error)) = self.sync_directory() {
+            return Err(Refusal::Broken(error));
+        }
+        Ok(self.has_whole_reserve())
+    }
+
+    fn create_kept(&self, path: &str, len: u64) -> io::Result<Arc<dyn StorageFile>> {
+        let file = match self.backend.open(path, FileMode::Create) {
+            // What a process left that was killed at it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.backend.remove(path)?;
+                self.backend.open(path, FileMode::Create)?
+            }
+            created => created?,
+        };
+        match file.allocate(0, len) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                drop(file);
+                let _ = self.backend.remove(path);
+                Err(error)
+            }
+        }
     }
 
     fn create(&self, id: u64, len: u64) -> Result<SegmentFile, Refusal> {
@@ -245,36 +383,45 @@ impl Stock {
     /// anything.
     pub(super) fn clear(&self, _making: &MutexGuard<'_, ()>) -> Result<bool, Refusal> {
         let mut shelf = self.shelf();
-        let ahead = shelf.prepared.take().map(|segment| (segment.id, Arc::clone(&segment.body)));
-        let kept: Vec<_> = shelf.spares.drain(..).map(|spare| (spare.id, spare.body)).chain(ahead).collect();
+        let ahead = shelf.prepared.take();
+        let ahead = ahead.map(|segment| Kept { path: path(segment.id), body: Arc::clone(&segment.body) });
+        let kept: Vec<_> = shelf.spares.drain(..).chain(ahead).collect();
         drop(shelf);
         let any = !kept.is_empty();
-        for (id, body) in kept {
-            self.remove(id, Some(body))?;
+        for Kept { path, body } in kept {
+            self.remove(&path, Some(body))?;
         }
         Ok(any)
     }
 
-    /// Keeps the file for reuse if that is allowed, else removes it. Says whether it was removed.
+    /// Keeps the file for reuse or for the reserve if that is allowed, else removes it. Says whether the
+    /// directory was changed.
     pub(super) fn let_go(&self, retired: Retired) -> Result<bool, Refusal> {
-        if let Some(body) = &retired.body
-            && body.len == self.max_segment_bytes
-        {
+        if let Some(body) = &retired.body {
             let mut shelf = self.shelf();
-            if shelf.spares.len() < self.max_spares {
-                shelf.spares.push(Spare { id: retired.id, body: Arc::clone(body) });
+            if shelf.reserve.lacks(body.len) {
+                let to = shelf.reserve.free_path();
+                // One that could not be renamed is removed.
+                if self.backend.rename(&path(retired.id), &to).is_ok() {
+                    shelf.reserve.add(Kept { path: to, body: Arc::clone(body) });
+                    return Ok(true);
+                }
+            }
+            if body.len == self.max_segment_bytes && shelf.spares.len() < self.max_spares {
+                shelf.spares.push(Kept { path: path(retired.id), body: Arc::clone(body) });
                 return Ok(false);
             }
         }
-        self.remove(retired.id, retired.body).map(|()| true)
+        self.remove(&path(retired.id), retired.body).map(|()| true)
     }
 
     /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one);
     /// here, if many wait for that.
-    fn remove(&self, id: u64, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
-        match self.backend.remove(&path(id)) {
+    fn remove(&self, path: &str, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
+        match self.backend.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(refusal("removing a segment of the log", id)(error));
+                let error = Error::io("removing a segment of the log", error);
+                return Err(Refusal::of(error.in_file(path)));
             }
             _ => self.removed.lock().extend(body),
         }
@@ -293,7 +440,7 @@ impl Stock {
     pub(super) fn sync_directory(&self) -> Result<(), Refusal> {
         let synced = self.backend.sync_directory(DIRECTORY);
         synced.map_err(|error| {
-            Refusal::Broken(Error::io("syncing the log's directory", error).in_file(DIRECTORY))
+            Refusal::of(Error::of_directory("syncing the log's directory", error).in_file(DIRECTORY))
         })
     }
 }

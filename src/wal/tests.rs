@@ -348,13 +348,13 @@ fn a_segment_that_one_record_made_too_heavy_can_be_let_go_of_before_another_reco
     assert!(log.can_be_shorter());
     assert_eq!(log.watched(), log.weight());
     log.sync().unwrap();
-    log.leave_heavy_segment().unwrap();
+    log.leave_segment(false).unwrap();
     let current = log.segment_of_next();
     assert_eq!(log.segment_within(0), current);
     assert_eq!(log.mark(current).first_segment, current);
     log.release_before(current).unwrap();
     assert_eq!((log.weight(), log.watched()), (0, 0));
     assert!(!log.can_be_shorter());
-    log.leave_heavy_segment().unwrap();
+    log.leave_segment(false).unwrap();
     assert_eq!(log.segment_of_next(), current);
 }

@@ -24,6 +24,62 @@ pub(crate) enum Strike {
     Read,
 }
 
+/// What the system lacks for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Descriptors: of the process, or of the system.
+    ProcessDescriptors,
+    SystemDescriptors,
+    Memory,
+    /// Files may not become longer.
+    Length,
+    Quota,
+}
+
+impl Lack {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ProcessDescriptors, Self::SystemDescriptors, Self::Memory, Self::Length, Self::Quota];
+
+    fn error_number(self) -> i32 {
+        match self {
+            Self::ProcessDescriptors => 24,
+            Self::SystemDescriptors => 23,
+            Self::Memory => 12,
+            Self::Length => 27,
+            Self::Quota => 122,
+        }
+    }
+
+    /// Whether a call that needs this can be refused.
+    fn refuses(self, need: Need) -> bool {
+        match self {
+            Self::ProcessDescriptors | Self::SystemDescriptors => need == Need::Descriptor,
+            Self::Memory => true,
+            Self::Length => need == Need::Room,
+            Self::Quota => matches!(need, Need::Room | Need::Entry),
+        }
+    }
+}
+
+/// What a call needs besides memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Descriptor,
+    Room,
+    Entry,
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct Refusals {
+    lack: Option<Lack>,
+    /// Calls until the first that is refused.
+    left: u32,
+    /// Calls that are refused then.
+    times: u32,
+    struck: u32,
+}
+
 #[derive(Debug, Default)]
 struct Plan {
     /// Calls until the one that fails; negative: none does.
@@ -81,6 +137,7 @@ impl Hold {
 #[derive(Debug)]
 struct Shared {
     hold: Hold,
+    refusals: std::sync::Mutex<Refusals>,
     /// Held for reading by every change to the disk, for writing while it is copied.
     changing: RwLock<()>,
     writes: Plan,
@@ -115,6 +172,7 @@ impl TestStorage {
         let (bytes_written, full) = Default::default();
         let shared = Shared {
             hold: Hold::default(),
+            refusals: Default::default(),
             changing,
             writes: plan(),
             syncs: plan(),
@@ -140,6 +198,16 @@ impl TestStorage {
         let plan = self.plan(strike);
         plan.lasting.store(lasting, Ordering::SeqCst);
         plan.left.store(i64::from(calls), Ordering::SeqCst);
+    }
+
+    /// After `calls` more calls that could be, `times` are refused.
+    pub(crate) fn refuse(&self, lack: Lack, calls: u32, times: u32) {
+        *self.shared.refusals.lock().unwrap() = Refusals { lack: Some(lack), left: calls, times, struck: 0 };
+    }
+
+    /// Number of calls that were refused.
+    pub(crate) fn refused(&self) -> u32 {
+        self.shared.refusals.lock().unwrap().struck
     }
 
     /// Number of calls that were made to fail.
@@ -168,6 +236,11 @@ impl TestStorage {
         self.shared.hold.let_go.notify_all();
     }
 
+    /// The memory in which it is.
+    pub(crate) fn memory(&self) -> &MemoryStorage {
+        &self.memory
+    }
+
     /// Bytes written so far.
     pub(crate) fn bytes_written(&self) -> i64 {
         self.shared.bytes_written.load(Ordering::SeqCst)
@@ -185,6 +258,7 @@ impl TestStorage {
 
     /// Nothing fails any more.
     pub(crate) fn heal(&self) {
+        self.shared.refusals.lock().unwrap().lack = None;
         for plan in [&self.shared.writes, &self.shared.syncs, &self.shared.reads] {
             plan.lasting.store(false, Ordering::SeqCst);
             plan.left.store(-1, Ordering::SeqCst);
@@ -221,35 +295,64 @@ impl TestStorage {
     }
 }
 
+impl Shared {
+    fn need(&self, need: Need) -> io::Result<()> {
+        let mut refusals = self.refusals.lock().unwrap();
+        let Some(lack) = refusals.lack.filter(|lack| lack.refuses(need)) else { return Ok(()) };
+        if refusals.left > 0 {
+            refusals.left -= 1;
+        } else if refusals.times > 0 {
+            refusals.times -= 1;
+            refusals.struck += 1;
+            return Err(io::Error::from_raw_os_error(lack.error_number()));
+        }
+        Ok(())
+    }
+}
+
 impl StorageBackend for TestStorage {
     fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        self.shared.need(Need::Descriptor)?;
+        if mode == FileMode::Create {
+            self.shared.need(Need::Entry)?;
+        }
         let file = self.change(|memory| memory.open(path, mode))?;
         Ok(Arc::new(TestFile { file, shared: Arc::clone(&self.shared) }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.shared.need(Need::Descriptor)?;
         self.memory.list(directory)
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {
+        self.shared.need(Need::Entry)?;
         self.change(|memory| memory.create_directory(directory))
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.shared.need(Need::Descriptor)?;
         self.shared.syncs.check()?;
         self.memory.sync_directory(directory)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.shared.need(Need::Entry)?;
         self.change(|memory| memory.rename(from, to))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.shared.need(Need::Nothing)?;
         self.change(|memory| memory.remove(path))
     }
 
     fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        self.shared.need(Need::Descriptor)?;
         self.memory.lock(path, shared)
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        if self.shared.full.load(Ordering::SeqCst) { Ok(Some(0)) } else { self.memory.free_bytes() }
     }
 }
 
@@ -261,6 +364,7 @@ struct TestFile {
 
 impl StorageFile for TestFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.shared.need(Need::Nothing)?;
         self.shared.reads.check()?;
         self.shared.hold.pass();
         self.file.read_at(buffer, offset)
@@ -291,11 +395,13 @@ impl StorageFile for TestFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.shared.need(Need::Nothing)?;
         let _changing = self.shared.changing.read().unwrap();
         self.file.set_len(len)
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.shared.need(Need::Room)?;
         let _changing = self.shared.changing.read().unwrap();
         if self.shared.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -304,6 +410,7 @@ impl StorageFile for TestFile {
     }
 
     fn deallocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.shared.need(Need::Nothing)?;
         let _changing = self.shared.changing.read().unwrap();
         self.file.deallocate(offset, len)
     }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree};
+use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor};
 use crate::codec::ids::PageId;
+use crate::codec::key;
 use crate::column_family::delta::{Delta, Stage};
 use crate::column_family::merging::gather::Stretch;
 use crate::column_family::trees::TreeVersion;
@@ -91,6 +92,9 @@ impl<'s> Change<'s> {
     ) -> Result<()> {
         for i in range {
             let tree = self.deltas[i].tree;
+            if !self.has_any(tree, deletions)? {
+                continue;
+            }
             let ops = std::iter::empty();
             let outcome = btree::merge(&tree, self.store, deletions, ops, &self.options, self.should_stop)?;
             let tree = self.note(outcome);
@@ -102,6 +106,21 @@ impl<'s> Change<'s> {
             filling.into_iter().for_each(|delta| delta.stage = Stage::Filled);
         }
         Ok(())
+    }
+
+    /// Whether `tree` has an entry that `deletions` cover: where it has none, its pages stay as they are.
+    fn has_any(&self, tree: Tree, deletions: &[RangeDeletion<'_>]) -> Result<bool> {
+        let mut cursor = TreeCursor::new(tree, Arc::clone(self.store));
+        for RangeDeletion { start, end } in deletions {
+            cursor.seek(start)?;
+            if !cursor.valid() {
+                break;
+            }
+            if end.is_none_or(|end| key::compare(cursor.key(), end).is_lt()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Puts a delta of `ops`, of which there are at most `count`, in front.

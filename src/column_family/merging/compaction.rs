@@ -8,7 +8,6 @@
 use crate::btree;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
-use crate::column_family::merging::gather::MOST_BYTES;
 use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,50 +31,62 @@ const LEAST_PAGES: usize = 64;
 /// A tree of so many steps or fewer is rewritten at once.
 const AT_ONCE: usize = 8;
 
-/// The segments that are new since a compaction began, and where its next step begins, if there is one.
-type Step = (Vec<u32>, Option<Vec<u8>>);
+/// How far a compaction has come.
+#[derive(Default)]
+pub(crate) struct Repacked {
+    /// The segments that are new since it began.
+    fresh: Vec<u32>,
+    /// Where its next step begins.
+    position: Vec<u8>,
+    /// Whether pages go wherever they are free in the family.
+    scattered: bool,
+}
 
-impl Family {
-    /// Rewrites the tree in packed pages of new segments; deltas stay as they are. Does nothing if the family
-    /// is dropped.
-    pub(crate) fn repack(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
-        let _alone = self.compaction.lock();
-        let (mut fresh, mut position) = (Vec::new(), Some(Vec::new()));
-        while let Some(start) = position.take() {
-            self.damage.check()?;
-            let rewritten = self.repack_step(context, fresh, &start);
-            let rewritten = rewritten.map_err(|error| self.judge(error))?;
-            let Some((segments, next)) = rewritten else { return Ok(()) };
-            (fresh, position) = (segments, next);
-        }
-        Ok(())
+impl Repacked {
+    /// From now on pages go wherever they are free in the family: there is no room for new segments.
+    pub(crate) fn scatter(&mut self) {
+        self.scattered = true;
     }
 
-    /// Rewrites what the tree holds from `start` on, as much as a step may, in `fresh` and newer segments.
-    /// Returns these, and where the next step begins, if there is one. `None` if the tree is empty or the
-    /// family is dropped.
-    fn repack_step(
+    pub(crate) fn is_scattered(&self) -> bool {
+        self.scattered
+    }
+}
+
+impl Family {
+    /// Rewrites what the tree holds next in packed pages, as much as a step may, in segments that are new
+    /// since the compaction began; deltas stay as they are. Returns whether there is more. Does nothing if
+    /// the tree is empty or the family is dropped. After an error it can be gone on with.
+    pub(crate) fn repack_step(
         self: &Arc<Self>,
         context: &MergeContext<'_>,
-        fresh: Vec<u32>,
-        start: &[u8],
-    ) -> Result<Option<Step>> {
-        let limit = MOST_BYTES.min(self.memtable_bytes()).max(LEAST_PAGES * self.store().page_size());
+        progress: &mut Repacked,
+    ) -> Result<bool> {
+        let _alone = self.compaction.lock();
+        self.damage.check()?;
+        let least = LEAST_PAGES * self.store().page_size();
+        let limit = context.most_bytes.min(self.memtable_bytes()).max(least.min(context.most_bytes));
         let mut next = None;
+        let Repacked { fresh, position: start, scattered } = progress;
         let place = |_: &TreeVersion| {
             let space = self.store().space();
-            self.store().place_afresh(fresh);
+            if !*scattered {
+                self.store().place_afresh(fresh.clone());
+            }
             let bytes = space.pages_reachable * self.store().page_size() as u64;
             Ok(Some(start.is_empty() && bytes <= MOST_MOVED.min((AT_ONCE * limit) as u64)))
         };
-        let fresh = self.rewrite(context, place, |change, at_once| {
+        let rewritten = self.rewrite(context, place, |change, at_once| {
             if at_once {
                 return change.repack_tree();
             }
             next = change.repack_range(start, limit)?;
             Ok(())
-        })?;
-        Ok(fresh.map(|fresh| (fresh, next)))
+        });
+        let rewritten = rewritten.map_err(|error| self.judge(error))?;
+        let (Some(now_fresh), Some(next)) = (rewritten, next) else { return Ok(false) };
+        (progress.fresh, progress.position) = (now_fresh, next);
+        Ok(true)
     }
 
     /// Moves some of the tree's pages at the end of the family into free pages before them, if there are any.

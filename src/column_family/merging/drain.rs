@@ -10,7 +10,7 @@ use crate::btree::RangeDeletion;
 use crate::column_family::delta::JOINED;
 use crate::column_family::delta::trees_of;
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::merging::gather::{MOST_BYTES, Stretch, out_of_order};
+use crate::column_family::merging::gather::{Stretch, out_of_order};
 use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
@@ -115,7 +115,7 @@ impl Family {
             return Ok(Drained::Nothing);
         }
         let started = Instant::now();
-        let limit = self.memtable_bytes().min(MOST_BYTES);
+        let limit = self.memtable_bytes().min(context.most_bytes);
         let mut range = Stretch::gather(trees_of(&version.deltas), self.store(), &position.0, limit)?;
         if range.is_empty() {
             // The end of the keys.

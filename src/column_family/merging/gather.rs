@@ -11,8 +11,8 @@ use crate::page::PinnedPage;
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
-/// Bytes of keys and values that are gathered at most, but for one entry.
-pub(super) const MOST_BYTES: usize = 4 << 20;
+/// Bytes of keys and values that are gathered at most, but for one entry. On a full disk it is less.
+pub(crate) const MOST_BYTES: usize = 4 << 20;
 
 /// What stands in place of a value's length: there is none, or it stands in its run.
 const DELETION: u32 = u32::MAX;

@@ -13,7 +13,7 @@
 use crate::btree::RangeDeletion;
 use crate::column_family::delta::{JOINED, Stage, trees_of};
 use crate::column_family::family::{Counters, Family};
-use crate::column_family::merging::gather::{MOST_BYTES, Stretch, out_of_order};
+use crate::column_family::merging::gather::{Stretch, out_of_order};
 use crate::column_family::merging::merge::MergeContext;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
@@ -61,7 +61,7 @@ impl Family {
             return Ok(false);
         }
         let started = Instant::now();
-        let limit = self.memtable_bytes().min(MOST_BYTES);
+        let limit = self.memtable_bytes().min(context.most_bytes);
         let range = Stretch::gather(trees_of(&version.deltas[leaving.clone()]), self.store(), &[], limit)?;
         if range.is_empty() {
             return Err(out_of_order(self.store()));

@@ -6,6 +6,7 @@ use crate::codec::key::{self, ABOVE_EVERY_KEY};
 use crate::column_family::family::DrainPosition;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
+use crate::column_family::merging::gather::MOST_BYTES;
 use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::WORTH_A_MERGE;
 use crate::column_family::trees::TreeVersion;
@@ -25,6 +26,16 @@ pub(crate) struct MergeContext<'a> {
     /// writes a delta.
     pub(crate) merge_cost: u32,
     pub(crate) remembered: &'a Remembered,
+    /// Bytes of keys and values that a step takes at most: less than [`MOST_BYTES`] where the disk has no
+    /// room for as much.
+    pub(crate) most_bytes: usize,
+}
+
+impl MergeContext<'_> {
+    /// Whether there is so little room that as little as can be is written at once: one memtable, as a delta.
+    fn is_short(&self) -> bool {
+        self.most_bytes < MOST_BYTES
+    }
 }
 
 /// What a merge of few memtables does.
@@ -38,8 +49,9 @@ pub(crate) enum Pace {
 }
 
 impl Family {
-    /// Merges all memtables that are frozen now. `false` if there were none, the pace let them wait, or the
-    /// family was dropped. Of a family that is damaged, or turns out to be, they become a delta.
+    /// Merges all memtables that are frozen now; of a disk that is short of room, the oldest. `false` if
+    /// there were none, the pace let them wait, or the family was dropped. Of a family that is damaged, or
+    /// turns out to be, they become a delta.
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
@@ -54,7 +66,9 @@ impl Family {
         // family.
         let view = context.views.load_full().family(self.slot(), self.id()).map(Arc::clone);
         let Ok(view) = view else { return Ok(false) };
-        let Some(newest) = view.frozen.first() else { return Ok(false) };
+        let taken = if context.is_short() { view.frozen.len().saturating_sub(1) } else { 0 };
+        let frozen = &view.frozen[taken..];
+        let Some(newest) = frozen.first() else { return Ok(false) };
         if self.is_dropped() {
             return Ok(false);
         }
@@ -62,7 +76,7 @@ impl Family {
         if (context.should_stop)() {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
-        if pace == Pace::WhenWorthIt && view.frozen.len() < WORTH_A_MERGE {
+        if pace == Pace::WhenWorthIt && frozen.len() < WORTH_A_MERGE {
             return Ok(false);
         }
         if self.damage.is_stuck() {
@@ -73,17 +87,18 @@ impl Family {
         context.visible.wait_for(through.0).map_err(|_| {
             Error::new(ErrorKind::WriteFailed, "a commit whose entries are in a memtable was never completed")
         })?;
-        let as_delta = self.damage.is_met() || !view.tree.deltas.is_empty();
+        let as_delta = context.is_short() || self.damage.is_met() || !view.tree.deltas.is_empty();
         let is_costly = match as_delta {
             true => Ok(true),
-            false => self.is_costly(&view.tree, &view.frozen, context.merge_cost),
+            false => self.is_costly(&view.tree, frozen, context.merge_cost),
         };
-        let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, as_delta));
+        let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, frozen, as_delta));
         let merged = match merged.map_err(|error| self.judge(error)) {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
                 // What stood in the way may have been a page of the tree, or of a delta, that this does not
                 // need.
-                let again = self.merge_frozen(context, &view, true).map_err(|error| self.judge(error));
+                let again =
+                    self.merge_frozen(context, &view, frozen, true).map_err(|error| self.judge(error));
                 if again.as_ref().is_err_and(|error| error.kind() == ErrorKind::FamilyDamaged) {
                     self.damage.set_stuck();
                 }
@@ -94,15 +109,15 @@ impl Family {
         if !merged {
             return Ok(false);
         }
-        let bytes: usize = view.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        let bytes: usize = frozen.iter().map(|frozen| frozen.table.bytes()).sum();
         let took = started.elapsed();
         Counters::add(&self.counters.merges, 1);
         Counters::add(&self.counters.merge_nanoseconds, took.as_nanos() as u64);
         // What a merge of next to nothing takes for a byte says nothing of a large one.
-        self.stall.merged(view.frozen.len(), bytes.max(self.memtable_bytes() / 2), took);
+        self.stall.merged(frozen.len(), bytes.max(self.memtable_bytes() / 2), took);
         tracing::debug!(
             family = self.id().0,
-            memtables = view.frozen.len(),
+            memtables = frozen.len(),
             bytes,
             through = through.0,
             ?took,
@@ -111,10 +126,17 @@ impl Family {
         Ok(true)
     }
 
-    /// Makes the frozen memtables of `view` part of the tree, or a delta. `false` if the family was dropped
-    /// meanwhile. The caller holds the lock of merges. On an error nothing has changed.
-    fn merge_frozen(&self, context: &MergeContext<'_>, view: &FamilyView, as_delta: bool) -> Result<bool> {
-        let tables: Vec<&Memtable> = view.frozen.iter().map(|frozen| &*frozen.table).collect();
+    /// Makes memtables of `view` that are `frozen`, its oldest ones, part of the tree, or a delta. `false` if
+    /// the family was dropped meanwhile. The caller holds the lock of merges. On an error nothing has
+    /// changed.
+    fn merge_frozen(
+        &self,
+        context: &MergeContext<'_>,
+        view: &FamilyView,
+        frozen: &[Frozen],
+        as_delta: bool,
+    ) -> Result<bool> {
+        let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
         let ops = Newest::new(&tables);
@@ -128,14 +150,23 @@ impl Family {
             Err(_) if self.is_dropped() => return Ok(false),
             merged => merged?,
         }
-        let through = view.frozen.first().map(|frozen| frozen.table.last_sequence());
+        let through = frozen.first().map(|frozen| frozen.table.last_sequence());
         let stats = change.stats;
         // Before they leave the view: who looks there first and for what is kept then finds them.
-        tables_of(view).for_each(|table| context.remembered.keep(self.id(), table));
-        self.install(change, through, &view.frozen, context.views)?;
+        frozen.iter().for_each(|frozen| context.remembered.keep(self.id(), &frozen.table));
+        self.install(change, through, frozen, context.views)?;
         Counters::add(&self.counters.entries_merged, stats.entries_in);
         self.count(&stats);
         Ok(true)
+    }
+
+    /// Merges all memtables that are frozen now, also where only one at a time has room.
+    pub(crate) fn merge_all(self: &Arc<Self>, context: &MergeContext<'_>) -> Result<()> {
+        let mut left = self.stall.waiting();
+        while self.merge(context, Pace::Now)? && context.is_short() && left > 1 {
+            left -= 1;
+        }
+        Ok(())
     }
 
     /// Puts what the memtables hold in front of the trees; what they delete by range goes from the trees at
@@ -253,10 +284,6 @@ impl Family {
         crate::sync::epoch::collect();
         self.trees.lock().release(self.store());
     }
-}
-
-fn tables_of(view: &FamilyView) -> impl Iterator<Item = &Arc<Memtable>> {
-    view.frozen.iter().map(|frozen| &frozen.table)
 }
 
 /// What all memtables of `view` say, as one commit would: first each range that they delete, start and end if

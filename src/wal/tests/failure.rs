@@ -90,3 +90,59 @@ fn a_failed_sync_of_the_directory_ends_the_log() {
     disk.fail_syncs(false);
     assert_eq!(log.append(b"later", 0, false).unwrap_err().kind(), ErrorKind::WriteFailed);
 }
+
+#[test]
+fn where_the_disk_has_no_room_for_a_segment_a_shorter_one_is_made() {
+    let storage = MemoryStorage::new();
+    let options = LogOptions {
+        first_segment_bytes: 4 << 10,
+        max_segment_bytes: 1 << 20,
+        spare_segments: 0,
+        ..LogOptions::new(DATABASE)
+    };
+    let (backend, log) = fresh(storage.clone(), options);
+    // Room for none of the next size, which is eight times as much.
+    storage.set_capacity_limit(storage.used_bytes() + (12 << 10));
+    let mut expected = Records::new();
+    let refused = loop {
+        let payload = payload(expected.len() as u64, 500);
+        match log.append(&payload, 0, false) {
+            Ok(sequence) => expected.push((sequence.0, payload)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::OutOfSpace);
+    assert_eq!(log.stats().segments, 4, "all the room there is is used");
+    log.sync().unwrap();
+    assert_eq!(replay_all(&*backend).0, expected);
+}
+
+#[test]
+fn the_reserve_serves_on_a_full_disk_and_is_made_good_from_what_is_let_go() {
+    let storage = MemoryStorage::new();
+    let options = LogOptions { reserve_files: 2, reserve_file_bytes: 4 << 10, ..small() };
+    let (backend, log) = fresh(storage.clone(), options.clone());
+    assert!(log.fill_reserve().unwrap());
+    drop(log);
+    storage.set_capacity_limit(storage.used_bytes());
+    // An opening takes one, and a deletion the other.
+    let (log, _) = reopen(&backend, options.clone(), LogMark::default());
+    assert!(!log.fill_reserve().unwrap());
+    let record = payload(0, 900);
+    let append = |count: &mut u64| {
+        while log.append(&record, 0, false).is_ok() {
+            *count += 1;
+        }
+    };
+    let mut count = 0;
+    append(&mut count);
+    assert!(log.go_on_from_reserve(&record, 1).unwrap());
+    append(&mut count);
+    assert!(!log.go_on_from_reserve(&record, 1).unwrap(), "there were two");
+    log.sync().unwrap();
+    assert_eq!(replay_all(&*backend).0.len() as u64, count);
+    log.mark(log.current_segment());
+    log.release_before(log.current_segment()).unwrap();
+    assert!(log.go_on_from_reserve(&record, 1).unwrap(), "what was let go of is there again");
+    assert!(log.append(&record, 0, true).is_ok());
+}

@@ -116,6 +116,7 @@ const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DB_SPACE: &str = "src/db/space.rs";
+const DB_FULL_DISK: &str = "src/db/full_disk.rs";
 const COMPACTION: &str = "src/column_family/merging/compaction.rs";
 const KEPT: &str = "src/column_family/kept.rs";
 const CHANGE: &str = "src/column_family/merging/change.rs";

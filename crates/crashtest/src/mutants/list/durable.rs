@@ -32,8 +32,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     crashes(
         "the directory is not synced after a segment of the log was made",
         STOCK,
-        "        self.sync_directory()?;\n        Ok(Arc::new(Segment::new(id, body)))",
-        "        Ok(Arc::new(Segment::new(id, body)))",
+        "        if let Err(refusal) = self.sync_directory() {\n            back",
+        "        if let Some(refusal) = None::<Refusal> {\n            back",
     ),
     crashes(
         "the header of the first segment is not synced at a start",
@@ -106,8 +106,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "orphans are removed before the segment that cuts them off is durable",
         START,
-        "        let segment = stock.make(len).map_err(unlatched)?;\n",
-        "        for &id in &orphans {\n            let orphan = Retired { id, used: 0, last_sequence: 0, body: None };\n            stock.let_go(orphan).map_err(unlatched)?;\n        }\n        let segment = stock.make(len).map_err(unlatched)?;\n",
+        "        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;\n",
+        "        for &id in &orphans {\n            let orphan = Retired { id, used: 0, last_sequence: 0, body: None };\n            stock.let_go(orphan).map_err(unlatched)?;\n        }\n        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;\n",
         "power_lost_while_a_start_removes_orphans_loses_nothing",
     ),
     // Checksums.

@@ -56,7 +56,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a merge keeps nothing for open transactions",
         MERGE,
-        "        tables_of(view).for_each(|table| context.remembered.keep(self.id(), table));\n",
+        "        frozen.iter().for_each(|frozen| context.remembered.keep(self.id(), &frozen.table));\n",
         "",
         "transactions",
     ),
