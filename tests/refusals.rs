@@ -144,7 +144,7 @@ fn what_the_system_lacks_for_a_moment_refuses_what_needs_it_and_ends_nothing() {
             if struck == 0 {
                 break;
             }
-            call += 1 + call / 16;
+            call += 1 + call / 6;
         }
         assert!(refused > 0 && call > 3, "{lack:?}");
     }

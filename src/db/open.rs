@@ -340,10 +340,11 @@ fn open_existing(
             Some(0) => ReserveSize::Nothing,
             Some(bytes) => ReserveSize::Bytes(bytes),
         });
-        // On a full disk it is the room that was kept for this, before anything else takes it.
-        let _open = data.space().open_reserve();
-        catalog_file.find_spare(data.space(), data.page_size() as u64)?;
     }
+    let mut find_spare = || {
+        let _open = data.space().open_reserve();
+        catalog_file.find_spare(data.space(), data.page_size() as u64)
+    };
     if !options.read_only && !is_in_both_slots {
         // Nothing may be written over what an older checkpoint reaches before this one is known to be
         // durable.
@@ -360,12 +361,19 @@ fn open_existing(
         wal::Plan::load(&**backend, &superblock.database_id, superblock.log, options.skips_damaged_log)?;
     let log_bytes =
         plan.segments(&**backend)?.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+    if !options.read_only && data.space().is_tight(log_bytes, backend.free_bytes().unwrap_or(None)) {
+        // The room that was kept for this, before the replay takes it.
+        find_spare()?;
+    }
     let progress = Progress::new(options.progress.as_ref(), log_bytes);
     let replayer = Replayer::new(&views, budget, options.merge_cost, progress);
     let (report, replayed) = replayer.replay(&**backend, &plan, |report| {
         if options.read_only { Ok(()) } else { wal::make_durable(&**backend, report) }
     })?;
     drop(replayer);
+    if !options.read_only {
+        find_spare()?;
+    }
     let merged = catalog.families.values().map(|family| family.merged_through).max().unwrap_or_default();
     let through = superblock.last_sequence.max(report.last_sequence).max(merged);
     // No number is given twice, whatever became of the commit that had it.
