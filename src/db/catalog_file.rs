@@ -46,8 +46,8 @@ pub(super) struct CatalogFile {
     pub(super) has_parts: bool,
     /// What stands there now is to stay when there is another catalog: some of it could not be read.
     pub(super) is_kept: bool,
-    /// Room for the next, also on a full disk: where the catalog before this one stood, or what was found when
-    /// the database was opened.
+    /// Room for the next, also on a full disk: where the catalog before this one stood, or what was found
+    /// when the database was opened.
     pub(super) spare: Option<Place>,
     /// The next one is to stand at the lowest place that is free, where there is room for that.
     pub(super) is_to_move: bool,
@@ -82,8 +82,8 @@ impl CatalogFile {
         !self.has_parts
     }
 
-    /// Takes another spare place if there is none, or it has too little room for all that the catalog says now,
-    /// and anything is kept for a full disk. Says whether it did: not without room for one.
+    /// Takes another spare place if there is none, or it has too little room for all that the catalog says
+    /// now, and anything is kept for a full disk. Says whether it did: not without room for one.
     pub(super) fn find_spare(&mut self, space: &SpaceMap, page_size: u64) -> Result<bool> {
         let least = self.len.div_ceil(page_size);
         if space.reserve_bytes() == 0 || self.spare.is_some_and(|spare| spare.room >= least) {

@@ -90,8 +90,8 @@ impl ColumnFamilyDatabase {
     /// of it becomes holes, where the file system has such. Large families are rewritten and moved a few MiB
     /// at a time, between which merges go on.
     ///
-    /// On a full disk everything is packed that finds room, piece by piece; the rest stays as it is, which is no
-    /// error.
+    /// On a full disk everything is packed that finds room, piece by piece; the rest stays as it is, which is
+    /// no error.
     ///
     /// # Errors
     ///
