@@ -127,9 +127,11 @@ impl Shared {
     /// processes that are killed there one after the other would use it up. To be called before there are
     /// other threads.
     pub(super) fn prepare_for_full_disk(&self) -> Result<()> {
-        self.fill_reserve()?;
         let Some(log) = &self.pipeline.log else { return Ok(()) };
-        if log.fill_files()? {
+        // Who opens is told what failed, not that writing has ended.
+        let what_failed = |error| log.failed().unwrap_or(error);
+        self.fill_reserve().map_err(what_failed)?;
+        if log.fill_files().map_err(what_failed)? {
             return Ok(());
         }
         self.pipeline.on_reserve.store(true, Ordering::Relaxed);
