@@ -82,12 +82,11 @@ pub fn write_log(
 
 fn options(database_id: [u8; 16]) -> LogOptions {
     LogOptions {
-        database_id,
         first_segment_bytes: 4 << 10,
         max_segment_bytes: 8 << 10,
         spare_segments: 1,
-        watched_from: u64::MAX,
         use_mapping: false,
+        ..LogOptions::new(database_id)
     }
 }
 

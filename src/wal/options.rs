@@ -1,6 +1,6 @@
 //! How a log is kept, and what it says of itself.
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use super::reserve::AlwaysRoom;
 use super::reserve::Room;
 use super::weight::Weight;
@@ -29,7 +29,7 @@ pub(crate) struct LogOptions {
 
 impl LogOptions {
     /// The defaults: segments of 256 KiB to 64 MiB, two spares, with mappings.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new(database_id: [u8; 16]) -> Self {
         Self {
             database_id,

@@ -108,11 +108,11 @@ pub(crate) trait Room: std::fmt::Debug + Send + Sync {
 }
 
 /// There is always room.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Debug)]
 pub(super) struct AlwaysRoom;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Room for AlwaysRoom {
     fn keep(&self, _weight: u64) -> Result<()> {
         Ok(())
