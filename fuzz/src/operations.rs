@@ -280,7 +280,8 @@ fn write(input: &mut Input<'_>) -> Write {
 fn transaction_step(input: &mut Input<'_>) -> TransactionStep {
     match input.below(16) {
         0..=6 => TransactionStep::Write(write(input)),
-        7..=8 => TransactionStep::Get(family(input), key(input)),
+        7 => TransactionStep::Get(family(input), key(input)),
+        8 => TransactionStep::GetForUpdate(family(input), key(input), input.bool()),
         9 => {
             let (family, range, turns) = (family(input), range(input), input.u16());
             TransactionStep::Walk(family, range, (0..input.below(12)).map(|i| turns >> i & 1 == 1).collect())

@@ -82,6 +82,8 @@ pub(crate) enum Step {
 pub(crate) enum TransactionStep {
     Write(Write),
     Get(u8, Key),
+    /// Locks a key, shared or not, and reads it.
+    GetForUpdate(u8, Key, bool),
     /// Walks a range from both ends: from the back where the list says `true`.
     Walk(u8, Range, Vec<bool>),
     Prefix(u8, Key),

@@ -107,6 +107,8 @@ fn transaction_step() -> impl Strategy<Value = TransactionStep> {
     prop_oneof![
         8 => write().prop_map(TransactionStep::Write),
         3 => (family(), key()).prop_map(|(family, key)| TransactionStep::Get(family, key)),
+        2 => (family(), key(), any::<bool>())
+            .prop_map(|(family, key, shared)| TransactionStep::GetForUpdate(family, key, shared)),
         2 => (family(), range(), prop::collection::vec(any::<bool>(), 0..12))
             .prop_map(|(family, range, turns)| TransactionStep::Walk(family, range, turns)),
         1 => (family(), key()).prop_map(|(family, key)| TransactionStep::Prefix(family, key)),
@@ -124,7 +126,7 @@ pub(crate) fn end() -> impl Strategy<Value = End> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let transaction_steps = prop::collection::vec(transaction_step().boxed(), 0..30);
-    let transaction = (0u8..3, transaction_steps, durability(), prop::bool::weighted(0.8)).prop_map(
+    let transaction = (0u8..6, transaction_steps, durability(), prop::bool::weighted(0.8)).prop_map(
         |(level, steps, durability, commits)| Operation::Transaction(level, steps, durability, commits),
     );
     let writes = prop_oneof![

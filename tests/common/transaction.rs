@@ -3,7 +3,8 @@
 use std::ops::RangeBounds;
 
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, IsolationLevel, Savepoint, Transaction,
+    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, IsolationLevel, LockMode, Result, Savepoint,
+    Transaction,
 };
 
 use super::operation::{Key, Step, TransactionStep, Write, bounds};
@@ -36,10 +37,14 @@ pub(crate) fn run(
 ) -> Option<Vec<Entries>> {
     loop {
         let settings = db.transaction().level(level(number)).durability(durability);
-        let transaction = settings.begin().unwrap();
+        let transaction = settings.pessimistic(number / 3 % 2 == 1).begin().unwrap();
         let mut open =
             Open { transaction, families: families.to_vec(), savepoints: Vec::new(), cursor: None };
-        steps.iter().for_each(|step| open.step(step));
+        match steps.iter().try_for_each(|step| open.step(step)) {
+            // As below.
+            Err(error) if error.kind() == ErrorKind::TransactionTooOld => continue,
+            done => done.unwrap(),
+        }
         for (handle, entries) in &open.families {
             let mut all = open.transaction.iter(handle).unwrap();
             entries.iter().for_each(|entry| assert_entry(all.next().transpose().unwrap(), Some(entry)));
@@ -64,26 +69,37 @@ impl Open {
         usize::from(family) % self.families.len()
     }
 
-    fn write(&mut self, write: &Write) {
+    /// Fails only with what [`run`] begins again for.
+    fn write(&mut self, write: &Write) -> Result<()> {
         let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
         let index = self.index(*family);
         let (handle, entries) = &mut self.families[index];
         match write {
             Write::Put(_, key, content) => {
                 let (key, value) = (key.bytes(), content.bytes());
-                self.transaction.put(handle, &key, &value).unwrap();
+                self.transaction.put(handle, &key, &value)?;
                 entries.insert(key, value.into());
             }
             Write::Delete(_, key) => {
-                self.transaction.delete(handle, key.bytes()).unwrap();
+                self.transaction.delete(handle, key.bytes())?;
                 entries.remove(&key.bytes());
             }
             Write::DeleteRange(_, range) => {
                 let range = bounds(range);
-                self.transaction.delete_range(handle, range.clone()).unwrap();
+                self.transaction.delete_range(handle, range.clone())?;
                 entries.retain(|key, _| !range.contains(key));
             }
         }
+        Ok(())
+    }
+
+    fn get_for_update(&mut self, family: u8, key: &Key, mode: LockMode) -> Result<()> {
+        let index = self.index(family);
+        let (handle, entries) = &self.families[index];
+        let key = key.bytes();
+        let found = self.transaction.get_for_update(handle, &key, mode)?;
+        assert_value(found.as_deref(), entries.get(&key), &key);
+        Ok(())
     }
 
     fn get(&self, family: u8, key: &Key) {
@@ -95,9 +111,13 @@ impl Open {
         assert_eq!(self.transaction.contains_key(handle, &key).unwrap(), expected.is_some());
     }
 
-    fn step(&mut self, step: &TransactionStep) {
+    fn step(&mut self, step: &TransactionStep) -> Result<()> {
         match step {
-            TransactionStep::Write(write) => self.write(write),
+            TransactionStep::Write(write) => return self.write(write),
+            TransactionStep::GetForUpdate(family, key, shared) => {
+                let mode = if *shared { LockMode::Shared } else { LockMode::Exclusive };
+                return self.get_for_update(*family, key, mode);
+            }
             TransactionStep::Get(family, key) => self.get(*family, key),
             TransactionStep::Walk(family, range, turns) => {
                 let (handle, entries) = &self.families[self.index(*family)];
@@ -143,6 +163,7 @@ impl Open {
             }
             TransactionStep::RollBackTo(_) | TransactionStep::Release(_) => {}
         }
+        Ok(())
     }
 
     /// Moves a cursor, which shows what the transaction saw when it was made.

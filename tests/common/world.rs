@@ -5,10 +5,11 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, Snapshot, Swap, TransactionCursor, WriteBatch,
+    FamilyOptions, FamilySnapshot, IsolationLevel, LockMode, Snapshot, Swap, TransactionCursor, WriteBatch,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
@@ -435,8 +436,16 @@ impl World {
                 let Ok(counts) = self.db().column_family(COUNTS) else { return };
                 let settings = self.db().transaction().tries(u32::MAX);
                 let durability = self.note(*durability);
+                // Some wait for each other, and others run again.
+                let locks = number % 2 == 1;
+                let level = if locks { IsolationLevel::ReadCommitted } else { IsolationLevel::Serializable };
+                let settings = settings.level(level).pessimistic(locks).lock_timeout(Duration::MAX);
                 let counted = settings.durability(durability).run(|transaction| {
-                    let present = count(transaction.get(&counts, [*number])?.as_deref());
+                    let present = match locks {
+                        true => transaction.get_for_update(&counts, [*number], LockMode::Exclusive)?,
+                        false => transaction.get(&counts, [*number])?,
+                    };
+                    let present = count(present.as_deref());
                     transaction.put(&counts, [*number], (present + 1).to_be_bytes())
                 });
                 counted.unwrap();

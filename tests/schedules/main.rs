@@ -18,13 +18,14 @@ mod explore;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::random::Random;
 use common::{assert_clean, failure, shrunken};
 use explore::explore;
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, MemoryStorage, Snapshot,
-    StorageBackend, WriteBatch,
+    ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, IsolationLevel, LockMode,
+    LockedWrites, MemoryStorage, Snapshot, StorageBackend, Transaction, WriteBatch,
 };
 use shuttle::rand::RngCore;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
@@ -257,6 +258,56 @@ fn what_is_acknowledged_is_read_at_once_by_everybody() {
             }
             scope.spawn(|| db.wait_until_idle().unwrap());
         });
+        assert_clean(&db);
+    });
+}
+
+/// Counters that transactions lock and plain writes change beside them, with nobody who gives up waiting: a
+/// schedule in which somebody is not woken comes to a standstill.
+#[test]
+fn what_is_locked_is_changed_by_one_at_a_time_and_whoever_waits_is_woken() {
+    const ROUNDS: u64 = 6;
+    explore(1000, || {
+        let builder = shrunken().locked_writes(LockedWrites::Wait(Duration::MAX));
+        let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+        let family = families(&db, 1).swap_remove(0);
+        thread::scope(|scope| {
+            for locker in 0..2u8 {
+                let (db, family) = (&db, &family);
+                scope.spawn(move || {
+                    let mut random = random();
+                    let level =
+                        [IsolationLevel::ReadCommitted, IsolationLevel::Snapshot][usize::from(locker)];
+                    let settings = db.transaction().level(level).pessimistic(true).tries(u32::MAX);
+                    let settings = settings.lock_timeout(Duration::MAX);
+                    for _ in 0..ROUNDS {
+                        let keys = if random.once_in(2) { [0, 1] } else { [1, 0] };
+                        let mode = if random.once_in(3) { LockMode::Shared } else { LockMode::Exclusive };
+                        let run = |transaction: &mut Transaction| {
+                            for key in keys {
+                                let old = transaction.get_for_update(family, [key], mode)?;
+                                let count = old.map_or(0, |old| number(&old)) + 1;
+                                transaction.put(family, [key], value(count, &mut random))?;
+                            }
+                            Ok::<_, peristyle::Error>(())
+                        };
+                        settings.run(run).unwrap();
+                    }
+                });
+            }
+            let family = &family;
+            scope.spawn(move || {
+                let mut random = random();
+                for round in 0..2 * ROUNDS {
+                    let up = |old: Option<&[u8]>| Some(value(old.map_or(0, number) + 1, &mut random));
+                    family.update([(round % 2) as u8], up).unwrap();
+                }
+            });
+        });
+        for key in [0, 1] {
+            assert_eq!(number(&family.get([key]).unwrap().unwrap()), 3 * ROUNDS);
+        }
+        assert_eq!((db.locks().held.len(), db.locks().awaited.len()), (0, 0));
         assert_clean(&db);
     });
 }
