@@ -3,6 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release --example bank -- --seconds 10 --threads 8 --level serializable
+//! cargo run --release --example bank -- --seconds 10 --threads 8 --pessimistic
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, Error, FamilyOptions, IsolationLevel, WriteBatch};
+use peristyle::{
+    ColumnFamily, ColumnFamilyDatabase, Error, FamilyOptions, IsolationLevel, LockMode, WriteBatch,
+};
 
 /// What each account holds at first.
 const OPENING_BALANCE: u64 = 1000;
@@ -32,6 +35,9 @@ struct Arguments {
     accounts: u64,
     #[arg(long, value_enum, default_value_t = Level::Serializable)]
     level: Level,
+    /// Lock accounts before they are read, and take what is there then; the level does not matter
+    #[arg(long)]
+    pessimistic: bool,
     /// Where the bank is, or will be; if not given, in a new directory that is removed in the end
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -61,6 +67,7 @@ struct Bank {
     journal: ColumnFamily,
     size: u64,
     level: IsolationLevel,
+    pessimistic: bool,
     transfers: AtomicU64,
     refused: AtomicU64,
     retries: AtomicU64,
@@ -85,19 +92,37 @@ impl Bank {
             db.write(&batch)?;
         }
         let size = accounts.len()?;
-        let level = arguments.level.into();
+        let pessimistic = arguments.pessimistic;
+        let level = if pessimistic { IsolationLevel::ReadCommitted } else { arguments.level.into() };
         let (transfers, refused, retries, audits) = Default::default();
         let closing = AtomicBool::new(false);
-        Ok(Self { db, accounts, journal, size, level, transfers, refused, retries, audits, closing })
+        Ok(Self {
+            db,
+            accounts,
+            journal,
+            size,
+            level,
+            pessimistic,
+            transfers,
+            refused,
+            retries,
+            audits,
+            closing,
+        })
     }
 
     /// Moves `amount`, or what there is of it, in one transaction, and notes it in the journal.
     fn transfer(&self, from: u64, to: u64, amount: u64) -> peristyle::Result<()> {
         let mut runs = 0;
-        let moved = self.db.transaction().level(self.level).tries(TRIES).run(|transaction| {
+        let settings = self.db.transaction().level(self.level).pessimistic(self.pessimistic);
+        let moved = settings.tries(TRIES).run(|transaction| {
             runs += 1;
-            let balance = |account: u64| {
-                let value = transaction.get(&self.accounts, account.to_be_bytes())?;
+            let mut balance = |account: u64| {
+                let key = account.to_be_bytes();
+                let value = match self.pessimistic {
+                    true => transaction.get_for_update(&self.accounts, key, LockMode::Exclusive)?,
+                    false => transaction.get(&self.accounts, key)?,
+                };
                 Ok::<_, Error>(value.map_or(0, |value| number(&value)))
             };
             let (payer, payee) = (balance(from)?, balance(to)?);
@@ -113,7 +138,9 @@ impl Bank {
         self.retries.fetch_add(runs - 1, Ordering::Relaxed);
         match moved {
             Ok(()) => self.transfers.fetch_add(1, Ordering::Relaxed),
-            Err(error) if error.conflict().is_some() => self.refused.fetch_add(1, Ordering::Relaxed),
+            Err(error) if error.conflict().is_some() || !error.awaited().is_empty() => {
+                self.refused.fetch_add(1, Ordering::Relaxed)
+            }
             Err(error) => return Err(error),
         };
         Ok(())
@@ -177,6 +204,7 @@ fn work_until_killed(arguments: &Arguments, directory: &Path, time: Duration) ->
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--until-killed", "--level", level, "--directory"])
         .arg(directory)
+        .args(arguments.pessimistic.then_some("--pessimistic"))
         .args(["--threads", &arguments.threads.to_string(), "--accounts", &arguments.accounts.to_string()])
         .stdin(Stdio::null())
         .spawn()?;

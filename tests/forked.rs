@@ -11,7 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{assert_clean, child, shrunken};
-use peristyle::{ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, Iter, Result, WriteBatch};
+use peristyle::{
+    ColumnFamilyDatabase, Durability, ErrorKind, FamilyOptions, Iter, LockMode, Result, WriteBatch,
+};
 
 const ENTRIES: u32 = 5000;
 
@@ -122,6 +124,7 @@ fn parent(path: &Path) {
     let mut iter = Some(family.iter().unwrap());
     let mut begun = db.begin().unwrap();
     begun.put(&family, "own", "value").unwrap();
+    begun.get_for_update(&family, "locked", LockMode::Exclusive).unwrap();
     let mut transaction = Some(begun);
     iter.as_mut().unwrap().next().unwrap().unwrap();
     let value = family.get(key(1)).unwrap();
@@ -169,6 +172,10 @@ fn parent(path: &Path) {
         refused(transaction.put(&family, key(1), "child"));
         refused(transaction.get(&family, key(1)));
         refused(transaction.iter(&family));
+        refused(transaction.get_for_update(&family, "other", LockMode::Shared));
+        let savepoint = transaction.savepoint();
+        transaction.rollback_to(&savepoint).unwrap();
+        assert!(db.locks().held.is_empty());
         refused(transaction.commit());
         refused(db.begin());
         match ColumnFamilyDatabase::open(path) {

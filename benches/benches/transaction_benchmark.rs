@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel, WriteBatch};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel, LockMode, WriteBatch};
 
 /// Reads, and writes, of a transaction.
 const KEYS: usize = 4;
@@ -57,13 +57,15 @@ struct Peristyle {
     family: ColumnFamily,
     /// `None`: plain batches, which read nothing.
     level: Option<IsolationLevel>,
+    /// Whether what is read and written is locked.
+    locks: bool,
 }
 
 impl Peristyle {
-    fn open(path: &Path, level: Option<IsolationLevel>) -> Result<Box<dyn Kind>> {
+    fn open(path: &Path, level: Option<IsolationLevel>, locks: bool) -> Result<Box<dyn Kind>> {
         let db = ColumnFamilyDatabase::open(path)?;
         let family = db.create_column_family("entries", FamilyOptions::default())?;
-        Ok(Box::new(Self { db, family, level }))
+        Ok(Box::new(Self { db, family, level, locks }))
     }
 }
 
@@ -89,10 +91,14 @@ impl Kind for Peristyle {
             return Ok(0);
         };
         let mut runs = 0;
-        self.db.transaction().level(level).tries(u32::MAX).run(|transaction| {
+        let settings = self.db.transaction().level(level).pessimistic(self.locks).tries(u32::MAX);
+        settings.run(|transaction| {
             runs += 1;
             for key in keys {
-                std::hint::black_box(transaction.get(&self.family, key)?);
+                std::hint::black_box(match self.locks {
+                    true => transaction.get_for_update(&self.family, key, LockMode::Exclusive)?,
+                    false => transaction.get(&self.family, key)?,
+                });
             }
             keys.iter().try_for_each(|key| transaction.put(&self.family, key, value))
         })?;
@@ -192,9 +198,10 @@ type Open = fn(&Path) -> Result<Box<dyn Kind>>;
 
 fn kinds() -> Vec<(&'static str, Open)> {
     let mut kinds: Vec<(_, Open)> = vec![
-        ("Peristyle, batches of 4", |path| Peristyle::open(path, None)),
-        ("Peristyle, serializable", |path| Peristyle::open(path, Some(IsolationLevel::Serializable))),
-        ("Peristyle, snapshot", |path| Peristyle::open(path, Some(IsolationLevel::Snapshot))),
+        ("Peristyle, batches of 4", |path| Peristyle::open(path, None, false)),
+        ("Peristyle, serializable", |path| Peristyle::open(path, Some(IsolationLevel::Serializable), false)),
+        ("Peristyle, snapshot", |path| Peristyle::open(path, Some(IsolationLevel::Snapshot), false)),
+        ("Peristyle, pessimistic", |path| Peristyle::open(path, Some(IsolationLevel::ReadCommitted), true)),
     ];
     #[cfg(feature = "rocksdb")]
     kinds.extend::<[(_, Open); 2]>([

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Error, ErrorKind, FamilyOptions, IsolationLevel, LockMode, LockOwner,
@@ -11,7 +11,8 @@ use peristyle::{
 
 use crate::common::{failure, shrunken};
 
-const LONG: Duration = Duration::from_secs(600);
+/// Longer than anybody has to wait, unless he is forgotten.
+const LONG: Duration = Duration::from_secs(60);
 
 const LEVELS: [IsolationLevel; 3] =
     [IsolationLevel::Serializable, IsolationLevel::Snapshot, IsolationLevel::ReadCommitted];
@@ -35,7 +36,9 @@ fn hasty(db: &ColumnFamilyDatabase) -> Transaction {
 
 /// Returns when `waiting` wait.
 fn until_waiting(db: &ColumnFamilyDatabase, waiting: u64) {
+    let since = Instant::now();
     while db.statistics().locks.waiting != waiting {
+        assert!(since.elapsed() < LONG, "{waiting} do not come to wait");
         thread::yield_now();
     }
 }
@@ -153,7 +156,7 @@ fn whatever_is_written_to_a_locked_key_waits_and_comes_after() {
         if matches!(write, Write::OptimisticThatLocks) {
             continue;
         }
-        let (db, cf) = open(LockedWrites::Wait(Duration::MAX));
+        let (db, cf) = open(LockedWrites::Wait(LONG));
         cf.put("f", "old").unwrap();
         let mut transaction = settings(&db, IsolationLevel::ReadCommitted).begin().unwrap();
         let read = transaction.get_for_update(&cf, "f", LockMode::Exclusive).unwrap();
@@ -224,7 +227,7 @@ fn no_update_of_what_was_read_for_update_is_lost() {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 150;
     for (level, pessimistic) in LEVELS.into_iter().flat_map(|level| [(level, false), (level, true)]) {
-        let (db, cf) = open(LockedWrites::Wait(Duration::MAX));
+        let (db, cf) = open(LockedWrites::Wait(LONG));
         let settings = settings(&db, level).pessimistic(pessimistic).tries(u32::MAX);
         thread::scope(|scope| {
             for thread in 0..THREADS {
@@ -266,7 +269,7 @@ fn no_update_of_what_was_read_for_update_is_lost() {
 fn a_deadlock_is_found_at_once_and_named_as_a_whole() {
     let (db, accounts) = open(LockedWrites::Fail);
     let journal = db.create_column_family("journal", FamilyOptions::default()).unwrap();
-    let begin = || settings(&db, IsolationLevel::ReadCommitted).lock_timeout(Duration::MAX).begin().unwrap();
+    let begin = || settings(&db, IsolationLevel::ReadCommitted).lock_timeout(LONG).begin().unwrap();
     let (mut ann, mut bob) = (begin(), begin());
     let who = [ann.id(), bob.id()].map(LockOwner::Transaction);
     ann.put(&accounts, "ann", "1").unwrap();
@@ -357,7 +360,7 @@ fn what_was_locked_since_a_savepoint_is_free_after_rolling_back_to_it() {
 
 #[test]
 fn who_holds_and_awaits_what_is_listed_and_counted() {
-    let (db, cf) = open(LockedWrites::Wait(Duration::MAX));
+    let (db, cf) = open(LockedWrites::Wait(LONG));
     let mut holder = settings(&db, IsolationLevel::ReadCommitted).begin().unwrap();
     holder.get_for_update(&cf, "a", LockMode::Shared).unwrap();
     holder.delete_range(&cf, "b".."c").unwrap();
@@ -431,9 +434,9 @@ fn what_is_locked_and_what_is_prepared_keep_to_each_other() {
 
 #[test]
 fn closing_ends_all_waiting() {
-    let (db, cf) = open(LockedWrites::Wait(Duration::MAX));
+    let (db, cf) = open(LockedWrites::Wait(LONG));
     let mut holder = settings(&db, IsolationLevel::ReadCommitted).begin().unwrap();
-    let mut waits = settings(&db, IsolationLevel::Snapshot).lock_timeout(Duration::MAX).begin().unwrap();
+    let mut waits = settings(&db, IsolationLevel::Snapshot).lock_timeout(LONG).begin().unwrap();
     holder.put(&cf, "a", "1").unwrap();
     thread::scope(|scope| {
         let put = scope.spawn(|| cf.put("a", "2"));

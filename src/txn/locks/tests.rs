@@ -7,11 +7,12 @@ use super::table::{LockTable, Refusal};
 use super::want::{Edge, Mode, Want};
 use crate::codec::ids::FamilyId;
 use crate::error::LockOwner;
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, Instant, thread};
 use crate::txn::keys::Keys;
 
 const FAMILY: FamilyId = FamilyId(3);
-const LONG: Duration = Duration::from_secs(600);
+/// Longer than anybody has to wait, unless he is forgotten.
+const LONG: Duration = Duration::from_secs(60);
 
 fn key(key: &str, mode: Mode) -> Vec<Want> {
     vec![Want::new(FAMILY, Keys::One(key.as_bytes()), mode)]
@@ -44,7 +45,9 @@ fn at_once(owner: &mut Owner, wants: Vec<Want>) -> bool {
 
 /// Returns when `waiting` wait.
 fn until_waiting(table: &LockTable, waiting: u64) {
+    let since = Instant::now();
     while table.counts().waiting != waiting {
+        assert!(since.elapsed() < LONG, "{waiting} do not come to wait");
         thread::yield_now();
     }
 }
