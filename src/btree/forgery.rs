@@ -127,6 +127,7 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     abandon(repack(tree, store, &options, &|| false));
     let _ = pages_with_pointers(tree, store);
     let _ = tree.spare_pages(store, 100);
+    let _ = tree.changed_pages(store, keys.first().map(|key| &key[..]), None, 10);
     let middle_page = harness.live.iter().nth(harness.live.len() / 2).map_or(0, |&page| page);
     for first in [0, middle_page] {
         abandon(relocate(

@@ -22,6 +22,7 @@
 
 mod builder;
 mod check;
+mod cost;
 mod cursor;
 mod fill;
 mod inner_level;

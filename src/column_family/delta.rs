@@ -111,9 +111,7 @@ impl Delta {
         should_stop: &dyn Fn() -> bool,
     ) -> Result<Option<Arc<Filter>>> {
         assert!(self.stage == Stage::Filled, "keys may be put into a delta that is {:?}", self.stage);
-        // What a crafted file says of the number of keys is not believed.
-        let most = store.space().bytes / FEWEST_ENTRY_BYTES;
-        let filter = Filter::of_keys(self.tree.entries.min(most));
+        let filter = Filter::of_keys(keys_of(std::slice::from_ref(self), store));
         let mut cursor = TreeCursor::new(self.tree, Arc::clone(store));
         let mut stands = cursor.first()?;
         let mut count = 0u64;
@@ -127,6 +125,12 @@ impl Delta {
         }
         Ok(Some(Arc::new(filter)))
     }
+}
+
+/// Keys that `deltas` have at most. What a crafted file says of their number is not believed.
+pub(super) fn keys_of(deltas: &[Delta], store: &PartitionedStorageBackend) -> u64 {
+    let keys = deltas.iter().fold(0u64, |sum, delta| sum.saturating_add(delta.tree.entries));
+    keys.min(store.space().bytes / FEWEST_ENTRY_BYTES)
 }
 
 /// The trees of `deltas`.

@@ -1,8 +1,8 @@
 //! One family's pages of the data file, as they stand in memory.
 //!
 //! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if
-//! nothing is there, [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, unless the
-//! cache is full and the page was not missed shortly before (`admission`). A guard covers the look and the
+//! nothing is there, [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, or the run
+//! into its cache, unless that is full and the page was not missed shortly before (`admission`). A guard covers the look and the
 //! entry into the table, never the reading between them. The way of a write: a [`NewPage`](super::NewPage) is
 //! built in place, [`publish`](PagedCachedFile::publish) seals it and enters it as dirty, and
 //! [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file; that is in
@@ -181,7 +181,7 @@ impl PagedCachedFile {
         let mut buffer = RunBuffer::to_read_into(self.len_of(pointer));
         self.read_verified(pointer, offset, &mut buffer)?;
         let run = Arc::new(buffer);
-        if pointer.pages > 1 {
+        if pointer.pages > 1 && self.admits(pointer.page) {
             self.keep_run(pointer.page, &run, true);
         }
         Ok(PinnedPage::run(run))

@@ -409,6 +409,34 @@ fn what_is_read_once_pushes_nothing_out_of_a_full_cache() {
 }
 
 #[test]
+fn a_run_that_is_read_once_pushes_nothing_out_of_a_full_cache() {
+    let bench = Bench::new(32, 4);
+    let runs: Vec<PagePointer> = (0..40).map(|n| bench.publish(3 * n, 3).unwrap()).collect();
+    bench.empty_cache();
+    let misses = |pointer: PagePointer| {
+        let before = bench.file.stats().misses;
+        bench.check(pointer);
+        bench.file.stats().misses - before
+    };
+    // Each enters at its second miss at the latest; then they are all there that there is room for.
+    for &run in &runs[..30] {
+        bench.check(run);
+        bench.check(run);
+    }
+    let is_there = |run: &PagePointer| !bench.file.is_absent(*run, &epoch::pin());
+    let entered: Vec<PagePointer> = runs[..30].iter().copied().filter(is_there).collect();
+    assert!((3..=10).contains(&entered.len()), "{} runs of three pages", entered.len());
+    // A long scan of the others.
+    let evictions = bench.file.stats().evictions;
+    assert!(runs[30..].iter().all(|&run| misses(run) == 1));
+    assert_eq!(bench.file.stats().evictions, evictions);
+    assert!(entered.iter().all(|&run| misses(run) == 0), "those that came first have left");
+    // At its second miss a run enters.
+    assert_eq!((misses(runs[39]), misses(runs[39])), (1, 0));
+    assert_within_budgets(&bench.file.stats());
+}
+
+#[test]
 fn smaller_budgets_take_effect_at_once() {
     let bench = Bench::new(256, 16);
     let pointers = bench.publish_all(200);

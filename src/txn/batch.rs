@@ -77,7 +77,10 @@ impl WriteBatch {
     /// An empty batch that takes `bytes` of operations before it asks for more memory. Each takes its key and
     /// value, and some bytes more.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { payload: Vec::with_capacity(bytes), ..Self::default() }
+        let mut batch = Self::default();
+        // Of more than there is it asks as it grows.
+        let _ = batch.payload.try_reserve(bytes);
+        batch
     }
 
     /// Sets `key` to `value`.

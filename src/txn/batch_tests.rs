@@ -189,3 +189,11 @@ fn ranges_are_written_as_their_bytes_come() {
     a.delete_range([0]..[1]).unwrap();
     assert!(a.is_empty().unwrap());
 }
+
+#[test]
+fn a_capacity_that_there_is_no_memory_for_is_none() {
+    for bytes in [usize::MAX, isize::MAX as usize] {
+        let batch = WriteBatch::with_capacity(bytes);
+        assert!(batch.is_empty());
+    }
+}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor};
 use crate::codec::ids::PageId;
 use crate::codec::key;
-use crate::column_family::delta::{Delta, Stage};
+use crate::column_family::delta::{Delta, Stage, keys_of};
 use crate::column_family::merging::gather::Stretch;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
@@ -145,7 +145,7 @@ impl<'s> Change<'s> {
         if self.deltas.get(at).is_none_or(|delta| delta.stage != Stage::Filling) {
             let leaving = &mut self.deltas[leaving];
             leaving.iter_mut().for_each(|delta| delta.stage = Stage::Leaving);
-            let keys = leaving.iter().map(|delta| delta.tree.entries).sum();
+            let keys = keys_of(leaving, self.store);
             let merge = leaving.iter().map(|delta| delta.merge).fold(0, u64::max);
             self.deltas.insert(at, Delta::empty(Stage::Filling, merge, keys));
         }
@@ -194,5 +194,27 @@ impl Drop for Change<'_> {
         if !self.written.is_empty() {
             self.store.abandon(&self.written);
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+
+    #[test]
+    fn what_deltas_say_of_their_number_of_keys_sizes_no_filter() {
+        let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory").unwrap();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        let store = family.family().store();
+        let mut change = Change::of(&TreeVersion::default(), store, 100, &|| false);
+        for key in [b"a", b"b"] {
+            change.push_delta(1, [(&key[..], MergeOp::Put(b"value"))].into_iter()).unwrap();
+        }
+        change.deltas.iter_mut().for_each(|delta| delta.tree.entries = u64::MAX);
+        let filling = change.filling_behind(0..2);
+        change.merge_into_delta(filling, [(&b"c"[..], MergeOp::Delete)].into_iter()).unwrap();
+        let (filter, file) = (change.deltas[filling].filter_bytes(), store.space().bytes);
+        assert!((1..=file).contains(&filter), "{filter} bytes of filter for {file} bytes of file");
     }
 }

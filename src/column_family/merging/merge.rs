@@ -186,7 +186,7 @@ impl Family {
     }
 
     /// Whether the tree would be rewritten by more than `cost` bytes for each byte of the memtables:
-    /// estimated from the pages of the tree between their lowest and their highest key, of which each
+    /// estimated from the leaves of the tree between their lowest and their highest key, of which each
     /// operation rewrites one at most.
     fn is_costly(&self, version: &TreeVersion, frozen: &[Frozen], cost: u32) -> Result<bool> {
         let (mut low, mut high): (Option<Vec<u8>>, Option<Vec<u8>>) = (None, None);
@@ -200,12 +200,11 @@ impl Family {
                 high = Some([cursor.key(), &[0]].concat());
             }
         }
-        let entries = version.tree.count_range(self.store(), low.as_deref(), high.as_deref())?;
-        let space = self.store().space();
-        let pages = space.pages_reachable as f64 * entries as f64 / (version.tree.entries as f64).max(1.0);
         let operations: u64 = frozen.iter().map(|frozen| frozen.table.entries()).sum();
         let bytes: usize = frozen.iter().map(|frozen| frozen.table.bytes()).sum();
-        let rewritten = pages.min(operations as f64) * self.store().page_size() as f64;
+        let (low, high) = (low.as_deref(), high.as_deref());
+        let pages = version.tree.changed_pages(self.store(), low, high, operations)?;
+        let rewritten = pages * self.store().page_size() as f64;
         Ok(rewritten > f64::from(cost) * bytes as f64)
     }
 

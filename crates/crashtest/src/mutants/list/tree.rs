@@ -199,4 +199,26 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "            let goes = (!divides || cuts > 0) && u64::from(pages) >= inside;",
         "compaction",
     ),
+    // What is counted of leaves of several pages and of runs.
+    tests(
+        "a leaf counts as one page where a merge's cost is estimated",
+        COST,
+        "let pages = (0..node.count()).map(|i| u64::from(node.child(i).pointer.pages));",
+        "let pages = (0..node.count()).map(|_| 1u64);",
+        "leaves_of_several_pages_and_value_runs_are_counted_as_they_are",
+    ),
+    tests(
+        "values of a leaf that is read again are counted twice",
+        TREE_CHECK,
+        "        if !again {\n            self.report.value_runs += 1;",
+        "        {\n            self.report.value_runs += 1;",
+        "what_an_earlier_part_counted_is_not_counted_again",
+    ),
+    tests(
+        "a run enters a full cache at its first miss",
+        CACHED_FILE,
+        "if pointer.pages > 1 && self.admits(pointer.page) {",
+        "if pointer.pages > 1 {",
+        "a_run_that_is_read_once_pushes_nothing_out_of_a_full_cache",
+    ),
 ];
