@@ -37,8 +37,8 @@ impl Tree {
             self.look_at(store, first.saturating_add(rank as u64), &mut leaves)?;
         }
         let of_all = |sum: u64| sum as f64 / leaves.count.max(1) as f64;
-        // What lies between the two keys is in one leaf at least, also where the tree has nothing there.
-        let in_range = (entries as f64 / of_all(leaves.entries).max(1.0)).max(1.0);
+        // Less than one where the tree has little between the two keys: a leaf, as a delta takes, too.
+        let in_range = entries as f64 / of_all(leaves.entries).max(1.0);
         Ok(in_range.min(operations as f64) * of_all(leaves.pages))
     }
 
