@@ -394,7 +394,7 @@ impl DatabaseBuilder {
     /// let full = (0u32..).find_map(|n| family.put(n.to_be_bytes(), [7; 1000]).err()).unwrap();
     /// assert_eq!(full.kind(), ErrorKind::OutOfSpace);
     /// family.delete(0u32.to_be_bytes())?;
-    /// family.delete_range::<&[u8]>(..)?;
+    /// family.delete_range(..)?;
     /// db.compact()?;
     /// family.put("there is", "room again")?;
     /// # db.close() }
