@@ -41,7 +41,8 @@ pub(super) fn unless_refused<R>(outcome: Result<R>) -> Result<Option<R>> {
 }
 
 impl Shared {
-    /// Does `work`; where the disk has no room for it, again after space was made, in ever smaller steps.
+    /// Does `work`; where the disk has no room for it, again after space was made, in ever smaller steps, out
+    /// of what is kept for a full disk. The caller holds no lock.
     pub(super) fn in_steps<R>(
         &self,
         steps: &mut Steps,
@@ -60,13 +61,17 @@ impl Shared {
                         steps.most_bytes = *smaller.ok_or(error)?;
                     }
                     steps.has_come_on = false;
+                    let alone = open.take().map_or_else(|| self.at_reserve.lock(), |(alone, _)| alone);
                     self.make_space()?;
-                    open.get_or_insert_with(|| self.data.space().open_reserve());
+                    open = Some((alone, self.data.space().open_reserve()));
                 }
                 outcome => {
                     steps.has_come_on = true;
-                    if open.take().is_some() && !self.data.space().fill_reserve() {
-                        self.make_space()?;
+                    if let Some((_alone, open)) = open {
+                        drop(open);
+                        if !self.data.space().fill_reserve() {
+                            self.make_space()?;
+                        }
                     }
                     return outcome.map_err(|error| self.judge(error));
                 }

@@ -460,6 +460,7 @@ fn open_existing(
         threads: Mutex::new(Some(Box::new(resources.clone()))),
         unread_prepared: None,
         log_rests: AtomicBool::new(false),
+        at_reserve: Mutex::new(()),
         closing: Mutex::default(),
         lock: Mutex::new(Some(locks)),
     };

@@ -42,6 +42,9 @@ pub(super) struct Shared {
     pub(super) threads: Mutex<Option<Box<dyn LooksAfter>>>,
     /// Whether whoever keeps the log came to rest, and is to be called when there is something to sync.
     pub(super) log_rests: AtomicBool,
+    /// Held by who works out of what is kept for a full disk: one at a time, so that it is enough. Taken
+    /// while no other lock is held.
+    pub(super) at_reserve: Mutex<()>,
     /// Held while the database is closed; how that came out.
     pub(super) closing: Mutex<Option<Result<()>>>,
     pub(super) lock: Mutex<Option<Arc<Locks>>>,
