@@ -36,6 +36,22 @@ pub enum Action {
         /// What it changes.
         changes: Vec<(String, Change)>,
     },
+    /// A transaction is prepared under a name; the changes come with its commit.
+    Prepare {
+        /// Its name; the first byte is the writer.
+        name: Vec<u8>,
+        /// What it will change.
+        changes: Vec<(String, Change)>,
+    },
+    /// What is prepared under a name is decided.
+    Decide {
+        /// Its name.
+        name: Vec<u8>,
+        /// What it changes; nothing if it is rolled back.
+        changes: Vec<(String, Change)>,
+        /// Whether it is committed.
+        commits: bool,
+    },
     /// A family comes into being.
     Create(String),
     /// Several come into being at once.
@@ -44,6 +60,14 @@ pub enum Action {
     Rename(String, String),
     /// A family goes.
     Drop(String),
+}
+
+/// What is prepared, as if it were a family: names are keys, and each adds what its entry would.
+pub const PREPARED: &str = "prepared";
+
+/// What a prepared transaction adds to the sum of what is prepared.
+pub fn prepared(name: &[u8]) -> u128 {
+    digest::entry(name, b"prepared")
 }
 
 /// A step and when it was made. Moments are lengths of the disk's log; ticks count everything that any writer
@@ -123,6 +147,13 @@ impl State {
     pub fn apply(&mut self, action: &Action) {
         match action {
             Action::Commit { changes } => {
+                for (family, change) in changes {
+                    self.change(family, change);
+                }
+            }
+            Action::Prepare { name, .. } => self.insert(PREPARED, name.clone(), prepared(name)),
+            Action::Decide { name, changes, .. } => {
+                self.change(PREPARED, &Change::Delete(name.clone()));
                 for (family, change) in changes {
                     self.change(family, change);
                 }
@@ -212,6 +243,16 @@ impl History {
         format!("writer {}, {}", self.writer, if self.unlogged { "unlogged" } else { "logged" })
     }
 
+    /// What is prepared and not decided, unless an earlier writer did it.
+    pub fn undecided(&self) -> Option<(&[u8], &[(String, Change)])> {
+        let last = self.events.iter().rev().find_map(|event| match &event.action {
+            Action::Prepare { name, changes } => Some(Some((&name[..], &changes[..]))),
+            Action::Decide { .. } => Some(None),
+            _ => None,
+        });
+        last.flatten()
+    }
+
     /// The state before the first event.
     pub fn base(&self) -> &State {
         &self.base
@@ -246,7 +287,9 @@ impl History {
     pub fn begin(&mut self, action: Action, moment: usize, tick: u64) {
         self.state.apply(&action);
         let sum = self.state.sum(self.writer, |name| is_unlogged(name) == self.unlogged);
-        let commits = self.commits[self.events.len()] + u64::from(matches!(action, Action::Commit { .. }));
+        let is_commit =
+            matches!(action, Action::Commit { .. } | Action::Prepare { .. } | Action::Decide { .. });
+        let commits = self.commits[self.events.len()] + u64::from(is_commit);
         self.events.push(Event {
             action,
             began: moment,

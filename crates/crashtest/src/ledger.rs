@@ -105,7 +105,7 @@ impl Ledger {
             return Err(Violation::new(
                 Kind::Torn,
                 format!(
-                    "the last sequence number is {counted} beyond the first, but {fewest} to {most} commits are there: they are no prefix"
+                    "the last sequence number is {counted} beyond the first, but {fewest} to {most} commits are there, of {all} that were begun: they are no prefix"
                 ),
             ));
         }
@@ -139,7 +139,7 @@ impl Ledger {
     pub fn changes_families_after(&self, moment: usize) -> bool {
         let mut events = self.histories.iter().flatten().flat_map(History::events);
         events.any(|event| {
-            !matches!(event.action, Action::Commit { .. })
+            !matches!(event.action, Action::Commit { .. } | Action::Decide { .. })
                 && event.acknowledged.is_some_and(|acknowledged| acknowledged >= moment)
         })
     }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::disk::{Image, RandomDecisions, SimulatedDisk};
 use crate::ledger::{Crash, Ledger, Recovered};
-use crate::recovery::{look, read_state, reopen};
+use crate::recovery::{look, read_state, reopen, unreadable};
 use crate::run::{FAMILIES, Place, Run, Setup};
 use crate::step::{Mixture, Step};
 use crate::tally::Tally;
@@ -111,9 +111,20 @@ impl Probe<'_> {
         if random.random_range(0..2) == 0 { self.go_on(&image, random) } else { Ok(()) }
     }
 
+    /// `image` with all that was prepared rolled back: the next writer knows nothing of it.
+    fn decide(&self, image: &Image) -> Checked<Image> {
+        let disk = SimulatedDisk::from_image(image).without_log();
+        let db = reopen(&disk, self.setup)?;
+        for prepared in db.prepared_transactions().map_err(|error| unreadable(&error))? {
+            prepared.rollback().map_err(|error| unreadable(&error))?;
+        }
+        drop(db);
+        Ok(disk.cached())
+    }
+
     /// Writes to what `image` holds, and lets that crash.
     fn go_on(&self, image: &Image, random: &mut ChaCha8Rng) -> Checked<()> {
-        let disk = SimulatedDisk::from_image(image);
+        let disk = SimulatedDisk::from_image(&catch(|| self.decide(image))?);
         let ledger = catch(|| {
             let db = reopen(&disk, self.setup)?;
             let base = read_state(&db)?;

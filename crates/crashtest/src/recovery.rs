@@ -4,7 +4,7 @@ use peristyle::{ColumnFamilyDatabase, Error, FamilySnapshot};
 
 use crate::digest::{self, Sums, WRITERS};
 use crate::disk::SimulatedDisk;
-use crate::history::State;
+use crate::history::{PREPARED, State, prepared};
 use crate::ledger::Recovered;
 use crate::run::Setup;
 use crate::violation::{Checked, Kind, Violation};
@@ -67,7 +67,28 @@ pub fn read_all(
             Err(violation) => return Ok(Err(violation)),
         }
     }
+    read_prepared(db, &mut sums, |name, sum| each(PREPARED, name, sum))?;
     Ok(Ok(sums))
+}
+
+/// Reads what is prepared; `each` is told of every name.
+///
+/// # Errors
+/// The engine's.
+pub fn read_prepared(
+    db: &ColumnFamilyDatabase,
+    sums: &mut Sums,
+    mut each: impl FnMut(&[u8], u128),
+) -> peristyle::Result<()> {
+    let mut all = [0u128; WRITERS];
+    for undecided in db.prepared_transactions()? {
+        let sum = prepared(undecided.name());
+        each(undecided.name(), sum);
+        let writer = &mut all[digest::writer_of(undecided.name())];
+        *writer = writer.wrapping_add(sum);
+    }
+    sums.families.insert(PREPARED.to_owned(), all);
+    Ok(())
 }
 
 /// Reads all of a database into a state.

@@ -31,6 +31,19 @@ pub enum Write {
     DeleteRange(u8, u16, u16),
 }
 
+impl Write {
+    /// The same to keys that no other writes are about.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        const APART: u16 = 0x8000;
+        match self {
+            Self::Put(family, key, len) => Self::Put(family, key | APART, len),
+            Self::Delete(family, key) => Self::Delete(family, key | APART),
+            Self::DeleteRange(family, from, to) => Self::DeleteRange(family, from | APART, to | APART),
+        }
+    }
+}
+
 /// One step. Families 0 and 1 are always there, as is the one of unlogged writes; 2 and above are the
 /// writer's own and may be missing: then the step goes to family 0. Snapshots and iterators are kept until
 /// they are asked for.
@@ -44,6 +57,11 @@ pub enum Step {
     Update(u8, u16, u16, Durability),
     /// A transaction that reads all that it writes before, and commits.
     Transact(Vec<Write>, Durability),
+    /// Prepares a transaction that reads all that it writes before, unless one is prepared: to the first two
+    /// families, and to keys of which nothing else writes.
+    Prepare(Vec<Write>),
+    /// Commits or rolls back what is prepared, if anything is.
+    Decide(bool),
     /// Makes the log durable.
     Sync,
     /// Waits until a callback tells that what was committed is durable.
@@ -140,10 +158,11 @@ impl Mixture {
                 let count = random.random_range(2..8);
                 let writes = (0..count).map(|_| self.write(random)).collect();
                 let durability = durability(random);
-                if random.random_range(0..3) == 0 {
-                    Step::Transact(writes, durability)
-                } else {
-                    Step::Commit(writes, durability)
+                match random.random_range(0..6) {
+                    0 | 1 => Step::Transact(writes, durability),
+                    2 if random.random() => Step::Prepare(writes),
+                    2 => Step::Decide(random.random()),
+                    _ => Step::Commit(writes, durability),
                 }
             }
             66..72 if self.unlogged => {

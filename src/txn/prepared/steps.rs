@@ -6,6 +6,7 @@ use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
 use crate::column_family::held::{Stretch, Use};
+use crate::column_family::reading::value::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::Arc;
@@ -151,11 +152,9 @@ impl Pipeline {
             return Err(Error::new(ErrorKind::TransactionNotFound, message));
         }
         let Undecided { name, kept_in, families, .. } = undecided;
-        let now = self.now();
-        let value = now.view.family(kept_in.slot(), kept_in.id())?.get(name, now.at)?;
+        let value = self.stored(undecided)?;
         let value = value.ok_or_else(|| self.fail(Error::corruption("a prepared transaction is gone")))?;
         let stored = Stored::decode(&value).map_err(|error| error.of_family(kept_in.id().0))?;
-        drop(now);
         let sequence = loop {
             let batch = Batch::of(undecided, stored, decision);
             match self.commit_if(&batch.as_write(), Durability::Sync, &Condition::WHATEVER_IS_HELD) {
@@ -163,7 +162,13 @@ impl Pipeline {
                 Ok(None) => unreachable!("a commit on no condition was not made"),
                 // What it has for a family that is dropped meanwhile goes with the family.
                 Err(error) if batch.writes_to_dropped() && error.kind() == ErrorKind::FamilyDropped => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Made, and perhaps not durable: who lists what is prepared sees what readers see.
+                    if self.latch.check().is_err() && matches!(self.stored(undecided), Ok(None)) {
+                        self.prepared.forget(name);
+                    }
+                    return Err(error);
+                }
             }
         };
         stored.let_go(families);
@@ -172,6 +177,11 @@ impl Pipeline {
         drop(decided);
         self.prepared.decisions.announce();
         Ok(sequence)
+    }
+
+    fn stored(&self, undecided: &Undecided) -> Result<Option<Value>> {
+        let (family, now) = (&undecided.kept_in, self.now());
+        now.view.family(family.slot(), family.id())?.get(&undecided.name, now.at)
     }
 
     /// Finds what is prepared, in the family `kept_in`, and has it hold what it uses again; `find` gives

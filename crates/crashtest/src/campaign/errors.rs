@@ -41,6 +41,7 @@ fn all_of_it() -> Vec<Step> {
         Step::Merge,
         Step::Update(1, 2, 150, Buffered),
         Step::Told,
+        Step::Prepare(vec![Write::Put(0, 2, 300), Write::DeleteRange(1, 1, 9)]),
         Step::Create(2),
         put(2, 1, 500, Buffered),
         Step::Checkpoint,
@@ -54,9 +55,12 @@ fn all_of_it() -> Vec<Step> {
         put(1, 8, 5000, Sync),
         Step::Drop(3),
         Step::CreateBoth,
+        Step::Decide(true),
+        Step::Prepare(vec![Write::Put(0, 2, 70), Write::Put(1, 3, 70)]),
         put(3, 1, 200, Buffered),
         Step::Close,
         put(0, 9, 100, Sync),
+        Step::Decide(false),
         Step::Read,
     ]
 }

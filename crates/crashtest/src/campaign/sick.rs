@@ -52,6 +52,7 @@ pub fn run_seed(seed: u64, base: &Image, tally: &Tally) -> Checked<()> {
                     Step::Commit(vec![Write::Put(family, key, len)], durability)
                 }
                 Step::Transact(writes, durability) => Step::Commit(writes, durability),
+                Step::Prepare(_) | Step::Decide(_) => Step::Sync,
                 step => step,
             };
             perform(&run, &mut writer, &step)?;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 #[cfg(not(shuttle))]
 use std::sync::mpsc;
 
-use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, FamilyOptions, WriteBatch};
+use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, FamilyOptions, Transaction, WriteBatch};
 
 #[cfg(shuttle)]
 use shuttle::sync::mpsc;
@@ -159,6 +159,22 @@ impl Writer {
                 });
                 Some((Action::Commit { changes: changes.collect() }, false))
             }
+            Step::Prepare(_) if self.histories[0].undecided().is_some() => None,
+            Step::Prepare(writes) => {
+                let changes = writes.iter().map(|write| {
+                    let (family, change) = self.change(write.apart());
+                    (FAMILIES[usize::from(family % 2)].to_owned(), change)
+                });
+                let changes = changes.collect();
+                self.values += 1;
+                let name = [&[self.number as u8][..], &self.values.to_be_bytes()].concat();
+                Some((Action::Prepare { name, changes }, false))
+            }
+            Step::Decide(commits) => {
+                let (name, changes) = self.histories[0].undecided()?;
+                let changes = if *commits { changes.to_vec() } else { Vec::new() };
+                Some((Action::Decide { name: name.to_vec(), changes, commits: *commits }, false))
+            }
             Step::Update(family, key, len, _) => {
                 let (family, change) = self.change(Write::Put(*family, *key, *len));
                 Some((Action::Commit { changes: vec![(self.family_name(family), change)] }, false))
@@ -209,9 +225,12 @@ impl Writer {
                 self.act(run, step, *durability, keeps)
             }
             Step::Unlogged(_) => self.act(run, step, Durability::None, Keeps::Nothing),
-            Step::Create(_) | Step::CreateBoth | Step::Drop(_) | Step::Rename(..) => {
-                self.act(run, step, Durability::Sync, Keeps::Itself)
-            }
+            Step::Prepare(_)
+            | Step::Decide(_)
+            | Step::Create(_)
+            | Step::CreateBoth
+            | Step::Drop(_)
+            | Step::Rename(..) => self.act(run, step, Durability::Sync, Keeps::Itself),
             Step::Sync => self.keep(run, Keeps::Logged, ColumnFamilyDatabase::sync),
             // The log may be whole when something else is not.
             Step::Told if self.failed.is_some() => Ok(Outcome::Done),
@@ -249,10 +268,13 @@ impl Writer {
             Some((action, unlogged)) => {
                 let execute: Execute = match step {
                     Step::Update(..) => update,
-                    Step::Transact(..) => transact,
+                    Step::Transact(..) | Step::Prepare(..) => transact,
                     _ => execute,
                 };
-                let reads = matches!(step, Step::Update(..) | Step::Transact(..));
+                let reads = matches!(
+                    step,
+                    Step::Update(..) | Step::Transact(..) | Step::Prepare(..) | Step::Decide(..)
+                );
                 self.act_on(run, action, unlogged, durability, keeps, (execute, reads))
             }
             None => Ok(Outcome::Done),
@@ -395,8 +417,10 @@ fn transact_once(
     action: &Action,
     durability: Durability,
 ) -> peristyle::Result<()> {
-    let Action::Commit { changes } = action else { unreachable!("{action:?} is no transaction") };
-    db.transaction().durability(durability).tries(1).run(|transaction| {
+    let (Action::Commit { changes } | Action::Prepare { changes, .. }) = action else {
+        unreachable!("{action:?} is no transaction")
+    };
+    let fill = |transaction: &mut Transaction| {
         for (family, change) in changes {
             let family = db.column_family(family)?;
             match change {
@@ -417,7 +441,13 @@ fn transact_once(
             }
         }
         Ok(())
-    })
+    };
+    if let Action::Prepare { name, .. } = action {
+        let mut transaction = db.begin()?;
+        fill(&mut transaction)?;
+        return transaction.prepare(name).map(drop);
+    }
+    db.transaction().durability(durability).tries(1).run(fill)
 }
 
 /// Does what a writer noted that it will do.
@@ -434,6 +464,13 @@ fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -
                 };
             }
             db.write_with(&batch, durability).map(drop)
+        }
+        Action::Prepare { .. } => unreachable!("a transaction is prepared otherwise"),
+        Action::Decide { name, commits, .. } => {
+            let prepared = db.prepared_transactions()?;
+            let prepared = prepared.iter().find(|prepared| prepared.name() == name);
+            let prepared = prepared.unwrap_or_else(|| panic!("what was prepared as {name:?} is not listed"));
+            if *commits { prepared.commit().map(drop) } else { prepared.rollback() }
         }
         Action::Create(name) => db.create_column_family(name, FamilyOptions::default()).map(drop),
         Action::CreateAll(names) => {

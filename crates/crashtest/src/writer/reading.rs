@@ -7,7 +7,7 @@ use peristyle::{ColumnFamily, ColumnFamilyDatabase, Error, FamilySnapshot, Iter}
 use super::{Outcome, Writer};
 use crate::digest::{self, Sums};
 use crate::history::History;
-use crate::recovery::{read_family, unreadable};
+use crate::recovery::{read_family, read_prepared, unreadable};
 use crate::run::{FAMILIES, Run};
 use crate::violation::{Checked, Kind, Violation};
 
@@ -60,6 +60,12 @@ impl Writer {
         names.map(|name| Ok((name.to_owned(), db.column_family(name)?))).collect()
     }
 
+    /// Compares what was read of the present, and what is prepared, with what this writer did.
+    fn compare_present(&self, db: &ColumnFamilyDatabase, mut sums: Sums) -> Result<Checked<()>, Error> {
+        read_prepared(db, &mut sums, |_, _| ())?;
+        Ok(self.compare(&sums))
+    }
+
     /// Compares what was read of the present with what this writer did. A write that is in doubt is there
     /// whole or not at all: it is visible before the sync that may have failed.
     fn compare(&self, sums: &Sums) -> Checked<()> {
@@ -95,7 +101,10 @@ impl Writer {
     }
 
     pub(super) fn read(&mut self, run: &Run) -> Result<Checked<()>, Error> {
-        Ok(Self::read_all(&self.present(run)?)?.and_then(|sums| self.compare(&sums)))
+        match Self::read_all(&self.present(run)?)? {
+            Ok(sums) => self.compare_present(&run.db(), sums),
+            Err(violation) => Ok(Err(violation)),
+        }
     }
 
     pub(super) fn take_snapshot(&mut self, run: &Run) -> Result<Checked<()>, Error> {
@@ -107,9 +116,9 @@ impl Writer {
             Ok(sums) => sums,
             Err(violation) => return Ok(Err(violation)),
         };
-        let compared = self.compare(&sums);
+        let compared = self.compare_present(&run.db(), sums.clone());
         self.snapshots.push_back(HeldSnapshot { families, sums });
-        Ok(compared)
+        compared
     }
 
     pub(super) fn compare_snapshot(&mut self) -> Result<Checked<()>, Error> {
