@@ -71,7 +71,8 @@ impl Transaction {
     /// [`prepared_transactions`](ColumnFamilyDatabase::prepared_transactions). This is the first of the two
     /// phases in which several databases commit together. Durable when this returns, at the price of a sync,
     /// and of a few more when it is the first of a database; its writes are written once more when it is
-    /// committed.
+    /// committed. [Locks](Self::get_for_update) of what it has not written end here, unless it is
+    /// serializable: then nobody writes to what it has read.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

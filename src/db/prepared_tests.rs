@@ -154,6 +154,25 @@ fn what_is_prepared_is_seen_by_nobody_and_held_until_it_is_committed() {
 }
 
 #[test]
+fn preparations_and_decisions_are_durable_and_all_that_was_committed_before() {
+    let (_, db, family) = one_family();
+    let is_durable = || db.statistics().log.commits_not_durable == 0;
+    for commits in [false, true] {
+        family.put("free", "buffered").unwrap();
+        assert!(!is_durable());
+        let prepared = prepare(&db, &family, "name");
+        assert!(is_durable());
+        family.put("free", "buffered").unwrap();
+        if commits {
+            drop(prepared.commit().unwrap())
+        } else {
+            prepared.rollback().unwrap()
+        }
+        assert!(is_durable());
+    }
+}
+
+#[test]
 fn what_is_prepared_is_there_in_every_later_life_until_it_is_decided() {
     let (storage, db, family) = one_family();
     family.put("fun", "old").unwrap();

@@ -25,7 +25,8 @@ fn level(number: u8) -> IsolationLevel {
         [usize::from(number) % 3]
 }
 
-/// Does `steps` to `families` in one transaction, and commits it if asked to. Gives what the families hold
+/// Does `steps` to `families` in one transaction, and commits it if asked to, or gives it up: in two phases if
+/// the number is 3 or more. Gives what the families hold
 /// then. Nobody else writes to them, so there is no conflict.
 pub(crate) fn run(
     db: &ColumnFamilyDatabase,
@@ -50,18 +51,42 @@ pub(crate) fn run(
             entries.iter().for_each(|entry| assert_entry(all.next().transpose().unwrap(), Some(entry)));
             assert_entry(all.next().transpose().unwrap(), None);
         }
-        if !commits {
+        let is_prepared = number >= 3;
+        if !commits && !is_prepared {
             return None;
         }
-        match open.transaction.commit() {
+        let ended = if is_prepared {
+            decide(db, open.transaction, commits)
+        } else {
+            open.transaction.commit().map(drop)
+        };
+        match ended {
             // Others, who play in other families, have written more meanwhile than may be kept for it.
             Err(error) if error.kind() == ErrorKind::TransactionTooOld => {}
             committed => {
                 committed.unwrap();
+                if !commits {
+                    return None;
+                }
                 return Some(open.families.into_iter().map(|(_, entries)| entries).collect());
             }
         }
     }
+}
+
+/// Prepares it, finds it in the list, and decides it.
+fn decide(db: &ColumnFamilyDatabase, transaction: Transaction, commits: bool) -> peristyle::Result<()> {
+    let name = transaction.id().to_string();
+    drop(transaction.prepare(&name)?);
+    let prepared = db.prepared_transactions().unwrap();
+    let prepared = prepared.iter().find(|prepared| prepared.name() == name.as_bytes()).unwrap();
+    if commits {
+        drop(prepared.commit().unwrap())
+    } else {
+        prepared.rollback().unwrap()
+    }
+    assert_eq!(prepared.commit().unwrap_err().kind(), ErrorKind::TransactionNotFound);
+    Ok(())
 }
 
 impl Open {

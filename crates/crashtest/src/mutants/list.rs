@@ -65,6 +65,8 @@ const fn file(
     Mutation { what, file, original, mutated, suite: Suite::File(tests) }
 }
 
+const PREPARED: &str = "src/txn/prepared/steps.rs";
+const HELD: &str = "src/column_family/held.rs";
 const CHANGED: &str = "src/memtable/changed.rs";
 const REMEMBERED: &str = "src/column_family/remembered.rs";
 const CHECK: &str = "src/txn/transactions/check.rs";

@@ -3,6 +3,77 @@
 use super::*;
 
 pub(super) const MUTATIONS: &[Mutation] = &[
+    // Transactions that are prepared.
+    tests(
+        "who writes more than a short thing is not kept from what is prepared",
+        PREPARED,
+        "        if families.iter().all(|family| family.held.is_free()) {",
+        "        if true {",
+        "db::prepared_tests",
+    ),
+    tests(
+        "a short write is not kept from what is prepared",
+        COMMIT,
+        "            if !family.held.is_free() {\n                return Ok(None);\n            }\n",
+        "",
+        "db::prepared_tests",
+    ),
+    tests(
+        "what is prepared is not held again by the next opening",
+        PREPARED,
+        "            stored.hold(&families);\n            let taken",
+        "            let taken",
+        "db::prepared_tests",
+    ),
+    tests(
+        "what was prepared is there again after its decision",
+        PREPARED,
+        "        encode_delete(&mut batch.payload, kept_in.id(), &undecided.name);\n",
+        "        encode_delete(&mut batch.payload, kept_in.id(), &[]);\n",
+        "db::prepared_tests",
+    ),
+    tests(
+        "what a prepared transaction has read may be written",
+        HELD,
+        " || (used == Use::Write && stretches.read.meets(keys))",
+        "",
+        "db::prepared_tests",
+    ),
+    tests(
+        "who prepares is not kept from what another has prepared",
+        PREPARED,
+        "            if family.held.keeps_from(used, keys) {",
+        "            if false {",
+        "db::prepared_tests",
+    ),
+    tests(
+        "what is let go of leaves seams behind",
+        HELD,
+        "(*before == times && ",
+        "(*before > times && ",
+        "column_family::held",
+    ),
+    tests(
+        "a preparation is acknowledged before it is durable",
+        PREPARED,
+        "self.commit_if(&write, Durability::Sync, &condition)",
+        "self.commit_if(&write, Durability::Buffered, &condition)",
+        "db::prepared_tests",
+    ),
+    tests(
+        "a decision is acknowledged before it is durable",
+        PREPARED,
+        "self.commit_if(&batch.as_write(), Durability::Sync,",
+        "self.commit_if(&batch.as_write(), Durability::Buffered,",
+        "db::prepared_tests",
+    ),
+    tests(
+        "older engines may write to a database in which something is prepared",
+        "src/db/write_catalog.rs",
+        "        state.superblock.features.write |= change.features().write;\n",
+        "",
+        "db::prepared_tests",
+    ),
     // Transactions.
     tests(
         "a transaction does not look for deleted ranges among what has changed in a range",
