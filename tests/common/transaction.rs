@@ -25,9 +25,9 @@ fn level(number: u8) -> IsolationLevel {
         [usize::from(number) % 3]
 }
 
-/// Does `steps` to `families` in one transaction, and commits it if asked to, or gives it up: in two phases if
-/// the number is 3 or more. Gives what the families hold
-/// then. Nobody else writes to them, so there is no conflict.
+/// Does `steps` to `families` in one transaction, and commits it if asked to, or gives it up: in two phases
+/// if the number is 3 or more. Gives what the families hold then. Nobody else writes to them, so there is no
+/// conflict.
 pub(crate) fn run(
     db: &ColumnFamilyDatabase,
     families: &[Seen],
