@@ -58,7 +58,7 @@ pub(crate) fn run(
         let ended = if is_prepared {
             decide(db, open.transaction, commits)
         } else {
-            open.transaction.commit().map(drop)
+            open.transaction.commit().map(|_| ())
         };
         match ended {
             // Others, who play in other families, have written more meanwhile than may be kept for it.
@@ -80,11 +80,8 @@ fn decide(db: &ColumnFamilyDatabase, transaction: Transaction, commits: bool) ->
     drop(transaction.prepare(&name)?);
     let prepared = db.prepared_transactions().unwrap();
     let prepared = prepared.iter().find(|prepared| prepared.name() == name.as_bytes()).unwrap();
-    if commits {
-        drop(prepared.commit().unwrap())
-    } else {
-        prepared.rollback().unwrap()
-    }
+    let decided = if commits { prepared.commit().map(|_| ()) } else { prepared.rollback() };
+    decided.unwrap();
     assert_eq!(prepared.commit().unwrap_err().kind(), ErrorKind::TransactionNotFound);
     Ok(())
 }
