@@ -65,6 +65,9 @@ pub enum Action {
 /// What is prepared, as if it were a family: names are keys, and each adds what its entry would.
 pub const PREPARED: &str = "prepared";
 
+/// Name and changes of a prepared transaction.
+pub type Undecided<'a> = (&'a [u8], &'a [(String, Change)]);
+
 /// What a prepared transaction adds to the sum of what is prepared.
 pub fn prepared(name: &[u8]) -> u128 {
     digest::entry(name, b"prepared")
@@ -244,7 +247,7 @@ impl History {
     }
 
     /// What is prepared and not decided, unless an earlier writer did it.
-    pub fn undecided(&self) -> Option<(&[u8], &[(String, Change)])> {
+    pub fn undecided(&self) -> Option<Undecided<'_>> {
         let last = self.events.iter().rev().find_map(|event| match &event.action {
             Action::Prepare { name, changes } => Some(Some((&name[..], &changes[..]))),
             Action::Decide { .. } => Some(None),
