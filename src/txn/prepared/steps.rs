@@ -85,6 +85,11 @@ impl Pipeline {
         };
         let (refused, holds) = (RefCell::new(None), Cell::new(false));
         let may_be_prepared = || {
+            // On a full disk the commit is tried again, and its own hold is not to be in its way.
+            if holds.replace(false) {
+                stored.let_go(&families);
+                self.prepared.decisions.announce();
+            }
             let looked = check().map_err(Refused::For).and_then(|()| self.look_at_uses(stored, &families));
             if let Err(why) = looked {
                 refused.replace(Some(why));
