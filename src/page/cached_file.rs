@@ -1,14 +1,16 @@
-//! One family's pages of the data file, as they stand in memory.  The way of a read:
-//! [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if nothing is there,
-//! [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, or the run into its cache,
-//! unless that is full and the page was not missed shortly before (`admission`). A guard covers the look and
-//! the entry into the table, never the reading between them. The way of a write: a
+//! One family's pages of the data file, as they stand in memory.
+//!
+//! The way of a read: [`PagedCachedFile::find`] looks into the frame table (a run: into the run cache); if
+//! nothing is there, [`PagedCachedFile::load`] reads, verifies, and puts the page into the table, or the run
+//! into its cache, unless that is full and the page was not missed shortly before (`admission`). A guard
+//! covers the look and the entry into the table, never the reading between them. The way of a write: a
 //! [`NewPage`](super::NewPage) is built in place, [`publish`](PagedCachedFile::publish) seals it and enters
 //! it as dirty, and [`write_out`](PagedCachedFile::write_out) writes what is dirty in the order of the file;
-//! that is in `writing`. What has to leave when memory gets short is in `budgets`.  Locks, each held for
-//! short and never across I/O, save `turn`: `turn` > `buffer` > the run cache's; `clock` > the run cache's;
-//! the free list's. None is shared with another family, and none is held across a call into the epoch module,
-//! which runs what any module deferred.
+//! that is in `writing`. What has to leave when memory gets short is in `budgets`.
+//!
+//! Locks, each held for short and never across I/O, save `turn`: `turn` > `buffer` > the run cache's;
+//! `clock` > the run cache's; the free list's. None is shared with another family, and none is held across
+//! a call into the epoch module, which runs what any module deferred.
 
 use std::ops::Range;
 
