@@ -274,8 +274,8 @@ impl Shared {
     /// can be cut, if much of it is free. Returns whether anything was moved.
     fn shorten(&self, families: &[Arc<Family>]) -> Result<bool> {
         let space = self.data.space();
-        let (used, end) = (space.used_pages(), space.file_pages());
-        if end - used <= (used / 8).max(LITTLE_FREE / self.data.page_size() as u64) {
+        let used = space.used_pages();
+        if space.excess_pages() <= (used / 8).max(LITTLE_FREE / self.data.page_size() as u64) {
             return Ok(false);
         }
         // What is used fits before this, and a little more, since what is free is in pieces.

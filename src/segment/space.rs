@@ -441,6 +441,13 @@ impl SpaceMap {
         extents.end - extents.free.values().map(|free| free.pages).sum::<u64>()
     }
 
+    /// Free file pages beside those that are kept for a full disk: by so many the file could be shorter.
+    pub(crate) fn excess_pages(&self) -> u64 {
+        let extents = self.extents.lock();
+        let free = extents.free.values().map(|free| free.pages).sum::<u64>();
+        free.saturating_sub(extents.reserve_pages(self.page_size) + extents.promised)
+    }
+
     /// Free file pages that the file system has not got back and could have.
     pub(crate) fn kept_pages(&self) -> u64 {
         let extents = self.extents.lock();
