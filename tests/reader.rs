@@ -208,8 +208,11 @@ impl Reader<'_> {
 fn log(files: &Files, first: u64, database_id: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut segments = BTreeMap::new();
     for (path, bytes) in files {
-        let Some(name) = path.strip_prefix("wal/") else { continue };
-        let id = u64::from_str_radix(name.strip_suffix(".log").unwrap(), 16).unwrap();
+        // What else stands there is kept for a full disk.
+        let Some(name) = path.strip_prefix("wal/").and_then(|name| name.strip_suffix(".log")) else {
+            continue;
+        };
+        let id = u64::from_str_radix(name, 16).unwrap();
         let whole = bytes.len() >= 128 && bytes.starts_with(b"PERISLOG") && u32_at(bytes, 8) == 2;
         if whole && u32_at(bytes, 12) == crc(&[&bytes[..12], &bytes[16..128]]) && u64_at(bytes, 16) == id {
             assert_eq!((&bytes[24..40], &bytes[64..80]), (database_id, &[0; 16][..]));
