@@ -289,6 +289,9 @@ impl Shared {
         if any {
             self.checkpoint()?;
             self.give_back_all(families)?;
+        } else {
+            // What stands there is the catalog, or waits for a checkpoint.
+            self.cut()?;
         }
         Ok(any)
     }
@@ -368,12 +371,7 @@ impl Shared {
             any |= family.give_back(family.store().space().pages_reachable / LITTLE_OF_FAMILY + 1);
         }
         if any {
-            // The first lets go of the pages; the last two bring the catalog and its spare place to the
-            // front.
-            for _ in 0..3 {
-                self.checkpoint_afresh()?;
-            }
-            self.shrink()?;
+            self.cut()?;
         }
         Ok(())
     }

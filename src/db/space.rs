@@ -190,8 +190,14 @@ impl Shared {
                 }
             }
         }
-        // The first lets go of the pages, the others bring the catalog and its spare place to the front.
-        for _ in 0..3 {
+        self.cut()
+    }
+
+    /// Brings the catalog and its spare place to the front, and cuts the data file.
+    pub(super) fn cut(&self) -> Result<()> {
+        // The first lets go of pages that families gave back, so that from the second on there is room in
+        // front; what was the catalog's place then is its spare one, and free two checkpoints later.
+        for _ in 0..4 {
             self.checkpoint_afresh()?;
         }
         self.shrink()

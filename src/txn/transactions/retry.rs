@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -143,6 +142,7 @@ impl TransactionBuilder {
         let mut tried = 0;
         loop {
             let mut transaction = self.begin()?;
+            let id = transaction.id();
             let result = run(&mut transaction);
             tried += 1;
             let (error, is_passing) = match result {
@@ -162,15 +162,16 @@ impl TransactionBuilder {
             if !is_passing || tried >= self.tries {
                 return Err(error);
             }
-            pause(tried);
+            pause(tried, id);
         }
     }
 }
 
-/// Waits after so many tries: some part, by chance, of what grows with them.
-fn pause(tried: u32) {
+/// Waits after so many tries: some part of what grows with them, another one for each transaction.
+fn pause(tried: u32, id: u64) {
     let Some(doublings) = tried.checked_sub(2) else { return };
     let most = LONGEST_PAUSE.min(SHORTEST_PAUSE.saturating_mul(1 << doublings.min(16)));
-    let part = RandomState::new().hash_one(tried) % 1024;
+    // Neighbouring numbers are scattered: the fractional part of their product with the golden ratio.
+    let part = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
     thread::sleep(most.mul_f64(part as f64 / 1024.0));
 }
