@@ -151,12 +151,11 @@ impl Model {
         let disk = Disk::default();
         let len = super::segment::HEADER_LEN + records * super::record::record_len(8);
         let options = LogOptions {
-            watched_from: u64::MAX,
-            database_id: DATABASE_ID,
             first_segment_bytes: len,
             max_segment_bytes: len,
             spare_segments: 0,
             use_mapping: false,
+            ..LogOptions::new(DATABASE_ID)
         };
         let log = Log::start(Arc::new(disk.clone()), options, LogEnd::default()).unwrap();
         Arc::new(Self { disk, log })
