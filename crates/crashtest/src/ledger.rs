@@ -34,6 +34,9 @@ pub struct Ledger {
     floors: Vec<Floor>,
     /// The sequence number before the first event.
     base_sequence: u64,
+    /// The most numbers that no event has: where a page of a family could not be read, what its memtables
+    /// hold is carried along in the log, as records of its own that change nothing.
+    pub carried: u64,
 }
 
 /// What was read of a recovered database.
@@ -56,7 +59,7 @@ impl Ledger {
                 *events = *high;
             }
         }
-        Self { histories, floors, base_sequence }
+        Self { histories, floors, base_sequence, carried: 0 }
     }
 
     /// The fewest events of a writer that must be found after a crash behind `moment` operations.
@@ -100,7 +103,8 @@ impl Ledger {
             }
         }
         let counted = recovered.last_sequence.wrapping_sub(self.base_sequence);
-        let possible = if unlogged_begun == 0 { fewest..=most } else { fewest..=all };
+        let events = if unlogged_begun == 0 { most } else { all };
+        let possible = fewest..=events + self.carried;
         if !possible.contains(&counted) {
             return Err(Violation::new(
                 Kind::Torn,

@@ -22,7 +22,7 @@ use crate::disk::{
 use crate::ledger::{Crash, Ledger, Recovered};
 use crate::probe::{Probe, catch};
 use crate::recovery::{look, read_all, read_state};
-use crate::run::{Run, Setup};
+use crate::run::{FAMILIES, Run, Setup};
 use crate::step::{Mixture, Step, Write};
 use crate::tally::{Finding, Tally};
 use crate::violation::{Checked, Kind, Violation};
@@ -312,7 +312,7 @@ impl Case {
         }
         let mut alive = true;
         if self.from_nothing {
-            alive = matches!(writer.found(&run, &crate::run::FAMILIES)?, Outcome::Done);
+            alive = matches!(writer.found(&run, &FAMILIES)?, Outcome::Done);
         }
         let founded = alive;
         for step in &self.steps {
@@ -336,10 +336,20 @@ impl Case {
         Ok(Some(run.ledger(vec![writer])))
     }
 
+    /// The most records in which damaged families can be carried along: one of each family in each step.
+    fn most_carried(&self) -> u64 {
+        // Two families are the writer's own, one is of what is prepared; closing is a step, too.
+        let families = FAMILIES.len() + 3;
+        (families * (self.steps.len() + 1)) as u64
+    }
+
     fn fail(&self, fault: Fault, base: &Image, tally: &Tally) -> Checked<bool> {
         let disk = self.disk(base);
         disk.fail(fault);
-        let ledger = catch(|| self.perform(&disk, base))?;
+        let mut ledger = catch(|| self.perform(&disk, base))?;
+        if let (FaultKind::Io, Some(ledger)) = (fault.kind, &mut ledger) {
+            ledger.carried = self.most_carried();
+        }
         for _ in 0..disk.struck() {
             tally.add(&tally.io_errors);
         }
