@@ -43,6 +43,19 @@ fn bytes(storage: &MemoryStorage, path: &str) -> Vec<u8> {
     bytes
 }
 
+/// What a process that is killed leaves.
+fn copy(storage: &MemoryStorage) -> MemoryStorage {
+    let copy = MemoryStorage::new();
+    copy.create_directory("wal").unwrap();
+    let data = storage.list("").unwrap().into_iter().filter(|name| name != "wal");
+    let log = storage.list("wal").unwrap().into_iter().map(|name| format!("wal/{name}"));
+    for path in data.chain(log) {
+        let file = copy.open(&path, FileMode::Create).unwrap();
+        file.write_at(&bytes(storage, &path), 0).unwrap();
+    }
+    copy
+}
+
 /// Opens what is damaged: refused, then with what is whole. Gives how many keys are there.
 fn open_what_is_whole(storage: &MemoryStorage) -> usize {
     let refused = builder(storage).open("memory").unwrap_err();
@@ -97,6 +110,50 @@ fn a_damaged_record_ends_the_log_for_who_asks_for_it_and_nothing_is_thrown_away(
     storage.open(&path, FileMode::Write).unwrap().write_at(&[0], place as u64 + 7).unwrap();
     let count = open_what_is_whole(&storage);
     assert!((10..60).contains(&count), "{count}");
+}
+
+#[test]
+fn what_was_committed_before_a_change_of_families_is_missed_if_it_is_damaged() {
+    type Change = fn(&ColumnFamilyDatabase) -> crate::Result<()>;
+    let create: Change = |db| db.create_column_family("new", FamilyOptions::default()).map(drop);
+    let rename: Change = |db| db.rename_column_family("old", "new");
+    let drop_old: Change = |db| db.drop_column_family("old");
+    let prepare: Change = |db| {
+        let family = db.column_family("old")?;
+        let mut transaction = db.begin()?;
+        transaction.put(&family, "key", "value")?;
+        transaction.prepare("name").map(drop)
+    };
+    // The last bytes of the value are damaged, or the first ones of the segment in which it is alone.
+    for change in [create, rename, drop_old, prepare] {
+        for header in [false, true] {
+            let storage = MemoryStorage::new();
+            let db = builder(&storage).open("memory").unwrap();
+            let options = FamilyOptions::default;
+            let families = db.create_column_families([("family", options()), ("old", options())]).unwrap();
+            // With this the catalog gets room for the change to come, which then needs no whole checkpoint.
+            db.create_column_family("other", options()).unwrap();
+            let put = |n: u8, len| families[0].put_with([n], vec![0xc3; len], Durability::Buffered).unwrap();
+            put(0, 500);
+            put(1, 100_000);
+            change(&db).unwrap();
+            // Who drops a database may write a checkpoint.
+            let storage = copy(&storage);
+            drop((families, db));
+            let is_in = |path: &String| bytes(&storage, path).windows(9000).any(|part| part == [0xc3; 9000]);
+            let path = segments(&storage).into_iter().find(is_in).unwrap();
+            let content = bytes(&storage, &path);
+            let last = content.iter().rposition(|&byte| byte == 0xc3).unwrap();
+            let file = storage.open(&path, FileMode::Write).unwrap();
+            if header {
+                file.write_at(&[0; 128], 0).unwrap()
+            } else {
+                file.write_at(&[0], last as u64).unwrap()
+            }
+            let refused = builder(&storage).open("memory").unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Corruption, "{refused}");
+        }
+    }
 }
 
 #[test]

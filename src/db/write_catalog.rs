@@ -9,8 +9,9 @@
 //!
 //! The sync makes the part durable, too, so that the next superblock can name it instead of holding its
 //! record. Several records, and what comes after an open that found a record in the superblock, take a sync
-//! between the part and a superblock that names it. Trees, log and what else a checkpoint holds stay as the
-//! last one left them, so that this costs the same whatever the other families do.
+//! between the part and a superblock that names it. Trees and what else a checkpoint holds stay as the last
+//! one left them, and recovery begins where it did, so that this costs the same whatever the other families
+//! do; of the log the superblock says that it was durable up to there.
 //!
 //! Invariants:
 //! 1. The bytes that a durable superblock names are not written again: a part goes behind them, a whole
@@ -73,15 +74,22 @@ impl Shared {
         let Some(bytes) = state.catalog.encode_behind(&records, self.data.page_size() as u64) else {
             return Ok(false);
         };
-        // What was committed before survives with the change: somebody may drop what he copied elsewhere.
-        if let Some(log) = &self.pipeline.log {
-            log.sync()?;
-        }
+        // What was committed before survives with the change: somebody may drop what he copied elsewhere. The
+        // superblock says so, or damage at the end of the log would go unnoticed, and leave the change alone.
+        let first_segment = state.superblock.log.first_segment;
+        let log = match &self.pipeline.log {
+            Some(log) => {
+                log.sync()?;
+                log.mark(first_segment)
+            }
+            None => state.superblock.log,
+        };
         let named = state.catalog.extent();
         self.append_part(state, &bytes)?;
         let superblock = Superblock {
             checkpoint: state.superblock.checkpoint + 1,
             next_family: self.registry.lock().next_family(),
+            log,
             ..state.superblock
         };
         let superblock = match single {
