@@ -347,7 +347,7 @@ impl Case {
         let disk = self.disk(base);
         disk.fail(fault);
         let mut ledger = catch(|| self.perform(&disk, base))?;
-        if let (FaultKind::Io, Some(ledger)) = (fault.kind, &mut ledger) {
+        if let (FaultKind::Io | FaultKind::Interrupted, Some(ledger)) = (fault.kind, &mut ledger) {
             ledger.carried = self.most_carried();
         }
         for _ in 0..disk.struck() {
