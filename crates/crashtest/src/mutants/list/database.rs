@@ -104,6 +104,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        let preparing = ();\n",
         "memory_of_a_segments_last_life",
     ),
+    tests(
+        "a change of families does not say how far the log is durable",
+        WRITE_CATALOG,
+        "                log.mark(first_segment)\n",
+        "                state.superblock.log\n",
+        "what_was_committed_before_a_change_of_families_is_missed",
+    ),
     file("a child that was forked commits", PIPELINE, "        self.process.check()?;\n", "", "forked"),
     file(
         "a child that was forked ends its parent's database in good order",
