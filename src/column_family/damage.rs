@@ -66,8 +66,9 @@ impl Damage {
         self.carried.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_carried(&self, weight: u64) {
-        self.carried.store(weight, Ordering::Release);
+    /// Returns what it was before.
+    pub(crate) fn set_carried(&self, weight: u64) -> u64 {
+        self.carried.swap(weight, Ordering::AcqRel)
     }
 
     /// What is told of `error`, which who rewrites pages met. If it says that pages cannot be read, the

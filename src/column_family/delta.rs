@@ -103,6 +103,13 @@ impl Delta {
         let _ = self.filter.set(Arc::clone(filter));
     }
 
+    /// Takes the filter of `before`, which is an older version of the delta, if that has one.
+    pub(super) fn take_filter_of(&self, before: &Self) {
+        if let Some(filter) = before.filter.get() {
+            self.set_filter(filter);
+        }
+    }
+
     /// Builds a filter of the keys of a delta that lacks one; `None` if it was to stop. Reads all of
     /// its leaves. The caller holds the version of the trees. `should_stop` is asked once in a while.
     pub(crate) fn build_filter(

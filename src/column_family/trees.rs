@@ -92,8 +92,8 @@ impl Trees {
         self.merged_through
     }
 
-    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. On an error nothing
-    /// has changed, and what was written is abandoned.
+    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. Filters that deltas got
+    /// while it was made go with them. On an error nothing has changed, and what was written is abandoned.
     pub(crate) fn install(
         &mut self,
         store: &PartitionedStorageBackend,
@@ -110,6 +110,11 @@ impl Trees {
         self.kept.retire(self.number, &outcome.written, &outcome.retired);
         self.replaced.insert(self.number, Instant::now());
         self.number += 1;
+        // Whoever built one meanwhile gave it to the current version, under the lock that is held here.
+        for delta in deltas.iter().filter(|delta| delta.lacks_filter()) {
+            let before = self.current.deltas.iter().find(|before| before.is_version_of(delta));
+            before.into_iter().for_each(|before| delta.take_filter_of(before));
+        }
         let number = Numbered { number: self.number, let_go: Arc::clone(&self.let_go) };
         let version = TreeVersion { tree: outcome.tree, deltas, gone: Gone::default(), number: Some(number) };
         self.current = Arc::new(version);

@@ -173,6 +173,7 @@ impl Shared {
         if nobody_writes && log.free_one() {
             return Some(Duration::ZERO);
         }
+        log.free_surplus();
         // Before what was written is looked at: who writes after that finds that he, or the clock, has to
         // ring.
         self.log_rests.store(true, Ordering::SeqCst);

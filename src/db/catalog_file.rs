@@ -2,13 +2,16 @@
 
 use crate::codec::features::Features;
 use crate::codec::ids::FamilyId;
-use crate::column_family::catalog::{Catalog, encode_part};
+use crate::column_family::catalog::{BLOCK, Catalog, encode_part};
 use crate::column_family::family::Family;
 use crate::column_family::options::FamilyOptions;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::error::Result;
 use crate::segment::{CatalogExtent, SpaceMap, Superblock};
 use crate::sync::Arc;
+
+/// Room for parts behind the first one, in bytes, if that one is smaller.
+const LEAST_ROOM: u64 = 3 * BLOCK as u64;
 
 /// Extents for the two copies.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,11 @@ impl CatalogFile {
         let Self { place: Place { copies, room }, len, number, checksum, .. } = *self;
         // More room than can be said is kept for as long as the database is open.
         CatalogExtent { copies, len, number, checksum, room: u32::try_from(room).unwrap_or(0) }
+    }
+
+    /// Pages for a catalog of `len` bytes and as many for parts behind it.
+    pub(super) fn wanted_room(&self, len: u64, page_size: u64) -> u64 {
+        (len + len.max(LEAST_ROOM)).div_ceil(page_size)
     }
 
     /// Whether the next catalog is to be a whole one, in another place.

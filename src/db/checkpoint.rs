@@ -113,6 +113,8 @@ impl Shared {
         let first_segment = state.superblock.log.first_segment;
         self.checkpoints.first_segment.store(first_segment, Ordering::Relaxed);
         self.pipeline.log_pace.freed(self.log_is_long());
+        // Who waited for the log to be shorter does not wait for the disk.
+        log.free_surplus();
         self.checkpoints.merges_seen.store(installed, Ordering::Relaxed);
         self.checkpoints.made.fetch_add(1, Ordering::Relaxed);
         self.checkpoints.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);

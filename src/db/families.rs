@@ -429,6 +429,7 @@ impl Shared {
             registry.give_slot(family.slot());
             registry.dying.push(Arc::clone(&family));
         })?;
+        self.pipeline.carry_no_more(&family);
         tracing::debug!(family = family.id().0, name, "dropped a column family");
         self.reap();
         // The clock reaps what is still read now, and looks for it after it turned away from the family.

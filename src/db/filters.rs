@@ -45,14 +45,12 @@ impl Shared {
     /// Gives the filter of `delta` to it and to what has become of it.
     fn hand_out(&self, family: &Family, delta: &Delta, filter: &Arc<Filter>) {
         delta.set_filter(filter);
-        // What is made at this moment of a version that lacks the filter, and installed after the last look,
-        // stays without.
-        while let Some(version) = self.trees_of(family)
-            && let Some(later) =
-                version.deltas.iter().find(|later| later.is_version_of(delta) && later.lacks_filter())
-        {
+        // What is made of a version that lacks the filter at this moment takes it when it is installed, under
+        // this lock.
+        let trees = family.trees.lock();
+        trees.current().deltas.iter().filter(|later| later.is_version_of(delta)).for_each(|later| {
             later.set_filter(filter);
-        }
+        });
     }
 }
 
@@ -61,9 +59,12 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::FamilyOptions;
+    use crate::btree::RangeDeletion;
+    use crate::column_family::merging::change::Change;
     use crate::db::ColumnFamilyDatabase;
     use crate::options::DatabaseBuilder;
     use crate::storage::MemoryStorage;
+    use crate::sync::Arc;
     use crate::txn::handle::ColumnFamily;
 
     fn builder(storage: &MemoryStorage) -> DatabaseBuilder {
@@ -130,6 +131,47 @@ mod tests {
         family.family().drain_step(&shared.pipeline.merge_context(&|| false)).unwrap();
         assert!(!lacks(), "what becomes of a delta keeps its filter");
         check();
+    }
+
+    /// Deltas that were there at opening, as `db` has them that was opened by hand.
+    fn with_a_delta(storage: &MemoryStorage) -> (ColumnFamilyDatabase, ColumnFamily) {
+        let by_hand = || builder(storage).automatic_maintenance(false).open("memory").unwrap();
+        let db = by_hand();
+        let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+        for step in [1, 2] {
+            (0..20_000).step_by(step).for_each(|n| {
+                family.put(key(n), b"value").unwrap();
+            });
+            db.flush().unwrap();
+        }
+        assert_eq!(db.family_properties(&family).unwrap().deltas, 1);
+        drop(family);
+        db.close().unwrap();
+        let db = by_hand();
+        let family = db.column_family("family").unwrap();
+        (db, family)
+    }
+
+    #[test]
+    fn a_filter_that_is_built_before_a_change_is_installed_is_taken_along() {
+        let storage = MemoryStorage::new();
+        let (db, family) = with_a_delta(&storage);
+        let own = family.family();
+        let lacks = || own.trees.lock().current().deltas.iter().any(|delta| delta.lacks_filter());
+        let version = Arc::clone(own.trees.lock().current());
+        let mut change = Change::of(&version, own.store(), 100, &|| false);
+        let deletion = RangeDeletion { start: &[], end: Some(&key(100)) };
+        change.delete_from_deltas(0..1, &[deletion]).unwrap();
+        assert!(lacks());
+        db.shared().build_filters();
+        assert!(!lacks());
+        let (outcome, deltas) = change.finish();
+        assert!(deltas.iter().any(|delta| delta.lacks_filter()), "a part of a delta has a place of its own");
+        let mut trees = own.trees.lock();
+        let through = trees.merged_through();
+        trees.install(own.store(), outcome, deltas, through).unwrap();
+        drop(trees);
+        assert!(!lacks(), "what becomes of a delta has its filter");
     }
 
     #[test]

@@ -25,6 +25,43 @@ fn write_merge_and_read(db: &ColumnFamilyDatabase, family: &ColumnFamily) {
     assert_eq!(db.snapshot().unwrap().column_family(family).unwrap().len().unwrap(), 400);
 }
 
+/// A family that has its descriptor asks nothing of what all families share to read what is not cached.
+#[test]
+fn a_miss_takes_no_lock_that_other_families_take() {
+    let db = ColumnFamilyDatabase::builder()
+        .cache_bytes(64 << 10)
+        .page_size(4096)
+        .automatic_maintenance(false)
+        .storage(MemoryStorage::new())
+        .open("memory")
+        .unwrap();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    for n in 0..4000u32 {
+        family.put(n.to_be_bytes(), [n as u8; 300]).unwrap();
+    }
+    db.flush().unwrap();
+    assert!(family.get(0u32.to_be_bytes()).unwrap().is_some());
+    let misses = family.cache_stats().misses;
+    let (done, finished) = mpsc::channel();
+    let shared = db.shared();
+    let registry = shared.registry.lock();
+    let (space, pool) = (shared.data.space().hold(), shared.data.pool().hold());
+    let reader = family.clone();
+    let thread = std::thread::spawn(move || {
+        for n in (0..4000u32).rev().step_by(7).chain((0..4000).step_by(11)) {
+            assert_eq!(reader.get(n.to_be_bytes()).unwrap().unwrap(), [n as u8; 300]);
+        }
+        assert_eq!(reader.iter().unwrap().count(), 4000);
+        done.send(()).unwrap();
+    });
+    let outcome = finished.recv_timeout(PATIENCE);
+    drop((registry, space, pool));
+    thread.join().unwrap();
+    outcome.expect("a miss waited for a lock of all families");
+    assert!(family.cache_stats().misses > misses + 300, "pages were cached");
+    db.close().unwrap();
+}
+
 #[test]
 fn with_every_lock_of_one_family_held_another_writes_merges_and_reads() {
     let db = ColumnFamilyDatabase::builder()

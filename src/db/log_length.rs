@@ -59,13 +59,6 @@ impl Shared {
 
     /// Asks for the merges of a round. Says whether a checkpoint lets go of enough by now.
     fn shorten_log(&self, log: &Log) -> Result<bool> {
-        let families = self.families();
-        let note_carried = || {
-            let carried =
-                families.iter().filter(|family| !family.is_dropped()).map(|family| family.damage.carried());
-            self.pipeline.log_pace.set_carried(carried.fold(0, u64::saturating_add));
-        };
-        note_carried();
         if !self.log_is_long() {
             self.checkpoints.wanted_segment.store(0, Ordering::Relaxed);
             self.pipeline.log_pace.is_short();
@@ -78,7 +71,7 @@ impl Shared {
         let wanted = log.segment_within(self.pipeline.log_pace.short_enough());
         self.checkpoints.wanted_segment.store(wanted, Ordering::Relaxed);
         let mut needed = wanted;
-        for family in &families {
+        for family in &self.families() {
             let oldest = self.oldest_segment(family);
             if oldest < wanted {
                 if family.damage.is_stuck() {
@@ -90,10 +83,9 @@ impl Shared {
                     needed.min(if family.damage.is_stuck() { self.oldest_segment(family) } else { oldest });
             }
         }
-        note_carried();
         left?;
         let first = self.checkpoints.first_segment.load(Ordering::Relaxed);
-        let freed = log.weight_since(first).saturating_sub(log.weight_since(needed));
+        let freed = log.charge_since(first).saturating_sub(log.charge_since(needed));
         Ok(needed > first && (needed == wanted || freed >= self.options.log_limit() / WORTH_A_CHECKPOINT))
     }
 

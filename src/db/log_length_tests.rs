@@ -51,18 +51,20 @@ fn a_checkpoint_that_is_due_waits_for_no_merge() {
 }
 
 /// Writes from three threads into more families than threads merge, and gives the most that the log weighed,
-/// and the sum of what was written.
+/// and the sum of what was written. What files of the log take, removed ones included, stays within the limit
+/// and a segment, or what one batch takes.
 fn overrun(limit: u64, value: usize, operations: usize, commits: usize) -> (u64, u64) {
-    let builder = ColumnFamilyDatabase::builder().page_size(4096).background_threads(2);
+    let builder = ColumnFamilyDatabase::builder().page_size(4096).background_threads(2).disk_reserve_bytes(0);
+    let segment = (limit / 8).max(3 * operations as u64 * (value as u64 + 40));
     let db = builder.log_limit_bytes(limit).storage(MemoryStorage::new()).open("memory").unwrap();
     let families = families(&db, 6);
-    let (mut most, mut sum) = (0, 0);
+    let (mut most, mut sum, mut most_files) = (0, 0, 0);
     thread::scope(|scope| {
         let writers: Vec<_> = (0..3usize)
             .map(|writer| {
                 let (db, families) = (&db, &families);
                 scope.spawn(move || {
-                    let (mut most, mut batch) = (0, WriteBatch::new());
+                    let (mut most, mut most_files, mut batch) = (0, 0, WriteBatch::new());
                     for n in 0..commits {
                         batch.clear();
                         for part in 0..operations {
@@ -72,14 +74,16 @@ fn overrun(limit: u64, value: usize, operations: usize, commits: usize) -> (u64,
                         }
                         db.write(&batch).unwrap();
                         most = most.max(db.pipeline().log.as_ref().unwrap().weight());
+                        most_files = most_files.max(db.statistics().log.bytes_on_disk);
                     }
-                    (most, commits * operations * (value + 4))
+                    (most, most_files, commits * operations * (value + 4))
                 })
             })
             .collect();
         for writer in writers {
-            let (weight, bytes) = writer.join().unwrap();
+            let (weight, files, bytes) = writer.join().unwrap();
             most = most.max(weight);
+            most_files = most_files.max(files);
             sum += bytes as u64;
         }
     });
@@ -88,6 +92,7 @@ fn overrun(limit: u64, value: usize, operations: usize, commits: usize) -> (u64,
     }
     assert!(db.verify().unwrap().is_clean());
     db.close().unwrap();
+    assert!(most_files <= limit + limit / 16 + segment, "files of {most_files} with a limit of {limit}");
     (most, sum)
 }
 
@@ -223,6 +228,25 @@ fn one_put_now_and_then_makes_no_checkpoint_each() {
     }
     assert_eq!(db.family_properties(&family).unwrap().entries_in_memtables, 0);
     assert!(!db.shared().has_merges_to_checkpoint());
+}
+
+#[test]
+fn a_checkpoint_beside_a_short_log_looks_at_no_family_that_nothing_was_done_to() {
+    let db = without_threads(&MemoryStorage::new());
+    let names = (0..50).map(|n| (format!("family {n}"), FamilyOptions::default()));
+    let families = db.create_column_families(names).unwrap();
+    let checkpoints = db.statistics().checkpoints;
+    let listed = crate::db::shared::LISTED.get();
+    for n in 0..20u32 {
+        families[0].put(n.to_be_bytes(), "value").unwrap();
+        db.shared().drain(families[0].family()).unwrap();
+        db.shared().pipeline.work.request_checkpoint();
+        db.shared().work_off();
+    }
+    let checkpoints = db.statistics().checkpoints - checkpoints;
+    let listed = crate::db::shared::LISTED.get() - listed;
+    // Now and then the catalog is written anew.
+    assert!(checkpoints >= 20 && listed <= checkpoints / 2, "{listed} times in {checkpoints} checkpoints");
 }
 
 #[test]

@@ -401,7 +401,9 @@ fn open_existing(
             database_id: superblock.database_id,
             first_segment_bytes: FIRST_LOG_SEGMENT.min(max_segment_bytes),
             max_segment_bytes,
-            spare_segments: 2,
+            // What a round lets go of.
+            spare_segments: (options.log_limit() / 4 / max_segment_bytes) as usize,
+            kept_within: options.log_limit(),
             watched_from: log_pace.long_from(),
             use_mapping: options.mapped_log,
             reserve_files: if options.disk_reserve_bytes == Some(0) { 0 } else { RESERVE_FILES },

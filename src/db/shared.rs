@@ -50,9 +50,17 @@ pub(super) struct Shared {
     pub(super) lock: Mutex<Option<Arc<Locks>>>,
 }
 
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread listed all families of a database.
+    pub(super) static LISTED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl Shared {
     /// The families, by number.
     pub(super) fn families(&self) -> Vec<Arc<Family>> {
+        #[cfg(test)]
+        LISTED.set(LISTED.get() + 1);
         self.registry.lock().families().cloned().collect()
     }
 }

@@ -21,6 +21,9 @@ const LITTLE: u64 = 16;
 /// A checkpoint frees what only the last one keeps, if that is one page in so many of those that the family's
 /// trees reach, or in so many of the file.
 const SUPERSEDED: [u64; 2] = [8, 64];
+/// Times that the catalog is moved, and checkpoints that are made, before the file is cut, at most.
+const MOST_MOVES: usize = 4;
+const MOST_TO_CUT: usize = 8;
 /// Bytes of a family below which closing leaves it as it is.
 const SMALL: u64 = 16 << 20;
 
@@ -193,14 +196,35 @@ impl Shared {
         self.cut()
     }
 
-    /// Brings the catalog and its spare place to the front, and cuts the data file.
+    /// Cuts the data file behind what is used. What families gave back is free after a checkpoint; where the
+    /// catalog, or its spare place, is what stands at the end, it moves to the front. Nothing is written if
+    /// neither is so.
     pub(super) fn cut(&self) -> Result<()> {
-        // The first lets go of pages that families gave back, so that from the second on there is room in
-        // front; what was the catalog's place then is its spare one, and free two checkpoints later.
-        for _ in 0..4 {
-            self.checkpoint_afresh()?;
+        // What was the catalog's place is its spare one after a move, and free after two and a checkpoint.
+        let mut moves = 0;
+        for _ in 0..MOST_TO_CUT {
+            if moves < MOST_MOVES && self.catalog_is_in_the_way() {
+                moves += 1;
+                self.checkpoint_afresh()?;
+            } else if self.data.space().has_waiting() {
+                self.checkpoint()?;
+            } else {
+                break;
+            }
         }
         self.shrink()
+    }
+
+    /// Whether the file is as long as it is for the catalog or its spare place, and there is room before for
+    /// both copies of all that the catalog says.
+    fn catalog_is_in_the_way(&self) -> bool {
+        let state = self.checkpoint.lock();
+        let pages = state.catalog.wanted_room(state.catalog.len, self.data.page_size() as u64);
+        let places = [Some(state.catalog.place), state.catalog.spare];
+        places.iter().flatten().any(|place| {
+            let copies: Vec<u64> = place.copies.into_iter().flatten().collect();
+            self.data.space().is_longer_for(&copies, place.room, 2, pages)
+        })
     }
 
     /// Whether `family` has more pages than its trees reach by one in `share`.

@@ -29,9 +29,11 @@ pub struct LogStatistics {
     /// What recovery would replay, as [`log_limit_bytes`](crate::DatabaseBuilder::log_limit_bytes) counts it:
     /// bytes, and more for each operation.
     pub replay_weight: u64,
-    /// Bytes of log files on disk, spare ones included.
+    /// Bytes of log files on disk, spare ones included, and removed ones whose room the disk does not have
+    /// back yet.
     pub bytes_on_disk: u64,
-    /// Bytes of log files that hold nothing that recovery would read: kept for reuse, or made ahead of need.
+    /// Bytes of log files that hold nothing that recovery would read: kept for reuse, made ahead of need, or
+    /// removed.
     pub bytes_spare: u64,
     /// Times that a writer was slowed because the log came near its limit. Each is some milliseconds.
     pub write_pauses: u64,

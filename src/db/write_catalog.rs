@@ -20,15 +20,12 @@
 //! 3. Both copies hold the same bytes. If one was found not to, parts are not written behind it: the next
 //!    catalog is a whole one, elsewhere.
 
-use crate::column_family::catalog::{BLOCK, encode_part};
+use crate::column_family::catalog::encode_part;
 use crate::column_family::record::Record;
 use crate::db::catalog_file::{CatalogFile, Change, Place, State};
 use crate::db::shared::Shared;
 use crate::error::{Error, Result};
 use crate::segment::{CatalogRecord, Superblock};
-
-/// Room for parts behind the first one, in bytes, if that one is smaller.
-const LEAST_ROOM: u64 = 3 * BLOCK as u64;
 
 impl Shared {
     /// Writes a new catalog if the one that was read has not two whole copies, or is of an old format. A full
@@ -159,7 +156,7 @@ impl Shared {
     /// checkpoint that makes space needs none.
     fn room_for_catalog(&self, state: &mut State, len: u64) -> Result<Place> {
         let page_size = self.data.page_size() as u64;
-        let (wanted, least) = ((len + len.max(LEAST_ROOM)).div_ceil(page_size), len.div_ceil(page_size));
+        let (wanted, least) = (state.catalog.wanted_room(len, page_size), len.div_ceil(page_size));
         let is_to_move = std::mem::take(&mut state.catalog.is_to_move);
         let spare = &mut state.catalog.spare;
         if let Some(spare) = spare.take_if(|spare| spare.room >= wanted && !is_to_move) {

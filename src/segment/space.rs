@@ -456,6 +456,30 @@ impl SpaceMap {
         kept.sum::<u64>().saturating_sub(wanted)
     }
 
+    /// Whether extents were given back that are free after the next checkpoint.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let extents = self.extents.lock();
+        !(extents.waiting.is_empty() && extents.closing.is_empty())
+    }
+
+    /// Whether the file can be cut once one of `extents`, each of `room` pages, is written elsewhere: it is the
+    /// last that is used, and wholly before it `copies` extents of `pages` pages are free.
+    pub(crate) fn is_longer_for(&self, extents: &[u64], room: u64, copies: u64, pages: u64) -> bool {
+        let map = self.extents.lock();
+        let end = map.used_end();
+        let Some(&first) = extents.iter().find(|&&first| first + room == end) else { return false };
+        // Else it would come to stand in front of what is kept for a full disk, which is at the end.
+        let is_kept = map.reserved_without(map.find(pages), copies * pages) >= map.reserve_pages(self.page_size);
+        let fitting = map.free.range(..first).map(|(_, free)| free.pages / pages.max(1));
+        is_kept && fitting.sum::<u64>() >= copies
+    }
+
+    /// Nobody else gets at the map meanwhile.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.extents.lock()
+    }
+
     /// File pages that were given back and wait for a checkpoint.
     #[cfg(test)]
     pub(crate) fn waiting_pages(&self) -> u64 {
@@ -497,6 +521,22 @@ impl Extents {
             Some((first, free)) if first + free.pages == self.end => free.pages,
             _ => 0,
         }
+    }
+
+    /// Where the last extent that is used ends.
+    fn used_end(&self) -> u64 {
+        let by_end = |&(first, pages): &Extent| (first + pages, first);
+        let given_back: BTreeMap<u64, u64> =
+            self.waiting.iter().chain(&self.closing).map(by_end).collect();
+        let free_before = |end: u64| {
+            let (&first, free) = self.free.range(..end).next_back()?;
+            (first + free.pages == end).then_some(first)
+        };
+        let mut end = self.end;
+        while let Some(first) = given_back.get(&end).copied().or_else(|| free_before(end)) {
+            end = first;
+        }
+        end
     }
 
     /// Free pages that have room on the disk.

@@ -216,6 +216,12 @@ impl FileHandlePool {
         &self.permanent.file
     }
 
+    /// Nobody else gets at the list of descriptors meanwhile.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.table.lock()
+    }
+
     pub(crate) fn stats(&self) -> FileHandlePoolStats {
         let table = self.table.lock();
         let shared = table.descriptors.iter().filter(|shared| shared.handles > 1);

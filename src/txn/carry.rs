@@ -17,6 +17,13 @@ use crate::txn::pipeline::{Interrupted, Pipeline};
 use crate::wal;
 
 impl Pipeline {
+    /// Nothing is carried along any more of `family`, which no view shows from now on.
+    pub(crate) fn carry_no_more(&self, family: &Arc<Family>) {
+        // Who carries holds this, and looks at the view first.
+        let _side = family.write.lock();
+        self.log_pace.carry(family.damage.set_carried(0), 0);
+    }
+
     /// Appends what the memtables of `family` hold, which is stuck, to the log. Durable with the next sync.
     ///
     /// # Errors
@@ -62,7 +69,8 @@ impl Pipeline {
             family.set_segment(&side, segment, &self.views);
         }
         // Not 0, even if it is nothing.
-        family.damage.set_carried(wal::weight(payload.len() as u64, operations.get()));
+        let weight = wal::weight(payload.len() as u64, operations.get());
+        self.log_pace.carry(family.damage.set_carried(weight), weight);
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! How writers are slowed, and at last stopped, as the log nears its limit.
 //!
-//! The log's weight ([`crate::wal::weight`]) falls when a checkpoint lets go of segments: in steps, one for
-//! each *round* of merging what keeps old segments and making it durable. A round begins when the log weighs
-//! more than half of its limit. From five eighths on what is left until the limit is dealt out over the time
+//! The log's weight ([`crate::wal::weight`]; where a segment's file is longer than its records weigh, the
+//! length counts) falls when a checkpoint lets go of segments: in steps, one for each *round* of merging what
+//! keeps old segments and making it durable. A round begins when the log weighs more than half of its limit. From five eighths on what is left until the limit is dealt out over the time
 //! until the round is expected to end, to all writers together; so the less is left, or the longer the round
 //! takes, the slower they are, and few ever meet the limit. Who does waits, without any lock, until a
 //! checkpoint has let go of something.
@@ -30,7 +30,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Paces the writers of one database.
 pub(crate) struct LogPace {
     limit: Weight,
-    /// What of the log counts for nothing, since no round lets go of it.
+    /// What of the log counts for nothing, since no round lets go of it: what is carried along of damaged
+    /// families.
     carried: AtomicU64,
     /// What is admitted and may not be in the log's weight yet.
     in_flight: AtomicU64,
@@ -130,10 +131,11 @@ impl LogPace {
         self.limit / 2
     }
 
-    /// Notes what the log weighs more for what it carries along of damaged families, which no round lets go
-    /// of: its limit is so much higher.
-    pub(crate) fn set_carried(&self, weight: Weight) {
-        self.carried.store(weight, Ordering::Relaxed);
+    /// Notes what the log weighs more for what it carries along of a damaged family, `now` and `before`. No
+    /// round lets go of it: the limit is so much higher.
+    pub(crate) fn carry(&self, before: Weight, now: Weight) {
+        self.carried.fetch_add(now, Ordering::Relaxed);
+        self.carried.fetch_sub(before, Ordering::Relaxed);
     }
 
     fn carried(&self) -> Weight {
@@ -193,7 +195,7 @@ impl LogPace {
         // In this order: what is appended meanwhile counts twice, not never.
         let others = self.in_flight.fetch_add(weight, Ordering::SeqCst);
         let admitted = Admitted { pace: self, weight };
-        let fits = self.counted(log.weight()).saturating_add(others).saturating_add(weight) <= self.limit;
+        let fits = self.counted(log.charge()).saturating_add(others).saturating_add(weight) <= self.limit;
         (fits || others == 0 && !log.can_be_shorter()).then_some(admitted)
     }
 

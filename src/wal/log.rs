@@ -13,7 +13,7 @@ use super::group_sync::{Failed, GroupSync};
 use super::options::{LogOptions, LogStats};
 use super::record::{RecordHeader, record_len};
 use super::segment::{self, HEADER_LEN, MAPPED_RECORD, Segment};
-use super::stock::{Refusal, Stock};
+use super::stock::{Refusal, Retired, Stock};
 use super::weight::{Weight, weight};
 use crate::codec::checksum::crc32;
 use crate::codec::ids::SequenceNumber;
@@ -46,7 +46,7 @@ pub(crate) struct Log {
     pub(super) behind: Mutex<VecDeque<Behind>>,
     /// Held while memory of a mapping is made ready, and while files go into their next life.
     pub(super) preparing: Mutex<()>,
-    /// Weight of all that recovery would replay, once it is at least `options.watched_from`; 0 below.
+    /// What counts against the log's limit, once it is at least `options.watched_from`; 0 below.
     pub(super) watched: AtomicU64,
     syncs: AtomicU64,
 }
@@ -71,6 +71,8 @@ pub(super) struct Tail {
     /// Weight of what stands in `segment`, and of the segments before it that recovery would read.
     pub(super) weight: Weight,
     pub(super) weight_before: Weight,
+    /// Bytes by which those segments are longer than their records weigh.
+    pub(super) slack_before: u64,
     /// `weight` at which `wants_prepare` is set.
     next_at_weight: Weight,
     /// The most that a segment weighs.
@@ -110,6 +112,17 @@ impl Tail {
     /// Weight of all that recovery would replay.
     pub(super) fn weight_in_all(&self) -> Weight {
         self.weight_before + self.weight
+    }
+
+    /// What counts against the log's limit: weight, and where a segment's file is longer than its records
+    /// weigh, the difference, so that this bounds the files as well.
+    pub(super) fn charge(&self) -> Weight {
+        self.weight_in_all() + self.slack_before
+    }
+
+    /// Bytes by which the segment is longer than its records weigh.
+    pub(super) fn slack(&self) -> u64 {
+        self.segment.body.len.saturating_sub(self.weight)
     }
 
     pub(super) fn go_to(&mut self, segment: Arc<Segment>) {
@@ -191,6 +204,7 @@ impl Log {
     /// durable.
     pub(super) fn new(options: LogOptions, stock: Stock, segment: Arc<Segment>, last: u64) -> Self {
         let current = segment.id;
+        stock.shelf().current_len = segment.body.len;
         let mut tail = Tail {
             segment: Arc::clone(&segment),
             offset: 0,
@@ -203,6 +217,7 @@ impl Log {
             failed: false,
             weight: 0,
             weight_before: 0,
+            slack_before: 0,
             next_at_weight: 0,
             most_weight: options.max_segment_bytes,
             records: 0,
@@ -228,18 +243,17 @@ impl Log {
         }
     }
 
-    /// Tells of the weight of all that recovery would replay.
+    /// Tells of what counts against the log's limit.
     #[inline]
-    pub(super) fn watch(&self, weight: Weight) {
-        if weight >= self.options.watched_from {
-            self.watched.store(weight, Ordering::Relaxed);
+    pub(super) fn watch(&self, charge: Weight) {
+        if charge >= self.options.watched_from {
+            self.watched.store(charge, Ordering::Relaxed);
         } else if self.watched.load(Ordering::Relaxed) != 0 {
             self.watched.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Weight of all that recovery would replay, if it is that much that the options have it watched; 0
-    /// otherwise.
+    /// What counts against the log's limit, if it is that much that the options have it watched; 0 otherwise.
     #[inline]
     pub(crate) fn watched(&self) -> Weight {
         self.watched.load(Ordering::Relaxed)
@@ -388,9 +402,9 @@ impl Log {
             tail.next_at_weight = u64::MAX;
             self.wants_prepare.store(true, Ordering::Relaxed);
         }
-        let weight = tail.weight_in_all();
-        if weight >= self.options.watched_from {
-            self.watched.store(weight, Ordering::Relaxed);
+        let charge = tail.charge();
+        if charge >= self.options.watched_from {
+            self.watched.store(charge, Ordering::Relaxed);
         }
         offset
     }
@@ -525,22 +539,28 @@ impl Log {
         self.tail.lock().weight_in_all()
     }
 
-    /// Weight of the log in segments at or above `segment`.
-    pub(crate) fn weight_since(&self, segment: u64) -> Weight {
+    /// What counts against the log's limit: the weight of all that recovery would replay, and where the file
+    /// of a segment is longer than its records weigh, the difference.
+    pub(crate) fn charge(&self) -> Weight {
+        self.tail.lock().charge()
+    }
+
+    /// The same of segments at or above `segment`.
+    pub(crate) fn charge_since(&self, segment: u64) -> Weight {
         let shelf = self.stock.shelf();
         let current = self.tail.lock().weight;
         let retired = shelf.retired.iter().rev().take_while(|retired| retired.id >= segment);
-        current + retired.map(|retired| retired.weight).sum::<Weight>()
+        current + retired.map(Retired::charge).sum::<Weight>()
     }
 
-    /// The oldest segment from which on the log weighs no more than `most`; the current one, if that weighs
-    /// more.
+    /// The oldest segment from which on the log counts no more than `most` against its limit; the current
+    /// one, if that does.
     pub(crate) fn segment_within(&self, most: Weight) -> u64 {
         let shelf = self.stock.shelf();
         let tail = self.tail.lock();
         let (mut within, mut weight) = (tail.segment.id, tail.weight);
         for retired in shelf.retired.iter().rev() {
-            weight += retired.weight;
+            weight += retired.charge();
             if weight > most {
                 break;
             }
@@ -553,7 +573,7 @@ impl Log {
     /// record alone made it heavier than a segment is.
     pub(crate) fn can_be_shorter(&self) -> bool {
         let tail = self.tail.lock();
-        tail.weight_before > 0 || tail.is_too_heavy()
+        tail.weight_before + tail.slack_before > 0 || tail.is_too_heavy()
     }
 
     pub(crate) fn stats(&self) -> LogStats {
@@ -568,8 +588,8 @@ impl Log {
             spare_segments: shelf.spares() as u64,
             weight: tail.weight_in_all(),
             bytes_live: shelf.retired.iter().map(|retired| retired.used).sum::<u64>() + tail.offset,
-            bytes_spare: shelf.reserve_bytes(),
-            bytes_on_disk: shelf.bytes_on_disk() + tail.segment.body.len,
+            bytes_spare: shelf.reserve_bytes() + shelf.removed_bytes(),
+            bytes_on_disk: shelf.bytes_on_disk(),
         }
     }
 

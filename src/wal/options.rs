@@ -16,6 +16,9 @@ pub(crate) struct LogOptions {
     pub(crate) max_segment_bytes: u64,
     /// Segments of the maximal length that are kept for reuse.
     pub(crate) spare_segments: usize,
+    /// Bytes that all files, but for those that are kept for a full disk, may come to so that a segment is
+    /// kept for reuse; with one segment more, so that one is made ahead of need.
+    pub(crate) kept_within: u64,
     /// Weight of all that recovery would replay from which on [`Log::watched`](super::Log::watched) tells it.
     pub(crate) watched_from: Weight,
     /// Whether small records that no sync follows are stored into a shared mapping of the segment.
@@ -36,6 +39,7 @@ impl LogOptions {
             first_segment_bytes: 256 << 10,
             max_segment_bytes: 64 << 20,
             spare_segments: 2,
+            kept_within: u64::MAX,
             watched_from: Weight::MAX,
             use_mapping: true,
             reserve_files: 0,
@@ -65,8 +69,8 @@ pub(crate) struct LogStats {
     pub(crate) weight: Weight,
     /// Bytes in use in segments that recovery would read, and in those that wait to be let go.
     pub(crate) bytes_live: u64,
-    /// Length of files that hold nothing that recovery would read.
+    /// Length of files that hold nothing that recovery would read, and of removed ones.
     pub(crate) bytes_spare: u64,
-    /// Length of all files of the log, in bytes.
+    /// Length of all files of the log, in bytes; also of removed ones whose room the disk does not have back.
     pub(crate) bytes_on_disk: u64,
 }

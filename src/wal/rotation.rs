@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::group_sync::Failed;
 use super::log::{Behind, Log, Needs, READY_AHEAD};
 use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
-use super::stock::{GROWTH, Refusal, Retired, Source};
+use super::stock::{Ahead, GROWTH, Refusal, Retired, Source};
 use super::weight::Weight;
 use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
@@ -120,10 +120,14 @@ impl Log {
         shelf.retired.push_back(Retired {
             id: old.id,
             used: tail.offset,
+            len: old.body.len,
             weight: tail.weight,
+            slack: tail.slack(),
             last_sequence: tail.last,
             body: Some(Arc::clone(&old.body)),
         });
+        shelf.current_len = next.body.len;
+        tail.slack_before += tail.slack();
         tail.unsynced.push(Arc::clone(&old));
         self.current.store(next.id, Ordering::Release);
         self.wants_prepare.store(false, Ordering::Relaxed);
@@ -220,8 +224,10 @@ impl Log {
         let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
         drop(making);
-        if let Some(segment) = made {
-            self.sync_segment(&segment).map_err(|Failed| self.failure())?;
+        match made {
+            Ahead::IsThere => {}
+            Ahead::Filled(segment) => self.sync_segment(&segment).map_err(|Failed| self.failure())?,
+            Ahead::Later => self.wants_next.store(true, Ordering::Relaxed),
         }
         Ok(())
     }
@@ -254,6 +260,11 @@ impl Log {
         self.stock.free_one()
     }
 
+    /// The same of all removed segments but one, which may wait until nobody writes.
+    pub(crate) fn free_surplus(&self) {
+        self.stock.free_surplus();
+    }
+
     /// Both, as the two threads do in their time.
     #[cfg(test)]
     pub(super) fn prepare(&self) -> Result<()> {
@@ -284,6 +295,7 @@ impl Log {
         if is_large {
             self.sync_now(self.unsynced()).map_err(|Failed| self.failure())?;
         }
+        self.stock.free_surplus();
         if removed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }
@@ -317,7 +329,8 @@ impl Log {
             let mut tail = self.tail.lock();
             tail.unsynced.retain(|segment| segment.id >= limit);
             tail.weight_before -= released.iter().map(|retired| retired.weight).sum::<Weight>();
-            self.watch(tail.weight_in_all());
+            tail.slack_before -= released.iter().map(|retired| retired.slack).sum::<u64>();
+            self.watch(tail.charge());
         }
         let mut changed = false;
         for retired in released {

@@ -43,15 +43,10 @@ impl Log {
         let mut retired = VecDeque::with_capacity(ids.len());
         for id in ids {
             let opened = backend.open(&segment::path(id), FileMode::Read).and_then(|file| file.len());
-            let used =
+            let len =
                 opened.map_err(|error| Error::io("opening the log", error).in_file(segment::path(id)))?;
-            retired.push_back(Retired {
-                id,
-                used,
-                weight: 0,
-                last_sequence: end.last_sequence.0,
-                body: None,
-            });
+            let last_sequence = end.last_sequence.0;
+            retired.push_back(Retired { used: len, last_sequence, ..Retired::unused(id, len, None) });
         }
 
         let stock = Stock::new(backend, &options, newest_id, retired);
@@ -74,8 +69,7 @@ impl Log {
         segment.set_durable(HEADER_LEN);
         if !orphans.is_empty() {
             for &id in &orphans {
-                let orphan = Retired { id, used: 0, weight: 0, last_sequence: 0, body: None };
-                stock.let_go(orphan).map_err(unlatched)?;
+                stock.let_go(Retired::unused(id, 0, None)).map_err(unlatched)?;
             }
             stock.sync_directory().map_err(unlatched)?;
         }
@@ -99,6 +93,6 @@ impl Log {
         }
         let mut tail = self.tail.lock();
         tail.weight_before += sum;
-        self.watch(tail.weight_in_all());
+        self.watch(tail.charge());
     }
 }

@@ -25,9 +25,6 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 /// for it, it is shorter by as much.
 pub(super) const GROWTH: u64 = 8;
 
-/// Removed files whose room may wait to be given back.
-const MOST_REMOVED: usize = 16;
-
 /// Why no segment could be made or let go.
 pub(super) enum Refusal {
     /// There is no room, no descriptor or no memory. Nothing was changed.
@@ -40,6 +37,16 @@ impl Refusal {
     fn of(error: Error) -> Self {
         if error.is_refusal() { Self::Refused(error) } else { Self::Broken(error) }
     }
+}
+
+/// What came of making a segment ahead of need.
+pub(super) enum Ahead {
+    IsThere,
+    /// It is there, filled with zeros, so that the caller can sync it: otherwise the first sync of a record in
+    /// it has to write them all.
+    Filled(Arc<Segment>),
+    /// The log's files take as much as they may: once some were let go of.
+    Later,
 }
 
 /// Names the failed operation.
@@ -63,17 +70,46 @@ pub(super) struct Retired {
     /// Bytes in use; of a segment that an earlier process wrote and replay did not read, the length of the
     /// file.
     pub(super) used: u64,
+    /// Length of the file.
+    pub(super) len: u64,
     /// What replaying it takes.
     pub(super) weight: Weight,
+    /// Bytes by which the file is longer than that: what counts against the log's limit besides, so that this
+    /// bounds the files as well. 0 if an earlier process wrote it.
+    pub(super) slack: u64,
     /// Highest number in it or before it.
     pub(super) last_sequence: u64,
     /// `None` if an earlier process wrote it: whether all of its bytes are really on disk is not known then.
     pub(super) body: Option<Arc<SegmentFile>>,
 }
 
+impl Retired {
+    /// A file that holds no record that anybody needs.
+    pub(super) fn unused(id: u64, len: u64, body: Option<Arc<SegmentFile>>) -> Self {
+        Self { id, used: 0, len, weight: 0, slack: 0, last_sequence: 0, body }
+    }
+
+    /// What it counts against the log's limit.
+    pub(super) fn charge(&self) -> Weight {
+        self.weight + self.slack
+    }
+}
+
+/// Removed files: the disk gets their room back when they are dropped, which may take a tenth of a second
+/// each, and until then they take it though no name shows them.
+#[derive(Default)]
+struct Removed {
+    files: Vec<Arc<SegmentFile>>,
+    /// Of these, and of those that are being dropped.
+    bytes: u64,
+}
+
 /// What there is. Lock order: `Stock::making`, then this, then the log's tail.
 pub(super) struct Shelf {
     pub(super) retired: VecDeque<Retired>,
+    /// Length of the current segment's file.
+    pub(super) current_len: u64,
+    removed: Removed,
     prepared: Option<Arc<Segment>>,
     spares: Vec<Kept>,
     reserve: Reserve,
@@ -87,17 +123,30 @@ impl Shelf {
         self.spares.len()
     }
 
-    /// Bytes of files beside the current segment.
+    /// Bytes of all files, those included that are removed and not given back to the disk yet.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        let retired =
-            self.retired.iter().map(|retired| retired.body.as_ref().map_or(retired.used, |body| body.len));
-        retired.sum::<u64>() + self.reserve_bytes() + self.reserve.bytes_in_all()
+        self.bytes_for_records() + self.reserve.bytes_in_all()
+    }
+
+    /// The same without files that are kept for a full disk.
+    fn bytes_for_records(&self) -> u64 {
+        let retired = self.retired.iter().map(|retired| retired.len);
+        retired.sum::<u64>() + self.current_len + self.reserve_bytes() + self.removed.bytes
+    }
+
+    /// Bytes of removed files whose room the disk does not have back.
+    pub(super) fn removed_bytes(&self) -> u64 {
+        self.removed.bytes
     }
 
     /// Bytes of files that hold no record that recovery needs, but for those that are kept for a full disk.
     pub(super) fn reserve_bytes(&self) -> u64 {
         let spares = self.spares.iter().map(|spare| spare.body.len);
         spares.chain(self.prepared.iter().map(|segment| segment.body.len)).sum()
+    }
+
+    fn has_spare(&self, len: u64) -> bool {
+        self.spares.iter().any(|spare| spare.body.len >= len)
     }
 
     /// The smallest spare that holds `len` bytes.
@@ -112,14 +161,13 @@ pub(super) struct Stock {
     backend: Arc<dyn StorageBackend>,
     max_segment_bytes: u64,
     max_spares: usize,
+    kept_within: u64,
     use_mapping: bool,
     /// Whether short commits wait for syncs: then new segments are filled with zeros, so that a sync writes
     /// data and no metadata.
     fills: AtomicBool,
     making: Mutex<()>,
     shelf: Mutex<Shelf>,
-    /// Removed files: the disk gets their room back when they are dropped, which may take long.
-    removed: Mutex<Vec<Arc<SegmentFile>>>,
 }
 
 impl Stock {
@@ -137,18 +185,20 @@ impl Stock {
             backend,
             max_segment_bytes: options.max_segment_bytes,
             max_spares: options.spare_segments,
+            kept_within: options.kept_within,
             use_mapping: options.use_mapping,
             fills: AtomicBool::new(false),
             making: Mutex::new(()),
             shelf: Mutex::new(Shelf {
                 retired,
+                current_len: 0,
+                removed: Removed::default(),
                 prepared: None,
                 spares: Vec::new(),
                 reserve,
                 newest_id,
                 recycled: 0,
             }),
-            removed: Mutex::default(),
         }
     }
 
@@ -177,17 +227,23 @@ impl Stock {
     }
 
     /// Makes a segment of `len` bytes, or of `least` at least, ahead of need, unless there is one, and memory
-    /// ready for its first `ready` bytes. Returns it if it was filled with zeros, so that the caller can sync
-    /// it: otherwise the first sync of a record in it has to write them all.
+    /// ready for its first `ready` bytes.
     pub(super) fn prepare(
         &self,
         _making: &MutexGuard<'_, ()>,
         len: u64,
         least: u64,
         ready: u64,
-    ) -> Result<Option<Arc<Segment>>, Refusal> {
-        if self.shelf().prepared.is_some() {
-            return Ok(None);
+    ) -> Result<Ahead, Refusal> {
+        let has_spare = {
+            let shelf = self.shelf();
+            if shelf.prepared.is_some() {
+                return Ok(Ahead::IsThere);
+            }
+            shelf.has_spare(len)
+        };
+        if !has_spare && self.comes_to_more(len) {
+            return Ok(Ahead::Later);
         }
         let recycled = self.shelf().recycled;
         let filled = self.fills.load(Ordering::Relaxed);
@@ -195,7 +251,7 @@ impl Stock {
         segment.make_ready(0, ready);
         let mut shelf = self.shelf();
         shelf.prepared = Some(Arc::clone(&segment));
-        Ok((filled && shelf.recycled == recycled).then_some(segment))
+        Ok(if filled && shelf.recycled == recycled { Ahead::Filled(segment) } else { Ahead::IsThere })
     }
 
     /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one of
@@ -219,8 +275,8 @@ impl Stock {
         } else if let Some(passed_over) = prepared {
             // Its id is below the one that enters the chain now, so the file can serve only under another. If
             // it cannot be removed, the next start does it.
-            let body = Some(Arc::clone(&passed_over.body));
-            let _ = self.let_go(Retired { id: passed_over.id, used: 0, weight: 0, last_sequence: 0, body });
+            let body = Arc::clone(&passed_over.body);
+            let _ = self.let_go(Retired::unused(passed_over.id, body.len, Some(body)));
         }
         made
     }
@@ -267,6 +323,8 @@ impl Stock {
         if let Some(spare) = spare {
             return self.reuse(spare, id, |shelf, spare| shelf.spares.push(spare));
         }
+        // Where the log's files take all that they may, removed ones go first.
+        self.comes_to_more(len);
         let body = Arc::new(match self.create(id, len) {
             // Removed files may still take the room. Under another id: what was begun may be there still.
             Err(Refusal::Refused(_)) if self.free_one() => {
@@ -407,7 +465,8 @@ impl Stock {
                     return Ok(true);
                 }
             }
-            if body.len == self.max_segment_bytes && shelf.spares.len() < self.max_spares {
+            let is_wanted = body.len == self.max_segment_bytes && shelf.spares.len() < self.max_spares;
+            if is_wanted && shelf.bytes_for_records() + body.len <= self.kept_within {
                 shelf.spares.push(Kept { path: path(retired.id), body: Arc::clone(body) });
                 return Ok(false);
             }
@@ -415,26 +474,53 @@ impl Stock {
         self.remove(&path(retired.id), retired.body).map(|()| true)
     }
 
-    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one);
-    /// here, if many wait for that.
+    /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one).
     fn remove(&self, path: &str, body: Option<Arc<SegmentFile>>) -> Result<(), Refusal> {
         match self.backend.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let error = Error::io("removing a segment of the log", error);
                 return Err(Refusal::of(error.in_file(path)));
             }
-            _ => self.removed.lock().extend(body),
+            _ => {}
         }
-        if self.removed.lock().len() > MOST_REMOVED {
-            self.free_one();
+        if let Some(body) = body {
+            let mut shelf = self.shelf();
+            shelf.removed.bytes += body.len;
+            shelf.removed.files.push(body);
         }
         Ok(())
     }
 
     /// Gives the room of a removed file back to the disk. Says whether there was any.
     pub(super) fn free_one(&self) -> bool {
-        let body = self.removed.lock().pop();
-        body.is_some()
+        let removed = self.shelf().removed.files.pop();
+        let Some(body) = removed else { return false };
+        let len = body.len;
+        drop(body);
+        self.shelf().removed.bytes -= len;
+        true
+    }
+
+    /// Gives the room of removed files back to the disk, but for that of one segment, which may wait until
+    /// nobody writes. To be called without any lock.
+    pub(super) fn free_surplus(&self) {
+        while self.shelf().removed_bytes() > self.max_segment_bytes {
+            if !self.free_one() {
+                break;
+            }
+        }
+    }
+
+    /// Whether with a file of `len` bytes more the log's files come to more than they may and one segment,
+    /// also after the room of removed ones is given back.
+    fn comes_to_more(&self, len: u64) -> bool {
+        let most = self.kept_within.saturating_add(self.max_segment_bytes);
+        while self.shelf().bytes_for_records().saturating_add(len) > most {
+            if !self.free_one() {
+                return true;
+            }
+        }
+        false
     }
 
     pub(super) fn sync_directory(&self) -> Result<(), Refusal> {

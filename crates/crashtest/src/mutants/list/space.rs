@@ -180,6 +180,20 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "",
         "no_page_is_handed_out_that_anything_reaches",
     ),
+    file(
+        "the catalog is moved whether or not it is what keeps the file long",
+        DB_SPACE,
+        "if moves < MOST_MOVES && self.catalog_is_in_the_way() {",
+        "if moves < MOST_MOVES {",
+        "compaction",
+    ),
+    file(
+        "the catalog stays at the end of the file",
+        DB_SPACE,
+        "if moves < MOST_MOVES && self.catalog_is_in_the_way() {",
+        "if false && moves < MOST_MOVES && self.catalog_is_in_the_way() {",
+        "compaction",
+    ),
     tests(
         "no checkpoint is due for what it would free",
         DB_SPACE,

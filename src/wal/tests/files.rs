@@ -1,0 +1,60 @@
+//! What the log's files take of the disk.
+
+use super::super::weight::weight;
+use super::*;
+
+const SEGMENT: u64 = 64 << 10;
+const LIMIT: u64 = 8 * SEGMENT;
+
+/// What is let go of at a time, what is made ahead of need and what is kept for reuse varies with `turn`.
+fn fill_and_let_go(turn: u64, record: usize) {
+    let storage = MemoryStorage::new();
+    let options = LogOptions {
+        first_segment_bytes: 16 << 10,
+        max_segment_bytes: SEGMENT,
+        spare_segments: [2, 5][(turn % 2) as usize],
+        kept_within: LIMIT,
+        ..LogOptions::new(DATABASE)
+    };
+    let (_, log) = fresh(storage.clone(), options);
+    let payload = payload(turn, record);
+    let check = |what: &str| {
+        let stats = log.stats();
+        assert_eq!(stats.bytes_on_disk, storage.used_bytes(), "{what}");
+        // A record that does not fit leaves no more of a segment than it takes itself, but for headers.
+        assert!(stats.bytes_on_disk <= LIMIT + SEGMENT + 4096, "{} bytes {what}", stats.bytes_on_disk);
+        stats
+    };
+    for round in turn..turn + 40 {
+        // As writers are admitted.
+        while log.charge() + weight(record as u64, 1) <= LIMIT {
+            log.append(&payload, 1, false).unwrap();
+            check("after a record");
+            if round % 3 > 0 {
+                log.prepare().unwrap();
+                check("with a segment made ahead");
+            }
+        }
+        log.sync().unwrap();
+        let first = log.segment_within([LIMIT / 4 * 3, LIMIT / 4, LIMIT / 2, 0][(round % 4) as usize]);
+        log.release_before(log.mark(first).first_segment).unwrap();
+        check("with removed files");
+        log.free_surplus();
+        let stats = check("after a round");
+        let (kept, ahead) = (stats.spare_segments * SEGMENT, SEGMENT);
+        assert!(stats.bytes_spare <= kept + ahead + SEGMENT, "{} bytes are of no use", stats.bytes_spare);
+        if round % 5 == 0 {
+            while log.free_one() {}
+            check("at rest");
+        }
+    }
+    assert!(log.stats().segments_recycled > 20, "{} segments were used anew", log.stats().segments_recycled);
+}
+
+/// Removed files that somebody has open take room though no name shows them.
+#[test]
+fn all_files_of_the_log_come_to_its_limit_and_a_segment_whatever_is_let_go_of() {
+    for (turn, record) in [100, 3000, 100, 40_000, 20_000, 33_000].into_iter().enumerate() {
+        fill_and_let_go(turn as u64, record);
+    }
+}
