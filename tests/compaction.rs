@@ -183,8 +183,8 @@ fn where_nothing_can_be_moved_a_compaction_writes_nothing() {
     let db = open(&storage, 4096);
     let create = |name| db.create_column_family(name, FamilyOptions::default()).unwrap();
     let (front, behind) = (create("front"), create("behind"));
-    for family in [&front, &behind] {
-        (0..3000u32).for_each(|n| {
+    for (family, entries) in [(&front, 9000), (&behind, 3000u32)] {
+        (0..entries).for_each(|n| {
             family.put(n.to_be_bytes(), [n as u8; 1000]).unwrap();
         });
         db.flush().unwrap();

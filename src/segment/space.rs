@@ -469,7 +469,8 @@ impl SpaceMap {
         let end = map.used_end();
         let Some(&first) = extents.iter().find(|&&first| first + room == end) else { return false };
         // Else it would come to stand in front of what is kept for a full disk, which is at the end.
-        let is_kept = map.reserved_without(map.find(pages), copies * pages) >= map.reserve_pages(self.page_size);
+        let is_kept =
+            map.reserved_without(map.find(pages), copies * pages) >= map.reserve_pages(self.page_size);
         let fitting = map.free.range(..first).map(|(_, free)| free.pages / pages.max(1));
         is_kept && fitting.sum::<u64>() >= copies
     }
@@ -526,8 +527,7 @@ impl Extents {
     /// Where the last extent that is used ends.
     fn used_end(&self) -> u64 {
         let by_end = |&(first, pages): &Extent| (first + pages, first);
-        let given_back: BTreeMap<u64, u64> =
-            self.waiting.iter().chain(&self.closing).map(by_end).collect();
+        let given_back: BTreeMap<u64, u64> = self.waiting.iter().chain(&self.closing).map(by_end).collect();
         let free_before = |end: u64| {
             let (&first, free) = self.free.range(..end).next_back()?;
             (first + free.pages == end).then_some(first)

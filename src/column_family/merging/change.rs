@@ -24,6 +24,7 @@ pub(crate) struct Change<'s> {
     written: Vec<(PageId, u32)>,
     retired: Vec<(PageId, u32)>,
     pub(crate) stats: MergeStats,
+    is_given_up: bool,
 }
 
 impl<'s> Change<'s> {
@@ -45,7 +46,17 @@ impl<'s> Change<'s> {
             written: Vec::new(),
             retired: Vec::new(),
             stats: MergeStats::default(),
+            is_given_up: false,
         }
+    }
+
+    /// It is not to be installed: nothing has changed.
+    pub(crate) fn give_up(&mut self) {
+        self.is_given_up = true;
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up
     }
 
     /// Applies `deletions` and `ops` to the tree behind all deltas.

@@ -110,6 +110,9 @@ impl Family {
         let rewritten = self.rewrite(context, place, |change, (first, generation)| {
             self.moved.store(generation, Ordering::Relaxed);
             change.relocate_tree(std::slice::from_ref(&(u64::from(first.0)..u64::MAX)))?;
+            if change.stats.pages_retired == 0 {
+                change.give_up();
+            }
             more = change.stats.pages_retired >= most / 2;
             if !more {
                 self.moved.store(change.tree.generation, Ordering::Relaxed);
@@ -138,6 +141,8 @@ impl Family {
             change.relocate_tree(&moving)?;
             if change.stats.pages_retired > 0 {
                 moved = Moved::Some;
+            } else {
+                change.give_up();
             }
             Ok(())
         });

@@ -209,8 +209,8 @@ impl Family {
     }
 
     /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the
-    /// same commits afterwards. `None` if the family was dropped meanwhile. The caller holds the lock of
-    /// merges. On an error nothing has changed.
+    /// same commits afterwards. `None` if the family was dropped meanwhile, or `apply` gave the change up. The
+    /// caller holds the lock of merges. On an error nothing has changed.
     pub(super) fn change<R>(
         &self,
         context: &MergeContext<'_>,
@@ -223,6 +223,9 @@ impl Family {
             Err(_) if self.is_dropped() => return Ok(None),
             applied => applied?,
         };
+        if change.is_given_up() {
+            return Ok(None);
+        }
         self.count(&change.stats);
         self.install(change, None, &[], context.views)?;
         Ok(Some(applied))

@@ -194,6 +194,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "if false && moves < MOST_MOVES && self.catalog_is_in_the_way() {",
         "compaction",
     ),
+    file(
+        "a move of pages that moved none makes new trees",
+        COMPACTION,
+        "            } else {\n                change.give_up();\n            }\n",
+        "            }\n",
+        "compaction",
+    ),
     tests(
         "no checkpoint is due for what it would free",
         DB_SPACE,
