@@ -92,8 +92,9 @@ impl Trees {
         self.merged_through
     }
 
-    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. Filters that deltas got
-    /// while it was made go with them. On an error nothing has changed, and what was written is abandoned.
+    /// Makes the outcome of a merge, and `deltas` in front of it, the current version. Filters that deltas
+    /// got while it was made go with them. On an error nothing has changed, and what was written is
+    /// abandoned.
     pub(crate) fn install(
         &mut self,
         store: &PartitionedStorageBackend,

@@ -462,8 +462,8 @@ impl SpaceMap {
         !(extents.waiting.is_empty() && extents.closing.is_empty())
     }
 
-    /// Whether the file can be cut once one of `extents`, each of `room` pages, is written elsewhere: it is the
-    /// last that is used, and wholly before it `copies` extents of `pages` pages are free.
+    /// Whether the file can be cut once one of `extents`, each of `room` pages, is written elsewhere: it is
+    /// the last that is used, and wholly before it `copies` extents of `pages` pages are free.
     pub(crate) fn is_longer_for(&self, extents: &[u64], room: u64, copies: u64, pages: u64) -> bool {
         let map = self.extents.lock();
         let end = map.used_end();

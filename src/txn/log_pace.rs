@@ -2,10 +2,10 @@
 //!
 //! The log's weight ([`crate::wal::weight`]; where a segment's file is longer than its records weigh, the
 //! length counts) falls when a checkpoint lets go of segments: in steps, one for each *round* of merging what
-//! keeps old segments and making it durable. A round begins when the log weighs more than half of its limit. From five eighths on what is left until the limit is dealt out over the time
-//! until the round is expected to end, to all writers together; so the less is left, or the longer the round
-//! takes, the slower they are, and few ever meet the limit. Who does waits, without any lock, until a
-//! checkpoint has let go of something.
+//! keeps old segments and making it durable. A round begins when the log weighs more than half of its limit.
+//! From five eighths on what is left until the limit is dealt out over the time until the round is expected
+//! to end, to all writers together; so the less is left, or the longer the round takes, the slower they are,
+//! and few ever meet the limit. Who does waits, without any lock, until a checkpoint has let go of something.
 //!
 //! Invariants:
 //! 1. With what is admitted and not appended yet, the log weighs no more than the limit, but for one record,

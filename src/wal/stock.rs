@@ -42,8 +42,8 @@ impl Refusal {
 /// What came of making a segment ahead of need.
 pub(super) enum Ahead {
     IsThere,
-    /// It is there, filled with zeros, so that the caller can sync it: otherwise the first sync of a record in
-    /// it has to write them all.
+    /// It is there, filled with zeros, so that the caller can sync it: otherwise the first sync of a record
+    /// in it has to write them all.
     Filled(Arc<Segment>),
     /// The log's files take as much as they may: once some were let go of.
     Later,

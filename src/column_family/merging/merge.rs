@@ -209,8 +209,8 @@ impl Family {
     }
 
     /// Makes of the trees of `version`, which is the current one, what `apply` makes of them; they hold the
-    /// same commits afterwards. `None` if the family was dropped meanwhile, or `apply` gave the change up. The
-    /// caller holds the lock of merges. On an error nothing has changed.
+    /// same commits afterwards. `None` if the family was dropped meanwhile, or `apply` gave the change up.
+    /// The caller holds the lock of merges. On an error nothing has changed.
     pub(super) fn change<R>(
         &self,
         context: &MergeContext<'_>,
