@@ -143,13 +143,20 @@ impl Benchmark {
         temporary.parent().unwrap_or(temporary).join("bench")
     }
 
-    /// The command that was given, as a user would give it.
+    /// The command that was given, as a user would give it: without the place of its results.
     fn command(&self) -> String {
-        let passed = std::env::args().skip(1).filter(|argument| argument != "--bench");
         let mut command = format!("benches/run {}", self.name);
-        for argument in passed {
-            command.push(' ');
-            command += &argument;
+        let mut passed = std::env::args().skip(1);
+        while let Some(argument) = passed.next() {
+            match argument.as_str() {
+                "--output" => drop(passed.next()),
+                "--bench" => {}
+                other if other.starts_with("--output=") => {}
+                other => {
+                    command.push(' ');
+                    command += other;
+                }
+            }
         }
         command
     }

@@ -16,6 +16,9 @@ use crate::peers::SUBJECT;
 const BEGIN: &str = "<!-- figures: begin -->\n";
 const END: &str = "<!-- figures: end -->\n";
 
+/// Columns of the prose that is written.
+const WIDTH: usize = 110;
+
 /// One row of the README's table.
 struct Row {
     title: &'static str,
@@ -85,14 +88,19 @@ pub fn write(found: &Path, readme: &Path, results: &Path) -> Result<()> {
     let figures = format!("{}\n{}", table(&lines), circumstances(&lines, &reports));
     fs::write(readme, replaced(&text, &figures)?)?;
     let mut all = String::from(
-        "# Results\n\nAll tables of one run of `benches/run --results`, on one state of the engine. Read ratios: absolute figures are of the machine that is \
-         named.\n",
+        "# Results\n\nAll tables of one run of `benches/run --results`, on one state of the engine. Read ratios: absolute\n\
+         figures are of the machine that is named.\n",
     );
     for report in reports {
         // One level down, below this document's title.
         let report = report.replace("\n#", "\n##");
-        let _ = write!(all, "\n#{}", report.trim_end());
-        all.push('\n');
+        all.push_str("\n#");
+        for line in report.trim_end().lines() {
+            match line.starts_with(['|', '#']) {
+                true => all.extend([line, "\n"]),
+                false => all.push_str(&wrapped(line)),
+            }
+        }
     }
     fs::write(results, all).with_context(|| results.display().to_string())
 }
@@ -144,7 +152,35 @@ fn circumstances(lines: &[Line], reports: &[String]) -> String {
     let versions: Vec<String> = versions.into_iter().collect();
     // The first report's third line.
     let machine = reports.first().and_then(|report| report.lines().nth(2)).unwrap_or("unknown machine");
-    format!("{}.\n\n{machine}.\n", versions.join(", "))
+    let rounds = rounds(lines);
+    let rounds = if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") };
+    wrapped(&format!("{rounds}, {machine}. {}.", versions.join(", ")))
+}
+
+/// How many rounds were measured: how often the first figure is there.
+fn rounds(lines: &[Line]) -> usize {
+    let key = |line: &Line| {
+        let Line { workload, engine, threads, durability, metric, .. } = line;
+        (workload.clone(), engine.clone(), *threads, durability.clone(), metric.clone())
+    };
+    let first = lines.first().map(key);
+    lines.iter().filter(|line| Some(key(line)) == first).count()
+}
+
+/// `text` in lines of at most [`WIDTH`] columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// What stands in a row behind its title; `None` if it was not measured.
@@ -242,6 +278,18 @@ mod tests {
         let text = table(&lines);
         assert!(text.ends_with("| 50.0 ms | 75.0 ms | fjall 40.0 ms | **0.80** |\n"), "{text}");
         assert_eq!(text.lines().count(), 3, "rows that were not measured are left out");
+    }
+
+    #[test]
+    fn what_ran_is_wrapped_and_says_how_many_rounds() {
+        let lines = [line("peristyle", 1.0), line("lmdb", 1.0), line("peristyle", 2.0)];
+        let machine = "a machine with many words ".repeat(8);
+        let text = circumstances(&lines, &[format!("# a\n\n{machine}\n")]);
+        assert!(
+            text.starts_with("Medians of 2 rounds, a machine") && text.ends_with("lmdb 1, peristyle 1.\n"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
     }
 
     #[test]
