@@ -3,7 +3,8 @@
 //!
 //! ```sh
 //! cargo run --release --example bank -- --seconds 10 --threads 8 --level serializable
-//! cargo run --release --example bank -- --seconds 10 --threads 8 --pessimistic
+//! cargo run --release --example bank -- --seconds 10 --threads 8 --level read-committed
+//! cargo run --release --example bank -- --seconds 10 --threads 8 --level snapshot --pessimistic
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -35,7 +36,8 @@ struct Arguments {
     accounts: u64,
     #[arg(long, value_enum, default_value_t = Level::Serializable)]
     level: Level,
-    /// Lock accounts before they are read, and take what is there then; the level does not matter
+    /// Lock accounts before they are read, and lock what is written; what is read at the level read-committed
+    /// is locked in any case
     #[arg(long)]
     pessimistic: bool,
     /// Where the bank is, or will be; if not given, in a new directory that is removed in the end
@@ -50,6 +52,7 @@ struct Arguments {
 enum Level {
     Serializable,
     Snapshot,
+    ReadCommitted,
 }
 
 impl From<Level> for IsolationLevel {
@@ -57,6 +60,7 @@ impl From<Level> for IsolationLevel {
         match level {
             Level::Serializable => Self::Serializable,
             Level::Snapshot => Self::Snapshot,
+            Level::ReadCommitted => Self::ReadCommitted,
         }
     }
 }
@@ -67,6 +71,8 @@ struct Bank {
     journal: ColumnFamily,
     size: u64,
     level: IsolationLevel,
+    /// Whether what is read is locked, and whether what is written is.
+    locks: bool,
     pessimistic: bool,
     transfers: AtomicU64,
     refused: AtomicU64,
@@ -93,7 +99,9 @@ impl Bank {
         }
         let size = accounts.len()?;
         let pessimistic = arguments.pessimistic;
-        let level = if pessimistic { IsolationLevel::ReadCommitted } else { arguments.level.into() };
+        // Where a commit is not checked, only a lock keeps others from what was read.
+        let locks = pessimistic || arguments.level == Level::ReadCommitted;
+        let level = arguments.level.into();
         let (transfers, refused, retries, audits) = Default::default();
         let closing = AtomicBool::new(false);
         Ok(Self {
@@ -102,6 +110,7 @@ impl Bank {
             journal,
             size,
             level,
+            locks,
             pessimistic,
             transfers,
             refused,
@@ -119,7 +128,7 @@ impl Bank {
             runs += 1;
             let mut balance = |account: u64| {
                 let key = account.to_be_bytes();
-                let value = match self.pessimistic {
+                let value = match self.locks {
                     true => transaction.get_for_update(&self.accounts, key, LockMode::Exclusive)?,
                     false => transaction.get(&self.accounts, key)?,
                 };
@@ -200,7 +209,11 @@ impl Bank {
 
 /// Has another process do the same, until it is killed.
 fn work_until_killed(arguments: &Arguments, directory: &Path, time: Duration) -> std::io::Result<()> {
-    let level = if arguments.level == Level::Serializable { "serializable" } else { "snapshot" };
+    let level = match arguments.level {
+        Level::Serializable => "serializable",
+        Level::Snapshot => "snapshot",
+        Level::ReadCommitted => "read-committed",
+    };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--until-killed", "--level", level, "--directory"])
         .arg(directory)

@@ -40,7 +40,7 @@ pub enum ErrorKind {
     DatabaseExists,
     /// Another handle, in this process or another one, has the database open.
     Locked,
-    /// The database was opened for reading only.
+    /// The database was opened, or the transaction was begun, for reading only.
     ReadOnly,
     /// An earlier write or sync failed; nothing is written until the database is opened again.
     /// The message names the first cause.

@@ -80,7 +80,8 @@
 //! or deleted a key that this one read, or one in a range that it walked over, whether there was anything or
 //! not; by a plain write, a batch, a range delete or a transaction. If none did, the commit is made, however
 //! long the transaction was open. [`Error::conflict`] names the family and the key or the range. A
-//! transaction that writes nothing is never refused.
+//! transaction that writes nothing is never refused. What stood behind its own writes it has not read: keys
+//! that it had put or deleted before it asked for them or walked over them may change.
 //!
 //! *Which level.* [`Serializable`](IsolationLevel::Serializable), unless there is a reason: the outcome is
 //! one that transactions could have had that ran one after the other, so a rule that holds after each of them
@@ -134,6 +135,9 @@
 //! once, [`Error::awaited`] has the whole circle, and [`run`](TransactionBuilder::run) begins again. Two who
 //! hold a key [`Shared`](LockMode::Shared) and both go on to write it are one.
 //! [`locks`](ColumnFamilyDatabase::locks) lists who holds and awaits what.
+//!
+//! *Who only reads* says so by [`read_only`](TransactionBuilder::read_only): then nothing is noted and
+//! nothing is kept but the snapshot that it reads.
 //!
 //! *What it costs.* Others pay nothing for a transaction, and for its locks a load as long as there are none.
 //! It pays for a snapshot, for the keys that it reads (their bytes, once), and twice for what it writes if it

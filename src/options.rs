@@ -39,8 +39,7 @@ pub enum Durability {
     None,
 }
 
-/// What a write outside of transactions, or the commit of a transaction that locks nothing, does when it
-/// meets keys which a transaction has locked.
+/// What a write outside of transactions does when it meets keys which a transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockedWrites {

@@ -1,40 +1,49 @@
-//! Transactions of four reads and four writes by many threads, beside plain batches of the same four writes
-//! and beside RocksDB's two kinds.
+//! Transactions by many threads, of every kind that Peristyle and its peers have, beside plain batches and
+//! single writes.
 //!
-//! Run it with `benches/run transaction_benchmark`. *Disjoint*: each thread has keys of its own. *Contended*:
-//! all threads share few keys. A refused transaction is run again, and counts once. All commits are unsynced
-//! and logged. Every kind has a new database with the same entries; kinds take turns, and the medians of the
-//! rounds are printed.
+//! Run it with `benches/run transaction_benchmark`. Four reads and four writes each: *disjoint*, where each
+//! thread has keys of its own, and *shared*, where all threads share few keys; then new orders and payments
+//! of TPC-C, after which what they have counted is checked. A refused transaction is run again, and counts
+//! once. All commits are unsynced. Every kind has a new database with the same entries, and is quiet before
+//! each measurement; kinds take turns, and the medians of the rounds are printed.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, IsolationLevel, LockMode, WriteBatch};
+use peristyle_benches::transactions::{Access, Store, kinds};
+use peristyle_benches::workload::tpcc::{Size, Terminal};
 
 /// Reads, and writes, of a transaction.
 const KEYS: usize = 4;
 const VALUE_BYTES: usize = 100;
+/// Entries that a transaction loads.
+const LOADED_TOGETHER: u64 = 500;
 
 #[derive(Parser)]
-#[command(about = "Transactions: Peristyle beside plain batches and RocksDB")]
+#[command(about = "Transactions: Peristyle beside plain batches and its peers")]
 struct Arguments {
     #[arg(long, default_value_t = 8)]
-    threads: u64,
+    threads: u32,
     /// Entries of each database
     #[arg(long, default_value_t = 400_000)]
     entries: u64,
     /// Keys that all threads share where they contend
     #[arg(long, default_value_t = 100)]
     shared: u64,
-    /// Seconds for each kind in each round
+    /// Warehouses of TPC-C
+    #[arg(long, default_value_t = 4)]
+    warehouses: u32,
+    /// Seconds for each kind in each round, three times
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Only kinds whose names contain one of these, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
     /// Little of everything
     #[arg(long)]
     quick: bool,
@@ -43,245 +52,134 @@ struct Arguments {
     bench: bool,
 }
 
-type Chosen = [[u8; 8]; KEYS];
-
-/// A database with a way to do transactions.
-trait Kind: Sync {
-    fn load(&self, entries: u64) -> Result<()>;
-    /// Does one until it is committed. Says how often it was refused.
-    fn transact(&self, keys: &Chosen, value: &[u8]) -> Result<u64>;
+/// What all threads do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    Disjoint,
+    Shared,
+    Orders,
 }
 
-struct Peristyle {
-    db: ColumnFamilyDatabase,
-    family: ColumnFamily,
-    /// `None`: plain batches, which read nothing.
-    level: Option<IsolationLevel>,
-    /// Whether what is read and written is locked.
-    locks: bool,
-}
-
-impl Peristyle {
-    fn open(path: &Path, level: Option<IsolationLevel>, locks: bool) -> Result<Box<dyn Kind>> {
-        let db = ColumnFamilyDatabase::open(path)?;
-        let family = db.create_column_family("entries", FamilyOptions::default())?;
-        Ok(Box::new(Self { db, family, level, locks }))
-    }
-}
-
-impl Kind for Peristyle {
-    fn load(&self, entries: u64) -> Result<()> {
-        for first in (0..entries).step_by(1000) {
-            let mut batch = WriteBatch::new();
-            for key in first..entries.min(first + 1000) {
-                batch.put(&self.family, key.to_be_bytes(), [0; VALUE_BYTES]);
-            }
-            self.db.write(&batch)?;
-        }
-        Ok(self.db.flush()?)
-    }
-
-    fn transact(&self, keys: &Chosen, value: &[u8]) -> Result<u64> {
-        let Some(level) = self.level else {
-            let mut batch = WriteBatch::new();
-            for key in keys {
-                batch.put(&self.family, key, value);
-            }
-            self.db.write(&batch)?;
-            return Ok(0);
-        };
-        let mut runs = 0;
-        let settings = self.db.transaction().level(level).pessimistic(self.locks).tries(u32::MAX);
-        settings.run(|transaction| {
-            runs += 1;
-            for key in keys {
-                std::hint::black_box(match self.locks {
-                    true => transaction.get_for_update(&self.family, key, LockMode::Exclusive)?,
-                    false => transaction.get(&self.family, key)?,
-                });
-            }
-            keys.iter().try_for_each(|key| transaction.put(&self.family, key, value))
-        })?;
-        Ok(runs - 1)
-    }
-}
-
-#[cfg(feature = "rocksdb")]
-mod rocks {
-    use std::path::Path;
-
-    use anyhow::Result;
-    use peristyle_benches::peers::provide_missing_symbols;
-    use rocksdb::{
-        Error, ErrorKind, OptimisticTransactionDB, OptimisticTransactionOptions, Options, Transaction,
-        TransactionDB, TransactionDBOptions, TransactionOptions, WriteOptions,
-    };
-
-    use super::{Chosen, Kind, VALUE_BYTES};
-
-    fn options() -> Options {
-        provide_missing_symbols();
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.increase_parallelism(std::thread::available_parallelism().map_or(2, |n| n.get() as i32));
-        options
-    }
-
-    fn again(error: &Error) -> bool {
-        matches!(error.kind(), ErrorKind::Busy | ErrorKind::TryAgain | ErrorKind::TimedOut)
-    }
-
-    fn run<D>(transaction: Transaction<'_, D>, keys: &Chosen, value: &[u8]) -> Result<(), Error> {
-        for key in keys {
-            std::hint::black_box(transaction.get_for_update(key, true)?);
-        }
-        keys.iter().try_for_each(|key| transaction.put(key, value))?;
-        transaction.commit()
-    }
-
-    fn until_committed(mut once: impl FnMut() -> Result<(), Error>) -> Result<u64> {
-        let mut refused = 0;
-        loop {
-            match once() {
-                Ok(()) => return Ok(refused),
-                Err(error) if again(&error) => refused += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    pub(super) struct Optimistic(OptimisticTransactionDB);
-
-    impl Optimistic {
-        pub(super) fn open(path: &Path) -> Result<Box<dyn Kind>> {
-            Ok(Box::new(Self(OptimisticTransactionDB::open(&options(), path)?)))
-        }
-    }
-
-    impl Kind for Optimistic {
-        fn load(&self, entries: u64) -> Result<()> {
-            (0..entries).try_for_each(|key| self.0.put(key.to_be_bytes(), [0; VALUE_BYTES]))?;
-            Ok(self.0.flush()?)
-        }
-
-        fn transact(&self, keys: &Chosen, value: &[u8]) -> Result<u64> {
-            let mut settings = OptimisticTransactionOptions::default();
-            settings.set_snapshot(true);
-            until_committed(|| run(self.0.transaction_opt(&WriteOptions::default(), &settings), keys, value))
-        }
-    }
-
-    pub(super) struct Pessimistic(TransactionDB);
-
-    impl Pessimistic {
-        pub(super) fn open(path: &Path) -> Result<Box<dyn Kind>> {
-            Ok(Box::new(Self(TransactionDB::open(&options(), &TransactionDBOptions::default(), path)?)))
-        }
-    }
-
-    impl Kind for Pessimistic {
-        fn load(&self, entries: u64) -> Result<()> {
-            Ok((0..entries).try_for_each(|key| self.0.put(key.to_be_bytes(), [0; VALUE_BYTES]))?)
-        }
-
-        fn transact(&self, keys: &Chosen, value: &[u8]) -> Result<u64> {
-            // In one order, so that there are no deadlocks.
-            let mut keys = *keys;
-            keys.sort_unstable();
-            let settings = TransactionOptions::default();
-            until_committed(|| run(self.0.transaction_opt(&WriteOptions::default(), &settings), &keys, value))
-        }
-    }
-}
-
-type Open = fn(&Path) -> Result<Box<dyn Kind>>;
-
-fn kinds() -> Vec<(&'static str, Open)> {
-    let mut kinds: Vec<(_, Open)> = vec![
-        ("Peristyle, batches of 4", |path| Peristyle::open(path, None, false)),
-        ("Peristyle, serializable", |path| Peristyle::open(path, Some(IsolationLevel::Serializable), false)),
-        ("Peristyle, snapshot", |path| Peristyle::open(path, Some(IsolationLevel::Snapshot), false)),
-        ("Peristyle, pessimistic", |path| Peristyle::open(path, Some(IsolationLevel::ReadCommitted), true)),
-    ];
-    #[cfg(feature = "rocksdb")]
-    kinds.extend::<[(_, Open); 2]>([
-        ("RocksDB, OptimisticTransactionDB", rocks::Optimistic::open),
-        ("RocksDB, TransactionDB", rocks::Pessimistic::open),
-    ]);
-    kinds
-}
+const LOADS: [Load; 3] = [Load::Disjoint, Load::Shared, Load::Orders];
 
 /// Transactions in a second, and of a thousand how many were refused.
-fn measure(kind: &dyn Kind, arguments: &Arguments, contended: bool, round: u64) -> Result<(f64, f64)> {
-    let (done, refused, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let started = Instant::now();
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..arguments.threads)
-            .map(|thread| {
-                let (done, refused, over) = (&done, &refused, &over);
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(round << 32 | thread);
-                    let own = arguments.entries / arguments.threads;
-                    let keys = if contended { 0..arguments.shared } else { thread * own..(thread + 1) * own };
-                    while !over.load(Ordering::Relaxed) {
-                        let chosen = std::array::from_fn(|_| random.u64(keys.clone()).to_be_bytes());
-                        let value = [random.u8(..); VALUE_BYTES];
-                        refused.fetch_add(kind.transact(&chosen, &value)?, Ordering::Relaxed);
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                })
+type Figures = (f64, f64);
+
+impl Arguments {
+    fn size(&self) -> Size {
+        let (customers, items) = if self.quick { (10, 100) } else { (300, 5000) };
+        Size { warehouses: self.warehouses, customers, items }
+    }
+
+    fn load(&self, store: &dyn Store) -> Result<()> {
+        for first in (0..self.entries).step_by(LOADED_TOGETHER as usize) {
+            let keys = first..self.entries.min(first + LOADED_TOGETHER);
+            let put = |access: &mut dyn Access, key: u64| access.put(&key.to_be_bytes(), &[0; VALUE_BYTES]);
+            store.run(&mut |access| keys.clone().try_for_each(|key| put(access, key)))?;
+        }
+        self.size().load(store)
+    }
+
+    /// What thread `number` does over and over. Says how often that was refused.
+    fn step(&self, load: Load, number: u32, seed: u64) -> Box<dyn FnMut(&dyn Store) -> Result<u64>> {
+        if load == Load::Orders {
+            let mut terminal = Terminal::new(self.size(), number, seed);
+            return Box::new(move |store: &dyn Store| terminal.transact(store));
+        }
+        let own = self.entries / u64::from(self.threads);
+        let first = u64::from(number) * own;
+        let keys = if load == Load::Shared { 0..self.shared } else { first..first + own };
+        let (mut random, mut found) = (fastrand::Rng::with_seed(seed), Vec::new());
+        Box::new(move |store: &dyn Store| {
+            let mut chosen: [u64; KEYS] = std::array::from_fn(|_| random.u64(keys.clone()));
+            // In one order, so that locks make no deadlocks.
+            chosen.sort_unstable();
+            let value = [random.u8(..); VALUE_BYTES];
+            store.run(&mut |access| {
+                for key in chosen {
+                    std::hint::black_box(access.get(&key.to_be_bytes(), true, &mut found)?);
+                }
+                chosen.iter().try_for_each(|key| access.put(&key.to_be_bytes(), &value))
             })
-            .collect();
-        thread::sleep(Duration::from_secs_f64(arguments.seconds));
-        over.store(true, Ordering::Relaxed);
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(worked) => worked,
-            Err(panic) => std::panic::resume_unwind(panic),
         })
-    })
-    .map(|()| {
-        let (done, refused) = (done.into_inner() as f64, refused.into_inner() as f64);
-        (done / started.elapsed().as_secs_f64(), 1000.0 * refused / (done + refused).max(1.0))
-    })
+    }
+
+    fn measure(&self, store: &dyn Store, load: Load, round: u64) -> Result<Figures> {
+        store.quiet()?;
+        let (done, refused, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let started = Instant::now();
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads)
+                .map(|number| {
+                    let (done, refused, over) = (&done, &refused, &over);
+                    scope.spawn(move || {
+                        let mut step = self.step(load, number, u64::from(number) << 8 | round);
+                        while !over.load(Ordering::Relaxed) {
+                            refused.fetch_add(step(store)?, Ordering::Relaxed);
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            thread::sleep(Duration::from_secs_f64(self.seconds));
+            over.store(true, Ordering::Relaxed);
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(worked) => worked,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+        .map(|()| {
+            let (done, refused) = (done.into_inner() as f64, refused.into_inner() as f64);
+            (done / started.elapsed().as_secs_f64(), 1000.0 * refused / (done + refused).max(1.0))
+        })
+    }
 }
 
-fn median(mut figures: Vec<(f64, f64)>) -> (f64, f64) {
+fn median(mut figures: Vec<Figures>) -> String {
     figures.sort_by(|a, b| a.0.total_cmp(&b.0));
-    figures[figures.len() / 2]
+    match figures.get(figures.len() / 2) {
+        Some((rate, refused)) => format!("{rate:.0} | {refused:.1}"),
+        None => "- | -".into(),
+    }
 }
 
 fn main() -> Result<()> {
     let mut arguments = Arguments::parse();
     if arguments.quick {
-        (arguments.entries, arguments.seconds, arguments.rounds) = (20_000, 0.2, 1);
+        (arguments.entries, arguments.seconds, arguments.rounds) = (20_000, 0.1, 1);
     }
+    let (shared, warehouses) = (arguments.shared, arguments.warehouses);
     println!(
-        "| kind | disjoint keys, transactions/s | refused, of 1000 | {} shared keys, transactions/s | refused, of 1000 |",
-        arguments.shared
+        "| kind | disjoint keys, transactions/s | refused, of 1000 | {shared} shared keys | refused | \
+         orders and payments, {warehouses} warehouses | refused |"
     );
-    println!("|---|---|---|---|---|");
-    let kinds = kinds();
-    let directories: Vec<_> =
-        kinds.iter().map(|_| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))).collect();
+    println!("|---|---|---|---|---|---|---|");
+    let is_chosen =
+        |name: &str| arguments.kinds.is_empty() || arguments.kinds.iter().any(|part| name.contains(part));
+    let kinds: Vec<_> = kinds().into_iter().filter(|kind| is_chosen(kind.name)).collect();
     let mut open = Vec::new();
-    for ((_, kind), directory) in kinds.iter().zip(&directories) {
-        let directory = directory.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
-        let kind = kind(&directory.path().join("database"))?;
-        kind.load(arguments.entries)?;
-        open.push(kind);
+    for kind in &kinds {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let store = (kind.open)(&directory.path().join("database"))?;
+        arguments.load(&*store)?;
+        open.push((store, directory));
     }
-    let mut figures = vec![[Vec::new(), Vec::new()]; kinds.len()];
+    let mut figures = vec![LOADS.map(|_| Vec::new()); kinds.len()];
     for round in 0..arguments.rounds {
-        for (kind, figures) in open.iter().zip(&mut figures) {
-            for (figures, contended) in figures.iter_mut().zip([false, true]) {
-                figures.push(measure(&**kind, &arguments, contended, round as u64)?);
+        for ((kind, (store, _)), figures) in kinds.iter().zip(&open).zip(&mut figures) {
+            for (load, figures) in LOADS.into_iter().zip(figures) {
+                if load != Load::Orders || kind.reads {
+                    figures.push(arguments.measure(&**store, load, round as u64)?);
+                }
             }
         }
     }
-    for ((name, _), [disjoint, contended]) in kinds.iter().zip(figures) {
-        let ((alone, refused), (shared, refused_shared)) = (median(disjoint), median(contended));
-        println!("| {name} | {alone:.0} | {refused:.1} | {shared:.0} | {refused_shared:.1} |");
+    for ((kind, (store, _)), figures) in kinds.iter().zip(&open).zip(figures) {
+        if kind.reads {
+            arguments.size().check(&**store)?;
+        }
+        println!("| {} | {} |", kind.name, figures.map(median).join(" | "));
     }
     Ok(())
 }

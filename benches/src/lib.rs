@@ -8,6 +8,7 @@
 //! 2. [`peers`]: one file for each engine, and the list of them.
 //! 3. [`workload`]: what the engines do, one file for each benchmark; [`entries`] and [`zipfian`] say with
 //!    what, [`threads`] by how many.
+//!    [`transactions`]: the same for databases that have any.
 //! 4. [`measure`]: what one run yields.
 //! 5. [`child`]: runs one engine once in a child process.
 //! 6. [`comparison`]: lets the engines take turns.
@@ -27,6 +28,7 @@ pub mod peers;
 pub mod report;
 pub mod results;
 pub mod threads;
+pub mod transactions;
 pub mod usage;
 pub mod workload;
 pub mod zipfian;

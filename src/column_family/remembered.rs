@@ -16,7 +16,14 @@
 //! 3. Who commits loads the view first and then asks here: what leaves the view was put here before.
 //!
 //! What is kept may take so many bytes. Where it would take more the oldest transactions lose their places,
-//! until what is left needs no more: those can not commit any more what has to be checked.
+//! until what is left needs no more: those can not commit any more what has to be checked. Numbers do not
+//! fall under the lock, so the oldest are those that came first, and one number says who is put out: all up
+//! to it.
+//!
+//! Who commits holds write locks, and asks without the lock: how many memtables there are, and, after it, who
+//! is put out. Both are stored under the lock, and a memtable is counted before it leaves the view, and goes
+//! only after those who need it are put out. So who misses one in the view finds it counted, or himself put
+//! out.
 //!
 //! The rejected alternative, memtables that know their successors, lets every reader that holds an old view
 //! keep all that was written since, and a transaction would have to hold the newest memtable of every family
@@ -27,20 +34,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::view::Moment;
 use crate::memtable::Memtable;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
-/// The open transactions whose commits are checked, and what is kept for them.
+/// The open transactions, and what is kept for those whose commits are checked.
 pub(crate) struct Remembered {
     state: Mutex<State>,
     /// Bytes of memtables that are kept at most.
     most: usize,
+    /// Memtables that are kept. Stored under the lock.
+    kept: AtomicUsize,
+    /// All who began up to this one have lost their places. Stored under the lock.
+    put_out_through: AtomicU64,
+    /// Those for which nothing is kept.
+    unchecked: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    /// Each with the number that it began at, and one of its own.
+    /// Of those that need what is kept: the number that each began at, and one of its own. Both grow.
     open: BTreeSet<(SequenceNumber, u64)>,
     began: u64,
+    /// Those that have a place, also if they lost it.
+    places: u64,
     /// By family and last number.
     tables: BTreeMap<(FamilyId, SequenceNumber), Arc<Memtable>>,
     oldest_first: BTreeSet<(SequenceNumber, FamilyId)>,
@@ -77,7 +93,8 @@ pub(crate) struct Kept {
 impl Remembered {
     /// Keeps `most` bytes of memtables at most.
     pub(crate) fn up_to(most: usize) -> Self {
-        Self { state: Mutex::default(), most }
+        let (kept, put_out_through, unchecked) = Default::default();
+        Self { state: Mutex::default(), most, kept, put_out_through, unchecked }
     }
 
     /// Opens a transaction at the moment that `now` gives.
@@ -85,9 +102,16 @@ impl Remembered {
         let mut state = self.state.lock();
         let moment = now();
         state.began += 1;
+        state.places += 1;
         let place = (moment.at, state.began);
         state.open.insert(place);
-        (Place { remembered: Arc::clone(self), place }, moment)
+        (Place { remembered: Arc::clone(self), place: Some(place) }, moment)
+    }
+
+    /// Opens a transaction for which nothing is kept.
+    pub(crate) fn open_unchecked(self: &Arc<Self>) -> Place {
+        self.unchecked.fetch_add(1, Ordering::Relaxed);
+        Place { remembered: Arc::clone(self), place: None }
     }
 
     /// `table`, whose commits are all visible, is about to leave the view of `family`: keeps it if an open
@@ -104,10 +128,13 @@ impl Remembered {
         }
         let mut pruned = Vec::new();
         while state.bytes > self.most {
-            state.open.pop_first();
+            if let Some((_, began)) = state.open.pop_first() {
+                self.put_out_through.store(began, Ordering::Release);
+            }
             state.put_out += 1;
             pruned.append(&mut state.prune());
         }
+        self.kept.store(state.tables.len(), Ordering::Release);
         drop(state);
         // Not under the lock: giving memory back takes long.
         drop(pruned);
@@ -115,6 +142,9 @@ impl Remembered {
 
     /// The memtables of `family` that are kept and hold anything of commits after `since`.
     pub(crate) fn tables(&self, family: FamilyId, since: SequenceNumber) -> Vec<Arc<Memtable>> {
+        if self.kept.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
         let state = self.state.lock();
         let range = (family, since.next())..=(family, SequenceNumber::MAX);
         state.tables.range(range).map(|(_, table)| Arc::clone(table)).collect()
@@ -122,28 +152,38 @@ impl Remembered {
 
     pub(crate) fn kept(&self) -> Kept {
         let state = self.state.lock();
-        Kept { open: state.open.len() as u64, bytes: state.bytes as u64, put_out: state.put_out }
+        let open = state.places + self.unchecked.load(Ordering::Relaxed);
+        Kept { open, bytes: state.bytes as u64, put_out: state.put_out }
     }
 }
 
 /// The place of an open transaction; given up when it is dropped.
 pub(crate) struct Place {
     remembered: Arc<Remembered>,
-    place: (SequenceNumber, u64),
+    /// `None`: nothing is kept for it.
+    place: Option<(SequenceNumber, u64)>,
 }
 
 impl Place {
-    /// Whether all that was committed since is still known.
+    /// Whether all that was committed since is still known. To be asked after [`Remembered::tables`].
     pub(crate) fn is_kept(&self) -> bool {
-        self.remembered.state.lock().open.contains(&self.place)
+        self.place.is_some_and(|(_, began)| self.remembered.put_out_through.load(Ordering::Acquire) < began)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let Some(place) = &self.place else {
+            self.remembered.unchecked.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let mut state = self.remembered.state.lock();
-        state.open.remove(&self.place);
+        state.open.remove(place);
+        state.places -= 1;
         let pruned = state.prune();
+        if !pruned.is_empty() {
+            self.remembered.kept.store(state.tables.len(), Ordering::Release);
+        }
         drop(state);
         drop(pruned);
     }
@@ -201,7 +241,19 @@ mod tests {
         remembered.keep(FAMILY, &second);
         assert_eq!(places.each_ref().map(Place::is_kept), [false, false, true]);
         assert_eq!(lasts(&remembered, 5), [9]);
+        assert_eq!(
+            (remembered.kept().open, remembered.kept().put_out),
+            (3, 2),
+            "who is put out is still open"
+        );
         drop(places);
         assert_eq!(remembered.kept(), Kept { put_out: 2, ..Kept::default() });
+        assert!(lasts(&remembered, 0).is_empty());
+        let later = open(&remembered, 9);
+        assert!(later.is_kept());
+        let unchecked = remembered.open_unchecked();
+        assert_eq!(remembered.kept().open, 2);
+        drop((later, unchecked));
+        assert_eq!(remembered.kept().open, 0);
     }
 }

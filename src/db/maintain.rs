@@ -398,8 +398,7 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return Err(Error::new(ErrorKind::WriteFailed, "a thread panicked while it closed the database"));
         }
-        self.pipeline.locks.close();
-        self.pipeline.log_pace.wake();
+        self.pipeline.end_waiting();
         let outcome = if self.options.read_only { Ok(()) } else { self.finish() };
         let synced = self.sync_log();
         let outcome = outcome.and(synced);
@@ -413,7 +412,7 @@ impl Shared {
         if self.pipeline.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.pipeline.locks.close();
+        self.pipeline.end_waiting();
         let is_healthy = self.pipeline.latch.check().is_ok();
         let saved = if is_healthy && self.pipeline.unlogged.load(Ordering::Acquire) {
             self.drain_all().and_then(|()| self.checkpoint())

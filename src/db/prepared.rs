@@ -16,7 +16,7 @@ use crate::txn::transactions::transaction::Transaction;
 /// later one.
 ///
 /// Until it is decided nobody else writes to what it has read (at
-/// [`Serializable`](crate::IsolationLevel::Serializable)) or written: who tries waits for
+/// [`Serializable`](crate::IsolationLevel::Serializable)), locked or written: who tries waits for
 /// [`decision_wait`](crate::DatabaseBuilder::decision_wait), and then fails with
 /// [`AwaitsDecision`](crate::ErrorKind::AwaitsDecision). Everybody may read, and sees what was there before.
 /// It takes space in the data file, none of the log, and the bytes of its keys in memory.
@@ -71,8 +71,8 @@ impl Transaction {
     /// [`prepared_transactions`](ColumnFamilyDatabase::prepared_transactions). This is the first of the two
     /// phases in which several databases commit together. Durable when this returns, at the price of a sync,
     /// and of a few more when it is the first of a database; its writes are written once more when it is
-    /// committed. [Locks](Self::get_for_update) of what it has not written end here, unless it is
-    /// serializable: then nobody writes to what it has read.
+    /// committed. What it has [locked](Self::get_for_update) and not written is held until then as if it had
+    /// been read, at every level: others may read and share it, and nobody writes to it.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

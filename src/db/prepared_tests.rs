@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::codec::features::Features;
 use crate::db::{ColumnFamilyDatabase, PreparedTransaction};
-use crate::error::{Error, ErrorKind, Result};
-use crate::options::DatabaseBuilder;
+use crate::error::{Error, ErrorKind, LockMode, Result};
+use crate::options::{DatabaseBuilder, LockedWrites};
 use crate::segment::{EXTENTS_START, Superblock};
 use crate::storage::{FileMode, MemoryStorage, StorageBackend};
 use crate::txn::batch::WriteBatch;
@@ -306,6 +306,54 @@ fn others_wait_for_a_decision_and_come_behind_it() {
         });
         assert_eq!(family.get("key").unwrap().unwrap(), "plain");
         failure(late.commit(), ErrorKind::Conflict);
+    }
+}
+
+/// Longer than anybody has to wait, unless he is forgotten.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Returns when so many wait, for locks or for decisions.
+fn until_waiting(db: &ColumnFamilyDatabase, waiting: usize) {
+    let since = std::time::Instant::now();
+    while db.pipeline().prepared.waiting() + db.statistics().locks.waiting as usize != waiting {
+        assert!(since.elapsed() < LONG, "{waiting} do not come to wait");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_waits_for_a_decision_is_told_when_there_can_be_none_any_more() {
+    type End = fn(&ColumnFamilyDatabase);
+    let failed: End = |db| drop(db.pipeline().fail(Error::new(ErrorKind::Io, "as the test wants")));
+    let ends: [(End, ErrorKind); 2] =
+        [(|db| db.clone().close().unwrap(), ErrorKind::Closed), (failed, ErrorKind::WriteFailed)];
+    for (end, kind) in ends {
+        let builder = builder().decision_wait(LONG).locked_writes(LockedWrites::Wait(LONG));
+        let db = builder.storage(MemoryStorage::new()).open("memory").unwrap();
+        let family = db.create_column_family("one", FamilyOptions::default()).unwrap();
+        let mut transaction = db.begin().unwrap();
+        transaction.put(&family, "key", "prepared").unwrap();
+        let prepared = transaction.prepare("name").unwrap();
+        let settings = db.transaction().lock_timeout(LONG);
+        let mut locks = settings.clone().level(IsolationLevel::ReadCommitted).begin().unwrap();
+        let mut next = settings.begin().unwrap();
+        next.put(&family, "key", "next").unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| family.put("key", "plain").map(drop));
+            let preparing = scope.spawn(|| next.prepare("name 2").map(drop));
+            // The two of them may wait for each other's locks as well.
+            until_waiting(&db, 2);
+            let locker = scope.spawn(|| locks.get_for_update(&family, "key", LockMode::Exclusive).map(drop));
+            until_waiting(&db, 3);
+            end(&db);
+            for waited in [writer, preparing, locker] {
+                let error = waited.join().unwrap().expect_err("nobody decides");
+                assert_eq!(error.kind(), kind, "{error}");
+            }
+        });
+        // Nor does anybody begin to wait.
+        assert_eq!(family.put("key", "late").unwrap_err().kind(), kind);
+        drop(prepared);
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Statistics {
     /// Bytes of memtables that are in their trees and stay in memory for cursors, iterators and snapshots.
     /// They are no part of the budget for writing.
     pub memtable_bytes_pinned: u64,
-    /// Open transactions whose commits are checked.
+    /// Open transactions.
     pub transactions_open: u64,
     /// Bytes of memtables that are in their trees and stay in memory so that open transactions can look for
     /// changes in them; a part of [`memtable_bytes_pinned`](Self::memtable_bytes_pinned).

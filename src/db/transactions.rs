@@ -58,10 +58,7 @@ impl ColumnFamilyDatabase {
         }
         let pipeline = self.pipeline();
         let (held, awaited) = pipeline.locks.list();
-        Locks {
-            held: held.iter().map(|(owner, want)| pipeline.shown_lock(*owner, want)).collect(),
-            awaited: awaited.into_iter().map(|edge| pipeline.shown_wait(edge)).collect(),
-        }
+        Locks { held: pipeline.shown_locks(&held), awaited: pipeline.shown_waits(&awaited) }
     }
 
     /// Runs a serializable transaction until it meets no conflict, up to 32 times; see

@@ -73,11 +73,11 @@ fn assert_locked(written: &[usize], relied: &[usize], value: &[u8]) {
         operations: batch.len() as u64,
         has_range_deletions: false,
     };
-    let condition = Condition { families: &relied_families, holds: &holds, minds_held: true };
+    let condition = Condition { families: &relied_families, holds: &holds, minds_held: true, claimant: None };
     let committed = db.pipeline().commit_if(&write, Durability::Buffered, &condition).unwrap();
     assert!(committed.is_some() && asked.get(), "{written:?} {relied:?}");
     assert!((0..6).all(|n| !locked(n)));
-    let never = Condition { families: &relied_families, holds: &|| false, minds_held: true };
+    let never = Condition { families: &relied_families, holds: &|| false, minds_held: true, claimant: None };
     assert!(db.pipeline().commit_if(&write, Durability::Buffered, &never).unwrap().is_none());
     assert!((0..6).all(|n| !locked(n)));
     assert_eq!(Some(db.snapshot().unwrap().sequence_number()), committed, "what was refused has no number");

@@ -20,7 +20,7 @@ pub enum LockMode {
 pub enum LockOwner {
     /// The transaction of this [number](crate::Transaction::id).
     Transaction(u64),
-    /// A write outside of transactions, or the commit of a transaction that locked nothing.
+    /// A write outside of transactions.
     Write(u64),
 }
 

@@ -17,18 +17,26 @@ impl Memtable {
         self.last_sequence() > since && self.newest(key).is_some_and(|newest| newest > since)
     }
 
-    /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Takes
-    /// a step for every key and every boundary of a deleted range that the memtable has there, until one is
-    /// found.
-    pub(crate) fn changed_within(&self, start: &[u8], end: Option<&[u8]>, since: SequenceNumber) -> bool {
+    /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Keys
+    /// of which the memtable in `front` says something, up to a number of its own, do not count. Takes a step
+    /// for every key and every boundary of a deleted range that the memtable has there, until one is found.
+    pub(crate) fn changed_within(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        since: SequenceNumber,
+        front: Option<(&Self, SequenceNumber)>,
+    ) -> bool {
         let is_beyond = |key: &[u8]| end.is_some_and(|end| key::compare(key, end).is_ge());
+        let is_hidden = |key: &[u8]| front.is_some_and(|(front, at)| front.get(key, at).is_some());
         if self.last_sequence() <= since || is_beyond(start) {
             return false;
         }
         let mut walk = Walk::new(self, SequenceNumber::MAX, Arc::default());
         let mut stands = walk.seek(self, start);
         while stands && !is_beyond(walk.entry().key()) {
-            if self.came_after(walk.entry().sequence(), since) {
+            let entry = walk.entry();
+            if self.came_after(entry.sequence(), since) && !is_hidden(entry.key()) {
                 return true;
             }
             stands = walk.next(self);
@@ -36,14 +44,34 @@ impl Memtable {
         let Some(steps) = self.range_deletions_at(SequenceNumber::MAX) else { return false };
         let mut from = start;
         loop {
+            let next = steps.next_boundary(from);
             if steps.covering(from).is_some_and(|sequence| self.came_after(sequence, since)) {
-                return true;
+                let until = next.filter(|next| !is_beyond(next)).or(end);
+                if !front.is_some_and(|(front, at)| front.says_all(from, until, at)) {
+                    return true;
+                }
             }
-            match steps.next_boundary(from) {
+            match next {
                 Some(next) if !is_beyond(next) => from = next,
                 _ => return false,
             }
         }
+    }
+
+    /// Whether this one says something of every key from `start` on, up to and without `end`, at `at`.
+    fn says_all(&self, start: &[u8], end: Option<&[u8]>, at: SequenceNumber) -> bool {
+        let Some(end) = end else { return false };
+        let mut from = start.to_vec();
+        while key::compare(&from, end).is_lt() {
+            if let Some(behind) = self.end_of_stretch(&from, at) {
+                from = behind.to_vec();
+            } else if self.get(&from, at).is_some() {
+                from.push(0);
+            } else {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -93,6 +121,10 @@ mod tests {
         writer
     }
 
+    fn number_of(index: usize) -> SequenceNumber {
+        SequenceNumber(index as u64 + 1)
+    }
+
     proptest! {
         #![proptest_config(crate::sampling::config(256))]
 
@@ -107,9 +139,9 @@ mod tests {
             let keys = u16::from(start)..u16::from(start) + len;
             let touched = later.iter().any(|write| write.touches(keys.clone()));
             let end = u8::try_from(keys.end).unwrap();
-            prop_assert_eq!(table.changed_within(&[start], Some(&[end]), since_number), touched);
+            prop_assert_eq!(table.changed_within(&[start], Some(&[end]), since_number, None), touched);
             let touched = later.iter().any(|write| write.touches(u16::from(start)..u16::MAX));
-            prop_assert_eq!(table.changed_within(&[start], None, since_number), touched);
+            prop_assert_eq!(table.changed_within(&[start], None, since_number, None), touched);
             let touched = later.iter().any(|write| write.touches(u16::from(start)..u16::from(start) + 1));
             prop_assert_eq!(table.changed_since(&[start], since_number), touched);
         }
@@ -123,8 +155,32 @@ mod tests {
             let touched = writes.iter().any(|write| write.touches(keys.clone()));
             for (since, changed) in [(8, touched), (9, false)] {
                 prop_assert_eq!(table.changed_since(&[key], SequenceNumber(since)), changed);
-                prop_assert_eq!(table.changed_within(&[key], Some(&[key, 0]), SequenceNumber(since)), changed);
+                let within = table.changed_within(&[key], Some(&[key, 0]), SequenceNumber(since), None);
+                prop_assert_eq!(within, changed);
             }
+        }
+
+        #[test]
+        fn what_stands_in_front_hides_changes_of_the_same_keys_and_of_no_others(
+            writes in prop::collection::vec(write(), 0..12), own in prop::collection::vec(write(), 0..40),
+            seen in 0usize..50, start in 0u8..60, len in 1u8..30
+        ) {
+            let (table, own_table) = (written(&writes, |_| SequenceNumber(1)), written(&own, number_of));
+            let front = Some((&**own_table.table(), SequenceNumber(seen as u64)));
+            let (end, seen) = (start + len, &own[..seen.min(own.len())]);
+            // A range deletion also reaches keys that are longer than those that are written.
+            let touched = (start..end).any(|key| {
+                let (one, right_behind) = (u16::from(key)..u16::from(key) + 1, |write: &&Write| {
+                    matches!(**write, Write::DeleteRange(start, end) if (start..end).contains(&key))
+                });
+                let is_changed = |of: &dyn Fn(&Write) -> bool, writes: &[Write]| writes.iter().any(of);
+                let touches = |write: &Write| write.touches(one.clone());
+                let touches_behind = |write: &Write| right_behind(&write);
+                is_changed(&touches, &writes) && !is_changed(&touches, seen)
+                    || is_changed(&touches_behind, &writes) && !is_changed(&touches_behind, seen)
+            });
+            let found = table.table().changed_within(&[start], Some(&[end]), SequenceNumber(0), front);
+            prop_assert_eq!(found, touched);
         }
     }
 }

@@ -1,13 +1,17 @@
 //! How commits meet what transactions have locked; see `locks`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::codec::ids::FamilyId;
+use crate::column_family::family::Family;
 use crate::error::{Error, ErrorKind, Lock, LockOwner, LockWait, Result};
+use crate::sync::Arc;
 use crate::txn::keys::Keys;
 use crate::txn::locks::owner::Owner;
 use crate::txn::locks::table::Refusal;
 use crate::txn::locks::want::{Edge, Mode, Want};
 use crate::txn::operation::Operations;
-use crate::txn::pipeline::{Pipeline, Write};
+use crate::txn::pipeline::{Claimant, Pipeline, Write};
 
 /// Operations that are looked up one by one while write locks are held.
 const FEW: u64 = 64;
@@ -44,12 +48,17 @@ impl Pipeline {
         is_marked && (write.operations > FEW || self.locks.keeps_from(write.keys()))
     }
 
-    /// Waits until nothing that `write` writes is locked, and keeps it so for the owner. To be called while
-    /// no lock of any kind is held, nor a place in the log.
+    /// Waits until nothing that `write` writes is locked, and keeps it so for the owner: the claimant, who
+    /// has locked nothing, or a new one. To be called while no lock of any kind is held, nor a place in the
+    /// log.
     #[cold]
-    pub(super) fn claim(&self, write: &Write<'_>) -> Result<Owner> {
-        let mut owner = Owner::new(&self.locks, LockOwner::Write(self.locks.new_number()));
-        let claimed = owner.acquire(write.wants(Mode::Write), self.writes_wait);
+    pub(super) fn claim(&self, write: &Write<'_>, claimant: Option<Claimant>) -> Result<Owner> {
+        let Claimant { who, limit } = claimant.unwrap_or_else(|| Claimant {
+            who: LockOwner::Write(self.locks.new_number()),
+            limit: self.writes_wait,
+        });
+        let mut owner = Owner::new(&self.locks, who);
+        let claimed = owner.acquire(write.wants(Mode::Write), limit);
         claimed.map_err(|refusal| self.refused(refusal))?;
         Ok(owner)
     }
@@ -57,31 +66,43 @@ impl Pipeline {
     /// What is told of a lock that was not given.
     #[cold]
     pub(crate) fn refused(&self, refusal: Refusal) -> Error {
-        let waits = |edges: Vec<Edge>| edges.into_iter().map(|edge| self.shown_wait(edge)).collect();
         match refusal {
-            Refusal::Timeout(edges) => Error::lock_timeout(waits(edges)),
-            Refusal::Deadlock(edges) => Error::deadlock(waits(edges)),
+            Refusal::Timeout(edges) => Error::lock_timeout(self.shown_waits(&edges)),
+            Refusal::Deadlock(edges) => Error::deadlock(self.shown_waits(&edges)),
             Refusal::Closed => Error::new(ErrorKind::Closed, "the database was closed"),
         }
     }
 
-    /// A lock as users see it.
-    pub(crate) fn shown_lock(&self, owner: LockOwner, want: &Want) -> Lock {
-        let views = self.views.load_full();
-        let name = views.families().find(|view| view.family.id() == want.family);
-        let (start, end) = want.span.keys().bounds();
-        Lock {
-            owner,
-            family: want.family,
-            family_name: name.map(|view| view.family.name().to_string()).unwrap_or_default(),
-            start,
-            end,
-            mode: want.mode.shown(),
+    /// The families of these numbers that are there, found in one walk over all.
+    pub(super) fn families_of(&self, ids: impl Iterator<Item = FamilyId>) -> BTreeMap<FamilyId, Arc<Family>> {
+        let ids: BTreeSet<_> = ids.collect();
+        if ids.is_empty() {
+            return BTreeMap::new();
         }
+        let views = self.views.load_full();
+        let families = views.families().map(|view| &view.family).filter(|family| ids.contains(&family.id()));
+        families.map(|family| (family.id(), Arc::clone(family))).collect()
+    }
+
+    /// Locks as users see them.
+    pub(crate) fn shown_locks(&self, locks: &[(LockOwner, Want)]) -> Vec<Lock> {
+        let families = self.families_of(locks.iter().map(|(_, want)| want.family));
+        locks.iter().map(|(owner, want)| shown(&families, *owner, want)).collect()
     }
 
     /// That somebody waits, as users see it.
-    pub(crate) fn shown_wait(&self, Edge { owner, want, waits_for }: Edge) -> LockWait {
-        LockWait { wanted: self.shown_lock(owner, &want), waits_for }
+    pub(crate) fn shown_waits(&self, edges: &[Edge]) -> Vec<LockWait> {
+        let families = self.families_of(edges.iter().map(|edge| edge.want.family));
+        let shown = |edge: &Edge| LockWait {
+            wanted: shown(&families, edge.owner, &edge.want),
+            waits_for: edge.waits_for,
+        };
+        edges.iter().map(shown).collect()
     }
+}
+
+fn shown(families: &BTreeMap<FamilyId, Arc<Family>>, owner: LockOwner, want: &Want) -> Lock {
+    let (start, end) = want.span.keys().bounds();
+    let family_name = families.get(&want.family).map(|family| family.name().to_string()).unwrap_or_default();
+    Lock { owner, family: want.family, family_name, start, end, mode: want.mode.shown() }
 }

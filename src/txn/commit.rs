@@ -7,15 +7,18 @@
 //!     if a transaction has locked any of it:  unlock, wait for that, and again (see `locks`)
 //!     sequence <- log.append(batch)    number and place under the log's own lock, the copy outside   (2)
 //!     insert the entries into the active memtables
-//!     unlock
 //!     visible.complete(sequence)       visible when all before it are, too                          (3)
+//!     unlock
 //!     wait until visible
 //!     if Sync: log.sync_through(sequence)                                                           (4)
 //! ```
 //!
 //! (1) comes before (2): a writer with a number whose memtable could be frozen and replaced before its insert
 //! would leave entries that recovery takes for merged. (3) is what makes an acknowledged record readable by
-//! recovery: everything before it in the log was written in full. (4) comes after (3): numbers become visible
+//! recovery: everything before it in the log was written in full. It comes before unlocking, since whoever
+//! gives a lock to somebody who waits may be kept from running there, and with it everybody who has a later
+//! number; what it waits for there is done by who has numbers already, and has all of his locks. (4) comes
+//! after (3): numbers become visible
 //! in order, so a commit that waited for its sync before it is visible would hold up every later one,
 //! whatever family and durability that has. Readers may see a synced commit before it is durable. What they
 //! write after they saw it is behind it in the log, so no crash keeps that and loses what they saw.
@@ -38,7 +41,7 @@ use crate::txn::large::Parts;
 use crate::txn::log_pace::Admitted;
 use crate::txn::operation::{Operation, Operations};
 use crate::txn::pipeline::{
-    Attempt, Condition, Interrupted, Locked, Pipeline, Standing, Write, account, lock,
+    Attempt, Claimant, Condition, Interrupted, Locked, Pipeline, Standing, Write, account, lock,
 };
 use crate::wal::{self, Log, Weight};
 
@@ -71,6 +74,16 @@ impl Pipeline {
     /// Writes a commit, and gives its number; when this returns it is visible and as durable as was asked
     /// for. It becomes visible first.
     pub(crate) fn commit(&self, write: &Write<'_>, durability: Durability) -> Result<SequenceNumber> {
+        self.commit_for(None, write, durability)
+    }
+
+    /// As [`commit`](Self::commit), where what others have locked is waited for in the name of `claimant`.
+    pub(crate) fn commit_for(
+        &self,
+        claimant: Option<Claimant>,
+        write: &Write<'_>,
+        durability: Durability,
+    ) -> Result<SequenceNumber> {
         let log = self.writable()?;
         if write.payload.is_empty() {
             return self.nothing_to_write();
@@ -86,7 +99,7 @@ impl Pipeline {
                 return Ok(sequence);
             }
         }
-        match self.commit_if(write, durability, &Condition::NONE)? {
+        match self.commit_if(write, durability, &Condition { claimant, ..Condition::NONE })? {
             Some(sequence) => Ok(sequence),
             None => unreachable!("a commit on no condition was not made"),
         }
@@ -135,7 +148,7 @@ impl Pipeline {
                     claimed = None;
                     patience.wait(held)?;
                 }
-                Attempt::Locked => claimed = Some(self.claim(write)?),
+                Attempt::Locked => claimed = Some(self.claim(write, condition.claimant)?),
             }
         }
     }
@@ -191,10 +204,11 @@ impl Pipeline {
         let mut interrupted = Interrupted::watch(self);
         let applied = self.log_and_apply(log, write, durability, families, &mut sides);
         let (sequence, fill) = interrupted.step(applied)?;
+        interrupted.step(self.complete(sequence))?;
         drop((sides, others));
         drop(admitted);
-        interrupted.step(self.publish(sequence))?;
         interrupted.over();
+        self.wait_until_visible(sequence)?;
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }

@@ -44,9 +44,9 @@ impl Database {
         for side in &sides {
             side.0.lock().push(number);
         }
-        drop(sides);
         self.visible.admit(number).unwrap();
         self.visible.complete(number);
+        drop(sides);
         self.visible.wait_for(number).unwrap();
     }
 

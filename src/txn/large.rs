@@ -12,7 +12,7 @@
 //! insert the small parts into the active memtables
 //! give the memtables of large parts their number, and put each in front of its family's frozen ones:
 //!     the active memtable is frozen first, since it is older
-//! unlock; from here on as every commit
+//! complete, unlock; from here on as every commit
 //! ```
 //!
 //! A memtable of a large part shows all of its entries to readers at its number or later, and none to others,
@@ -113,9 +113,10 @@ impl Pipeline {
                 fullest = fullest.max(account(family, side, parts.bytes[place]));
             }
         }
+        interrupted.step(self.complete(sequence))?;
         drop((sides, others));
-        interrupted.step(self.publish(sequence))?;
         interrupted.over();
+        self.wait_until_visible(sequence)?;
         if durability == Durability::Sync {
             log.sync_through(sequence).map_err(|error| self.fail(error))?;
         }

@@ -12,7 +12,7 @@ use crate::column_family::merging::work::Work;
 use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::{MAX_FROZEN, Woken};
 use crate::column_family::view::{Moment, View};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, LockOwner, Result};
 use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -104,11 +104,20 @@ pub(crate) struct Condition<'a> {
     pub(crate) holds: &'a dyn Fn() -> bool,
     /// Whether it waits for what prepared transactions hold, and others have locked.
     pub(crate) minds_held: bool,
+    /// Who waits for what others have locked; `None`: a write outside of transactions.
+    pub(crate) claimant: Option<Claimant>,
+}
+
+/// In whose name a commit waits for locks, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claimant {
+    pub(crate) who: LockOwner,
+    pub(crate) limit: Duration,
 }
 
 impl Condition<'static> {
     /// It always holds.
-    pub(crate) const NONE: Self = Self { families: &[], holds: &|| true, minds_held: true };
+    pub(crate) const NONE: Self = Self { families: &[], holds: &|| true, minds_held: true, claimant: None };
 
     /// It always holds, and what is written may be held.
     pub(crate) const WHATEVER_IS_HELD: Self = Self { minds_held: false, ..Self::NONE };
@@ -183,11 +192,17 @@ impl Pipeline {
         }
     }
 
-    /// Makes a commit visible, when all before it are.
-    pub(super) fn publish(&self, sequence: SequenceNumber) -> Result<()> {
+    /// All that belongs to a commit is inserted: it is visible as soon as all before it are.
+    pub(super) fn complete(&self, sequence: SequenceNumber) -> Result<()> {
         let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
         self.visible.admit(sequence.0).map_err(ended)?;
         self.visible.complete(sequence.0);
+        Ok(())
+    }
+
+    /// Makes a commit visible, when all before it are.
+    pub(super) fn publish(&self, sequence: SequenceNumber) -> Result<()> {
+        self.complete(sequence)?;
         self.wait_until_visible(sequence)
     }
 
@@ -293,9 +308,17 @@ impl Pipeline {
         error
     }
 
+    /// The database is closed: nobody waits any more for locks, for decisions, or for a shorter log.
+    pub(crate) fn end_waiting(&self) {
+        self.locks.close();
+        self.prepared.end(Error::new(ErrorKind::Closed, "the database was closed"));
+        self.log_pace.wake();
+    }
+
     /// Ends all writing because of `error`.
     pub(crate) fn fail(&self, error: Error) -> Error {
         let error = self.latch.close(error);
+        self.prepared.end(self.latch.check().err().unwrap_or_else(|| error.clone()));
         self.visible.end();
         self.log_pace.wake();
         for family in self.views.load_full().families() {

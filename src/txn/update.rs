@@ -239,7 +239,7 @@ impl ColumnFamily {
             changed_by.set(now.memtables().filter_map(|table| table.newest(key)).max());
             changed_by.get().is_none_or(|newest| newest <= seen.at)
         };
-        let condition = Condition { families: &[], holds: &is_as_seen, minds_held: true };
+        let condition = Condition { families: &[], holds: &is_as_seen, minds_held: true, claimant: None };
         let committed = self.pipeline.commit_if(&write, durability, &condition)?;
         if committed.is_none()
             && let Some(newest) = changed_by.get()

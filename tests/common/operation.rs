@@ -145,7 +145,8 @@ pub(crate) enum Operation {
     },
     /// Adds one to a count that others add to at the same time, in a family that all know, if there is one.
     Count(u8, Durability),
-    /// Level, and three more if it is prepared before it ends; steps, and whether it is committed in the end.
+    /// Level, three more if it locks what it writes, six more if it is prepared before it ends; steps, and
+    /// whether it is committed in the end.
     Transaction(u8, Vec<TransactionStep>, Durability, bool),
     Get(u8, Key),
     MultiGet(u8, Vec<Key>),

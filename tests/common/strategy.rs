@@ -126,7 +126,7 @@ pub(crate) fn end() -> impl Strategy<Value = End> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let transaction_steps = prop::collection::vec(transaction_step().boxed(), 0..30);
-    let transaction = (0u8..6, transaction_steps, durability(), prop::bool::weighted(0.8)).prop_map(
+    let transaction = (0u8..12, transaction_steps, durability(), prop::bool::weighted(0.8)).prop_map(
         |(level, steps, durability, commits)| Operation::Transaction(level, steps, durability, commits),
     );
     let writes = prop_oneof![

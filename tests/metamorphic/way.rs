@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peristyle::{ColumnFamilyDatabase, DatabaseBuilder, Durability};
+use peristyle::{ColumnFamilyDatabase, DatabaseBuilder, Durability, LockedWrites};
 use proptest::prelude::*;
 
 use crate::common::world::Place;
@@ -28,6 +28,9 @@ struct Settings {
     automatic_maintenance: bool,
     max_descriptors: usize,
     sync_milliseconds: u64,
+    transaction_memory_bytes: u64,
+    /// How long others wait for locks and for decisions, in milliseconds; nobody has to.
+    patience: u64,
     /// What all writes have; `None`: what they ask for.
     durability: Option<Durability>,
 }
@@ -62,6 +65,9 @@ impl Way {
             .automatic_maintenance(settings.automatic_maintenance)
             .max_descriptors(settings.max_descriptors)
             .sync_interval(Duration::from_millis(settings.sync_milliseconds))
+            .transaction_memory_bytes(settings.transaction_memory_bytes)
+            .locked_writes(LockedWrites::Wait(Duration::from_millis(settings.patience)))
+            .decision_wait(Duration::from_millis(settings.patience))
     }
 }
 
@@ -72,8 +78,9 @@ fn settings() -> impl Strategy<Value = Settings> {
         4 => Just(None),
         1 => prop::sample::select(vec![Durability::Sync, Durability::Buffered, Durability::None]).prop_map(Some),
     ];
-    (sizes, keeping, 2usize..=8, 1u64..2000, durability).prop_map(
-        |(sizes, keeping, max_descriptors, sync_milliseconds, durability)| Settings {
+    let transactions = (16u32..=26, prop::sample::select(vec![0, 1000]));
+    (sizes, keeping, 2usize..=8, 1u64..2000, durability, transactions).prop_map(
+        |(sizes, keeping, max_descriptors, sync_milliseconds, durability, transactions)| Settings {
             page_size: 1 << sizes.0,
             write_buffer_bytes: 1 << sizes.1,
             cache_bytes: 1 << sizes.2,
@@ -83,6 +90,8 @@ fn settings() -> impl Strategy<Value = Settings> {
             automatic_maintenance: keeping.2,
             max_descriptors,
             sync_milliseconds,
+            transaction_memory_bytes: 1 << transactions.0,
+            patience: transactions.1,
             durability,
         },
     )

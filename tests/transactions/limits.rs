@@ -1,8 +1,8 @@
 //! What transactions may cost, and what they refuse besides conflicts.
 
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, Error, ErrorKind, FamilyOptions, IsolationLevel, MemoryStorage,
-    Transaction, WriteBatch,
+    ColumnFamily, ColumnFamilyDatabase, Error, ErrorKind, FamilyOptions, IsolationLevel, LockMode,
+    MemoryStorage, Transaction, WriteBatch,
 };
 
 use crate::common::{failure, shrunken};
@@ -44,6 +44,66 @@ fn beyond_its_memory_the_oldest_transaction_is_too_old_and_later_ones_are_not() 
 }
 
 #[test]
+fn who_has_locked_what_it_writes_is_not_too_old_to_prepare_or_commit_it() {
+    for prepares in [false, true] {
+        let (db, cf) = open(64 << 10);
+        let mut old = db.transaction().level(IsolationLevel::Snapshot).pessimistic(true).begin().unwrap();
+        old.put(&cf, "mine", "1").unwrap();
+        write_much(&db, &cf);
+        assert_eq!((db.statistics().transactions_put_out, db.statistics().transactions_open), (1, 1));
+        if prepares {
+            old.prepare("old").unwrap().commit().unwrap();
+        } else {
+            old.commit().unwrap();
+        }
+        assert_eq!(cf.get("mine").unwrap().unwrap(), "1");
+    }
+}
+
+#[test]
+fn who_only_reads_costs_a_snapshot_and_neither_writes_nor_locks() {
+    let (db, cf) = open(64 << 20);
+    cf.put("a", "1").unwrap();
+    for level in [IsolationLevel::Serializable, IsolationLevel::Snapshot, IsolationLevel::ReadCommitted] {
+        let mut reader = db.transaction().level(level).read_only(true).begin().unwrap();
+        assert_eq!(db.statistics().transactions_open, 1);
+        for refused in [
+            reader.put(&cf, "a", "2"),
+            reader.delete(&cf, "a"),
+            reader.delete_range(&cf, "a".."b"),
+            reader.get_for_update(&cf, "a", LockMode::Shared).map(drop),
+        ] {
+            failure(refused, ErrorKind::ReadOnly);
+        }
+        assert_eq!(reader.iter(&cf).unwrap().count() as u64, cf.len().unwrap());
+        write_much(&db, &cf);
+        assert_eq!((db.statistics().transaction_bytes_kept, db.statistics().transactions_put_out), (0, 0));
+        assert_eq!(reader.get(&cf, "a").unwrap().unwrap(), "1");
+        reader.commit().unwrap();
+        assert_eq!(db.statistics().transactions_open, 0);
+    }
+}
+
+#[test]
+fn a_savepoint_of_another_transaction_is_refused() {
+    let ((db, cf), (stranger, _)) = (open(64 << 20), open(64 << 20));
+    let mut transaction = db.begin().unwrap();
+    transaction.put(&cf, "a", "1").unwrap();
+    let own = transaction.savepoint();
+    transaction.put(&cf, "a", "2").unwrap();
+    for other in [&db, &stranger] {
+        let mut other = other.begin().unwrap();
+        let point = other.savepoint();
+        failure(transaction.rollback_to(&point), ErrorKind::InvalidArgument);
+        failure(transaction.release(&point), ErrorKind::InvalidArgument);
+    }
+    assert_eq!(transaction.len(), 2);
+    transaction.rollback_to(&own).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(cf.get("a").unwrap().unwrap(), "1");
+}
+
+#[test]
 fn who_is_too_old_is_run_again_as_often_as_tries_allow() {
     let (db, cf) = open(64 << 10);
     let mut runs = 0;
@@ -79,8 +139,9 @@ fn what_is_kept_for_a_transaction_is_counted_and_goes_with_it() {
     // Who is not checked keeps nothing.
     let batch = db.transaction().level(IsolationLevel::ReadCommitted).begin().unwrap();
     write_much(&db, &cf);
-    assert_eq!(db.statistics().transaction_bytes_kept, 0);
+    assert_eq!((db.statistics().transactions_open, db.statistics().transaction_bytes_kept), (1, 0));
     drop(batch);
+    assert_eq!(db.statistics().transactions_open, 0);
 }
 
 #[test]

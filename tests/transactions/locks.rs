@@ -152,8 +152,8 @@ fn whatever_is_written_to_a_locked_key_is_refused_as_a_whole() {
 #[test]
 fn whatever_is_written_to_a_locked_key_waits_and_comes_after() {
     for write in WRITES {
-        // That one has a time limit of its own.
-        if matches!(write, Write::OptimisticThatLocks) {
+        // These have a time limit of their own.
+        if matches!(write, Write::Optimistic | Write::OptimisticThatLocks) {
             continue;
         }
         let (db, cf) = open(LockedWrites::Wait(LONG));
@@ -177,6 +177,49 @@ fn whatever_is_written_to_a_locked_key_waits_and_comes_after() {
         let locks = db.statistics().locks;
         assert_eq!((locks.held, locks.waits, locks.waiting), (0, 1, 0), "{write:?}");
         assert!(!locks.wait_time.is_zero());
+    }
+}
+
+#[test]
+fn a_commit_waits_for_what_others_have_locked_as_long_as_its_transaction_says() {
+    // One that is short, one that is not, and one that is checked.
+    let begins: [fn(&TransactionBuilder, &ColumnFamily) -> Transaction; 3] = [
+        |settings, _| settings.begin().unwrap(),
+        |settings, cf| {
+            let mut transaction = settings.begin().unwrap();
+            transaction.put(cf, "g", [7; 1000]).unwrap();
+            transaction
+        },
+        |settings, cf| {
+            let transaction = settings.begin().unwrap();
+            assert!(transaction.get(cf, "h").unwrap().is_none());
+            transaction
+        },
+    ];
+    for begin in begins {
+        for (plain, waits) in [(LockedWrites::Wait(LONG), false), (LockedWrites::Fail, true)] {
+            let (db, cf) = open(plain);
+            let mut holder = settings(&db, IsolationLevel::ReadCommitted).begin().unwrap();
+            holder.put(&cf, "f", "held").unwrap();
+            let limit = if waits { LONG } else { Duration::ZERO };
+            let mut optimistic = begin(&db.transaction().lock_timeout(limit), &cf);
+            optimistic.put(&cf, "f", "new").unwrap();
+            let who = LockOwner::Transaction(optimistic.id());
+            if !waits {
+                let error = failure(optimistic.commit(), ErrorKind::LockTimeout);
+                assert_eq!(error.awaited()[0].wanted.owner, who);
+                continue;
+            }
+            thread::scope(|scope| {
+                let commit = scope.spawn(|| optimistic.commit());
+                until_waiting(&db, 1);
+                assert_eq!(db.locks().awaited[0].wanted.owner, who);
+                holder.rollback();
+                commit.join().unwrap().unwrap();
+            });
+            assert_eq!(cf.get("f").unwrap().unwrap(), "new");
+            assert_eq!(db.statistics().locks.held, 0);
+        }
     }
 }
 

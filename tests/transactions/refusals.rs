@@ -347,6 +347,64 @@ fn what_a_transaction_wrote_itself_it_does_not_rely_on() {
 }
 
 #[test]
+fn what_own_writes_hid_from_a_walk_it_does_not_rely_on() {
+    let walks: [fn(&Transaction, &ColumnFamily); 3] = [
+        |transaction, cf| transaction.range(cf, "a".."k").unwrap().for_each(|entry| drop(entry.unwrap())),
+        |transaction, cf| {
+            transaction.range(cf, "a".."k").unwrap().rev().for_each(|entry| drop(entry.unwrap()))
+        },
+        |transaction, cf| {
+            let mut cursor = transaction.cursor_in(cf, "a".."k").unwrap();
+            while cursor.next().unwrap() {}
+        },
+    ];
+    let mut thens = THENS.iter().cycle();
+    for walk in walks {
+        let fixture = Fixture::new();
+        let Fixture { db, cf, other } = &fixture;
+        for (first, end, refused) in [
+            ("d", "d\0", false),
+            ("d", "d\0\0", true),
+            ("e", "g", false),
+            ("e", "e\0", false),
+            ("dd", "f", true),
+            ("f", "gg", true),
+            ("c", "c\0", true),
+            ("h", "h\0", true),
+            ("i", "i\0", true),
+        ] {
+            for as_range in [false, true] {
+                if !as_range && end != format!("{first}\0") {
+                    continue;
+                }
+                fixture.reset();
+                let mut transaction = fixture.begin(IsolationLevel::Serializable);
+                let before = transaction.savepoint();
+                transaction.put(cf, "d", "mine").unwrap();
+                transaction.delete_range(cf, "e".."g").unwrap();
+                walk(&transaction, cf);
+                // What is written after it hid nothing, and what is taken back has hidden what it hid.
+                transaction.put(cf, "i", "mine").unwrap();
+                assert!(transaction.cursor_untracked(cf, ..).unwrap().seek("i").unwrap());
+                if as_range {
+                    transaction.rollback_to(&before).unwrap();
+                }
+                transaction.put(other, "mine", "1").unwrap();
+                if as_range {
+                    cf.delete_range(first..end).unwrap();
+                } else {
+                    cf.put(first, "theirs").unwrap();
+                }
+                thens.next().unwrap().happens(&fixture);
+                let committed = transaction.commit();
+                assert_eq!(committed.is_err(), refused, "{first:?} up to {end:?}, {as_range}: {committed:?}");
+                assert_eq!(db.statistics().transactions_open, 0);
+            }
+        }
+    }
+}
+
+#[test]
 fn two_that_read_what_the_other_writes_do_not_both_commit_unless_they_are_snapshots() {
     for (level, both) in [(IsolationLevel::Serializable, false), (IsolationLevel::Snapshot, true)] {
         let fixture = Fixture::new();

@@ -160,7 +160,7 @@ pub fn all() -> Vec<Peer> {
 /// For engines whose background work can be watched but not waited for: between two jobs an engine
 /// may seem idle for a moment.
 #[cfg(any(feature = "rocksdb", feature = "fjall", feature = "leveldb"))]
-fn wait_while(mut busy: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub(crate) fn wait_while(mut busy: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let mut quiet_looks = 0;
     while quiet_looks < 3 {
         quiet_looks = if busy()? { 0 } else { quiet_looks + 1 };

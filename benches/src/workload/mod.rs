@@ -1,5 +1,5 @@
 //! What the engines do, one file for each benchmark. Each is a [`Task`](crate::child::Task) that a child
-//! process carries out.
+//! process carries out, but [`tpcc`], which is done to what has transactions.
 
 pub mod bounds;
 pub mod commit_block;
@@ -9,4 +9,5 @@ pub mod mixed;
 pub mod recovery;
 pub mod signature;
 pub mod table;
+pub mod tpcc;
 pub mod write_phase;

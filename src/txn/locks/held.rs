@@ -20,7 +20,8 @@ pub(super) struct Holder {
 #[derive(Default)]
 struct FamilyLocks {
     keys: BTreeMap<Arc<[u8]>, Vec<Holder>>,
-    ranges: Vec<(Span, Holder)>,
+    /// By their numbers.
+    ranges: BTreeMap<u64, (Span, Holder)>,
 }
 
 impl FamilyLocks {
@@ -33,7 +34,7 @@ impl FamilyLocks {
                 (None, Some(self.keys.range::<[u8], _>(bounds).flat_map(|(_, holders)| holders)))
             }
         };
-        let ranges = self.ranges.iter().filter(move |(span, _)| span.keys().overlaps(keys));
+        let ranges = self.ranges.values().filter(move |(span, _)| span.keys().overlaps(keys));
         one.into_iter()
             .flatten()
             .chain(within.into_iter().flatten())
@@ -48,7 +49,7 @@ impl FamilyLocks {
             Keys::Range(..) => None,
         };
         let ranges =
-            self.ranges.iter().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
+            self.ranges.values().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
         one.map(|holder| holder.mode).into_iter().chain(ranges.map(|(_, holder)| holder.mode)).max()
     }
 }
@@ -58,6 +59,8 @@ struct Taken {
     family: FamilyId,
     span: Span,
     before: Option<Mode>,
+    /// That of a range in its family.
+    number: u64,
 }
 
 /// All locks that are held.
@@ -68,6 +71,8 @@ pub(super) struct Held {
     taken: HashMap<LockOwner, Vec<Taken>>,
     /// Locks in all.
     count: u64,
+    /// Ranges that were ever taken.
+    ranges: u64,
 }
 
 impl Held {
@@ -118,11 +123,12 @@ impl Held {
                 }
             }
             range @ Span::Range(..) => {
-                locks.ranges.push((range.clone(), holder));
+                self.ranges += 1;
+                locks.ranges.insert(self.ranges, (range.clone(), holder));
                 None
             }
         };
-        let taken = Taken { family: want.family, span: want.span.clone(), before };
+        let taken = Taken { family: want.family, span: want.span.clone(), before, number: self.ranges };
         self.taken.entry(owner).or_default().push(taken);
         self.count += u64::from(before.is_none());
         before.is_none()
@@ -131,7 +137,7 @@ impl Held {
     /// `owner` gives up what he took since `mark`; `gone` is told of each lock that is not held any more.
     pub(super) fn give_up(&mut self, owner: LockOwner, mark: usize, mut gone: impl FnMut(FamilyId, Mode)) {
         let Some(all) = self.taken.get_mut(&owner) else { return };
-        for Taken { family, span, before } in all.drain(mark.min(all.len())..).rev() {
+        for Taken { family, span, before, number } in all.drain(mark.min(all.len())..).rev() {
             let locks = self.families.get_mut(&family).expect("a family with locks is listed");
             let lost = match (&span, before) {
                 (Span::One(key), Some(mode)) => {
@@ -150,9 +156,7 @@ impl Held {
                     lost
                 }
                 (Span::Range(..), _) => {
-                    let is_this = |(of, holder): &(Span, Holder)| holder.owner == owner && *of == span;
-                    let place = locks.ranges.iter().rposition(is_this);
-                    locks.ranges.swap_remove(place.expect("a lock that was taken is held")).1
+                    locks.ranges.remove(&number).expect("a lock that was taken is held").1
                 }
             };
             if locks.keys.is_empty() && locks.ranges.is_empty() {
@@ -166,6 +170,20 @@ impl Held {
         }
     }
 
+    /// All that `owner` holds, in the order in which he took it.
+    pub(super) fn of(&self, owner: LockOwner) -> impl Iterator<Item = Want> {
+        let taken = self.taken.get(&owner).into_iter().flatten();
+        taken.filter(|taken| taken.before.is_none()).map(move |Taken { family, span, number, .. }| {
+            let locks = &self.families[family];
+            let holder = match span {
+                Span::One(key) => locks.keys[key].iter().find(|holder| holder.owner == owner),
+                Span::Range(..) => locks.ranges.get(number).map(|(_, holder)| holder),
+            };
+            let mode = holder.expect("a lock that was taken is held").mode;
+            Want { family: *family, span: span.clone(), mode }
+        })
+    }
+
     /// All of them, by family and key.
     pub(super) fn list(&self) -> impl Iterator<Item = (LockOwner, Want)> {
         self.families.iter().flat_map(|(&family, locks)| {
@@ -174,7 +192,7 @@ impl Held {
             let keys = locks.keys.iter().flat_map(move |(key, holders)| {
                 holders.iter().map(move |holder| want(Span::One(Arc::clone(key)), holder))
             });
-            keys.chain(locks.ranges.iter().map(move |(span, holder)| want(span.clone(), holder)))
+            keys.chain(locks.ranges.values().map(move |(span, holder)| want(span.clone(), holder)))
         })
     }
 }

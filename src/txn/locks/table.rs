@@ -127,8 +127,7 @@ impl LockTable {
 
     /// All that `owner` holds.
     pub(crate) fn locks_of(&self, owner: LockOwner) -> Vec<Want> {
-        let state = self.state.lock();
-        state.held.list().filter(|(other, _)| *other == owner).map(|(_, want)| want).collect()
+        self.state.lock().held.of(owner).collect()
     }
 
     /// Who holds what, and who waits for whom in order of arrival.

@@ -53,6 +53,31 @@ fn until_waiting(table: &LockTable, waiting: u64) {
 }
 
 #[test]
+fn what_an_owner_holds_is_listed_once_with_what_it_was_raised_to() {
+    let table = Arc::default();
+    let [mut a, mut b] = owners(&table);
+    assert!(at_once(&mut a, key("k", Mode::Shared)));
+    assert!(at_once(&mut b, range("a", Some("c"), Mode::Shared)));
+    assert!(at_once(&mut a, range("a", Some("b"), Mode::Shared)));
+    let mark = a.mark();
+    assert!(at_once(&mut a, key("k", Mode::Exclusive)));
+    assert!(at_once(&mut a, range("m", None, Mode::Exclusive)));
+    assert!(at_once(&mut a, range("m", None, Mode::Shared)));
+    let (shared, raised) = (key("k", Mode::Shared), key("k", Mode::Exclusive));
+    let rest = range("a", Some("b"), Mode::Shared);
+    assert_eq!(a.locks(), [raised, rest.clone(), range("m", None, Mode::Exclusive)].concat());
+    a.release(mark);
+    assert_eq!(a.locks(), [shared, rest].concat());
+    assert_eq!(b.locks(), range("a", Some("c"), Mode::Shared));
+    // Of two with the same bounds each gives up his own.
+    let [mut c, mut d] = owners(&table);
+    assert!(at_once(&mut c, range("x", Some("y"), Mode::Shared)));
+    assert!(at_once(&mut d, range("x", Some("y"), Mode::Shared)));
+    drop(d);
+    assert_eq!(c.locks(), range("x", Some("y"), Mode::Shared));
+}
+
+#[test]
 fn shared_locks_go_together_and_exclusive_ones_with_none() {
     let table = Arc::default();
     let [mut a, mut b, mut c] = owners(&table);

@@ -100,7 +100,8 @@ impl Pipeline {
             true
         };
         let used: Vec<_> = families.iter().collect();
-        let condition = Condition { families: &used, holds: &may_be_prepared, minds_held: true };
+        let condition =
+            Condition { families: &used, holds: &may_be_prepared, minds_held: true, claimant: None };
         let mut patience = self.prepared.patience();
         loop {
             match self.commit_if(&write, Durability::Sync, &condition) {

@@ -103,6 +103,17 @@ impl Prepared {
         self.names.lock().remove(name);
     }
 
+    /// Nobody waits for a decision any more: all who do, or would, are told `why`.
+    pub(crate) fn end(&self, why: Error) {
+        self.decisions.end(why);
+    }
+
+    /// How many wait for a decision.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.decisions.waiting()
+    }
+
     /// One operation's waiting for decisions.
     pub(in crate::txn) fn patience(&self) -> Patience<'_> {
         self.decisions.patience()

@@ -7,12 +7,21 @@ use crate::column_family::held::Stretch;
 use crate::error::{Conflict, Error, Result};
 use crate::sync::{Condvar, Instant, Mutex};
 
-/// Counts decisions.
+/// Counts decisions, until there can be no more.
 pub(in crate::txn) struct Decisions {
-    count: Mutex<u64>,
+    made: Mutex<Made>,
     more: Condvar,
     /// The longest that anybody waits.
     limit: Duration,
+}
+
+#[derive(Default)]
+struct Made {
+    count: u64,
+    /// Why nobody waits any more.
+    ended: Option<Error>,
+    /// Who waits.
+    waiting: usize,
 }
 
 /// What somebody wants is held; when that was seen, and the error for who waited in vain.
@@ -37,19 +46,31 @@ pub(in crate::txn) struct Patience<'a> {
 
 impl Decisions {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { count: Mutex::new(0), more: Condvar::new(), limit }
+        Self { made: Mutex::default(), more: Condvar::new(), limit }
     }
 
     /// Somebody has let go of what he held.
     pub(super) fn announce(&self) {
-        *self.count.lock() += 1;
+        self.made.lock().count += 1;
         self.more.notify_all();
     }
 
     /// How many there were. Who waits asks before he looks at what is held: what is let go of while he looks
     /// is announced after it.
     pub(super) fn count(&self) -> u64 {
-        *self.count.lock()
+        self.made.lock().count
+    }
+
+    /// Nobody waits any more, and whoever would is told `why`, unless there was another reason before.
+    pub(super) fn end(&self, why: Error) {
+        self.made.lock().ended.get_or_insert(why);
+        self.more.notify_all();
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.made.lock().waiting
     }
 
     pub(super) fn patience(&self) -> Patience<'_> {
@@ -58,17 +79,26 @@ impl Decisions {
 }
 
 impl Patience<'_> {
-    /// Returns when somebody has let go of something since `held` was seen, or fails when the time is over.
+    /// Returns when somebody has let go of something since `held` was seen. Fails when the time is over, or
+    /// there can be no more decisions.
     pub(in crate::txn) fn wait(&mut self, held: HeldBack) -> Result<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let mut count = self.decisions.count.lock();
-        while *count == held.seen {
+        let mut made = self.decisions.made.lock();
+        made.waiting += 1;
+        let outcome = loop {
+            if let Some(why) = &made.ended {
+                break Err(why.clone());
+            }
+            if made.count != held.seen {
+                break Ok(());
+            }
             let left = self.decisions.limit.saturating_sub(since.elapsed());
             if left.is_zero() {
-                return Err(held.error);
+                break Err(held.error);
             }
-            count = self.decisions.more.wait_for(count, left);
-        }
-        Ok(())
+            made = self.decisions.more.wait_for(made, left);
+        };
+        made.waiting -= 1;
+        outcome
     }
 }

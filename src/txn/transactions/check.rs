@@ -3,24 +3,42 @@
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::Family;
 use crate::column_family::remembered::Place;
+use crate::column_family::view::OwnWrites;
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::memtable::Memtable;
-use crate::sync::Arc;
+use crate::sync::{Arc, epoch};
 use crate::txn::batch::WriteBatch;
 use crate::txn::keys::Keys;
 use crate::txn::operation::Operations;
 use crate::txn::pipeline::Pipeline;
 
-impl Keys<'_> {
+/// Keys that a transaction relies on, but those that its own writes hid from it.
+#[derive(Clone, Copy)]
+pub(super) struct Reliance<'a> {
+    pub(super) keys: Keys<'a>,
+    /// What stood in front of them when they were read.
+    pub(super) behind: Option<&'a OwnWrites>,
+}
+
+impl<'a> From<Keys<'a>> for Reliance<'a> {
+    fn from(keys: Keys<'a>) -> Self {
+        Self { keys, behind: None }
+    }
+}
+
+impl Reliance<'_> {
     fn changed_in(self, table: &Memtable, since: SequenceNumber) -> bool {
-        match self {
-            Self::One(key) => table.changed_since(key, since),
-            Self::Range(start, end) => table.changed_within(start, end, since),
+        match self.keys {
+            Keys::One(key) => table.changed_since(key, since),
+            Keys::Range(start, end) => {
+                let front = self.behind.map(|own| (&*own.table, own.at));
+                table.changed_within(start, end, since, front)
+            }
         }
     }
 
     fn conflict_in(self, family: &Family) -> Error {
-        let (start, end) = self.bounds();
+        let (start, end) = self.keys.bounds();
         Error::conflict_in(&family.name(), Conflict { family: family.id(), start, end })
     }
 }
@@ -28,7 +46,7 @@ impl Keys<'_> {
 /// What a transaction relies on in one family.
 pub(super) struct Relied<'a> {
     pub(super) family: &'a Arc<Family>,
-    pub(super) keys: Vec<Keys<'a>>,
+    pub(super) keys: Vec<Reliance<'a>>,
 }
 
 /// What `batch` writes, as what a transaction relies on: ascending by family.
@@ -39,7 +57,7 @@ pub(super) fn written(batch: &WriteBatch) -> Vec<Relied<'_>> {
     for (id, operation) in Operations::new(batch.payload()).map_while(Result::ok) {
         let place = relied.binary_search_by_key(&id, |relied| relied.family.id());
         let relied = &mut relied[place.expect("a batch lists the families that it touches")];
-        relied.keys.push(Keys::of(&operation));
+        relied.keys.push(Keys::of(&operation).into());
     }
     relied
 }
@@ -47,7 +65,7 @@ pub(super) fn written(batch: &WriteBatch) -> Vec<Relied<'_>> {
 impl Relied<'_> {
     /// Fails if a commit after `since` has changed any of it in `tables`.
     fn check_in(&self, tables: &[&Arc<Memtable>], since: SequenceNumber) -> Result<()> {
-        let changed = |keys: &&Keys<'_>| tables.iter().any(|table| keys.changed_in(table, since));
+        let changed = |keys: &&Reliance<'_>| tables.iter().any(|table| keys.changed_in(table, since));
         match self.keys.iter().find(changed) {
             Some(keys) => Err(keys.conflict_in(self.family)),
             None => Ok(()),
@@ -55,15 +73,31 @@ impl Relied<'_> {
     }
 }
 
-/// Memtables of each family that is relied on that nobody writes to any more, and that hold no change.
+/// Memtables of each family that is relied on that nobody writes to any more, and that hold no change; of
+/// none, where that was not looked for.
 pub(super) struct Ahead(Vec<Vec<Arc<Memtable>>>);
+
+impl Ahead {
+    fn of(&self, family: usize) -> &[Arc<Memtable>] {
+        self.0.get(family).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Relied<'_> {
+    fn has_ranges(&self) -> bool {
+        self.keys.iter().any(|reliance| matches!(reliance.keys, Keys::Range(..)))
+    }
+}
 
 /// Looks ahead, while no lock is held, into memtables that nobody writes to any more: so that what takes a
 /// step for each of their entries holds up no writer. Single keys wait for [`check`]. Fails as that does.
 pub(super) fn look_ahead(pipeline: &Pipeline, since: SequenceNumber, relied: &[Relied<'_>]) -> Result<Ahead> {
+    if !relied.iter().any(Relied::has_ranges) {
+        return Ok(Ahead(Vec::new()));
+    }
     let view = pipeline.views.load_full();
     let look = |relied: &Relied<'_>| {
-        if !relied.keys.iter().any(|keys| matches!(keys, Keys::Range(..))) {
+        if !relied.has_ranges() {
             return Ok(Vec::new());
         }
         let present = view.family(relied.family.slot(), relied.family.id())?;
@@ -85,9 +119,10 @@ pub(super) fn check(
     relied: &[Relied<'_>],
     ahead: &Ahead,
 ) -> Result<()> {
-    let view = pipeline.views.load_full();
-    for (relied, unchanged) in relied.iter().zip(&ahead.0) {
-        let family = relied.family;
+    let guard = epoch::pin();
+    let view = pipeline.views.load(&guard);
+    for (number, relied) in relied.iter().enumerate() {
+        let (family, unchanged) = (relied.family, ahead.of(number));
         family.check_not_dropped()?;
         let present = view.family(family.slot(), family.id())?;
         // In this order: what a merge takes out of the view is kept before.

@@ -2,7 +2,7 @@
 
 use crate::column_family::held::Use;
 use crate::column_family::reading::value::Value;
-use crate::error::{Error, LockMode, Result};
+use crate::error::{Error, ErrorKind, LockMode, Result};
 use crate::txn::handle::ColumnFamily;
 use crate::txn::keys::Keys;
 use crate::txn::locks::want::{Mode, Want};
@@ -66,6 +66,7 @@ impl Transaction {
     ) -> Result<Option<Value>> {
         let key = key.as_ref();
         self.check_database(family)?;
+        self.check_writes()?;
         check_key_len(key.len())?;
         let mark = self.locking.mark();
         self.lock(family, Keys::One(key), mode.into())?;
@@ -80,6 +81,7 @@ impl Transaction {
 
     /// Locks what is going to be written, if this transaction does so.
     pub(super) fn lock_written(&mut self, family: &ColumnFamily, keys: Keys<'_>) -> Result<()> {
+        self.check_writes()?;
         if !self.settings.pessimistic {
             return Ok(());
         }
@@ -97,6 +99,13 @@ impl Transaction {
         self.locking.is_turned_away()
     }
 
+    fn check_writes(&self) -> Result<()> {
+        match self.settings.read_only {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::ReadOnly, "the transaction was begun for reading only")),
+        }
+    }
+
     fn lock(&mut self, family: &ColumnFamily, keys: Keys<'_>, mode: Mode) -> Result<bool> {
         let wants = vec![Want::new(family.id(), keys, mode)];
         self.locking.acquire(&self.pipeline, wants, self.settings.lock_timeout)
@@ -111,12 +120,11 @@ impl Transaction {
     /// read.
     fn settle(&self, family: &ColumnFamily, keys: Keys<'_>, used: Use) -> Result<()> {
         let (pipeline, family) = (&self.pipeline, family.family());
-        let relied = [Relied { family, keys: vec![keys] }];
+        let relied = [Relied { family, keys: vec![keys.into()] }];
         let mut patience = pipeline.prepared.patience();
         loop {
-            let read = self.moment.as_ref().zip(self.place.as_ref());
-            let read = match read {
-                Some((moment, place)) => Some((moment.at, place, look_ahead(pipeline, moment.at, &relied)?)),
+            let read = match &self.moment {
+                Some(moment) => Some((moment.at, look_ahead(pipeline, moment.at, &relied)?)),
                 None => None,
             };
             // Who looked for locks before this one was taken, and writes, is done.
@@ -126,8 +134,8 @@ impl Transaction {
                 patience.wait(held)?;
                 continue;
             }
-            if let Some((since, place, ahead)) = read {
-                return check(pipeline, place, since, &relied, &ahead);
+            if let Some((since, ahead)) = read {
+                return check(pipeline, &self.place, since, &relied, &ahead);
             }
             let Keys::One(key) = keys else { return Ok(()) };
             let views = pipeline.views.load_full();

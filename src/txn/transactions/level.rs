@@ -41,11 +41,13 @@ pub(crate) struct Settings {
     pub(crate) pessimistic: bool,
     /// How long it waits for a lock.
     pub(crate) lock_timeout: Duration,
+    /// Whether it writes and locks nothing.
+    pub(crate) read_only: bool,
 }
 
 impl Settings {
     pub(crate) fn new(durability: Durability) -> Self {
         let level = IsolationLevel::default();
-        Self { level, durability, pessimistic: false, lock_timeout: LOCK_TIMEOUT }
+        Self { level, durability, pessimistic: false, lock_timeout: LOCK_TIMEOUT, read_only: false }
     }
 }

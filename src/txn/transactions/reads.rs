@@ -1,17 +1,49 @@
 //! What a transaction has read of others' writes: keys, and ranges as far as they were walked. A key that it
-//! found absent and a gap that it walked over are read like any other.
+//! found absent and a gap that it walked over are read like any other. What its own writes hid from a walk is
+//! not: so each stretch keeps the own writes that stood in front of it.
 
 use std::collections::BTreeMap;
 
-use crate::codec::ids::FamilyId;
+use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
 use crate::column_family::family::Family;
+use crate::column_family::view::OwnWrites;
 use crate::sync::{Arc, Mutex};
 use crate::txn::keys::Keys;
-use crate::txn::transactions::check::Relied;
+use crate::txn::transactions::check::{Reliance, Relied};
 
 /// Keys, and walks, beyond which those that say the same are put together; then again when they have doubled.
 const MANY: usize = 256;
+
+/// A stretch, and the own writes that stood in front of it.
+struct Behind {
+    stretch: Stretch,
+    own: Option<OwnWrites>,
+}
+
+impl Behind {
+    /// Up to which number own writes are in front; `None`: there are none.
+    fn at(&self) -> Option<SequenceNumber> {
+        self.own.as_ref().map(|own| own.at)
+    }
+
+    fn has_those_of(&self, other: &Self) -> bool {
+        match (&self.own, &other.own) {
+            (Some(own), Some(other)) => Arc::ptr_eq(&own.table, &other.table) && own.at == other.at,
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
+    /// Whether all of `other`, which starts no sooner, is relied on if this is: it ends no later, and is
+    /// behind as many own writes or more.
+    fn includes(&self, other: &Self) -> bool {
+        let is_behind_less = match (&self.own, &other.own) {
+            (Some(own), Some(other)) => Arc::ptr_eq(&own.table, &other.table) && own.at <= other.at,
+            (own, _) => own.is_none(),
+        };
+        is_behind_less && !self.stretch.ends_before(other.stretch.end.as_deref())
+    }
+}
 
 /// Keys from `low` on, up to and without `end`; `None`: there is no end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +56,13 @@ impl Stretch {
     /// Whether a key right behind this stretch, or within it, begins the other.
     fn reaches(&self, other: &Self) -> bool {
         self.end.as_deref().is_none_or(|end| key::compare(end, &other.low).is_ge())
+    }
+
+    fn ends_before(&self, end: Option<&[u8]>) -> bool {
+        match (&self.end, end) {
+            (Some(own), Some(end)) => key::compare(own, end).is_lt(),
+            (own, end) => own.is_some() && end.is_none(),
+        }
     }
 
     fn end_at_least(&mut self, end: Option<&[u8]>) {
@@ -51,9 +90,40 @@ fn join(stretches: &mut Vec<Stretch>) {
     *stretches = joined;
 }
 
+/// The same with stretches that have own writes in front: of those with the same in front what touches is put
+/// together, and what another one includes is left out, if that is the one that reaches furthest.
+fn join_behind(stretches: &mut Vec<Behind>) {
+    let order =
+        |a: &Behind, b: &Behind| key::compare(&a.stretch.low, &b.stretch.low).then(a.at().cmp(&b.at()));
+    stretches.sort_by(order);
+    let mut joined: Vec<Behind> = Vec::with_capacity(stretches.len());
+    let mut furthest = 0;
+    for behind in stretches.drain(..) {
+        if joined.get(furthest).is_some_and(|other| other.includes(&behind)) {
+            continue;
+        }
+        let end = behind.stretch.end.as_deref();
+        match joined.last_mut() {
+            Some(last) if last.has_those_of(&behind) && last.stretch.reaches(&behind.stretch) => {
+                last.stretch.end_at_least(end);
+            }
+            _ => joined.push(behind),
+        }
+        let last = joined.len() - 1;
+        if joined[furthest].stretch.ends_before(joined[last].stretch.end.as_deref()) {
+            furthest = last;
+        }
+    }
+    *stretches = joined;
+}
+
 /// What one cursor has walked over. The last stretch is the one that it stands in.
 #[derive(Default)]
-pub(super) struct Walked(Mutex<Vec<Stretch>>);
+pub(super) struct Walked {
+    stretches: Mutex<Vec<Stretch>>,
+    /// What the cursor has in front.
+    own: Option<OwnWrites>,
+}
 
 impl Walked {
     /// The cursor was placed anew, and found what there is from `low` up to and without `end`.
@@ -61,7 +131,7 @@ impl Walked {
         if end.is_some_and(|end| key::compare(low, end).is_ge()) {
             return;
         }
-        let mut stretches = self.0.lock();
+        let mut stretches = self.stretches.lock();
         if stretches.len() >= MANY && stretches.len().is_power_of_two() {
             join(&mut stretches);
         }
@@ -70,7 +140,7 @@ impl Walked {
 
     /// The cursor went up to `key`, which it stands on.
     pub(super) fn up_to(&self, key: &[u8]) {
-        let mut stretches = self.0.lock();
+        let mut stretches = self.stretches.lock();
         let Some(Stretch { end: Some(end), .. }) = stretches.last_mut() else { return };
         if key::compare(key, end).is_ge() {
             end.clear();
@@ -81,14 +151,14 @@ impl Walked {
 
     /// The cursor went up to the end of what it walks, and found no more.
     pub(super) fn up_to_end(&self, end: Option<&[u8]>) {
-        if let Some(stretch) = self.0.lock().last_mut() {
+        if let Some(stretch) = self.stretches.lock().last_mut() {
             stretch.end_at_least(end);
         }
     }
 
     /// The cursor went down to `key`, which it stands on, or the start of what it walks.
     pub(super) fn down_to(&self, key: &[u8]) {
-        if let Some(stretch) = self.0.lock().last_mut()
+        if let Some(stretch) = self.stretches.lock().last_mut()
             && key::compare(key, &stretch.low).is_lt()
         {
             stretch.low.clear();
@@ -139,7 +209,7 @@ struct FamilyReads {
     family: Arc<Family>,
     keys: KeyList,
     /// By cursors that are gone.
-    stretches: Vec<Stretch>,
+    stretches: Vec<Behind>,
     walks: Vec<Arc<Walked>>,
 }
 
@@ -149,10 +219,12 @@ impl FamilyReads {
         let stretches = &mut self.stretches;
         self.walks.retain(|walk| {
             let is_held = Arc::strong_count(walk) > 1;
-            stretches.extend(walk.0.lock().iter().cloned());
+            let walked = walk.stretches.lock();
+            let behind = |stretch: &Stretch| Behind { stretch: stretch.clone(), own: walk.own.clone() };
+            stretches.extend(walked.iter().map(behind));
             is_held
         });
-        join(stretches);
+        join_behind(stretches);
     }
 }
 
@@ -173,13 +245,13 @@ impl Reads {
         self.of(family).keys.push(key);
     }
 
-    /// A cursor on `family` begins to walk.
-    pub(super) fn walk(&mut self, family: &Arc<Family>) -> Arc<Walked> {
+    /// A cursor on `family` begins to walk, with `own` writes in front.
+    pub(super) fn walk(&mut self, family: &Arc<Family>, own: Option<OwnWrites>) -> Arc<Walked> {
         let reads = self.of(family);
         if reads.walks.len() >= MANY && reads.walks.len().is_power_of_two() {
             reads.gather();
         }
-        let walked = Arc::new(Walked::default());
+        let walked = Arc::new(Walked { stretches: Mutex::default(), own });
         reads.walks.push(Arc::clone(&walked));
         walked
     }
@@ -188,9 +260,11 @@ impl Reads {
     pub(super) fn relied(&mut self) -> Vec<Relied<'_>> {
         self.0.values_mut().for_each(FamilyReads::gather);
         let relied = self.0.values().map(|reads| {
-            let keys = reads.keys.iter().map(Keys::One);
-            let stretches =
-                reads.stretches.iter().map(|stretch| Keys::Range(&stretch.low, stretch.end.as_deref()));
+            let keys = reads.keys.iter().map(|key| Keys::One(key).into());
+            let stretches = reads.stretches.iter().map(|Behind { stretch, own }| Reliance {
+                keys: Keys::Range(&stretch.low, stretch.end.as_deref()),
+                behind: own.as_ref(),
+            });
             Relied { family: &reads.family, keys: keys.chain(stretches).collect() }
         });
         relied.filter(|relied| !relied.keys.is_empty()).collect()
@@ -219,6 +293,31 @@ mod tests {
     }
 
     #[test]
+    fn stretches_behind_own_writes_are_put_together_only_with_those_behind_the_same() {
+        let mut writer = crate::memtable::Memtable::create(0);
+        writer.put(b"b", b"", SequenceNumber(1));
+        let own = |at| Some(OwnWrites { table: Arc::clone(writer.table()), at: SequenceNumber(at) });
+        let behind = |low: &str, end: &str, own| Behind { stretch: stretch(low, Some(end)), own };
+        let mut stretches = vec![
+            behind("a", "c", own(1)),
+            behind("c", "e", own(1)),
+            behind("a", "c", own(2)),
+            behind("e", "g", own(2)),
+            behind("f", "h", None),
+            behind("f", "g", own(2)),
+            behind("g", "k", own(3)),
+        ];
+        join_behind(&mut stretches);
+        let left: Vec<_> = stretches
+            .iter()
+            .map(|Behind { stretch, own }| (stretch.clone(), own.as_ref().map(|own| own.at.0)))
+            .collect();
+        let expected = [("a", "e", Some(1)), ("e", "g", Some(2)), ("f", "h", None), ("g", "k", Some(3))];
+        let expected = expected.map(|(low, end, at)| (stretch(low, Some(end)), at));
+        assert_eq!(left, expected);
+    }
+
+    #[test]
     fn a_walk_reaches_as_far_as_the_cursor_went() {
         let walked = Walked::default();
         walked.place(b"d", Some(b"e"));
@@ -226,15 +325,15 @@ mod tests {
         walked.up_to(b"e");
         walked.down_to(b"c");
         walked.down_to(b"d");
-        assert_eq!(*walked.0.lock(), [stretch("c", Some("f\0"))]);
+        assert_eq!(*walked.stretches.lock(), [stretch("c", Some("f\0"))]);
         walked.place(b"x", Some(b"x\0"));
         walked.up_to_end(Some(b"z"));
-        assert_eq!(walked.0.lock()[1], stretch("x", Some("z")));
+        assert_eq!(walked.stretches.lock()[1], stretch("x", Some("z")));
         walked.place(b"y", Some(b"y\0"));
         walked.up_to_end(None);
-        assert_eq!(walked.0.lock()[2], stretch("y", None));
+        assert_eq!(walked.stretches.lock()[2], stretch("y", None));
         walked.place(b"b", Some(b"a"));
-        assert_eq!(walked.0.lock().len(), 3, "nothing lies in a range that is upside down");
+        assert_eq!(walked.stretches.lock().len(), 3, "nothing lies in a range that is upside down");
     }
 
     #[test]

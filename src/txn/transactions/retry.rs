@@ -104,8 +104,30 @@ impl TransactionBuilder {
 
     /// How long it waits for each lock (default: a second; [`Duration::MAX`]: for as long as it takes). Then
     /// the call fails with [`LockTimeout`](crate::ErrorKind::LockTimeout), and the transaction may go on.
+    /// The commit of one that has locked nothing waits as long for what others have locked, and holds nothing
+    /// meanwhile.
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.settings.lock_timeout = limit;
+        self
+    }
+
+    /// Whether it only reads (default: no): what it reads is not noted, and nothing is kept for it but the
+    /// snapshot that it reads. To write or to lock is [`ReadOnly`](crate::ErrorKind::ReadOnly) then.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let counts = db.create_column_family("counts", FamilyOptions::default())?;
+    /// let mut report = db.transaction().read_only(true).begin()?;
+    /// counts.put("visits", "1")?;
+    /// assert!(report.get(&counts, "visits")?.is_none());
+    /// assert_eq!(report.put(&counts, "visits", "2").unwrap_err().kind(), ErrorKind::ReadOnly);
+    /// report.commit()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.settings.read_only = read_only;
         self
     }
 

@@ -11,9 +11,9 @@ use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
 use crate::column_family::reading::value::Value;
-use crate::column_family::remembered::{Place, Remembered};
-use crate::column_family::view::{FamilyView, Moment};
-use crate::error::{Error, ErrorKind, Result};
+use crate::column_family::remembered::Place;
+use crate::column_family::view::{FamilyView, Moment, OwnWrites};
+use crate::error::{Error, ErrorKind, LockOwner, Result};
 use crate::sync::{Arc, Mutex};
 use crate::system::Inherited;
 use crate::txn::handle::ColumnFamily;
@@ -21,7 +21,7 @@ use crate::txn::iter::{Cursor, Iter};
 use crate::txn::keys::Keys;
 use crate::txn::locks::want::{Mode, Want};
 use crate::txn::operation::{check_bounds, check_key_len, check_value, is_empty_range};
-use crate::txn::pipeline::{Condition, Pipeline};
+use crate::txn::pipeline::{Claimant, Condition, Pipeline};
 use crate::txn::prepared::stored::{EncodedReads, encode};
 use crate::txn::prepared::table::Undecided;
 use crate::txn::transactions::check::{Relied, check, look_ahead, written};
@@ -70,8 +70,8 @@ pub struct Transaction {
     pub(super) settings: Settings,
     /// What is read; `None`: the present, each time.
     pub(super) moment: Option<Inherited<Moment>>,
-    /// While there is one, what is committed since the beginning is kept.
-    pub(super) place: Option<Inherited<Place>>,
+    /// While it is there, what is committed since the beginning is kept, if the commit is checked.
+    pub(super) place: Inherited<Place>,
     /// What was read, if the commit is checked for that.
     reads: Option<Mutex<Reads>>,
     pub(super) own: Own,
@@ -95,7 +95,11 @@ impl fmt::Debug for Transaction {
 
 /// A point among the writes of a transaction, to roll back to. Made by [`Transaction::savepoint`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Savepoint(u64);
+pub struct Savepoint {
+    /// The database, and the transaction in it.
+    of: (u64, u64),
+    number: u64,
+}
 
 /// A savepoint's number, and how much was locked then.
 struct Point {
@@ -113,15 +117,17 @@ impl Transaction {
         keeper: Arc<dyn Any + Send + Sync>,
     ) -> Result<Self> {
         pipeline.open()?;
-        let began = match settings.level {
-            IsolationLevel::ReadCommitted => None,
-            _ => {
-                let (place, moment) = Remembered::open(&pipeline.remembered, || pipeline.now());
-                Some((Inherited::new(place), Inherited::new(moment)))
+        let (place, moment) = match (settings.level, settings.read_only) {
+            (IsolationLevel::ReadCommitted, _) => (pipeline.remembered.open_unchecked(), None),
+            (_, true) => (pipeline.remembered.open_unchecked(), Some(pipeline.now())),
+            (_, false) => {
+                let (place, moment) = pipeline.remembered.open(|| pipeline.now());
+                (place, Some(moment))
             }
         };
-        let (place, moment) = began.unzip();
-        let reads = (settings.level == IsolationLevel::Serializable).then(Mutex::default);
+        let (place, moment) = (Inherited::new(place), moment.map(Inherited::new));
+        let is_noted = settings.level == IsolationLevel::Serializable && !settings.read_only;
+        let reads = is_noted.then(Mutex::default);
         let own = Own::new(pipeline.database);
         let locking = Locking::new(&pipeline);
         Ok(Self {
@@ -168,7 +174,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge), and
+    /// [`KeyTooLarge`](ErrorKind::KeyTooLarge), [`ValueTooLarge`](ErrorKind::ValueTooLarge),
+    /// [`ReadOnly`](ErrorKind::ReadOnly) if it was begun for reading only, and
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a family of another database; where it locks,
     /// those of [`get_for_update`](Self::get_for_update) as well, [`Conflict`](ErrorKind::Conflict) at
     /// [`Snapshot`](IsolationLevel::Snapshot) only. The transaction is as before then.
@@ -259,8 +266,9 @@ impl Transaction {
         self.check_database(family)?;
         let (view, at) = self.view_of(family)?;
         let own = self.own.source(family.family());
+        let walk = || self.walk(family, own.clone());
+        let walked = walk().zip(walk()).map(|(front, back)| [front, back]);
         let iter = Iter::behind(own, &Inherited::new(view), at, start.clone(), end.clone());
-        let walked = self.walk(family).zip(self.walk(family)).map(|(front, back)| [front, back]);
         Ok(TransactionIter::new(iter, start, end, walked))
     }
 
@@ -282,14 +290,15 @@ impl Transaction {
     /// A cursor that moves among the keys in `range` alone, and stands nowhere yet.
     pub fn cursor_in(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionCursor> {
         let (start, end) = half_open(&range);
-        let cursor = self.cursor_between(family, (start.clone(), end.clone()))?;
-        Ok(TransactionCursor::new(cursor, start, end, self.walk(family)))
+        let own = self.own.source(family.family());
+        let cursor = self.cursor_between(family, own.as_ref(), (start.clone(), end.clone()))?;
+        Ok(TransactionCursor::new(cursor, start, end, self.walk(family, own)))
     }
 
     /// A cursor among the keys in `range`; if another commit changes what it passes, this one is not refused
     /// for that.
     pub fn cursor_untracked(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<Cursor> {
-        self.cursor_between(family, half_open(&range))
+        self.cursor_between(family, self.own.source(family.family()).as_ref(), half_open(&range))
     }
 
     /// A point to [roll back to](Self::rollback_to), as often as there is need. Points nest: to roll back to
@@ -313,7 +322,7 @@ impl Transaction {
         self.savepoints_made += 1;
         self.savepoints.push(Point { number: self.savepoints_made, locked: self.locking.mark() });
         self.own.set_savepoint();
-        Savepoint(self.savepoints_made)
+        Savepoint { of: (self.pipeline.database, self.id()), number: self.savepoints_made }
     }
 
     /// Gives up what was written since `point`, and what was locked since. What was read since counts as read
@@ -322,7 +331,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the point was released, or ended by rolling back to
-    /// an earlier one.
+    /// an earlier one, or is one of another transaction.
     pub fn rollback_to(&mut self, point: &Savepoint) -> Result<()> {
         let index = self.index_of(point)?;
         for _ in index..self.savepoints.len() {
@@ -377,15 +386,18 @@ impl Transaction {
             (IsolationLevel::Snapshot, _) if !pessimistic => written(own.batch()),
             _ => Vec::new(),
         };
+        let claimant =
+            Claimant { who: LockOwner::Transaction(locking.number()), limit: settings.lock_timeout };
+        let claimant = Some(claimant);
         // Held until the commit is visible: until this returns.
         let holds_all = locking.complete(&pipeline, &settings, &write)?;
         let commit = |condition: &Condition<'_>| match holds_all {
             true => pipeline.commit_holding(&write, durability, condition),
             false => pipeline.commit_if(&write, durability, condition),
         };
-        let (Some(place), Some(moment), false) = (place, moment, relied.is_empty()) else {
+        let (Some(moment), false) = (moment, relied.is_empty()) else {
             return match holds_all {
-                false => pipeline.commit(&write, durability),
+                false => pipeline.commit_for(claimant, &write, durability),
                 true => Ok(commit(&Condition::NONE)?.expect("a commit on no condition is made")),
             };
         };
@@ -396,7 +408,7 @@ impl Transaction {
             let checked = check(&pipeline, &place, moment.at, &relied, &ahead);
             checked.map_err(|error| refused.replace(Some(error))).is_ok()
         };
-        let condition = Condition { families: &families, holds: &holds, minds_held: true };
+        let condition = Condition { families: &families, holds: &holds, minds_held: true, claimant };
         match commit(&condition)? {
             Some(sequence) => Ok(sequence),
             None => Err(refused.take().expect("a commit that is refused has a reason")),
@@ -416,14 +428,10 @@ impl Transaction {
         let mut used: BTreeMap<_, _> = used.map(|(id, family)| (id, Arc::clone(family))).collect();
         let is_written = |want: &&Want| writes.binary_search_by_key(&want.place(), Want::place).is_ok();
         let locked: Vec<_> = locked.iter().filter(|want| !is_written(want)).collect();
-        let views = pipeline.views.load_full();
-        for want in &locked {
-            let family = views.families().find(|view| view.family.id() == want.family);
-            used.extend(family.map(|view| (want.family, Arc::clone(&view.family))));
-        }
-        drop(views);
+        used.extend(pipeline.families_of(locked.iter().map(|want| want.family)));
         let mut encoded = EncodedReads::default();
-        let read_keys = read.iter().flat_map(|read| read.keys.iter().map(|keys| (read.family.id(), *keys)));
+        let read_keys =
+            read.iter().flat_map(|read| read.keys.iter().map(|reliance| (read.family.id(), reliance.keys)));
         for (family, keys) in read_keys.chain(locked.iter().map(|want| (want.family, want.span.keys()))) {
             match keys {
                 Keys::One(key) => encoded.key(family, key),
@@ -432,12 +440,13 @@ impl Transaction {
         }
         let relied = match settings.level {
             IsolationLevel::Serializable => read,
-            IsolationLevel::Snapshot => written,
-            IsolationLevel::ReadCommitted => Vec::new(),
+            // What a pessimistic one writes was checked when it was locked.
+            IsolationLevel::Snapshot if !settings.pessimistic => written,
+            _ => Vec::new(),
         };
         let value = encode(&encoded, own.batch().payload());
         let families = used.into_values().collect();
-        let (Some(place), Some(moment)) = (place, moment) else {
+        let Some(moment) = moment else {
             return pipeline.prepare(kept_in, name, &value, families, &|| Ok(()));
         };
         let ahead = look_ahead(&pipeline, moment.at, &relied)?;
@@ -454,7 +463,11 @@ impl Transaction {
     }
 
     fn index_of(&self, point: &Savepoint) -> Result<usize> {
-        self.savepoints.iter().position(|known| known.number == point.0).ok_or_else(|| {
+        if point.of != (self.pipeline.database, self.id()) {
+            let message = "the savepoint is one of another transaction";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.savepoints.iter().position(|known| known.number == point.number).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidArgument,
                 "the savepoint was released, or ended by rolling back to an earlier one",
@@ -484,8 +497,8 @@ impl Transaction {
         }
     }
 
-    fn walk(&self, family: &ColumnFamily) -> Option<Arc<Walked>> {
-        self.reads.as_ref().map(|reads| reads.lock().walk(family.family()))
+    fn walk(&self, family: &ColumnFamily, own: Option<OwnWrites>) -> Option<Arc<Walked>> {
+        self.reads.as_ref().map(|reads| reads.lock().walk(family.family(), own))
     }
 
     /// The family as the transaction reads it, own writes aside.
@@ -514,11 +527,15 @@ impl Transaction {
         }
     }
 
-    fn cursor_between(&self, family: &ColumnFamily, (start, end): Bounds) -> Result<Cursor> {
+    fn cursor_between(
+        &self,
+        family: &ColumnFamily,
+        own: Option<&OwnWrites>,
+        (start, end): Bounds,
+    ) -> Result<Cursor> {
         self.check_database(family)?;
         let (view, at) = self.view_of(family)?;
-        let own = self.own.source(family.family());
-        let cursor = view.cursor_behind(own.as_ref(), at, KeyRange::new(start, end));
+        let cursor = view.cursor_behind(own, at, KeyRange::new(start, end));
         Ok(Cursor::new(Inherited::new(cursor)))
     }
 }
