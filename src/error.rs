@@ -270,8 +270,10 @@ impl Error {
     /// Whether this says that something of one column family cannot be read: an error that changed nothing,
     /// and is that family's alone.
     pub(crate) fn is_damage(&self) -> bool {
-        let is_unreadable = self.0.kind == ErrorKind::Io && self.0.is_of_reading;
-        let is_unreadable = self.0.kind == ErrorKind::Corruption || is_unreadable;
+        let is_unreadable = match self.0.kind {
+            ErrorKind::Io => self.0.is_of_reading,
+            kind => matches!(kind, ErrorKind::Corruption | ErrorKind::NewerFormat),
+        };
         is_unreadable && self.0.location.family.is_some() && !self.0.ends_more_than_family
     }
 
@@ -384,6 +386,21 @@ impl Error {
     }
 }
 
+/// Of the kind that fits best, with the whole failure inside.
+///
+/// ```
+/// use peristyle::{ColumnFamilyDatabase, Error};
+/// use std::io;
+///
+/// fn open() -> io::Result<ColumnFamilyDatabase> {
+///     Ok(ColumnFamilyDatabase::builder().create_if_missing(false).open("/no/such/directory")?)
+/// }
+///
+/// let error = open().unwrap_err();
+/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
+/// let whole = error.downcast::<Error>().unwrap();
+/// assert_eq!(whole.kind(), peristyle::ErrorKind::DatabaseNotFound);
+/// ```
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {

@@ -93,7 +93,8 @@ fn options(database_id: [u8; 16]) -> LogOptions {
 /// Number of operations in a record's payload.
 ///
 /// # Errors
-/// [`Corruption`](crate::ErrorKind::Corruption) if the payload is no batch.
+/// [`Corruption`](crate::ErrorKind::Corruption) if the payload is no batch,
+/// [`NewerFormat`](crate::ErrorKind::NewerFormat) if it has an operation of a kind that is not known.
 pub fn decode_batch(payload: &[u8]) -> Result<usize> {
     Operations::new(payload).try_fold(0, |count, operation| operation.map(|_| count + 1))
 }

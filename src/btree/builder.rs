@@ -130,7 +130,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
     }
 
     fn family_fault(&self, fault: Fault) -> Error {
-        Error::corruption(fault.0).of_family(self.out.store.family().0)
+        fault.error().of_family(self.out.store.family().0)
     }
 
     fn write_complete(&mut self, complete: Option<usize>) -> Result<()> {
@@ -247,7 +247,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
             if i > 0 {
                 node.key(i, &mut key).map_err(fault)?;
             }
-            self.push_subtree(level - 1, &key, node.child(i))?;
+            self.push_subtree(level - 1, &key, node.child(i).map_err(fault)?)?;
             if let Some(inner) = self.inners.get_mut(nodes) {
                 inner.absorbed = true;
             }
@@ -320,7 +320,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
             if node.count() > 1 {
                 break;
             }
-            let child = node.child(0);
+            let child = node.child(0).map_err(|fault| locate(store, root.pointer, fault))?;
             // What was written here has two children or is not the root: this node is one of the old tree.
             self.out.retire(root.pointer.page, root.pointer.pages);
             root = child;

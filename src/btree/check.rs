@@ -269,7 +269,7 @@ impl Checker<'_> {
             "a node has more pages than it needs",
         );
         let unused = bytes.get(end..).unwrap_or_default();
-        let zero = unused.iter().all(|&byte| byte == 0) && node.reserved_is_zero();
+        let zero = unused.iter().all(|&byte| byte == 0);
         self.expect(pointer, zero, "bytes that a node does not use are not zero");
         let generation = node.generation();
         self.expect(pointer, generation <= self.tree.generation, "a node is newer than its tree");
@@ -369,7 +369,13 @@ impl Checker<'_> {
                 return None;
             }
             let upper = if is_last { high } else { Some(&child_high[..]) };
-            let child = node.child(i);
+            let child = match node.child(i) {
+                Ok(child) => child,
+                Err(fault) => {
+                    self.fault(pointer, fault);
+                    return None;
+                }
+            };
             // Not before the first child: what begins with it was read, and would be taken for the next
             // part's.
             if i > 0 && self.is_over() {

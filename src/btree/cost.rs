@@ -57,15 +57,18 @@ impl Tree {
                 if level == 1 {
                     leaves.count += node.count() as u64;
                     leaves.entries = leaves.entries.saturating_add(node.entries_before(node.count()));
-                    let pages = (0..node.count()).map(|i| u64::from(node.child(i).pointer.pages));
-                    leaves.pages = leaves.pages.saturating_add(pages.sum());
+                    for i in 0..node.count() {
+                        leaves.pages = leaves.pages.saturating_add(node.child(i)?.pointer.pages.into());
+                    }
                 }
                 let mut index = 0;
-                while index + 1 < node.count() && rank >= node.child(index).entries {
-                    rank -= node.child(index).entries;
+                let mut child = node.child(index)?;
+                while index + 1 < node.count() && rank >= child.entries {
+                    rank -= child.entries;
                     index += 1;
+                    child = node.child(index)?;
                 }
-                Ok(node.child(index).pointer)
+                Ok(child.pointer)
             })?;
             pointer = below.map_err(|fault| locate(store, pointer, fault))?;
             level -= 1;

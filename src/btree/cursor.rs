@@ -424,8 +424,8 @@ impl TreeCursor {
                 let node = Node::open(page, level)?;
                 let index = choose(&node)?;
                 let step = Step { pointer, index: index as u32, count: node.count() as u32 };
-                let next = way.next(index, node.count()).map(|next| node.child(next).pointer);
-                Ok((step, node.child(index).pointer, next))
+                let next = way.next(index, node.count()).map(|next| node.child(next)).transpose()?;
+                Ok((step, node.child(index)?.pointer, next.map(|next| next.pointer)))
             })?;
             let (step, child, next) = below.map_err(|fault| self.locate(pointer, fault))?;
             self.path.push(step);
@@ -459,9 +459,10 @@ impl TreeCursor {
             let mut guard = None;
             let below = self.store.look(step.pointer, &mut guard, |page| {
                 let node = Node::open(page, level)?;
-                let next = way.next(index, node.count()).map(|next| node.child(next).pointer);
-                let asked = (level == 1).then(|| self.to_ask(&node, index, way));
-                Ok((node.child(index).pointer, next, asked))
+                let next = way.next(index, node.count()).map(|next| node.child(next)).transpose()?;
+                let child = node.child(index)?.pointer;
+                let asked = (level == 1).then(|| self.to_ask(&node, index, child, way));
+                Ok((child, next.map(|next| next.pointer), asked))
             })?;
             let (child, next, asked) = below.map_err(|fault| self.locate(step.pointer, fault))?;
             let mut ahead = Ahead::nothing();
@@ -494,20 +495,28 @@ impl TreeCursor {
         Ok(false)
     }
 
-    /// Leaf `index` below `node` is about to be entered: which leaves the disk is to read, that one and some
+    /// Leaf `index` below `node`, which is `leaf`, is about to be entered: which leaves the disk is to read, that one and some
     /// that come after it, if it is not in memory and was not asked for. They are few for a short walk, and
     /// twice as many each time, until they are as many as the disk reads in about the time of one.
-    fn to_ask(&self, node: &Node<'_>, index: usize, way: Way) -> (Asked, Vec<PagePointer>) {
+    fn to_ask(
+        &self,
+        node: &Node<'_>,
+        index: usize,
+        leaf: PagePointer,
+        way: Way,
+    ) -> (Asked, Vec<PagePointer>) {
         let asked = if self.asked.way == Some(way) { self.asked } else { Asked::default() };
         if asked.left > 0 {
             return (Asked { left: asked.left - 1, ..asked }, Vec::new());
         }
-        if !self.store.is_absent(node.child(index).pointer, &epoch::pin()) {
+        if !self.store.is_absent(leaf, &epoch::pin()) {
             return (asked, Vec::new());
         }
         let leaves = (asked.leaves * 2).clamp(4, 32);
         let indexes = std::iter::successors(Some(index), |&index| way.next(index, node.count()));
-        let pointers: Vec<_> = indexes.take(leaves).map(|index| node.child(index).pointer).collect();
+        // What cannot be entered is met by who comes to it.
+        let children = indexes.take(leaves).map_while(|index| node.child(index).ok());
+        let pointers: Vec<_> = children.map(|child| child.pointer).collect();
         (Asked { way: Some(way), leaves, left: pointers.len() - 1 }, pointers)
     }
 

@@ -100,7 +100,7 @@ impl<'s> Sizes<'s> {
             return self.add(&node).map_err(fault);
         }
         for i in 0..node.count() {
-            let below = node.child(i);
+            let below = node.child(i).map_err(fault)?;
             if *first >= below.entries && *first > 0 && i + 1 < node.count() {
                 *first -= below.entries;
                 continue;

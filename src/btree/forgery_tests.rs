@@ -150,6 +150,32 @@ fn a_tree_that_reaches_a_node_twice_is_reported_and_not_merged() {
 }
 
 #[test]
+fn what_a_newer_engine_put_into_a_node_is_refused() {
+    let harness = sound();
+    let first = harness.model.keys().next().unwrap();
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
+    for (level, what) in [(2, "child"), (1, "child"), (1, "node"), (0, "node"), (0, "entry")] {
+        let tree = forged(&harness, level, &[0], |bytes| {
+            let page = bytes.to_vec();
+            let node = Node::open(&page, level).unwrap();
+            match what {
+                "child" => bytes[node.child_at(0) + 12] = 1,
+                "node" => bytes[HEADER_LEN + 2] = 1,
+                // Behind the length of the key, which takes a byte.
+                _ => bytes[node.offset(0) + 1] |= 3,
+            }
+        });
+        let error = get(&tree, &harness.store, first).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "reading a {what} of level {level}: {error}");
+        let error = repack(&tree, &harness.store, &options, &|| false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "merging a {what} of level {level}: {error}");
+        let report = tree.check(&harness.store, &super::CheckOptions::default());
+        assert_eq!(report.faults.len(), 1, "a {what} of level {level}: {:?}", report.faults);
+        assert_eq!(report.faults[0].kind(), ErrorKind::NewerFormat);
+    }
+}
+
+#[test]
 fn a_tree_of_another_height_is_corrupt() {
     let harness = sound();
     for height in [0, 1, 2, 4, 41, 255] {
@@ -171,7 +197,7 @@ fn a_range_deletion_reads_no_leaf_that_it_covers() {
         let node = Node::open(&page, 1).unwrap();
         let middle = node.count() / 2;
         let at = node.children()[middle].as_ptr() as usize - page.as_ptr() as usize;
-        assert!(!node.child(middle).owns_values);
+        assert!(!node.child(middle).unwrap().owns_values);
         bytes[at + 8] ^= 1;
     });
     let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };

@@ -323,9 +323,8 @@ impl<'m> LeafLevel<'m> {
         if wide {
             size = self.exact_size(count, prefix_len, true).map_err(fault)?;
         }
-        let pointer = out.write_node(0, size, |bytes| {
-            self.fill(bytes, wide, count, prefix_len).map_err(|fault| Error::corruption(fault.0))
-        })?;
+        let pointer =
+            out.write_node(0, size, |bytes| self.fill(bytes, wide, count, prefix_len).map_err(Fault::error))?;
         out.stats.entries_rewritten += count as u64;
         let owns_values = self.entries[..count].iter().any(|entry| entry.is_run);
         self.take(count).map_err(|f| locate(out.store, pointer, f))?;
@@ -336,7 +335,7 @@ impl<'m> LeafLevel<'m> {
     fn fault(&self, out: &Output<'_>, fault: Fault) -> Error {
         match self.held.front() {
             Some(leaf) => locate(out.store, leaf.pointer, fault),
-            None => Error::corruption(fault.0).of_family(out.store.family().0),
+            None => fault.error().of_family(out.store.family().0),
         }
     }
 

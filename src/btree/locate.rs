@@ -8,7 +8,7 @@ use crate::segment::PartitionedStorageBackend;
 /// Says where the node is that `fault` was found in.
 #[cold]
 pub(super) fn locate(store: &PartitionedStorageBackend, pointer: PagePointer, fault: Fault) -> Error {
-    let error = Error::corruption(fault.0).of_family(store.family().0).on_page(pointer.page.0);
+    let error = fault.error().of_family(store.family().0).on_page(pointer.page.0);
     match store.file_offset(pointer.page) {
         Some(offset) => error.at_offset(offset),
         None => error,

@@ -211,7 +211,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             }
             let upper = if is_last { high } else { Some(&child_high[..]) };
             self.path[depth].index = index;
-            if !self.visit(node.child(index), level - 1, &low, upper)? {
+            if !self.visit(node.child(index).map_err(fault)?, level - 1, &low, upper)? {
                 self.pass(depth, index, index + 1)?;
             }
             next = index + 1;
@@ -273,7 +273,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         let node = Node::open(&page, level).map_err(fault)?;
         for i in 0..node.count() {
             if level > 0 {
-                self.drop_subtree(node.child(i), level - 1)?;
+                self.drop_subtree(node.child(i).map_err(fault)?, level - 1)?;
             } else if let Some((page, pages)) = node.entry(i).map_err(fault)?.value.run() {
                 self.builder.out.retire(page, pages);
             }
@@ -398,14 +398,15 @@ fn push_children(
     to: usize,
 ) -> Result<()> {
     let node = frame.node();
+    let fault = |fault| locate(store, frame.pointer, fault);
     let mut separator = Vec::new();
     for i in from..to {
         if i == 0 {
             separator.clone_from(&frame.low);
         } else {
-            node.key(i, &mut separator).map_err(|fault| locate(store, frame.pointer, fault))?;
+            node.key(i, &mut separator).map_err(fault)?;
         }
-        builder.push_subtree(frame.level - 1, &separator, node.child(i))?;
+        builder.push_subtree(frame.level - 1, &separator, node.child(i).map_err(fault)?)?;
     }
     Ok(())
 }

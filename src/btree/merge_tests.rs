@@ -199,10 +199,10 @@ fn separators_are_the_shortest_that_divide_their_neighbours() {
     let (mut separator, mut below, mut at) = (Vec::new(), Vec::new(), Vec::new());
     for i in 1..node.count() {
         node.key(i, &mut separator).unwrap();
-        let left = harness.store.pin(node.child(i - 1).pointer).unwrap();
+        let left = harness.store.pin(node.child(i - 1).unwrap().pointer).unwrap();
         let left = Node::open(&left, 0).unwrap();
         left.key(left.count() - 1, &mut below).unwrap();
-        let right = harness.store.pin(node.child(i).pointer).unwrap();
+        let right = harness.store.pin(node.child(i).unwrap().pointer).unwrap();
         Node::open(&right, 0).unwrap().key(0, &mut at).unwrap();
         assert_eq!(separator, shortest_separator(&below, &at));
         checked += 1;

@@ -24,10 +24,12 @@ use std::cmp::Ordering;
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::records::{CHILD_LEN, Child, ValuePointer};
+use super::records::{self, CHILD_LEN, Child, ValuePointer};
 use super::search::{lower_bound, upper_bound};
+use crate::codec::features::unknown;
 use crate::codec::ids::PageId;
 use crate::codec::{key, varint};
+use crate::error::Error;
 use crate::page::{HEADER_LEN, PageKind};
 
 const LEN_AT: usize = 12;
@@ -53,7 +55,21 @@ pub(super) mod kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault(pub(super) &'static str);
 
+impl Fault {
+    /// What is wrong, as an error that does not say yet where.
+    #[cold]
+    pub(super) fn error(self) -> Error {
+        match self {
+            UNKNOWN_KIND | NOT_ZERO => unknown(self.0),
+            Self(message) => Error::corruption(message),
+        }
+    }
+}
+
 const OUTSIDE: Fault = Fault("the offset of an entry points out of its node");
+// What a newer engine may write.
+const UNKNOWN_KIND: Fault = Fault("an entry of a leaf is of a kind that is not known here");
+const NOT_ZERO: Fault = Fault("reserved bytes of a node are not zero");
 
 pub(super) type NodeResult<T> = std::result::Result<T, Fault>;
 
@@ -105,8 +121,11 @@ impl Shape {
         let wide = u32_at(bytes, PAGES_AT).ok_or(TRUNCATED)? > 1;
         // With what is reserved behind it.
         let count = u32_at(bytes, COUNT_AT).ok_or(TRUNCATED)?;
-        if count == 0 || count > u32::from(u16::MAX) {
-            return Err(Fault("a node has no entries, or something where zeros should be"));
+        if count > u32::from(u16::MAX) {
+            return Err(NOT_ZERO);
+        }
+        if count == 0 {
+            return Err(Fault("a node has no entries"));
         }
         let count = count as usize;
         let prefix_len = u32_at(bytes, PREFIX_LEN_AT).ok_or(TRUNCATED)? as usize;
@@ -299,7 +318,8 @@ impl<'a> Node<'a> {
                 Ok(LeafEntry { rest, value: LeafValue::Run(pointer) })
             }
             kind::DELETION if value.is_empty() => Ok(LeafEntry { rest, value: LeafValue::Deletion }),
-            _ => Err(Fault("an entry of a leaf is of a kind that this version does not know")),
+            kind::DELETION => Err(CUT),
+            _ => Err(UNKNOWN_KIND),
         }
     }
 
@@ -359,8 +379,8 @@ impl<'a> Node<'a> {
 
     /// The child record `i` of an inner node.
     #[inline]
-    pub(super) fn child(&self, i: usize) -> Child {
-        Child::decode(&self.children()[i])
+    pub(super) fn child(&self, i: usize) -> NodeResult<Child> {
+        Child::decode(&self.children()[i]).ok_or(NOT_ZERO)
     }
 
     /// Where the child record `i` of an inner node begins.
@@ -376,9 +396,7 @@ impl<'a> Node<'a> {
 
     /// Entries below the children before `i`.
     pub(super) fn entries_before(&self, i: usize) -> u64 {
-        self.children()[..i]
-            .iter()
-            .fold(0, |sum: u64, child| sum.saturating_add(Child::decode(child).entries))
+        self.children()[..i].iter().fold(0, |sum: u64, child| sum.saturating_add(records::entries(child)))
     }
 
     /// The first entry in `from..count` whose key is at or above `key`, and whether it is `key` itself.
@@ -441,12 +459,6 @@ impl<'a> Node<'a> {
     /// The merge that wrote the node.
     pub(super) fn generation(&self) -> u64 {
         self.bytes[GENERATION_AT..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    }
-
-    /// Whether the reserved fields of the node and its children are zero.
-    pub(super) fn reserved_is_zero(&self) -> bool {
-        self.bytes[COUNT_AT + 2..PREFIX_LEN_AT] == [0; 2]
-            && self.children().iter().all(|child| child[12..16] == [0; 4])
     }
 
     /// Puts the key of entry `i` into `out`.

@@ -80,19 +80,26 @@ impl Child {
         bytes
     }
 
+    /// `None` if something stands where there should be zeros.
     #[inline]
-    pub(super) fn decode(bytes: &[u8; CHILD_LEN]) -> Self {
+    pub(super) fn decode(bytes: &[u8; CHILD_LEN]) -> Option<Self> {
         let pages = word_at(bytes, 4);
-        Self {
+        (word_at(bytes, 12) == 0).then(|| Self {
             pointer: PagePointer {
                 page: PageId(word_at(bytes, 0)),
                 pages: pages & !OWNS_VALUES,
                 checksum: word_at(bytes, 8),
             },
             owns_values: pages & OWNS_VALUES != 0,
-            entries: u64::from(word_at(bytes, 16)) | u64::from(word_at(bytes, 20)) << 32,
-        }
+            entries: entries(bytes),
+        })
     }
+}
+
+/// Entries in the leaves below the child with this record.
+#[inline]
+pub(super) fn entries(child: &[u8; CHILD_LEN]) -> u64 {
+    u64::from(word_at(child, 16)) | u64::from(word_at(child, 20)) << 32
 }
 
 #[cfg(all(test, not(loom)))]
@@ -114,7 +121,10 @@ mod tests {
         #[test]
         fn records_come_back(pointer in pointer(), owns_values: bool, entries: u64, len: u32) {
             let child = Child { pointer, owns_values, entries };
-            prop_assert_eq!(Child::decode(&child.encode()), child);
+            let mut bytes = child.encode();
+            prop_assert_eq!(Child::decode(&bytes), Some(child));
+            bytes[12 + len as usize % 4] = 1;
+            prop_assert_eq!(Child::decode(&bytes), None);
             let value = ValuePointer { run: pointer, len };
             prop_assert_eq!(ValuePointer::decode(&value.encode()), Some(value));
             prop_assert_eq!(ValuePointer::decode(&value.encode()[1..]), None);

@@ -51,9 +51,12 @@ pub(crate) fn pages_with_pointers(tree: &Tree, store: &Arc<PartitionedStorageBac
         }
         if level > 1 || level == 1 && owns_values {
             let page = store.pin(pointer)?;
-            let node = Node::open(&page, level).map_err(|fault| locate(store, pointer, fault))?;
-            let children = (0..node.count()).map(|i| node.child(i));
-            nodes.extend(children.map(|child| (child.pointer, child.owns_values, level - 1)));
+            let fault = |fault| locate(store, pointer, fault);
+            let node = Node::open(&page, level).map_err(fault)?;
+            for i in 0..node.count() {
+                let child = node.child(i).map_err(fault)?;
+                nodes.push((child.pointer, child.owns_values, level - 1));
+            }
         }
     }
     Ok(pages)
@@ -113,7 +116,7 @@ impl Relocator<'_> {
         let patches = match level {
             0 if child.owns_values => self.move_values(&node, pointer)?,
             0 => Vec::new(),
-            _ => self.move_children(&node, level)?,
+            _ => self.move_children(&node, pointer, level)?,
         };
         if patches.is_empty() && !self.is_moving(pointer.page) {
             return Ok(None);
@@ -141,10 +144,10 @@ impl Relocator<'_> {
         }
     }
 
-    fn move_children(&mut self, node: &Node<'_>, level: u8) -> Result<Vec<Patch>> {
+    fn move_children(&mut self, node: &Node<'_>, pointer: PagePointer, level: u8) -> Result<Vec<Patch>> {
         let mut patches = Vec::new();
         for i in 0..node.count() {
-            let child = node.child(i);
+            let child = node.child(i).map_err(|fault| locate(self.store, pointer, fault))?;
             if let Some(pointer) = self.visit(child, level - 1)? {
                 patches.push((node.child_at(i), Child { pointer, ..child }.encode().to_vec()));
             }

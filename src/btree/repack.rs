@@ -49,7 +49,8 @@ impl Repacker<'_> {
             return self.rewrite_leaf(child, node);
         }
         for i in 0..node.count() {
-            self.rewrite(node.child(i), level - 1)?;
+            let below = node.child(i).map_err(|fault| locate(self.store, child.pointer, fault))?;
+            self.rewrite(below, level - 1)?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Place {
         let fault = |fault| locate(store, self.pointer, fault);
         let node = Node::open(&page, self.level).map_err(fault)?;
         if self.level > 0 {
-            let child = node.child(node.child_index(key).map_err(fault)?);
+            let child = node.child_index(key).and_then(|index| node.child(index)).map_err(fault)?;
             return Ok(Step::Down(Self { pointer: child.pointer, level: self.level - 1 }));
         }
         let (index, found) = node.search(key).map_err(fault)?;
@@ -202,7 +202,7 @@ impl Tree {
                     return Ok((index as u64, None));
                 }
                 let index = node.child_index(key)?;
-                Ok((node.entries_before(index), Some(node.child(index).pointer)))
+                Ok((node.entries_before(index), Some(node.child(index)?.pointer)))
             })?;
             let (before, child) = below.map_err(|fault| locate(store, pointer, fault))?;
             rank = rank.saturating_add(before);

@@ -5,6 +5,8 @@
 //! well, and what any family or log segment needs the superblock says; so an engine that does not know a
 //! feature learns it when it opens the database, and not from a page.
 
+use std::fmt;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the format that this engine writes, and the newest that it reads.
@@ -29,12 +31,25 @@ pub(crate) struct Features {
     pub(crate) write: u64,
 }
 
-/// The error for `what`, which needs features in `mask` to be `used`.
-fn unknown(what: &str, used: &str, mask: u64) -> Error {
-    let message = format!(
-        "{what} needs features {mask:#x} to be {used} that this engine, of format version {FORMAT_VERSION}, does not know: use a newer one"
-    );
+/// The error for what only a newer engine understands. `needs` says what that is, and which version or
+/// features it needs. Only for bytes that are what was written, as a checksum over them says: anything else
+/// is damage.
+#[cold]
+pub(crate) fn newer(needs: impl fmt::Display) -> Error {
+    let message =
+        format!("{needs}; this engine knows format versions up to {FORMAT_VERSION}: use a newer one");
     Error::new(ErrorKind::NewerFormat, message)
+}
+
+/// The error for `what`, of which something is not as this version has it.
+#[cold]
+pub(crate) fn unknown(what: impl fmt::Display) -> Error {
+    newer(format_args!("{what}, which needs a newer format version"))
+}
+
+/// The error for `what`, which needs features in `mask` to be `used`.
+fn unknown_features(what: &str, used: &str, mask: u64) -> Error {
+    newer(format_args!("{what} needs features {mask:#x} to be {used}, which are not known here"))
 }
 
 impl Features {
@@ -45,7 +60,7 @@ impl Features {
     pub(crate) fn check_reading(&self, what: &str) -> Result<()> {
         match self.read & !READ {
             0 => Ok(()),
-            mask => Err(unknown(what, "read", mask)),
+            mask => Err(unknown_features(what, "read", mask)),
         }
     }
 
@@ -54,7 +69,7 @@ impl Features {
         self.check_reading(what)?;
         match self.write & !WRITE {
             0 => Ok(()),
-            mask => Err(unknown(what, "written to", mask)),
+            mask => Err(unknown_features(what, "written to", mask)),
         }
     }
 }

@@ -31,6 +31,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::checksum::crc32;
+use crate::codec::features::unknown;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::frame::{FrameHeader, FrameKind, HEADER_LEN, frame_len};
@@ -283,6 +284,10 @@ impl PartFound {
                 while !body.is_empty() {
                     let entry =
                         take_named(&mut body).filter(|_| index < self.records).ok_or_else(nonsense)?;
+                    if entry.1 > IS_CHANGED {
+                        let what = format!("the catalog says that {} became of family {}", entry.1, entry.0);
+                        return Err(unknown(what));
+                    }
                     self.names.insert(index, entry);
                     index += 1;
                 }

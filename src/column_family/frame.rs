@@ -19,9 +19,9 @@
 //! it.
 
 use crate::codec::checksum::crc32;
-use crate::codec::features::FORMAT_VERSION;
+use crate::codec::features::{FORMAT_VERSION, newer, unknown};
 use crate::codec::ids::FamilyId;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Bytes in front of a body.
 pub(super) const HEADER_LEN: usize = 40;
@@ -109,23 +109,16 @@ impl FrameHeader {
         }
         let version = u32::from(bytes[VERSION]);
         if version > FORMAT_VERSION {
-            let message = format!(
-                "what the catalog says at its byte {at} needs format version {version}, this engine knows up to {FORMAT_VERSION}: use a newer one"
-            );
-            return Err(Error::new(ErrorKind::NewerFormat, message));
+            let what = format_args!("what the catalog says at its byte {at} needs format version {version}");
+            return Err(newer(what));
         }
         let kind = match bytes[KIND] {
             NAMES => FrameKind::Names,
             RECORD => FrameKind::Record,
-            kind => {
-                let message = format!(
-                    "the catalog holds something of kind {kind}, which there is not in format version {version}"
-                );
-                return Err(Error::corruption(message));
-            }
+            kind => return Err(unknown(format_args!("the catalog holds something of kind {kind}"))),
         };
         if bytes[RESERVED..] != [0; 6] {
-            return Err(Error::corruption("reserved bytes of the catalog are not zero"));
+            return Err(unknown("reserved bytes of the catalog are not zero"));
         }
         Ok(Some(Self {
             body_checksum: word(BODY_CHECKSUM),
@@ -151,6 +144,7 @@ impl FrameHeader {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     const HEADER: FrameHeader = FrameHeader {
         body_checksum: 0x9ae0_daaf,
@@ -207,7 +201,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
         assert!(error.to_string().contains("needs format version 9"), "{error}");
         for (at, byte) in [(KIND, 3), (KIND, 0), (RESERVED, 1), (HEADER_LEN - 1, 1)] {
-            assert_eq!(refused(at, byte).kind(), ErrorKind::Corruption);
+            assert_eq!(refused(at, byte).kind(), ErrorKind::NewerFormat);
         }
     }
 }

@@ -17,10 +17,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::features::unknown;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::record::{FamilyRecord, Format, Record, nonsense, take_id, take_sequence};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 const WITH_PARTS: u32 = 3;
 const WITHOUT_PARTS: u32 = 2;
@@ -45,10 +46,7 @@ impl OldCatalog {
             WITHOUT_PARTS => Self::decode_whole(rest, Format::WithoutFeatures),
             WITHOUT_DELTAS => Self::decode_whole(rest, Format::WithoutDeltas),
             newer if newer > WITH_PARTS => {
-                let message = format!(
-                    "the catalog has format {newer}, which does not go with a superblock of format version 1; this engine knows up to {WITH_PARTS} there"
-                );
-                Err(Error::new(ErrorKind::NewerFormat, message).in_file("data"))
+                Err(unknown(format_args!("the catalog has format {newer}")).in_file("data"))
             }
             _ => Err(nonsense()),
         }
@@ -122,6 +120,7 @@ mod tests {
     use super::*;
     use crate::btree::Tree;
     use crate::column_family::options::FamilyOptions;
+    use crate::error::ErrorKind;
     use crate::segment::PageSet;
 
     /// One family, number 1, named "a", as a record of `format` that is not the first to have a kind.

@@ -29,7 +29,7 @@
 //! ```
 
 use crate::btree::Tree;
-use crate::codec::features::Features;
+use crate::codec::features::{Features, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::family::PREPARED_FAMILY;
@@ -145,8 +145,8 @@ impl Record {
         }
     }
 
-    /// Takes a record off the front of `bytes`. `Corruption` if there is none, `NewerFormat` if it needs
-    /// features that this engine does not know to be read.
+    /// Takes a record off the front of `bytes`. `Corruption` if there is none, `NewerFormat` if it is of a
+    /// kind, or needs features to be read, that this engine does not know.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Self> {
         let id = take_id(bytes).ok_or_else(nonsense)?;
         let (&kind, rest) = bytes.split_first().ok_or_else(nonsense)?;
@@ -163,7 +163,7 @@ impl Record {
             WHOLE_WITHOUT_FEATURES => whole(bytes, Format::WithoutFeatures),
             WHOLE => whole(bytes, Format::Newest),
             LOST => take_name(bytes).map(|name| Self::Lost(id, name)).ok_or_else(nonsense),
-            _ => Err(nonsense()),
+            kind => Err(unknown(format_args!("the catalog has a record of kind {kind} of family {id}"))),
         }
     }
 }

@@ -333,6 +333,15 @@ fn open_existing(
         // commits.
         return Err(error);
     }
+    let plan =
+        wal::Plan::load(&**backend, &superblock.database_id, superblock.log, options.skips_damaged_log)?;
+    if !options.read_only {
+        for FamilyRecord { id, name, features, .. } in catalog.families.values() {
+            let checked = features.check_writing(&format!("column family {name:?}"));
+            checked.map_err(|error| error.in_file(DATA).of_family(id.0))?;
+        }
+        plan.check_writing()?;
+    }
     let mut catalog_file = CatalogFile::restore(&superblock, &catalog, newest);
     if !options.read_only {
         data.space().set_reserve(match options.disk_reserve_bytes {
@@ -357,8 +366,6 @@ fn open_existing(
         // Nothing else uses memory yet.
         None => Budget::new(options.budgets.write, options.budgets.cache),
     };
-    let plan =
-        wal::Plan::load(&**backend, &superblock.database_id, superblock.log, options.skips_damaged_log)?;
     let log_bytes =
         plan.segments(&**backend)?.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     if !options.read_only && data.space().is_tight(log_bytes, backend.free_bytes().unwrap_or(None)) {

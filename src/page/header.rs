@@ -20,7 +20,7 @@
 //! says as well, so that nobody else opens the database for writing.
 
 use crate::codec::checksum::crc32;
-use crate::codec::features::Features;
+use crate::codec::features::{Features, unknown};
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::{Error, Result};
 
@@ -132,7 +132,7 @@ pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
 
 /// Proves that `bytes` (all pages that `pointer` names, as they came from disk) are what `pointer` of
 /// `family` refers to. The error names family and page, not the offset in the file; `NewerFormat` if the page
-/// needs features that are not known here.
+/// needs features, or is of a kind, that are not known here.
 pub(crate) fn verify(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> Result<PageHeader> {
     examine(bytes, family, pointer).map_err(|error| error.of_family(family.0).on_page(pointer.page.0))
 }
@@ -156,7 +156,7 @@ fn examine(bytes: &[u8], family: FamilyId, pointer: PagePointer) -> Result<PageH
     let features = Features { read: bytes[READ_FEATURES].into(), write: bytes[WRITE_FEATURES].into() };
     features.check_reading("the page")?;
     let Some(kind) = kind else {
-        return wrong(format!("there is no page kind {}", bytes[KIND]));
+        return Err(unknown(format_args!("the page is of kind {}", bytes[KIND])));
     };
     let header = PageHeader {
         family: FamilyId(u32_at(bytes, FAMILY)),
@@ -246,6 +246,23 @@ mod tests {
         let mut older = bytes.clone();
         seal(&mut older, &PageHeader { generation: 12, ..header });
         assert!(verify(&older, FamilyId(7), pointer).is_err());
+    }
+
+    #[test]
+    fn a_page_of_a_kind_that_nobody_here_knows_is_refused_by_name() {
+        let (mut bytes, _, pointer) = sealed(PageKind::Leaf, 200, 1);
+        for kind in [0, 4, 255] {
+            bytes[KIND] = kind;
+            let checksum = crc32(&[&bytes[FAMILY..200]]);
+            assert_eq!(
+                verify(&bytes, FamilyId(7), pointer).unwrap_err().kind(),
+                crate::error::ErrorKind::Corruption
+            );
+            bytes[CHECKSUM..FAMILY].copy_from_slice(&checksum.to_le_bytes());
+            let error = verify(&bytes, FamilyId(7), PagePointer { checksum, ..pointer }).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::NewerFormat);
+            assert!(error.to_string().contains(&format!("kind {kind}")), "{error}");
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl DataFile {
     /// What a reader is told of `error`: of pages that are not what they were, whether whoever had the file
     /// after this database is the cause.
     pub(super) fn judge_reading(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Corruption && self.is_given_up.load(Ordering::SeqCst) {
+        let is_other = matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NewerFormat);
+        if is_other && self.is_given_up.load(Ordering::SeqCst) {
             return error.into_stale();
         }
         error

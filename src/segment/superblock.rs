@@ -41,7 +41,7 @@
 //! A slot that cannot be read is like one whose checksum does not match: the other one serves.
 
 use crate::codec::checksum::crc32;
-use crate::codec::features::{FORMAT_VERSION, Features};
+use crate::codec::features::{FORMAT_VERSION, Features, newer, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, SequenceNumber};
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
@@ -154,7 +154,7 @@ impl CatalogRecord {
 }
 
 fn not_zero() -> Error {
-    Error::corruption("reserved bytes of the superblock are not zero")
+    unknown("reserved bytes of the superblock are not zero")
 }
 
 fn u32_at(bytes: &[u8; LEN], at: usize) -> u32 {
@@ -205,9 +205,9 @@ impl Superblock {
         bytes
     }
 
-    /// Reads one slot. `NotADatabase` without the magic, `NewerFormat` with a version, or features, that this
-    /// engine does not know,
-    /// `Corruption` if the checksum or a field is wrong.
+    /// Reads one slot. `NotADatabase` without the magic, `NewerFormat` with a version or features that this
+    /// engine does not know, or something where it expects zeros; `Corruption` if the checksum or a field is
+    /// wrong.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let bytes: &[u8; LEN] = match bytes.first_chunk() {
             Some(bytes) if bytes.starts_with(&MAGIC) => bytes,
@@ -220,25 +220,20 @@ impl Superblock {
         };
         let version = u32_at(bytes, AT_VERSION);
         if version > VERSION {
-            return Err(Error::new(
-                ErrorKind::NewerFormat,
-                format!(
-                    "the database has format version {version}, this engine reads up to {VERSION}: use a newer one"
-                ),
-            ));
+            return Err(newer(format_args!("the database needs format version {version}")));
         }
         if !is_whole(bytes) {
             return Err(Error::corruption("the checksum of the superblock does not match"));
-        }
-        let page_size = u32_at(bytes, AT_PAGE_SIZE);
-        if version != 0 && !PAGE_SIZES.contains(&page_size) {
-            return Err(Error::corruption(format!("the superblock names a page size of {page_size} bytes")));
         }
         let superblock = match version {
             0 => return Err(Error::corruption("there is no format version 0")),
             1 => Self::decode_version1(bytes)?,
             _ => Self::decode_fields(bytes)?,
         };
+        let page_size = superblock.page_size;
+        if !PAGE_SIZES.contains(&page_size) {
+            return Err(Error::corruption(format!("the superblock names a page size of {page_size} bytes")));
+        }
         let LogMark { first_segment, newest_segment, .. } = superblock.log;
         let counters = [
             superblock.checkpoint,
@@ -340,6 +335,11 @@ impl Superblock {
     pub(crate) fn is_in_both_slots(&self, file: &dyn StorageFile, path: &str) -> bool {
         let [a, b] = [read_slot(file, path, 0), read_slot(file, path, 1)];
         [a, b].iter().all(|slot| slot.decoded.as_ref().is_ok_and(|decoded| decoded == self))
+    }
+
+    /// What is wrong with each slot by itself. To be called while nobody stores one.
+    pub(crate) fn check_slots(file: &dyn StorageFile, path: &str) -> impl Iterator<Item = Error> {
+        [0, 1].map(|slot| read_slot(file, path, slot).decoded.err()).into_iter().flatten()
     }
 
     /// Writes slot `first`, syncs, then writes the other one. When this returns, the checkpoint is durable.
@@ -540,28 +540,26 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused_even_if_the_other_slot_is_older() {
-        let newer = resealed(sample(8).encode(), |bytes| bytes[AT_VERSION] += 1);
-        assert_eq!(Superblock::decode(&newer).unwrap_err().kind(), ErrorKind::NewerFormat);
-        let pool = pool();
-        sample(7).store(&pool, 0).unwrap();
-        pool.permanent().write_at(&newer, SLOTS[0]).unwrap();
-        assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::NewerFormat);
-        pool.permanent().write_at(&newer, SLOTS[1]).unwrap();
-        assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::NewerFormat);
+    fn what_a_newer_engine_wrote_is_refused_even_if_the_other_slot_is_older() {
+        for at in
+            [AT_VERSION, AT_READ_FEATURES, AT_RESERVED, AT_RECORD_LEN - 1, AT_RECORD + 2, AT_CHECKSUM - 1]
+        {
+            let newer = resealed(sample(8).encode(), |bytes| bytes[at] += 1);
+            let error = Superblock::decode(&newer).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NewerFormat, "byte {at}");
+            assert!(error.to_string().contains("this engine knows format versions up to 2"), "{error}");
+            let pool = pool();
+            sample(7).store(&pool, 0).unwrap();
+            pool.permanent().write_at(&newer, SLOTS[0]).unwrap();
+            assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::NewerFormat, "byte {at}");
+            pool.permanent().write_at(&newer, SLOTS[1]).unwrap();
+            assert_eq!(load(&pool).unwrap_err().kind(), ErrorKind::NewerFormat, "byte {at}");
+        }
     }
 
     #[test]
     fn well_summed_nonsense_is_corruption() {
-        for at in [
-            AT_PAGE_SIZE,
-            AT_RESERVED,
-            AT_RECORD_LEN - 1,
-            AT_RECORD_LEN,
-            AT_RECORD_LEN + 1,
-            AT_RECORD + 2,
-            AT_CHECKSUM - 1,
-        ] {
+        for at in [AT_PAGE_SIZE, AT_RECORD_LEN + 1] {
             let bytes = resealed(sample(7).encode(), |bytes| bytes[at] ^= 3);
             assert_eq!(Superblock::decode(&bytes).unwrap_err().kind(), ErrorKind::Corruption, "byte {at}");
         }

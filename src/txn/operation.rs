@@ -9,6 +9,7 @@
 //! ```
 
 use crate::codec::entry::EntryKind;
+use crate::codec::features::unknown;
 use crate::codec::ids::FamilyId;
 use crate::codec::key::ABOVE_EVERY_KEY;
 use crate::codec::key_bounds::KeyBounds;
@@ -184,11 +185,21 @@ impl<'a> Iterator for Operations<'a> {
         if self.rest.is_empty() {
             return None;
         }
+        let kind = self.rest[0];
         let operation = self.take();
         if operation.is_none() {
             self.rest = &[];
         }
-        Some(operation.ok_or_else(|| Error::corruption("a commit in the log makes no sense")))
+        Some(operation.ok_or_else(|| unreadable(kind)))
+    }
+}
+
+/// The error for an operation of this kind that could not be taken.
+#[cold]
+fn unreadable(kind: u8) -> Error {
+    match EntryKind::from_u8(kind) {
+        Some(_) => Error::corruption("a commit in the log makes no sense"),
+        None => unknown(format_args!("a commit has an operation of kind {kind}")),
     }
 }
 
@@ -214,6 +225,16 @@ mod tests {
                 (FamilyId(2), Operation::DeleteRange { start: b"", end: None }),
             ]
         );
+    }
+
+    #[test]
+    fn an_operation_of_a_kind_that_nobody_here_knows_is_a_newer_engines() {
+        let mut payload = Vec::new();
+        encode_delete(&mut payload, FamilyId(1), b"key");
+        payload.extend([200, 1, 0]);
+        let operations: Vec<_> = Operations::new(&payload).collect();
+        assert_eq!(operations.len(), 2);
+        assert_eq!(operations[1].as_ref().unwrap_err().kind(), ErrorKind::NewerFormat);
     }
 
     #[test]

@@ -13,7 +13,9 @@
 //! stands and the file does not, the file was removed.
 
 use crate::codec::checksum::crc32;
+use crate::codec::features::unknown;
 use crate::codec::ids::BEYOND_COUNTING;
+use crate::error::Result;
 
 /// Bytes of the note, for which every segment has room behind its records.
 pub(super) const END_LEN: u64 = 24;
@@ -31,14 +33,17 @@ pub(super) fn encode(segment: u64, offset: u64, next: u64) -> [u8; END_LEN as us
 }
 
 /// The segment in which the log goes on after what ends at `offset` of `segment`, if there is a note that
-/// says so.
-pub(super) fn decode(bytes: &[u8; END_LEN as usize], segment: u64, offset: u64) -> Option<u64> {
+/// says so. An error if a newer engine wrote it.
+pub(super) fn decode(bytes: &[u8; END_LEN as usize], segment: u64, offset: u64) -> Result<Option<u64>> {
     let stated = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
     if bytes[4..8] != MAGIC || stated != bound_checksum(bytes, segment, offset) {
-        return None;
+        return Ok(None);
+    }
+    if bytes[16..] != [0; 8] {
+        return Err(unknown("reserved bytes of the note at the end of a log segment are not zero"));
     }
     let next = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
-    (segment + 1..BEYOND_COUNTING).contains(&next).then_some(next)
+    Ok((segment + 1..BEYOND_COUNTING).contains(&next).then_some(next))
 }
 
 /// The sum over a note and its place.
@@ -50,10 +55,12 @@ fn bound_checksum(bytes: &[u8; END_LEN as usize], segment: u64, offset: u64) -> 
 mod tests {
     use super::super::record::RecordHeader;
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_note_comes_back_at_its_place_only_and_is_no_record() {
         let bytes = encode(3, 4096, 7);
+        let decode = |bytes: &_, segment, offset| super::decode(bytes, segment, offset).unwrap();
         assert_eq!(decode(&bytes, 3, 4096), Some(7));
         assert_eq!(decode(&bytes, 4, 4096), None);
         assert_eq!(decode(&bytes, 3, 4104), None);
@@ -65,6 +72,17 @@ mod tests {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(&flipped, 3, 4096), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_says_more_is_a_newer_engines() {
+        for at in 16..END_LEN as usize {
+            let mut bytes = encode(3, 4096, 7);
+            bytes[at] = 1;
+            let checksum = bound_checksum(&bytes, 3, 4096);
+            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(decode(&bytes, 3, 4096).unwrap_err().kind(), ErrorKind::NewerFormat);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::end::{self, END_LEN};
 use super::record::{ALIGNMENT, HEADER_LEN, RecordHeader, record_len, what_is_unknown};
 use super::segment::{self, path};
 use crate::codec::checksum::crc32;
-use crate::codec::features::FORMAT_VERSION;
+use crate::codec::features::newer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileMode, StorageBackend, StorageFile};
 use crate::sync::Arc;
@@ -75,7 +75,7 @@ impl SegmentReader {
         let located = |error: Error| error.in_file(path(self.id)).at_offset(offset);
         let too_large = || {
             located(Error::new(
-                ErrorKind::Io,
+                ErrorKind::OutOfResources,
                 format!("there is no memory to read a log record of {len} bytes"),
             ))
         };
@@ -113,19 +113,19 @@ impl SegmentReader {
             return Ok(Found::Torn { header });
         }
         if let Some(unknown) = unknown {
-            let message = format!(
-                "a record of the log {unknown}; this engine, of format version {FORMAT_VERSION}, cannot replay it: use a newer one"
-            );
-            return Err(Error::new(ErrorKind::NewerFormat, message).in_file(path(id)).at_offset(offset));
+            let error = newer(format_args!("a record of the log {unknown}"));
+            return Err(error.in_file(path(id)).at_offset(offset));
         }
         Ok(Found::Record { header, end: offset + record_len(header.payload_len) })
     }
 
-    /// The segment in which the log goes on, if a note at `offset` says so.
+    /// The segment in which the log goes on, if a note at `offset` says so. `NewerFormat` if it says more.
     pub(super) fn end(&mut self, offset: u64) -> Result<Option<u64>> {
         let id = self.id;
-        let bytes = self.bytes(offset, END_LEN)?.and_then(|bytes| bytes.first_chunk());
-        Ok(bytes.and_then(|bytes| end::decode(bytes, id, offset)))
+        let Some(bytes) = self.bytes(offset, END_LEN)?.and_then(|bytes| bytes.first_chunk()) else {
+            return Ok(None);
+        };
+        end::decode(bytes, id, offset).map_err(|error| error.in_file(path(id)).at_offset(offset))
     }
 
     /// The payload of the record at `offset`; `None` if the file ends before.

@@ -152,6 +152,16 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Fails if a segment needs features to be written to that this engine does not know.
+    pub(crate) fn check_writing(&self) -> Result<()> {
+        let unread = self.unread.iter().map(|(_, chain)| chain);
+        for header in unread.chain([&self.chain]).flat_map(|chain| chain.segments.values().flatten()) {
+            let checked = header.features.check_writing("a segment of the log");
+            checked.map_err(|error| error.in_file(path(header.id)))?;
+        }
+        Ok(())
+    }
+
     /// The segments that a replay reads if all of them are whole, and the bytes in use of each; of the last
     /// one, the length of the file.
     pub(crate) fn segments(&self, backend: &dyn StorageBackend) -> Result<Vec<(u64, u64)>> {

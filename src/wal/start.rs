@@ -9,6 +9,7 @@ use super::segment::DIRECTORY;
 use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
 use super::stock::{Refusal, Retired, Source, Stock};
 use super::weight::weight_of_records;
+use crate::codec::features::Features;
 use crate::codec::ids::BEYOND_COUNTING;
 use crate::error::{Error, Result};
 use crate::storage::{FileMode, StorageBackend};
@@ -62,6 +63,7 @@ impl Log {
             previous_end: end.offset,
             last_sequence: end.last_sequence.0,
             records_at: HEADER_LEN,
+            features: Features::default(),
         };
         segment.write_header(&header).and_then(|()| segment.body.file.sync()).map_err(|error| {
             Error::io("starting a segment of the log", error).in_file(segment::path(segment.id))

@@ -7,6 +7,7 @@
 //!         what is written: operations, as a commit has them in the log
 //! ```
 
+use crate::codec::features::unknown;
 use crate::codec::ids::FamilyId;
 use crate::codec::key::MAX_KEY_LEN;
 use crate::codec::varint;
@@ -70,10 +71,7 @@ impl<'a> Stored<'a> {
         let nonsense = || Error::corruption("a prepared transaction makes no sense");
         let (&layout, mut rest) = value.split_first().ok_or_else(nonsense)?;
         if layout != LAYOUT {
-            let message = format!(
-                "a prepared transaction is stored in layout {layout}, which this engine does not know: use a newer one"
-            );
-            return Err(Error::new(ErrorKind::NewerFormat, message));
+            return Err(unknown(format_args!("a prepared transaction is stored in layout {layout}")));
         }
         let len = varint::take(&mut rest).and_then(|len| usize::try_from(len).ok());
         let (reads, writes) = len.and_then(|len| rest.split_at_checked(len)).ok_or_else(nonsense)?;
@@ -81,7 +79,11 @@ impl<'a> Stored<'a> {
         let is_read = |operation: &Operation<'_>| !matches!(operation, Operation::Put { .. });
         let reads_make_sense = Operations::new(reads).all(|read| read.is_ok_and(|(_, read)| is_read(&read)));
         let writes_make_sense = Operations::new(writes).all(|operation| operation.is_ok());
-        if reads_make_sense && writes_make_sense { Ok(stored) } else { Err(nonsense()) }
+        if reads_make_sense && writes_make_sense {
+            return Ok(stored);
+        }
+        let mut errors = Operations::new(reads).chain(Operations::new(writes)).filter_map(Result::err);
+        Err(errors.find(|error| error.kind() == ErrorKind::NewerFormat).unwrap_or_else(nonsense))
     }
 
     /// What is written.
@@ -162,6 +164,7 @@ mod tests {
     #[test]
     fn another_layout_is_refused_by_name_and_a_cut_value_is_nonsense() {
         assert_eq!(Stored::decode(&[2]).unwrap_err().kind(), ErrorKind::NewerFormat);
+        assert_eq!(Stored::decode(&[LAYOUT, 0, 200]).unwrap_err().kind(), ErrorKind::NewerFormat);
         let mut writes = Vec::new();
         encode_put(&mut writes, FamilyId(2), b"key", b"value");
         let value = encode(&EncodedReads::default(), &writes);
