@@ -1,8 +1,8 @@
-//! A database of every version of the format so far, kept as a file, is opened and read.
+//! A database of every version of the format so far, and of what else a reader must know, is kept as a file,
+//! opened and read.
 //!
-//! Each was made by `make_a_database`, which ends as a killed process does, with the engine of its time, and
-//! packed by `pack_a_database` into `tests/formats/new.kept`:
-//! `PERISTYLE_KEEP=<directory> cargo test --test formats -- --ignored make`, then the same with `pack`.
+//! Each was made by the engine of its time, as a killed process leaves it. `cargo test --test formats --
+//! --ignored make` makes those of today anew, as `tests/formats/new-<kind>.kept`.
 
 mod common;
 
@@ -10,13 +10,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::assert_clean;
-use common::kept::{pack, storage, unpack};
+use common::kept::{Files, pack, storage, unpack};
 use peristyle::{
     ColumnFamilyDatabase, ErrorKind, FamilyOptions, FileMode, MemoryStorage, StorageBackend, WriteBatch,
 };
 
-/// By the version of the format, and that of the catalog where they were counted apart.
-const KEPT: [&str; 4] = ["1-catalog-1", "1-catalog-2", "1-catalog-3", "2"];
+/// By the version of the format, that of the catalog where they were counted apart, and what is in use. They
+/// all hold the same.
+const KEPT: [&str; 6] = ["1-catalog-1", "1-catalog-2", "1-catalog-3", "2", "2-pages-of-32-kib", "2-prepared"];
+/// As the others, with a family beside theirs whose record is lost and was given up.
+const LOST: &str = "2-lost";
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(format!("{name}.kept"))
@@ -147,68 +158,230 @@ fn a_version_that_never_was_is_refused_by_name() {
     }
 }
 
-fn directory() -> PathBuf {
-    PathBuf::from(std::env::var_os("PERISTYLE_KEEP").expect("PERISTYLE_KEEP names a directory"))
+/// Makes the checksum of the catalog's frame at `at`, and of its body, right again.
+fn seal_frame(copy: &mut [u8], at: usize, number: u64) {
+    let len = u32_at(copy, at + 8) as usize;
+    let body = crc32fast::hash(&copy[at + 40..][..len]);
+    copy[at + 4..][..4].copy_from_slice(&body.to_le_bytes());
+    let place = [number.to_le_bytes(), (at as u64).to_le_bytes()].concat();
+    let sum = crc32fast::hash(&[&copy[at + 4..at + 40], &place].concat());
+    copy[at..][..4].copy_from_slice(&sum.to_le_bytes());
 }
 
-#[test]
-#[ignore = "makes a database for the repository, and ends the process"]
-fn make_a_database() {
-    let make = || -> peristyle::Result<()> {
-        let db = ColumnFamilyDatabase::builder().page_size(4096).open(directory())?;
-        let numbers = db.create_column_family("numbers", FamilyOptions::default().page_fill(90))?;
-        let others = db.create_column_family("old name", FamilyOptions::default())?;
-        let dropped = db.create_column_family("dropped", FamilyOptions::default())?;
-        for i in 0..400u32 {
-            numbers.put(format!("{i:05}"), vec![b'a' + (i % 26) as u8; 40 + i as usize % 17])?;
-        }
-        others.put("", "empty key")?;
-        others.put("empty value", "")?;
-        others.put("large", vec![b'L'; 9000])?;
-        others.put(vec![b'k'; 3000], "long key")?;
-        others.put(vec![b'k'; 3001], "longer key")?;
-        dropped.put("key", "value")?;
-        db.flush()?;
-        db.checkpoint()?;
-        numbers.put("00010", "second")?;
-        numbers.delete("00011")?;
-        numbers.delete_range("00100".."00120")?;
-        db.flush()?;
-        db.checkpoint()?;
-        db.rename_column_family("old name", "renamed")?;
-        db.drop_column_family("dropped")?;
-        db.checkpoint()?;
-        db.create_column_family("late", FamilyOptions::default())?.put("only", "in the log")?;
-        numbers.put("00050", "third")?;
-        numbers.delete("00051")?;
-        numbers.delete_range("00200".."00210")?;
-        let mut batch = WriteBatch::new();
-        batch.put(&numbers, "batch", "one").put(&others, "batch", vec![b'B'; 5000]);
-        db.write(&batch)?;
-        db.sync()?;
-        std::process::abort()
-    };
-    make().unwrap();
-}
-
-#[test]
-#[ignore = "packs a database for the repository"]
-fn pack_a_database() {
-    let directory = directory();
-    let mut files = vec![("data".to_owned(), std::fs::read(directory.join("data")).unwrap())];
-    let mut logs: Vec<_> =
-        std::fs::read_dir(directory.join("wal")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    logs.sort();
-    for log in logs {
-        let mut bytes = std::fs::read(directory.join("wal").join(&log)).unwrap();
-        // Room that was reserved and not written to.
-        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(used.next_multiple_of(4096));
-        if used > 0 {
-            files.push((format!("wal/{}", log.to_str().unwrap()), bytes));
-        }
+/// Where the whole records of the family with this name stand in the data file: the beginning of a copy of
+/// the catalog, that of a frame in it, and the catalog's number.
+fn records_of(data: &[u8], name: &str) -> Vec<(usize, usize, u64)> {
+    let newest = [0, 32 << 10].into_iter().max_by_key(|&slot| u64_at(data, slot + 16)).unwrap();
+    let (len, number) = (u64_at(data, newest + 72) as usize, u64_at(data, newest + 80));
+    let page_size = u64::from(u32_at(data, newest + 12));
+    // Behind the number of the family stand kind and length of the name, a byte each.
+    let begins = [&[4, name.len() as u8], name.as_bytes()].concat();
+    let mut found = Vec::new();
+    for copy in [56, 64] {
+        let start = ((64 << 10) + u64_at(data, newest + copy) * page_size) as usize;
+        let copy = &data[start..start + len];
+        let is_record = |&at: &usize| copy[at + 32] == 2 && copy[at + 41..].starts_with(&begins);
+        found.extend((0..len - 40).step_by(8).filter(is_record).map(|at| (start, at, number)));
     }
-    let packed = pack(&files);
-    assert!(unpack(&packed) == files);
-    std::fs::write(file("new"), packed).unwrap();
+    assert!(found.len() >= 2, "no record of {name}");
+    found
+}
+
+fn data(files: &mut Files) -> &mut Vec<u8> {
+    &mut files.iter_mut().find(|(path, _)| path == "data").unwrap().1
+}
+
+/// Changes the bodies of all whole records of the family with this name, in both copies of the catalog.
+fn change_record(files: &mut Files, name: &str, change: impl Fn(&mut [u8])) {
+    let data = data(files);
+    for (start, at, number) in records_of(data, name) {
+        let copy = &mut data[start..];
+        change(&mut copy[at + 40..]);
+        seal_frame(copy, at, number);
+    }
+}
+
+/// Changes the headers of all segments of the log.
+fn change_segments(files: &mut Files, change: impl Fn(&mut [u8])) {
+    for (_, bytes) in files.iter_mut().filter(|(_, bytes)| bytes.starts_with(b"PERISLOG")) {
+        change(bytes);
+        let sum = crc32fast::hash(&[&bytes[..12], &bytes[16..128]].concat());
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+#[test]
+fn what_was_prepared_is_held_until_it_is_decided() {
+    for commits in [false, true] {
+        let storage = kept("2-prepared");
+        let db = open(&storage).unwrap();
+        let numbers = db.column_family("numbers").unwrap();
+        let prepared = db.prepared_transactions().unwrap();
+        assert_eq!(prepared.iter().map(|prepared| prepared.name()).collect::<Vec<_>>(), [b"name"]);
+        let mut model = expected();
+        if commits {
+            prepared[0].commit().unwrap();
+            let entries = model.get_mut("numbers").unwrap();
+            entries.insert(b"prepared".to_vec(), b"value".to_vec());
+            entries.retain(|key, _| !(&b"00300"[..]..&b"00310"[..]).contains(&&key[..]));
+        } else {
+            prepared[0].rollback().unwrap();
+        }
+        assert_eq!(numbers.get("prepared").unwrap().is_some(), commits);
+        drop((numbers, prepared, db));
+        let db = open(&storage).unwrap();
+        assert!(db.prepared_transactions().unwrap().is_empty());
+        assert!(contents(&db) == model);
+        assert_clean(&db);
+    }
+}
+
+#[test]
+fn a_family_that_was_given_up_stays_so_until_it_is_dropped() {
+    let storage = kept(LOST);
+    let db = open(&storage).unwrap();
+    assert_eq!(db.column_family("lost").unwrap_err().kind(), ErrorKind::Corruption);
+    assert_eq!(db.verify().unwrap().faults.len(), 1);
+    db.column_family("late").unwrap().put("new", "entry").unwrap();
+    db.drop_column_family("lost").unwrap();
+    drop(db);
+    let mut model = expected();
+    model.get_mut("late").unwrap().insert(b"new".to_vec(), b"entry".to_vec());
+    let db = open(&storage).unwrap();
+    assert!(contents(&db) == model);
+    assert_clean(&db);
+}
+
+#[test]
+fn what_nobody_here_may_write_to_is_read() {
+    let unknown = 0x40;
+    for part in ["family", "log"] {
+        let mut files = unpack(&std::fs::read(file("2")).unwrap());
+        match part {
+            // Behind the name stand the features to read, and those to write.
+            "family" => change_record(&mut files, "numbers", |body| body[11] |= unknown),
+            _ => change_segments(&mut files, |header| header[72] |= unknown),
+        }
+        let storage = storage(&files);
+        let error = open(&storage).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{part}: {error}");
+        assert!(error.to_string().contains("0x40"), "{error}");
+        assert!(common::kept::files(&storage) == files, "{part}: something was written");
+        let db = ColumnFamilyDatabase::builder().read_only(true).storage(storage).open("kept").unwrap();
+        assert!(contents(&db) == expected(), "{part}");
+    }
+}
+
+#[test]
+fn a_log_that_says_more_is_not_given_up_as_a_damaged_one() {
+    let mut files = unpack(&std::fs::read(file("2")).unwrap());
+    change_segments(&mut files, |header| header[127] = 1);
+    let storage = storage(&files);
+    for read_only in [false, true] {
+        let builder = ColumnFamilyDatabase::builder().skip_damaged_log(true).read_only(read_only);
+        let error = builder.storage(storage.clone()).open("kept").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+        assert!(common::kept::files(&storage) == files, "something was written");
+    }
+}
+
+#[test]
+fn a_record_of_a_kind_that_nobody_here_knows_is_refused_and_loses_no_family() {
+    let mut files = unpack(&std::fs::read(file("2")).unwrap());
+    change_record(&mut files, "numbers", |body| body[1] = 99);
+    for read_only in [false, true] {
+        let builder = ColumnFamilyDatabase::builder().give_up_lost_families(true).read_only(read_only);
+        let error = builder.storage(storage(&files)).open("kept").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+        assert!(error.to_string().contains("kind 99"), "{error}");
+    }
+}
+
+/// What all of them hold.
+fn fill(db: &ColumnFamilyDatabase) -> peristyle::Result<()> {
+    let numbers = db.create_column_family("numbers", FamilyOptions::default().page_fill(90))?;
+    let others = db.create_column_family("old name", FamilyOptions::default())?;
+    let dropped = db.create_column_family("dropped", FamilyOptions::default())?;
+    for i in 0..400u32 {
+        numbers.put(format!("{i:05}"), vec![b'a' + (i % 26) as u8; 40 + i as usize % 17])?;
+    }
+    others.put("", "empty key")?;
+    others.put("empty value", "")?;
+    others.put("large", vec![b'L'; 9000])?;
+    others.put(vec![b'k'; 3000], "long key")?;
+    others.put(vec![b'k'; 3001], "longer key")?;
+    dropped.put("key", "value")?;
+    db.flush()?;
+    db.checkpoint()?;
+    numbers.put("00010", "second")?;
+    numbers.delete("00011")?;
+    numbers.delete_range("00100".."00120")?;
+    db.flush()?;
+    db.checkpoint()?;
+    db.rename_column_family("old name", "renamed")?;
+    db.drop_column_family("dropped")?;
+    db.checkpoint()?;
+    db.create_column_family("late", FamilyOptions::default())?.put("only", "in the log")?;
+    numbers.put("00050", "third")?;
+    numbers.delete("00051")?;
+    numbers.delete_range("00200".."00210")?;
+    let mut batch = WriteBatch::new();
+    batch.put(&numbers, "batch", "one").put(&others, "batch", vec![b'B'; 5000]);
+    db.write(&batch)?;
+    db.sync()
+}
+
+/// A database of today, as a killed process leaves it.
+fn make(kind: &str) -> peristyle::Result<Files> {
+    let storage = MemoryStorage::new();
+    let page_size = if kind == "2-pages-of-32-kib" { 32 << 10 } else { 4096 };
+    let db = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone()).open("kept")?;
+    fill(&db)?;
+    match kind {
+        "2-prepared" => {
+            let numbers = db.column_family("numbers")?;
+            let mut transaction = db.begin()?;
+            transaction.get(&numbers, "00001")?;
+            transaction.put(&numbers, "prepared", "value")?;
+            transaction.delete_range(&numbers, "00300".."00310")?;
+            transaction.prepare("name")?;
+        }
+        LOST => {
+            let lost = db.create_column_family("lost", FamilyOptions::default())?;
+            lost.put("key", "value")?;
+            db.flush()?;
+            db.checkpoint()?;
+            let mut files = common::kept::files(&storage);
+            let data = data(&mut files);
+            for (start, at, _) in records_of(data, "lost") {
+                data[start + at + 40] ^= 1;
+            }
+            let damaged = common::kept::storage(&files);
+            let builder = ColumnFamilyDatabase::builder().storage(damaged.clone());
+            let db = builder.give_up_lost_families(true).open("kept")?;
+            db.checkpoint()?;
+            return Ok(common::kept::files(&damaged));
+        }
+        _ => {}
+    }
+    Ok(common::kept::files(&storage))
+}
+
+#[test]
+#[ignore = "makes databases for the repository"]
+fn make_the_databases_of_today() {
+    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST] {
+        let mut files = make(kind).unwrap();
+        for (path, bytes) in &mut files {
+            if path != "data" {
+                // Room that was reserved and not written to.
+                let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                bytes.truncate(used.next_multiple_of(4096));
+            }
+        }
+        files.retain(|(_, bytes)| !bytes.is_empty());
+        let packed = pack(&files);
+        assert!(unpack(&packed) == files);
+        std::fs::write(file(&format!("new-{kind}")), packed).unwrap();
+    }
 }

@@ -67,36 +67,70 @@ fn tree(body: &mut &[u8]) -> Option<(Pointer, u64)> {
     })
 }
 
-/// Applies a record, as a frame or the superblock holds it.
-fn record(mut body: &[u8], families: &mut BTreeMap<u64, Family>) {
-    let id = varint(&mut body);
-    let kind = take(&mut body, 1)[0];
-    let name = |body: &mut &[u8]| {
-        let len = varint(body);
-        String::from_utf8(take(body, len).to_vec()).unwrap()
-    };
-    match kind {
+fn name(body: &mut &[u8]) -> String {
+    let len = varint(body);
+    String::from_utf8(take(body, len).to_vec()).unwrap()
+}
+
+/// Takes all that there is to say of a family: with features in records of kind 4, without deltas in
+/// catalogs of format 1.
+fn whole(body: &mut &[u8], has_features: bool, has_deltas: bool) -> Family {
+    let mut family = Family { name: name(body), ..Family::default() };
+    if has_features {
+        let features = (varint(body), varint(body));
+        assert_eq!(features, (0, u64::from(family.name.is_empty())), "features");
+    }
+    let _options = [0; 3].map(|_: u8| varint(body));
+    family.merged_through = varint(body);
+    family.trees.push(tree(body));
+    for _ in 0..if has_deltas { varint(body) } else { 0 } {
+        family.trees.push(tree(body));
+    }
+    for _ in 0..varint(body) {
+        let (first, pages) = (varint(body) as u32, varint(body) as u32);
+        family.segments.push((first, pages, varint(body)));
+    }
+    for _ in 0..varint(body) {
+        let _pages_in_use = (varint(body), varint(body));
+    }
+    family
+}
+
+/// Takes a record, as a frame, the superblock or an old catalog holds it, and applies it.
+fn record(body: &mut &[u8], families: &mut BTreeMap<u64, Family>) {
+    let id = varint(body);
+    match take(body, 1)[0] {
         0 => drop(families.remove(&id)),
-        1 => families.get_mut(&id).unwrap().name = name(&mut body),
-        3 => {}
-        4 => {
-            let mut family = Family { name: name(&mut body), ..Family::default() };
-            let features = (varint(&mut body), varint(&mut body));
-            assert_eq!(features, (0, u64::from(family.name.is_empty())), "features");
-            let _options = [0; 3].map(|_: u8| varint(&mut body));
-            family.merged_through = varint(&mut body);
-            family.trees.push(tree(&mut body));
-            for _ in 0..varint(&mut body) {
-                family.trees.push(tree(&mut body));
-            }
-            for _ in 0..varint(&mut body) {
-                let (first, pages) = (varint(&mut body) as u32, varint(&mut body) as u32);
-                family.segments.push((first, pages, varint(&mut body)));
-            }
-            families.insert(id, family);
-        }
+        1 => families.get_mut(&id).unwrap().name = name(body),
+        2 => drop(families.insert(id, whole(body, false, true))),
+        3 => drop([0; 3].map(|_: u8| varint(body))),
+        4 => drop(families.insert(id, whole(body, true, true))),
+        // Nobody knows where its pages are.
+        5 => drop((name(body), families.remove(&id))),
         kind => panic!("a record of kind {kind}"),
     }
+}
+
+/// Families of a catalog of format 1 to 3.
+fn old_catalog(catalog: &[u8]) -> BTreeMap<u64, Family> {
+    let mut families = BTreeMap::new();
+    let mut rest = &catalog[4..];
+    let format = u32_at(catalog, 0);
+    while !rest.is_empty() {
+        let (_next_family, _last_sequence) = (varint(&mut rest), varint(&mut rest));
+        for _ in 0..varint(&mut rest) {
+            if format == 3 {
+                record(&mut rest, &mut families);
+            } else {
+                families.insert(varint(&mut rest), whole(&mut rest, false, format == 2));
+            }
+        }
+        if format == 3 {
+            let at = catalog.len() - rest.len();
+            take(&mut rest, (at.next_multiple_of(4096) - at) as u64);
+        }
+    }
+    families
 }
 
 struct Reader<'a> {
@@ -122,7 +156,11 @@ impl Reader<'_> {
             assert_eq!(u32_at(header, 4), crc(&[body]), "the body at {at}");
             match header[32] {
                 1 => {}
-                2 => record(body, &mut families),
+                2 => {
+                    let mut rest = body;
+                    record(&mut rest, &mut families);
+                    assert!(rest.is_empty(), "a record is all of its frame");
+                }
                 kind => panic!("a frame of kind {kind}"),
             }
             let end_of_part = at + (u32_at(header, 20) - u32_at(header, 16)) as usize;
@@ -213,45 +251,65 @@ fn log(files: &Files, first: u64, database_id: &[u8]) -> Vec<(u64, Vec<u8>)> {
             continue;
         };
         let id = u64::from_str_radix(name, 16).unwrap();
-        let whole = bytes.len() >= 128 && bytes.starts_with(b"PERISLOG") && u32_at(bytes, 8) == 2;
-        if whole && u32_at(bytes, 12) == crc(&[&bytes[..12], &bytes[16..128]]) && u64_at(bytes, 16) == id {
-            assert_eq!((&bytes[24..40], &bytes[64..80]), (database_id, &[0; 16][..]));
-            segments.insert(id, bytes);
+        let len = if bytes.len() >= 12 && u32_at(bytes, 8) == 1 { 64 } else { 128 };
+        if bytes.len() < len || !bytes.starts_with(b"PERISLOG") || !(1..=2).contains(&u32_at(bytes, 8)) {
+            continue;
+        }
+        if u32_at(bytes, 12) == crc(&[&bytes[..12], &bytes[16..len]]) && u64_at(bytes, 16) == id {
+            assert_eq!(&bytes[24..40], database_id);
+            assert!(len == 64 || bytes[64..128] == [0; 64], "features, and what is reserved");
+            segments.insert(id, (len, bytes));
         }
     }
     let mut records = Vec::new();
     let mut segment = first;
-    let mut last = 0;
     loop {
-        let next = segments.iter().rev().find(|(id, bytes)| **id > segment && u64_at(bytes, 40) == segment);
-        let limit = next.map(|(_, bytes)| u64_at(bytes, 48));
-        let mut at = 128;
-        if let Some(bytes) = segments.get(&segment) {
-            last = last.max(u64_at(bytes, 56));
-            while limit != Some(at as u64) && bytes.len() >= at + 40 {
-                let header = &bytes[at..at + 40];
-                let place = [segment.to_le_bytes(), (at as u64).to_le_bytes()];
-                let len = (u64_at(header, 8) & ((1 << 56) - 1)) as usize;
-                if u32_at(header, 0) != crc(&[&header[4..], &place[0], &place[1]])
-                    || at + 40 + len > bytes.len()
-                {
+        let names_it =
+            |&(id, (_, bytes)): &(&u64, &(usize, &Vec<u8>))| *id > segment && u64_at(bytes, 40) == segment;
+        let next = segments.iter().rev().find(names_it);
+        let limit = next.map(|(_, (_, bytes))| u64_at(bytes, 48));
+        let mut at = 0;
+        if let Some((start, bytes)) = segments.get(&segment) {
+            at = *start as u64;
+            let mut last = u64_at(bytes, 56);
+            while limit != Some(at) {
+                let Some((end, number, payload)) = log_record(bytes, segment, at) else { break };
+                if number <= last || limit.is_some_and(|limit| end > limit) {
                     break;
                 }
-                let payload = &bytes[at + 40..][..len];
-                if u32_at(header, 4) != crc(&[payload]) || u64_at(header, 16) <= last {
-                    break;
-                }
-                assert_eq!((header[15], &header[32..]), (1, &[0; 8][..]), "a commit");
-                last = u64_at(header, 16);
-                records.push((last, payload.to_vec()));
-                at += 40 + len.next_multiple_of(8);
+                last = number;
+                records.push((number, payload.to_vec()));
+                at = end;
             }
+        } else {
+            assert_eq!(segment, 0, "the first segment is there");
         }
-        match (next, limit) {
-            (Some((&id, _)), Some(limit)) if segment == 0 || limit == at as u64 => segment = id,
+        match next {
+            Some((&id, _)) if limit == Some(at) => segment = id,
             _ => return records,
         }
     }
+}
+
+/// Where the next record would stand, number and payload of the one at `at`, if there is one.
+fn log_record(bytes: &[u8], segment: u64, at: u64) -> Option<(u64, u64, &[u8])> {
+    let header = bytes.get(at as usize..)?.get(..40)?;
+    let place = [segment.to_le_bytes(), at.to_le_bytes()];
+    let (kind, len) = (header[15], u64_at(header, 8) & ((1 << 56) - 1));
+    let (number, durable) = (u64_at(header, 16), u64_at(header, 24));
+    if u32_at(header, 0) != crc(&[&header[4..], &place[0], &place[1]])
+        || kind == 0
+        || number >= 1 << 56
+        || durable > at
+    {
+        return None;
+    }
+    let payload = bytes.get(at as usize + 40..)?.get(..len as usize)?;
+    if u32_at(header, 4) != crc(&[payload]) {
+        return None;
+    }
+    assert_eq!((kind, &header[32..]), (1, &[0; 8][..]), "a commit");
+    Some((at + 40 + len.next_multiple_of(8), number, payload))
 }
 
 /// Applies a commit to the entries of families by number.
@@ -296,28 +354,42 @@ fn read(files: &Files) -> Contents {
     let slot = |start: usize| {
         let slot = &data[start..start + 512];
         let whole = slot.starts_with(b"PERISTYL")
-            && u32_at(slot, 8) == 2
+            && (1..=2).contains(&u32_at(slot, 8))
             && u32_at(slot, 508) == crc(&[&slot[..508]]);
         whole.then_some(slot)
     };
     let superblock =
         [slot(0), slot(32 << 10)].into_iter().flatten().max_by_key(|slot| u64_at(slot, 16)).unwrap();
-    assert_eq!(u64_at(superblock, 40), 0, "features that readers must know");
     let reader = Reader { data, page_size: u32_at(superblock, 12) as usize };
-    let (len, number) = (u64_at(superblock, 72) as usize, u64_at(superblock, 80));
-    let mut copies = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number));
-    assert!(copies[0].keys().eq(copies[1].keys()));
-    let families = &mut copies[0];
-    let newest = &superblock[182..][..u16_at(superblock, 180)];
+    let is_old = u32_at(superblock, 8) == 1;
+    // Where the only copy of an old catalog stands, its length, its sum; the log's first segment; the record.
+    let (page, len, sum, log_first, record_at) =
+        if is_old { (40, 48, 56, 64, 88) } else { (56, 72, 92, 108, 180) };
+    let len = u64_at(superblock, len) as usize;
+    let number = if is_old { 0 } else { u64_at(superblock, 80) };
+    let mut families = if number == 0 {
+        let catalog = &data[reader.offset(u64_at(superblock, page))..][..len];
+        assert_eq!(crc(&[catalog]), u32_at(superblock, sum));
+        old_catalog(catalog)
+    } else {
+        let [first, second] = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number));
+        assert!(first.keys().eq(second.keys()));
+        first
+    };
+    let mut newest = &superblock[record_at + 2..][..u16_at(superblock, record_at)];
     if !newest.is_empty() {
-        record(newest, families);
+        record(&mut newest, &mut families);
+        assert!(newest.is_empty());
     }
     let mut all = families.iter().map(|(&id, family)| (id, reader.entries(id, family))).collect();
-    for (number, payload) in log(files, u64_at(superblock, 108), &superblock[24..40]) {
-        commit(number, &payload, families, &mut all);
+    for (number, payload) in log(files, u64_at(superblock, log_first), &superblock[24..40]) {
+        commit(number, &payload, &families, &mut all);
     }
-    let is_used = families.values().any(|family| family.name.is_empty());
-    assert!(u64_at(superblock, 48) == 1 || !is_used, "writers must know what is prepared");
+    if !is_old {
+        assert_eq!(u64_at(superblock, 40), 0, "features that readers must know");
+        let is_used = families.values().any(|family| family.name.is_empty());
+        assert!(u64_at(superblock, 48) == 1 || !is_used, "writers must know what is prepared");
+    }
     let named = all.into_iter().map(|(id, entries)| {
         let entries = entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
         (families[&id].name.clone(), entries)
@@ -423,10 +495,17 @@ fn it_finds_what_transactions_have_prepared() {
 }
 
 #[test]
-fn it_reads_the_database_that_is_kept() {
-    let kept = unpack(include_bytes!("formats/2.kept"));
-    let found = read(&kept);
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["late", "numbers", "renamed"]);
-    assert_eq!(found["numbers"].len(), 400 + 1 - 32);
-    assert_eq!(found["renamed"][&b"large"[..]], [b'L'; 9000]);
+fn it_reads_the_databases_that_are_kept() {
+    for name in
+        ["1-catalog-1", "1-catalog-2", "1-catalog-3", "2", "2-pages-of-32-kib", "2-prepared", "2-lost"]
+    {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/{name}.kept"));
+        let mut found = read(&unpack(&std::fs::read(path).unwrap()));
+        let prepared = found.remove("");
+        assert_eq!(prepared.is_some_and(|entries| entries.len() == 1), name == "2-prepared");
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["late", "numbers", "renamed"], "{name}");
+        assert_eq!(found["numbers"].len(), 400 + 1 - 32, "{name}");
+        assert_eq!(found["renamed"][&b"large"[..]], [b'L'; 9000], "{name}");
+    }
 }
