@@ -62,8 +62,10 @@ fn length(file: &dyn StorageFile) -> Result<u64> {
 
 /// Room for a catalog, which was found to lie in the file.
 fn buffer(len: u64) -> Result<Vec<u8>> {
-    let too_large =
-        || Error::new(ErrorKind::Io, format!("there is no memory to read a catalog of {len} bytes"));
+    let too_large = || {
+        let message = format!("there is no memory to read a catalog of {len} bytes");
+        Error::new(ErrorKind::OutOfResources, message)
+    };
     let len = usize::try_from(len).map_err(|_| too_large())?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| too_large())?;
@@ -98,6 +100,32 @@ fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<(Catal
         );
     }
     Ok((catalog, failure))
+}
+
+/// What is wrong with each copy of the catalog by itself. To be called while nobody writes one.
+pub(super) fn check_copies(file: &dyn StorageFile, superblock: &Superblock) -> Vec<Error> {
+    if superblock.catalog.number == 0 {
+        return read_old(file, superblock).err().into_iter().collect();
+    }
+    let copies = superblock.catalog.copies.into_iter().flatten();
+    copies.filter_map(|page| check_copy(file, superblock, page).err()).collect()
+}
+
+fn check_copy(file: &dyn StorageFile, superblock: &Superblock, page: u64) -> Result<()> {
+    let Some(offset) = place(superblock, page, length(file)?) else {
+        return Err(Error::corruption("a copy of the catalog lies beyond the end of the file").in_file(DATA));
+    };
+    let located = |error: Error| error.in_file(DATA).at_offset(offset);
+    let mut bytes = buffer(superblock.catalog.len).map_err(located)?;
+    let read = file.read_at(&mut bytes, offset);
+    read.map_err(|error| located(Error::reading("reading a copy of the catalog", error)))?;
+    // As if both copies said it: nothing of the other one makes up for what is damaged here.
+    let catalog = Catalog::decode([&bytes, &bytes], superblock.catalog.number).map_err(located)?;
+    if catalog.is_sound {
+        Ok(())
+    } else {
+        Err(located(Error::corruption("a copy of the catalog is damaged")))
+    }
 }
 
 /// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a

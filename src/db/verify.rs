@@ -19,9 +19,10 @@ use crate::column_family::family::Family;
 use crate::column_family::trees::TreeVersion;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::families::lost;
+use crate::db::read_catalog::check_copies;
 use crate::db::shared::Shared;
 use crate::error::{Error, Result};
-use crate::segment::PageSet;
+use crate::segment::{PageSet, Superblock};
 use crate::sync::{Arc, Instant, thread};
 
 /// Faults of one kind that are listed for one family.
@@ -126,7 +127,8 @@ impl fmt::Debug for VerifyOptions<'_> {
 impl ColumnFamilyDatabase {
     /// Reads everything that is merged, past the caches, and checks every checksum, the order of keys,
     /// separators, counts, and that every page is reachable or free, never both, and belongs to one family.
-    /// Reads and writes go on meanwhile.
+    /// Of the superblock and the catalog, of which there are two copies each, each is read: one that is
+    /// damaged is a fault, though the other serves. Reads and writes go on meanwhile.
     ///
     /// It goes from one range of keys to the next, each as it is when its turn comes, so it keeps next to
     /// nothing on the disk that merges would give back. Every page that was there at the beginning and still
@@ -169,6 +171,7 @@ impl ColumnFamilyDatabase {
         let mut report = pass.report;
         report.faults.extend(self.shared().registry.lock().lost().map(|(id, name)| lost(name, id)));
         self.shared().verify_space(&families, &mut report);
+        self.shared().verify_copies(&mut report);
         Ok(report)
     }
 }
@@ -346,6 +349,15 @@ fn tree_of(version: &TreeVersion, delta: Option<&Delta>) -> Option<Tree> {
 }
 
 impl Shared {
+    /// Each slot of the superblock and each copy of the catalog is whole, though one of two would do.
+    fn verify_copies(&self, report: &mut VerifyReport) {
+        // Nobody writes them meanwhile.
+        let state = self.checkpoint.lock();
+        let file = &**self.data.pool().permanent();
+        report.faults.extend(Superblock::check_slots(file, "data"));
+        report.faults.extend(check_copies(file, &state.superblock));
+    }
+
     /// Every extent of the file belongs to one owner, and lies in the file.
     fn verify_space(&self, families: &[Arc<Family>], report: &mut VerifyReport) {
         let mut extents = Vec::new();

@@ -72,6 +72,41 @@ fn a_verification_in_parts_finds_what_one_of_the_whole_finds() {
 }
 
 #[test]
+fn one_of_two_copies_that_is_damaged_is_a_fault() {
+    const SLOTS: [u64; 2] = [0, 32 << 10];
+    let storage = MemoryStorage::new();
+    let (db, family) = open(&storage);
+    family.put("key", "value").unwrap();
+    db.flush().unwrap();
+    db.checkpoint().unwrap();
+    assert!(db.verify().unwrap().is_clean());
+    let data = storage.open("data", FileMode::Write).unwrap();
+    let word = |at: u64| {
+        let mut bytes = [0; 8];
+        data.read_at(&mut bytes, at).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let copies = [56, 64].map(|field| EXTENTS_START + word(field) * PAGE as u64);
+    let len = word(72);
+    for (begins, len) in SLOTS.map(|slot| (slot, 512)).into_iter().chain(copies.map(|copy| (copy, len))) {
+        // The first byte, one of a record's body or of zeros behind it, and the last one.
+        for at in [0, 48, len - 1] {
+            let flip = || {
+                let mut byte = [0];
+                data.read_at(&mut byte, begins + at).unwrap();
+                data.write_at(&[byte[0] ^ 1], begins + at).unwrap();
+            };
+            flip();
+            let report = db.verify().unwrap();
+            assert_eq!(report.faults.len(), 1, "byte {at} of {begins}: {:?}", report.faults);
+            assert_eq!(report.faults[0].location().offset, Some(begins));
+            flip();
+        }
+    }
+    assert!(db.verify().unwrap().is_clean());
+}
+
+#[test]
 fn a_bounded_rate_is_kept_and_bounds_the_parts() {
     let storage = MemoryStorage::new();
     let (db, family) = open(&storage);
