@@ -305,6 +305,9 @@ pub use storage::{
     FileHandlePoolStats, FileMode, FileStorage, MemoryStorage, SharedMapping, StorageBackend, StorageFile,
     StorageLock,
 };
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub use system::refuse_memory;
 pub use txn::batch::WriteBatch;
 pub use txn::family_snapshot::FamilySnapshot;
 pub use txn::handle::ColumnFamily;

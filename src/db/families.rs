@@ -147,6 +147,19 @@ impl ColumnFamilyDatabase {
     /// [`ensure_column_family`](Self::ensure_column_family) gives it these,
     /// [`column_family`](Self::column_family) does not ask. And those of
     /// [`create_column_family`](Self::create_column_family).
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let packed = || FamilyOptions::default().page_fill(100);
+    /// db.column_family_or_create("blocks", packed())?.put("7", "a block")?;
+    /// let blocks = db.column_family_or_create("blocks", packed())?;
+    /// assert_eq!(blocks.get("7")?.unwrap(), "a block");
+    /// let refused = db.column_family_or_create("blocks", FamilyOptions::default());
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::OptionsDiffer);
+    /// # Ok(()) }
+    /// ```
     pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         let family = self.find_or_create(name, &options)?;
         let present = family.options();
@@ -206,6 +219,20 @@ impl ColumnFamilyDatabase {
     /// # Errors
     ///
     /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// for name in ["state", "blocks"] {
+    ///     db.create_column_family(name, FamilyOptions::default())?.put("key", "value")?;
+    /// }
+    /// for family in db.column_families()? {
+    ///     println!("{}: {} entries", family.name(), family.len()?);
+    /// }
+    /// # assert!(db.column_families()?.iter().map(|family| family.name().to_string()).eq(["blocks", "state"]));
+    /// # Ok(()) }
+    /// ```
     pub fn column_families(&self) -> Result<Vec<ColumnFamily>> {
         self.pipeline().open()?;
         let families: Vec<_> =
@@ -259,6 +286,27 @@ impl ColumnFamilyDatabase {
 
 impl ColumnFamily {
     /// The database that the family is in.
+    ///
+    /// ```
+    /// # use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+    /// /// Moves an entry to a family beside this one.
+    /// fn archive(orders: &ColumnFamily, key: &str) -> peristyle::Result<()> {
+    ///     let db = orders.database();
+    ///     let archive = db.column_family_or_create("archive", FamilyOptions::default())?;
+    ///     if let Some(order) = orders.get(key)? {
+    ///         let mut batch = WriteBatch::new();
+    ///         batch.put(&archive, key, &order).delete(orders, key);
+    ///         db.write(&batch)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let orders = db.create_column_family("orders", FamilyOptions::default())?;
+    /// # orders.put("7", "an order")?;
+    /// # archive(&orders, "7")?;
+    /// # assert!(orders.is_empty()? && db.column_family("archive")?.get("7")?.is_some());
+    /// # Ok::<(), peristyle::Error>(())
+    /// ```
     pub fn database(&self) -> ColumnFamilyDatabase {
         match Arc::clone(self.keeper()).downcast::<Keeper>() {
             Ok(keeper) => ColumnFamilyDatabase { keeper },

@@ -11,12 +11,17 @@
 //! 5. A pool has no more descriptors open at any instant than its cap, and closes none that is in use.
 
 mod backend;
+mod directory;
 mod file;
+mod file_lock;
 mod mapping;
 mod memory;
 mod pool;
 #[cfg(all(test, loom))]
 mod pool_model;
+mod positioned;
+mod real_file;
+mod room;
 
 #[cfg(all(test, not(loom)))]
 mod behaviour_tests;

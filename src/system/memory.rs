@@ -5,6 +5,19 @@ use std::ptr::NonNull;
 
 use super::pages::whole_pages;
 
+/// Asked before memory is mapped, if a test says so: whether so many bytes are refused.
+#[cfg(debug_assertions)]
+static REFUSES: std::sync::OnceLock<fn(usize) -> bool> = std::sync::OnceLock::new();
+
+/// From now on memory is refused as if the system had none, whenever `refuses`, which is told how many bytes
+/// it is about, says so. Once in a process, and in builds with debug assertions alone: for tests of what
+/// happens then.
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub fn refuse_memory(refuses: fn(usize) -> bool) {
+    assert!(REFUSES.set(refuses).is_ok(), "it was said before what is refused");
+}
+
 /// A private mapping, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -23,6 +36,10 @@ impl Mapping {
     /// system has none.
     pub(crate) fn new(len: usize, align: usize) -> Option<Self> {
         assert!(len > 0, "a mapping of no bytes");
+        #[cfg(debug_assertions)]
+        if REFUSES.get().is_some_and(|refuses| refuses(len)) {
+            return None;
+        }
         system::map(len, align).map(|(start, len)| Self { start, len })
     }
 
@@ -125,7 +142,7 @@ mod system {
     /// # Safety
     /// Nobody uses the range, which lies in the mapping.
     pub(super) unsafe fn give_back(mapping: &Mapping, range: Range<usize>) {
-        #[cfg(any(test, large_pages))]
+        #[cfg(any(test, debug_assertions))]
         let Some(range) = as_with_larger_pages(mapping, range) else { return };
         // SAFETY: private anonymous memory reads as zeros afterwards; nobody uses it, as the caller promises.
         let _ = unsafe {
@@ -135,7 +152,7 @@ mod system {
 
     /// What a system whose pages are as large as [`page_size`] says makes of a range: it refuses one that
     /// does not begin with a page, and takes the rest of the last page, too.
-    #[cfg(any(test, large_pages))]
+    #[cfg(any(test, debug_assertions))]
     fn as_with_larger_pages(mapping: &Mapping, range: Range<usize>) -> Option<Range<usize>> {
         let page = page_size();
         let is_refused = !(mapping.start.addr().get() + range.start).is_multiple_of(page);

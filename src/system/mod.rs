@@ -11,6 +11,8 @@ mod memory;
 mod pages;
 mod process;
 
+#[cfg(debug_assertions)]
+pub use memory::refuse_memory;
 pub(crate) use memory::{IS_LAZY, Mapping};
 #[cfg_attr(
     not(target_os = "linux"),

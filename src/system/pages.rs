@@ -1,7 +1,8 @@
 //! The system's unit of memory: 4 KiB on most machines, 16 or 64 KiB on others.
 //!
 //! Tests can have a larger one than the machine's: the variable `PERISTYLE_PAGE_KIB` of the environment says
-//! how many KiB, and `memory.rs` then does what such a system would.
+//! how many KiB, and `memory.rs` then does what such a system would. Builds without debug assertions know
+//! nothing of that.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -35,14 +36,14 @@ pub(super) fn machine() -> usize {
 }
 
 /// What a test has the system's pages be.
-#[cfg(any(test, large_pages))]
+#[cfg(any(test, debug_assertions))]
 fn simulated() -> Option<usize> {
     let kib: usize = std::env::var("PERISTYLE_PAGE_KIB").ok()?.parse().expect("a number of KiB");
     assert!(kib.is_power_of_two(), "no system has pages of {kib} KiB");
     Some(kib << 10)
 }
 
-#[cfg(not(any(test, large_pages)))]
+#[cfg(not(any(test, debug_assertions)))]
 fn simulated() -> Option<usize> {
     None
 }

@@ -120,6 +120,20 @@ impl WriteBatch {
     }
 
     /// Removes every key that starts with `prefix`, at a cost that does not depend on how many there are.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let sessions = db.create_column_family("sessions", FamilyOptions::default())?;
+    /// # for key in ["alice/1", "alice/2", "bob/1"] { sessions.put(key, "open")?; }
+    /// let mut batch = WriteBatch::new();
+    /// batch.delete_prefix(&sessions, "alice/").put(&sessions, "alice/3", "open");
+    /// db.write(&batch)?;
+    /// assert_eq!(sessions.get("alice/1")?, None);
+    /// assert_eq!(sessions.len()?, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn delete_prefix(&mut self, family: &ColumnFamily, prefix: impl AsRef<[u8]>) -> &mut Self {
         self.delete_range(family, key::prefix_bounds(prefix.as_ref()))
     }
@@ -220,6 +234,14 @@ impl WriteBatch {
     }
 
     /// Forgets the last savepoint, and keeps what came since. `false` if there is none.
+    ///
+    /// ```
+    /// # use peristyle::WriteBatch;
+    /// let mut batch = WriteBatch::new();
+    /// batch.set_savepoint();
+    /// assert!(batch.release_savepoint());
+    /// assert!(!batch.rollback_to_savepoint(), "there is none to go back to");
+    /// ```
     pub fn release_savepoint(&mut self) -> bool {
         self.savepoints.pop().is_some()
     }

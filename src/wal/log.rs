@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
 
-use super::end::END_LEN;
 use super::group_sync::{Failed, GroupSync};
-use super::options::{LogOptions, LogStats};
-use super::record::{RecordHeader, record_len};
+use super::options::LogOptions;
+use super::record::RecordHeader;
 use super::segment::{self, HEADER_LEN, MAPPED_RECORD, Segment};
-use super::stock::{Refusal, Retired, Stock};
-use super::weight::{Weight, weight};
+use super::stock::{Refusal, Stock};
+use super::tail::{Behind, Needs, Tail};
+use super::weight::Weight;
 use crate::codec::checksum::crc32;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
@@ -48,139 +48,13 @@ pub(crate) struct Log {
     pub(super) preparing: Mutex<()>,
     /// What counts against the log's limit, once it is at least `options.watched_from`; 0 below.
     pub(super) watched: AtomicU64,
-    syncs: AtomicU64,
-}
-
-/// Where the next record goes.
-pub(super) struct Tail {
-    pub(super) segment: Arc<Segment>,
-    pub(super) offset: u64,
-    /// The number assigned last.
-    pub(super) last: u64,
-    /// Numbers up to this one have a slot in `written`.
-    admitted: u64,
-    /// Segments before `segment` that were not synced since their last record, oldest first.
-    pub(super) unsynced: Vec<Arc<Segment>>,
-    /// Whether the next segment was asked for.
-    pub(super) next_asked: bool,
-    /// Whether records come that are stored into the mapping.
-    pub(super) is_stored_into: bool,
-    /// `offset` at which `wants_prepare` is set.
-    pub(super) prepare_at: u64,
-    pub(super) failed: bool,
-    /// Weight of what stands in `segment`, and of the segments before it that recovery would read.
-    pub(super) weight: Weight,
-    pub(super) weight_before: Weight,
-    /// Bytes by which those segments are longer than their records weigh.
-    pub(super) slack_before: u64,
-    /// `weight` at which `wants_prepare` is set.
-    next_at_weight: Weight,
-    /// The most that a segment weighs.
-    most_weight: Weight,
-    records: u64,
-    bytes: u64,
-}
-
-/// What a record takes.
-#[derive(Clone, Copy)]
-pub(super) struct Needs {
-    pub(super) len: u64,
-    pub(super) weight: Weight,
-}
-
-impl Needs {
-    pub(super) fn of(payload: &[u8], operations: u64) -> Self {
-        let len = record_len(payload.len() as u64);
-        Self { len, weight: weight(payload.len() as u64, operations) }
-    }
-}
-
-impl Tail {
-    /// Whether a record goes into this segment: there are bytes left, and it does not become heavier than
-    /// `most`, unless by one record.
-    #[inline]
-    pub(super) fn fits(&self, needs: Needs, most: Weight) -> bool {
-        needs.len + END_LEN <= self.segment.body.len - self.offset
-            && (self.weight == 0 || self.weight + needs.weight <= most)
-    }
-
-    /// Whether the segment weighs more than any does that holds several records.
-    pub(super) fn is_too_heavy(&self) -> bool {
-        self.weight > self.most_weight
-    }
-
-    /// Weight of all that recovery would replay.
-    pub(super) fn weight_in_all(&self) -> Weight {
-        self.weight_before + self.weight
-    }
-
-    /// What counts against the log's limit: weight, and where a segment's file is longer than its records
-    /// weigh, the difference, so that this bounds the files as well.
-    pub(super) fn charge(&self) -> Weight {
-        self.weight_in_all() + self.slack_before
-    }
-
-    /// Bytes by which the segment is longer than its records weigh.
-    pub(super) fn slack(&self) -> u64 {
-        self.segment.body.len.saturating_sub(self.weight)
-    }
-
-    pub(super) fn go_to(&mut self, segment: Arc<Segment>) {
-        self.offset = HEADER_LEN;
-        self.segment = segment;
-        self.weight_before += std::mem::take(&mut self.weight);
-        self.next_asked = false;
-        self.plan();
-    }
-
-    /// Records are stored into the mapping from now on.
-    #[inline]
-    fn expect_stores(&mut self) {
-        if !self.is_stored_into {
-            self.is_stored_into = true;
-            self.plan();
-        }
-    }
-
-    /// Offset at which the next segment is to be made.
-    fn next_at(&self) -> u64 {
-        (self.segment.body.len / 4).max(HEADER_LEN + 1)
-    }
-
-    /// Whether it is time to make the next segment.
-    pub(super) fn is_next_due(&self) -> bool {
-        !self.next_asked && (self.offset >= self.next_at() || self.weight >= self.most_weight / 4)
-    }
-
-    /// Says when there is something to prepare: the next segment when this one is filled by a quarter, memory
-    /// for stores when half of what is ready was used.
-    pub(super) fn plan(&mut self) {
-        let len = self.segment.body.len;
-        let ready = self.segment.ready();
-        let next_at = if self.next_asked { u64::MAX } else { self.next_at() };
-        self.next_at_weight = if self.next_asked { u64::MAX } else { self.most_weight / 4 };
-        let ready_at =
-            if self.is_stored_into && ready < len { ready.saturating_sub(READY_AHEAD / 2) } else { u64::MAX };
-        self.prepare_at = next_at.min(ready_at);
-    }
-}
-
-/// Memory of a mapping behind the records.
-pub(super) struct Behind {
-    /// Nothing is stored there once the records up to this number are written.
-    pub(super) sequence: u64,
-    pub(super) segment: Arc<Segment>,
-    /// Where it ends; `None`: all that the segment has.
-    pub(super) end: Option<u64>,
+    pub(super) syncs: AtomicU64,
 }
 
 /// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the
 /// data is what takes the time.
 const SHORT_FOR_SYNC: u64 = 16 << 10;
 
-/// Bytes of a mapping that are made ready ahead of the records: what the busiest writers store in some
-/// milliseconds.
-pub(super) const READY_AHEAD: u64 = 2 << 20;
 /// Bytes that whoever finds nothing ready makes ready himself: few enough to be waited for, and enough for a
 /// thousand short records.
 const READY_LATE: u64 = 256 << 10;
@@ -205,24 +79,7 @@ impl Log {
     pub(super) fn new(options: LogOptions, stock: Stock, segment: Arc<Segment>, last: u64) -> Self {
         let current = segment.id;
         stock.shelf().current_len = segment.body.len;
-        let mut tail = Tail {
-            segment: Arc::clone(&segment),
-            offset: 0,
-            last,
-            admitted: last + Sequencer::CAPACITY as u64,
-            unsynced: Vec::new(),
-            next_asked: false,
-            is_stored_into: false,
-            prepare_at: 0,
-            failed: false,
-            weight: 0,
-            weight_before: 0,
-            slack_before: 0,
-            next_at_weight: 0,
-            most_weight: options.max_segment_bytes,
-            records: 0,
-            bytes: 0,
-        };
+        let mut tail = Tail::new(&segment, last, options.max_segment_bytes);
         tail.go_to(segment);
         Self {
             tail: CachePadded::new(Mutex::new(tail)),
@@ -524,73 +381,6 @@ impl Log {
         let first_segment = first_segment.min(place.segment);
         self.marked.store(first_segment, Ordering::Release);
         LogMark { first_segment, newest_segment: place.segment, durable_bytes: place.offset }
-    }
-
-    /// Bytes of log in segments at or above `segment`.
-    pub(crate) fn bytes_since(&self, segment: u64) -> u64 {
-        let shelf = self.stock.shelf();
-        let current = self.tail.lock().offset;
-        let retired = shelf.retired.iter().rev().take_while(|retired| retired.id >= segment);
-        current + retired.map(|retired| retired.used).sum::<u64>()
-    }
-
-    /// Weight of all that recovery would replay.
-    pub(crate) fn weight(&self) -> Weight {
-        self.tail.lock().weight_in_all()
-    }
-
-    /// What counts against the log's limit: the weight of all that recovery would replay, and where the file
-    /// of a segment is longer than its records weigh, the difference.
-    pub(crate) fn charge(&self) -> Weight {
-        self.tail.lock().charge()
-    }
-
-    /// The same of segments at or above `segment`.
-    pub(crate) fn charge_since(&self, segment: u64) -> Weight {
-        let shelf = self.stock.shelf();
-        let current = self.tail.lock().weight;
-        let retired = shelf.retired.iter().rev().take_while(|retired| retired.id >= segment);
-        current + retired.map(Retired::charge).sum::<Weight>()
-    }
-
-    /// The oldest segment from which on the log counts no more than `most` against its limit; the current
-    /// one, if that does.
-    pub(crate) fn segment_within(&self, most: Weight) -> u64 {
-        let shelf = self.stock.shelf();
-        let tail = self.tail.lock();
-        let (mut within, mut weight) = (tail.segment.id, tail.weight);
-        for retired in shelf.retired.iter().rev() {
-            weight += retired.charge();
-            if weight > most {
-                break;
-            }
-            within = retired.id;
-        }
-        within
-    }
-
-    /// Whether there is anything that can be let go of: segments before the current one, or this one, if one
-    /// record alone made it heavier than a segment is.
-    pub(crate) fn can_be_shorter(&self) -> bool {
-        let tail = self.tail.lock();
-        tail.weight_before + tail.slack_before > 0 || tail.is_too_heavy()
-    }
-
-    pub(crate) fn stats(&self) -> LogStats {
-        let shelf = self.stock.shelf();
-        let tail = self.tail.lock();
-        LogStats {
-            bytes_appended: tail.bytes,
-            records: tail.records,
-            syncs: self.syncs.load(Ordering::Relaxed),
-            segments: shelf.retired.len() as u64 + 1,
-            segments_recycled: shelf.recycled,
-            spare_segments: shelf.spares() as u64,
-            weight: tail.weight_in_all(),
-            bytes_live: shelf.retired.iter().map(|retired| retired.used).sum::<u64>() + tail.offset,
-            bytes_spare: shelf.reserve_bytes() + shelf.removed_bytes(),
-            bytes_on_disk: shelf.bytes_on_disk(),
-        }
     }
 
     /// The first failure.

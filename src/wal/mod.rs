@@ -30,6 +30,7 @@ mod group_sync;
 mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod measure;
 mod options;
 mod reader;
 mod record;
@@ -39,6 +40,7 @@ mod rotation;
 mod segment;
 mod start;
 mod stock;
+mod tail;
 #[cfg(all(test, not(loom)))]
 mod testing;
 #[cfg(all(test, not(loom)))]

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use super::group_sync::Failed;
-use super::log::{Behind, Log, Needs, READY_AHEAD};
+use super::log::Log;
 use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
 use super::stock::{Ahead, GROWTH, Refusal, Retired, Source};
+use super::tail::{Behind, Needs, READY_AHEAD};
 use super::weight::Weight;
+use crate::codec::features::Features;
 use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
@@ -108,6 +110,7 @@ impl Log {
             previous_end: tail.offset,
             last_sequence: tail.last,
             records_at: HEADER_LEN,
+            features: Features::default(),
         };
         let noted = tail.segment.write_end(tail.offset, next.id);
         if let Err(error) = noted.and_then(|()| next.write_header(&header)) {

@@ -22,9 +22,9 @@ use std::io;
 use super::end::{self, END_LEN};
 use super::record::{ALIGNMENT, HEADER_LEN as RECORD_HEADER_LEN, record_len};
 use crate::codec::checksum::crc32;
-use crate::codec::features::{FORMAT_VERSION, Features};
+use crate::codec::features::{FORMAT_VERSION, Features, newer, unknown};
 use crate::codec::ids::BEYOND_COUNTING;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::{SharedMapping, StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -69,6 +69,7 @@ pub(super) struct SegmentHeader {
     pub(super) last_sequence: u64,
     /// Where its first record stands.
     pub(super) records_at: u64,
+    pub(super) features: Features,
 }
 
 impl SegmentHeader {
@@ -81,6 +82,8 @@ impl SegmentHeader {
         bytes[PREVIOUS..PREVIOUS_END].copy_from_slice(&self.previous.to_le_bytes());
         bytes[PREVIOUS_END..LAST_SEQUENCE].copy_from_slice(&self.previous_end.to_le_bytes());
         bytes[LAST_SEQUENCE..READ_FEATURES].copy_from_slice(&self.last_sequence.to_le_bytes());
+        bytes[READ_FEATURES..WRITE_FEATURES].copy_from_slice(&self.features.read.to_le_bytes());
+        bytes[WRITE_FEATURES..RESERVED].copy_from_slice(&self.features.write.to_le_bytes());
         let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
         bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -100,17 +103,15 @@ impl SegmentHeader {
             return Ok(None);
         }
         if version > FORMAT_VERSION {
-            let message = format!(
-                "the log has format version {version}; this engine reads up to {FORMAT_VERSION}: use a newer one"
-            );
-            return Err(Error::new(ErrorKind::NewerFormat, message).in_file(path(id)));
+            return Err(newer(format_args!("the log needs format version {version}")).in_file(path(id)));
         }
+        let mut features = Features::default();
         if version != SHORT_VERSION {
-            let features = Features { read: word(READ_FEATURES), write: word(WRITE_FEATURES) };
+            features = Features { read: word(READ_FEATURES), write: word(WRITE_FEATURES) };
             features.check_reading("a segment of the log").map_err(|error| error.in_file(path(id)))?;
             if bytes[RESERVED..].iter().any(|&byte| byte != 0) {
-                let message = "reserved bytes of a log segment's header are not zero";
-                return Err(Error::corruption(message).in_file(path(id)));
+                let error = unknown("reserved bytes of the header of a log segment are not zero");
+                return Err(error.in_file(path(id)));
             }
         }
         if &bytes[DATABASE_ID..PREVIOUS] != database_id {
@@ -126,6 +127,7 @@ impl SegmentHeader {
             previous_end: word(PREVIOUS_END),
             last_sequence: word(LAST_SEQUENCE),
             records_at: len,
+            features,
         };
         // A log that went on from a number beyond counting would be full of records that nobody reads.
         if header.previous >= id || header.last_sequence >= BEYOND_COUNTING {
@@ -257,15 +259,18 @@ impl Segment {
         offset + len <= self.ready.load(Ordering::Acquire)
     }
 
-    /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. For one
-    /// thread at a time.
+    /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. If that
+    /// cannot be, or the file is shorter than it was, all records are written from now on. For one thread at a
+    /// time.
     pub(super) fn make_ready(&self, start: u64, end: u64) {
         let ready = self.ready().max(start);
         let end = end.min(self.body.len);
         if let Some(mapping) = &self.body.mapping
             && ready < end
         {
-            if mapping.make_ready(ready, end - ready) {
+            // Where a file ends that somebody else cut, there are no pages to store into.
+            let is_whole = self.body.file.len().is_ok_and(|len| len >= self.body.len);
+            if is_whole && mapping.make_ready(ready, end - ready) {
                 self.ready.store(end, Ordering::Release);
             } else {
                 self.is_refused.store(true, Ordering::Relaxed);
@@ -347,6 +352,7 @@ impl Segment {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[derive(Debug)]
     struct FailsOnce(std::sync::atomic::AtomicBool);
@@ -399,6 +405,7 @@ mod tests {
         previous_end: 4104,
         last_sequence: 99,
         records_at: HEADER_LEN,
+        features: Features { read: 0, write: 1 << 40 },
     };
 
     /// A header with other bytes under a checksum that is right.
@@ -460,14 +467,15 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
         assert!(error.to_string().contains("0x100"), "{error}");
         for at in [RESERVED, HEADER_LEN as usize - 1] {
-            assert_eq!(refused(at, 1).kind(), ErrorKind::Corruption);
+            assert_eq!(refused(at, 1).kind(), ErrorKind::NewerFormat);
         }
     }
 
     #[test]
     fn a_header_of_the_first_version_is_read() {
         let bytes = resealed(&HEADER.encode()[..SHORT_HEADER_LEN as usize], |bytes| bytes[VERSION] = 1);
-        let expected = SegmentHeader { records_at: SHORT_HEADER_LEN, ..HEADER };
+        let expected =
+            SegmentHeader { records_at: SHORT_HEADER_LEN, features: Features::default(), ..HEADER };
         for behind in [&[][..], &[0xff; 200]] {
             let bytes = [&bytes, behind].concat();
             assert_eq!(SegmentHeader::decode(&bytes, 12, &[7; 16]).unwrap(), Some(expected));

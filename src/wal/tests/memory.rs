@@ -8,9 +8,9 @@ use super::*;
 use crate::storage::{FileMode, SharedMapping, StorageFile, StorageLock};
 use crate::sync::Mutex;
 use crate::system::page_size;
-use crate::wal::log::{Behind, READY_AHEAD};
-use crate::wal::segment::{Segment, SegmentFile};
+use crate::wal::segment::{Segment, SegmentFile, path};
 use crate::wal::stock::Stock;
+use crate::wal::tail::{Behind, READY_AHEAD};
 
 const SEGMENT: u64 = 64 << 20;
 
@@ -73,6 +73,7 @@ fn only_what_lies_around_the_newest_record_is_in_memory_whatever_the_page_size()
     let pages = Pages::default();
     backend.create_directory("wal").unwrap();
     let file = backend.open(&segment::path(1), FileMode::Create).unwrap();
+    file.set_len(SEGMENT).unwrap();
     let body = SegmentFile::new(file, Some(Box::new(pages.clone())), SEGMENT);
     let stock = Stock::new(backend, &options, 1, VecDeque::new());
     let log = Log::new(options, stock, Arc::new(Segment::new(1, Arc::new(body))), 0);
@@ -298,4 +299,27 @@ fn where_no_memory_is_kept_all_records_are_written() {
     assert!(!log.wants_prepare());
     drop(log);
     assert_eq!(storage.stored.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn in_a_file_that_somebody_cut_no_more_memory_is_made_ready() {
+    let storage = Mapped::new();
+    let backend: Arc<dyn StorageBackend> = Arc::new(storage.clone());
+    let options =
+        LogOptions { first_segment_bytes: 4 << 20, max_segment_bytes: 4 << 20, ..LogOptions::new(DATABASE) };
+    let log = Log::start(backend, options, LogEnd::default()).unwrap();
+    log.append_in_turn(&[1; 300], |_| ()).unwrap();
+    let segment = Arc::clone(&log.tail.lock().segment);
+    let ready = segment.ready();
+    assert!(ready < 1 << 20);
+    let file = storage.inner.open(&path(segment.id), FileMode::Write).unwrap();
+    file.set_len(1000).unwrap();
+    for _ in 0..3000 {
+        log.append_in_turn(&[2; 300], |_| ()).unwrap();
+        log.prepare_memory();
+    }
+    assert!(segment.takes_no_stores());
+    // A store for the header of a record, and one for what it holds.
+    let stored = storage.stored.load(Ordering::Relaxed);
+    assert!(stored <= 2 * ready / 300, "{stored} stores");
 }

@@ -117,6 +117,7 @@ const PACK: &str = "src/btree/pack.rs";
 const COST: &str = "src/btree/cost.rs";
 const TREE_CHECK: &str = "src/btree/check.rs";
 const CACHED_FILE: &str = "src/page/cached_file.rs";
+const NODE: &str = "src/btree/node.rs";
 const FILL: &str = "src/btree/fill.rs";
 const REPACK: &str = "src/btree/repack.rs";
 const LEAF_LEVEL: &str = "src/btree/leaf_level.rs";
@@ -158,7 +159,8 @@ const SEGMENT: &str = "src/wal/segment.rs";
 const PAGES: &str = "src/system/pages.rs";
 const SHARED: &str = "src/db/shared.rs";
 const PLACE: &str = "src/db/place.rs";
-const STORAGE_FILE: &str = "src/storage/file.rs";
+const FILE_LOCK: &str = "src/storage/file_lock.rs";
+const REAL_FILE: &str = "src/storage/real_file.rs";
 const HEADER: &str = "src/page/header.rs";
 
 /// All mutations.

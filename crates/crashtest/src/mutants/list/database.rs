@@ -121,7 +121,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     file(
         "a child that was forked unlocks its parent's database",
-        STORAGE_FILE,
+        FILE_LOCK,
         "            && self.process.is_this()\n",
         "",
         "forked",
@@ -142,7 +142,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "a pipe is opened as if it were a file",
-        STORAGE_FILE,
+        REAL_FILE,
         "    if file.metadata()?.is_file() {",
         "    if true {",
         "what_is_no_file_is_neither_opened_nor_locked",
