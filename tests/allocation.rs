@@ -1,7 +1,7 @@
 //! A process whose memory runs out: every allocation of some size fails, one in each run of a child, while it
-//! opens, recovers, reads, writes, merges and closes. What is mapped without the allocator (memory of memtables
-//! and caches) counts as well. The policy is Rust's: where no error can be given, the process aborts, which is
-//! a crash like any other. Then everything that was acknowledged is there.
+//! opens, recovers, reads, writes, merges and closes. What is mapped without the allocator (memory of
+//! memtables and caches) counts as well. The policy is Rust's: where no error can be given, the process
+//! aborts, which is a crash like any other. Then everything that was acknowledged is there.
 //!
 //! `PERISTYLE_CASES=100000 cargo test --test allocation` tries each of them, `PERISTYLE_SEED=<n>` others than
 //! usual.

@@ -1,5 +1,5 @@
-//! A process that uses its database while it exits: in destructors of what its last thread has for itself, and
-//! in what the C library calls behind that.
+//! A process that uses its database while it exits: in destructors of what its last thread has for itself,
+//! and in what the C library calls behind that.
 
 #![cfg(target_os = "linux")]
 

@@ -495,9 +495,10 @@ impl TreeCursor {
         Ok(false)
     }
 
-    /// Leaf `index` below `node`, which is `leaf`, is about to be entered: which leaves the disk is to read, that one and some
-    /// that come after it, if it is not in memory and was not asked for. They are few for a short walk, and
-    /// twice as many each time, until they are as many as the disk reads in about the time of one.
+    /// Leaf `index` below `node`, which is `leaf`, is about to be entered: which leaves the disk is to read,
+    /// that one and some that come after it, if it is not in memory and was not asked for. They are few for a
+    /// short walk, and twice as many each time, until they are as many as the disk reads in about the time of
+    /// one.
     fn to_ask(
         &self,
         node: &Node<'_>,

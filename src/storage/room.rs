@@ -1,4 +1,5 @@
-//! Room for a file on the disk: reserved, and given back. `Unsupported` where the file system knows nothing of it.
+//! Room for a file on the disk: reserved, and given back. `Unsupported` where the file system knows nothing
+//! of it.
 
 pub(super) use system::{allocate, deallocate};
 

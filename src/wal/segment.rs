@@ -260,8 +260,8 @@ impl Segment {
     }
 
     /// Makes memory ready for stores from `start`, where the next record goes or has gone, to `end`. If that
-    /// cannot be, or the file is shorter than it was, all records are written from now on. For one thread at a
-    /// time.
+    /// cannot be, or the file is shorter than it was, all records are written from now on. For one thread at
+    /// a time.
     pub(super) fn make_ready(&self, start: u64, end: u64) {
         let ready = self.ready().max(start);
         let end = end.min(self.body.len);
