@@ -114,7 +114,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "what a record that does not fit leaves of a segment does not count",
-        "src/wal/log.rs",
+        "src/wal/tail.rs",
         "        self.weight_in_all() + self.slack_before\n",
         "        self.weight_in_all()\n",
         "all_files_of_the_log_come_to_its_limit",
