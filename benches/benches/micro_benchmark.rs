@@ -18,8 +18,10 @@
 //! | `cache_miss` | finding room for a page, reading and checking it | the disk: the file lies in memory. Nearly every read must miss, and half of the leaves are in the way of the next ones |
 //! | `cursor_step/*` | a step to the next or the previous entry, with its key and value | memory: a tree that fits the processor's cache; page reads: all is cached |
 //! | `cursor_step/forward_merging` | the same where one entry of ten stands in a memtable | the same |
+//! | `iter_step/*` | all entries, of 72 bytes each, by steps of a cursor, a scan, and an iterator | the same |
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -71,9 +73,18 @@ fn family(db: &ColumnFamilyDatabase) -> ColumnFamily {
 
 /// Writes the entries of `keys` in batches.
 fn write(db: &ColumnFamilyDatabase, family: &ColumnFamily, keys: impl Iterator<Item = Key>) {
+    write_values(db, family, keys, &VALUE);
+}
+
+fn write_values(
+    db: &ColumnFamilyDatabase,
+    family: &ColumnFamily,
+    keys: impl Iterator<Item = Key>,
+    value: &[u8],
+) {
     let mut batch = WriteBatch::new();
     for key in keys {
-        batch.put(family, key, VALUE);
+        batch.put(family, key, value);
         if batch.len() == 1000 {
             db.write(&batch).unwrap();
             batch.clear();
@@ -338,5 +349,43 @@ fn cursor_step(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, node_search, memtable_insert, memtable_read, log_append, merge, cache, cursor_step);
+fn iter_step(c: &mut Criterion) {
+    const ENTRIES: u64 = 4000;
+    let db = in_memory();
+    let family = family(&db);
+    write_values(&db, &family, (0..ENTRIES).map(key), &VALUE[..56]);
+    db.flush().unwrap();
+    let mut group = c.benchmark_group("iter_step");
+    group.throughput(Throughput::Elements(ENTRIES));
+    group.bench_function("cursor_all", |b| {
+        b.iter(|| {
+            let mut cursor = family.cursor().unwrap();
+            while cursor.next().unwrap() {
+                black_box((cursor.key(), cursor.value().unwrap()));
+            }
+        });
+    });
+    group.bench_function("scan_all", |b| {
+        b.iter(|| {
+            let scanned = family.cursor().unwrap().scan(|key, value| {
+                black_box((key, value));
+                ControlFlow::<()>::Continue(())
+            });
+            assert!(scanned.unwrap().is_continue());
+        });
+    });
+    group.bench_function("iter_all", |b| {
+        b.iter(|| {
+            for entry in family.iter().unwrap() {
+                let (key, value) = entry.unwrap();
+                black_box((&key[..], &value[..]));
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(
+    parts, node_search, memtable_insert, memtable_read, log_append, merge, cache, cursor_step, iter_step
+);
 criterion_main!(parts);

@@ -28,6 +28,8 @@ pub(crate) struct Stall {
     waiting: AtomicUsize,
     /// Nanoseconds from `epoch` to the moment at which the merge became due that is awaited; 0 if none is.
     due_since: AtomicU64,
+    /// Nanoseconds from `epoch` to the last freeze; 0 if there was none.
+    frozen_at: AtomicU64,
     epoch: Instant,
     /// What a round lately took for a byte of memtable, in picoseconds.
     picoseconds_per_byte: AtomicU64,
@@ -50,6 +52,7 @@ impl Default for Stall {
         Self {
             waiting: AtomicUsize::new(0),
             due_since: zero(),
+            frozen_at: zero(),
             epoch: Instant::now(),
             picoseconds_per_byte: zero(),
             joining_picoseconds_per_byte: zero(),
@@ -101,9 +104,16 @@ impl Stall {
     /// `count` memtables are frozen.
     pub(crate) fn frozen(&self, count: usize) {
         let waiting = self.waiting.fetch_add(count, Ordering::AcqRel) + count;
+        self.frozen_at.store(self.now(), Ordering::Relaxed);
         if waiting >= WORTH_A_MERGE {
             let _ = self.due_since.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+
+    /// How long ago a memtable was frozen last, if one ever was.
+    pub(crate) fn since_frozen(&self) -> Option<Duration> {
+        let at = self.frozen_at.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_nanos(self.now().saturating_sub(at)))
     }
 
     /// `count` memtables were merged within `took`, which counts as for `bytes`.

@@ -246,7 +246,7 @@ impl Shared {
     fn welcome(&self, clock: &mut Clock) {
         for family in self.pipeline.work.take_touched() {
             self.memory.write_share_at_rest(&family);
-            clock.watched.push(Watched::new(family));
+            clock.watched.push(Watched::new(family, LOOK_AROUND));
         }
     }
 
@@ -285,8 +285,9 @@ impl Shared {
     /// free space.
     fn look_after(&self, clock: &mut Clock) {
         let Clock { watched, checkpointed, has_more_to_do } = clock;
+        // What was replaced is let go of once for all of them.
         let reaped = self.reap();
-        watched.iter().for_each(|watched| watched.family.release_unread());
+        watched.iter().for_each(|watched| watched.family.release_let_go());
         if !self.options.automatic {
             self.turn_away(watched, &[]);
             *has_more_to_do = !self.registry.lock().dying.is_empty();
@@ -307,7 +308,7 @@ impl Shared {
                 self.pipeline.work.request_merge(family);
             }
             // What is deleted goes with a merge.
-            if watched.passes_much(self.entries_in_memtables(family)) {
+            if watched.passes_much(|| self.entries_in_memtables(family)) {
                 family.set_hurried();
                 self.freeze_for_merge(family);
             }

@@ -1,13 +1,18 @@
 //! The families that the clock looks after: those that something was done to lately.
 //!
 //! A family is watched from the first write after a rest on (`Work::touch`), and until nothing more is to be
-//! done for it: it was not written to for [`RESTED`] looks, had no memtable frozen for longer, all of it is
-//! in its tree, nobody holds an older tree, and what it had free is given back. So families at rest cost
-//! nothing, however many there are, and the clock sleeps while all are.
+//! done for it: it was not written to for [`RESTED`] looks, all of it is in its tree, nobody holds an older
+//! tree, and what it had free is given back. So families at rest cost nothing, however many there are, and
+//! the clock sleeps while all are.
+//!
+//! Little of a family waits in memory for [`KEPT_LOOKS`] from the last freeze on, whether or not the family
+//! was watched all the time since.
 //!
 //! Nothing is missed: writers touch the family under its write lock, and the clock turns away from it under
 //! the same lock, after it saw that nothing was written since. Who does anything else to a family touches it
 //! afterwards, and the clock looks once more after it turned away.
+
+use std::time::Duration;
 
 use crate::column_family::family::Family;
 use crate::db::budget::Writing;
@@ -42,11 +47,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(family: Arc<Family>) -> Self {
+    /// Of a family that was not watched: a look around comes every `interval`.
+    pub(super) fn new(family: Arc<Family>, interval: Duration) -> Self {
         family.set_resting(false);
         let freezes = family.counters.freezes.load(Ordering::Relaxed);
-        // Of one that was not watched the last memtable was frozen long ago.
-        let waits = if freezes == 0 { 0 } else { KEPT_LOOKS };
+        let frozen_since = family.stall.since_frozen().unwrap_or_default();
+        let waits = (frozen_since.as_nanos() / interval.as_nanos().max(1)).min(KEPT_LOOKS.into()) as u32;
         let writing = Writing::from_now(&family);
         let passed = family.counters.entries_passed.load(Ordering::Relaxed);
         Self { family, writing, bytes_inserted: 0, looks: None, freezes, waits, passed, passed_lately: 0 }
@@ -91,8 +97,8 @@ impl Watched {
 
     /// Whether readers passed so much that is deleted that a merge of what waits, `entries` in memtables, is
     /// cheaper than to leave it.
-    pub(super) fn passes_much(&self, entries: u64) -> bool {
-        self.passed_lately >= MUCH_PASSED.max(entries)
+    pub(super) fn passes_much(&self, entries: impl FnOnce() -> u64) -> bool {
+        self.passed_lately >= MUCH_PASSED && self.passed_lately >= entries()
     }
 
     /// Whether frozen memtables have waited for long.
@@ -111,10 +117,7 @@ impl Shared {
                 self.pipeline.work.turn_away(family);
                 return false;
             }
-            if !watched.is_to_give_back()
-                || watched.is_patient()
-                || at_work.iter().any(|other| Arc::ptr_eq(other, family))
-            {
+            if !watched.is_to_give_back() || at_work.iter().any(|other| Arc::ptr_eq(other, family)) {
                 return true;
             }
             let Some(side) = family.write.try_lock() else { return true };

@@ -1,6 +1,7 @@
 //! What the clock does for families that nothing is done to: nothing.
 
 use crate::db::background::{Clock, LogKeeper};
+use crate::db::watch::RESTED;
 use crate::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
 
 /// A database whose clock is moved by hand.
@@ -49,6 +50,44 @@ fn an_idle_database_sleeps_and_a_write_wakes_it() {
     db.shared().look_around(&mut clock);
     assert_eq!(clock.watched.len(), 20);
     rest(&db, &mut clock);
+}
+
+#[test]
+fn a_family_that_is_merged_and_at_rest_is_not_watched_for_long() {
+    let db = open(&MemoryStorage::new());
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    let mut clock = Clock::new();
+    family.put("key", "value").unwrap();
+    db.flush().unwrap();
+    let mut looks = 0;
+    while looks == 0 || db.pipeline().work.is_watched() {
+        db.shared().look_around(&mut clock);
+        db.shared().work_off();
+        looks += 1;
+        if db.statistics().old_trees_held > 0 {
+            // By readers of other tests.
+            looks -= 1;
+            crate::sync::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(looks <= 4 * RESTED, "it is still watched after {looks} looks");
+    }
+}
+
+#[test]
+fn little_waits_as_long_in_a_family_that_was_not_watched_meanwhile() {
+    let db = open(&MemoryStorage::new());
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    let mut clock = Clock::new();
+    // Ten minutes, a put every fifteen seconds, two looks around in each second.
+    for look in 0..1200u32 {
+        if look % (3 * RESTED) == 0 {
+            family.put(look.to_be_bytes(), [1; 50]).unwrap();
+        }
+        db.shared().look_around(&mut clock);
+        db.shared().work_off();
+    }
+    let merges = db.statistics().merges;
+    assert!((10..=20).contains(&merges), "{merges} merges");
 }
 
 #[test]

@@ -284,6 +284,11 @@ impl Family {
         // Views that were replaced are dropped as epochs pass, which takes somebody's help where little else
         // happens.
         crate::sync::epoch::collect();
+        self.release_let_go();
+    }
+
+    /// Frees pages of versions that are known to be let go of.
+    pub(crate) fn release_let_go(&self) {
         self.trees.lock().release(self.store());
     }
 }

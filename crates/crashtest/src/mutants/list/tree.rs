@@ -133,6 +133,20 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        self.passed_lately = 0 * (passed - self.passed);",
         "merged_though_it_is_written_to",
     ),
+    tests(
+        "a family is watched for as long as little of it could wait",
+        "src/db/watch.rs",
+        "            if !watched.is_to_give_back() || at_work",
+        "            if !watched.is_to_give_back() || watched.is_patient() || at_work",
+        "a_family_that_is_merged_and_at_rest",
+    ),
+    tests(
+        "the last freeze of a family that was not watched is forgotten",
+        "src/db/watch.rs",
+        "family.stall.since_frozen().unwrap_or_default();",
+        "family.stall.since_frozen().map_or(Duration::ZERO, |_| Duration::MAX);",
+        "little_waits_as_long",
+    ),
     // How long leaves are.
     tests(
         "a move that finds no room for a pointer keeps what it moved",
