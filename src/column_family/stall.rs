@@ -146,6 +146,16 @@ impl Stall {
         self.behind.store((excess / MAX_EXCESS * 1000.0) as u64, Ordering::Relaxed);
     }
 
+    /// Whether enough memtables wait for a merge to be worth its while.
+    pub(crate) fn is_due(&self) -> bool {
+        self.waiting() >= WORTH_A_MERGE
+    }
+
+    /// How much a merge is waited for: not at all unless it is due, else the more the less room is left.
+    pub(crate) fn urgency(&self) -> usize {
+        if self.is_due() { self.waiting() } else { 0 }
+    }
+
     /// Memtables that wait to be merged.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)

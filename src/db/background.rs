@@ -53,17 +53,12 @@ impl Shared {
         let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
         let pace = if is_urgent { Pace::Now } else { Pace::WhenWorthIt };
         let work = |context: &MergeContext<'_>| {
-            family.merge(context, pace)?;
+            let merged = family.merge(context, pace)?;
             family.damage.check()?;
             if family.take_scattered() && family.is_resting() {
                 self.move_in_background(family, context)?;
             }
-            // Two steps, so that few deltas wait to be joined while others are drained: readers ask each of
-            // them.
-            let join = || Ok(family.is_to_join() && family.join_step(context)?);
-            let joined = join()? | join()?;
-            let drained = family.is_to_drain() && family.drain_step(context)? != Drained::Nothing;
-            Ok::<_, Error>((joined || drained) && (family.is_to_join() || family.is_to_drain()))
+            join_and_drain(family, context, merged)
         };
         let merged = match work(&self.pipeline.merge_context(&stop)) {
             // While there is little room, nothing waits until it is worth it.
@@ -399,6 +394,24 @@ impl Shared {
         self.pipeline.work.request_merge(family);
         false
     }
+}
+
+/// Joins and drains some of what the deltas of `family` hold, as long as no merge is due, which others wait
+/// for: it comes first, with the family's next job. `worked` says whether anything was done in this one.
+/// Returns whether there is to be a next one.
+fn join_and_drain(family: &Arc<Family>, context: &MergeContext<'_>, mut worked: bool) -> Result<bool> {
+    let join = || Ok(family.is_to_join() && family.join_step(context)?);
+    let drain = || Ok(family.is_to_drain() && family.drain_step(context)? != Drained::Nothing);
+    let mut stepped = false;
+    // Two of joining, so that few deltas wait for that while others are drained: readers ask each of them.
+    for step in [&join as &dyn Fn() -> Result<bool>, &join, &drain] {
+        if worked && family.stall.is_due() {
+            return Ok(true);
+        }
+        let made = step()?;
+        (stepped, worked) = (stepped | made, worked | made);
+    }
+    Ok(stepped && (family.is_to_join() || family.is_to_drain()))
 }
 
 /// Whether a damaged family has nothing in memory that is nowhere else, but in the part of the log that

@@ -93,6 +93,40 @@ fn a_family_is_merged_by_one_thread_at_a_time_and_a_merge_that_was_put_off_lets_
 }
 
 #[test]
+fn a_merge_that_writers_wait_for_overtakes_others_but_none_of_them_for_ever() {
+    let resources = resources();
+    let desk = &resources.crew().desk;
+    let (one, families) = open(&resources, 3);
+    let work = &one.pipeline().work;
+    desk.admit(number(&one));
+    let request = |at: usize| work.request_merge(families[at].family());
+    let next = || {
+        let (database, family) = desk.next_merge().unwrap();
+        desk.finish_merge(database, &family);
+        families.iter().position(|other| Arc::ptr_eq(other.family(), &family)).unwrap()
+    };
+    let wait = |at: usize, memtables| families[at].family().stall.frozen(memtables);
+    wait(0, 2);
+    wait(1, 3);
+    wait(2, 4);
+    (0..3).for_each(request);
+    assert_eq!([next(), next(), next()], [2, 1, 0], "the least room is left to the last");
+    // What is not due is overtaken, though not without end; what is comes in its turn.
+    request(0);
+    let overtaken = (0..100)
+        .take_while(|_| {
+            request(1);
+            next() == 1
+        })
+        .count();
+    assert!((1..100).contains(&overtaken), "{overtaken} times");
+    assert_eq!(next(), 1);
+    for (family, memtables) in families.iter().zip([2, 3, 4]) {
+        family.family().stall.not_frozen(memtables);
+    }
+}
+
+#[test]
 fn what_a_stopped_database_left_is_gone_and_nobody_waits_for_it() {
     let resources = resources();
     let desk = Arc::clone(&resources.crew().desk);

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use crate::column_family::delta::Stage;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::Pace;
+use crate::column_family::stall::WORTH_A_MERGE;
 use crate::db::ColumnFamilyDatabase;
 use crate::storage::MemoryStorage;
-use crate::{ColumnFamily, FamilyOptions, FamilySnapshot};
+use crate::sync::atomic::Ordering;
+use crate::{ColumnFamily, DatabaseBuilder, FamilyOptions, FamilySnapshot};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -96,15 +98,18 @@ impl Written {
     }
 }
 
-fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
-    let builder = ColumnFamilyDatabase::builder()
+fn builder(storage: &MemoryStorage) -> DatabaseBuilder {
+    ColumnFamilyDatabase::builder()
         .automatic_maintenance(false)
         .merge_cost(0)
         .page_size(4096)
         .write_buffer_bytes(4 << 20)
         .cache_bytes(1 << 20)
-        .storage(storage.clone());
-    builder.open("memory").unwrap()
+        .storage(storage.clone())
+}
+
+fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
+    builder(storage).open("memory").unwrap()
 }
 
 fn check(snapshot: &FamilySnapshot, model: &Model) {
@@ -169,6 +174,33 @@ fn joining_draining_and_merging_do_not_mind_one_another() {
     assert!(report.is_clean(), "{report:?}");
     written.db.wait_until_idle().unwrap();
     assert_eq!(written.stages(), (0, 0));
+    written.check();
+}
+
+#[test]
+fn a_merge_that_is_due_goes_before_joining_and_draining() {
+    let db = builder(&MemoryStorage::new()).open_without_threads("memory").unwrap();
+    let family = db.create_column_family("tokens", FamilyOptions::default()).unwrap();
+    let mut written = Written { db, family, model: Model::new() };
+    for version in 0..=6 {
+        written.write(version, 24);
+        written.merge();
+    }
+    written.write(7, 24);
+    let (family, shared) = (written.family.family(), written.db.shared());
+    family.freeze(&mut family.write.lock(), &shared.pipeline.views).unwrap();
+    family.set_hurried();
+    // As if as many more were frozen meanwhile.
+    family.stall.frozen(WORTH_A_MERGE);
+    let joins = || family.counters.joins.load(Ordering::Relaxed);
+    let merges = || family.counters.merges.load(Ordering::Relaxed);
+    let before = merges();
+    shared.merge_in_background(family);
+    assert_eq!((merges(), joins()), (before + 1, 0));
+    family.stall.not_frozen(WORTH_A_MERGE);
+    // It asked to be called again.
+    shared.work_off();
+    assert!(joins() > 0);
     written.check();
 }
 

@@ -12,11 +12,14 @@ use super::atomic::{AtomicU64, Ordering};
 
 /// Pauses shorter than this are saved up: few longer ones hold up fewer callers than many short ones, of
 /// which each takes a tenth of a millisecond at least.
-const MIN_PAUSE: Duration = Duration::from_millis(4);
-/// The longest that one caller is slowed before he is let on, and one who uses much room at once.
+const MIN_PAUSE: Duration = Duration::from_millis(3);
+/// The longest that one caller is slowed before he is let on: one who uses little room at once, some, and
+/// much.
+const MAX_PAUSE_FOR_LITTLE: Duration = Duration::from_millis(4);
 const MAX_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE_FOR_MUCH: Duration = Duration::from_millis(50);
-/// That is so many bytes.
+/// Bytes from which on it is some, and much.
+const SOME: u64 = 4 << 10;
 const MUCH: u64 = 64 << 10;
 /// The shortest time that a round is expected to take from any moment on.
 const LEAST_LEFT: Duration = Duration::from_millis(5);
@@ -40,7 +43,11 @@ impl Default for Throttle {
 impl Throttle {
     /// For how long whoever uses `bytes` of room pauses, if they are to last for `takes`.
     pub(crate) fn pause(&self, bytes: u64, takes: Duration) -> Duration {
-        let most = if bytes < MUCH { MAX_PAUSE } else { MAX_PAUSE_FOR_MUCH };
+        let most = match bytes {
+            ..SOME => MAX_PAUSE_FOR_LITTLE,
+            SOME..MUCH => MAX_PAUSE,
+            _ => MAX_PAUSE_FOR_MUCH,
+        };
         let now = self.epoch.elapsed().as_nanos() as u64;
         let takes = takes.as_nanos() as u64;
         // Nobody pays for more than he is held up by.
@@ -109,11 +116,12 @@ mod tests {
     fn short_pauses_are_saved_up_and_none_is_long() {
         let throttle = Throttle::default();
         assert_eq!(throttle.pause(100, Duration::from_micros(1)), Duration::ZERO);
-        assert_eq!(throttle.pause(100, Duration::from_secs(60)), MAX_PAUSE);
+        assert_eq!(throttle.pause(100, Duration::from_secs(60)), MAX_PAUSE_FOR_LITTLE);
         // What was beyond that is forgotten.
-        assert!(throttle.pause(100, Duration::ZERO) <= MAX_PAUSE);
+        assert!(throttle.pause(100, Duration::ZERO) <= MAX_PAUSE_FOR_LITTLE);
+        assert_eq!(throttle.pause(SOME, Duration::from_secs(60)), MAX_PAUSE);
         assert_eq!(throttle.pause(MUCH, Duration::from_secs(60)), MAX_PAUSE_FOR_MUCH);
         let (pauses, paused) = throttle.totals();
-        assert!((2..=3).contains(&pauses) && paused <= 2 * MAX_PAUSE + MAX_PAUSE_FOR_MUCH);
+        assert!((3..=4).contains(&pauses) && paused <= 3 * MAX_PAUSE + MAX_PAUSE_FOR_MUCH);
     }
 }

@@ -9,6 +9,9 @@
 //! 3. Checkpoints wait for no merge and no merge waits for them: other threads make them, and their turns are
 //!    others.
 //! 4. A database that was not admitted yet, or has left, has no turn.
+//! 5. Of a database's merges the first come first, but for those that writers wait for more (see
+//!    `Stall::urgency`): these overtake others, each of them a bounded number of times. Only the first few
+//!    are compared.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +31,11 @@ pub(crate) enum Due {
 
 /// Tells open databases of a process apart.
 pub(crate) type DatabaseNumber = u64;
+
+/// Merges that are compared when one is taken.
+const COMPARED: usize = 16;
+/// How often a merge is overtaken at most, from when it is the first of those that may begin.
+const MOST_OVERTAKEN: u32 = 8;
 
 /// How long a merge that was put off waits.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -73,19 +81,31 @@ struct Merge {
     family: Arc<Family>,
     /// When it was put off, if it was.
     put_off: Option<Instant>,
+    overtaken: u32,
 }
 
 impl Jobs {
-    /// Takes the first merge that may begin. Those that were put off do so once they have waited, or if that
-    /// is not `patient`.
+    /// Takes the first merge that may begin, or one that is more urgent. Those that were put off may begin
+    /// once they have waited, or if that is not `patient`.
     fn take_merge(&mut self, patient: bool) -> Option<Arc<Family>> {
         let may_begin = |merge: &Merge| {
             let has_waited = |since: Instant| !patient || since.elapsed() >= PATIENCE;
             merge.put_off.is_none_or(has_waited)
                 && !self.merging.iter().any(|busy| Arc::ptr_eq(busy, &merge.family))
         };
-        let at = self.merges.iter().position(may_begin)?;
-        let merge = self.merges.remove(at)?;
+        let first = self.merges.iter().position(may_begin)?;
+        let mut taken = first;
+        if self.merges[first].overtaken < MOST_OVERTAKEN {
+            let mut most = self.merges[first].family.stall.urgency();
+            for (at, merge) in self.merges.iter().enumerate().skip(first + 1).take(COMPARED - 1) {
+                let urgency = merge.family.stall.urgency();
+                if urgency > most && may_begin(merge) {
+                    (taken, most) = (at, urgency);
+                }
+            }
+            self.merges[first].overtaken += u32::from(taken != first);
+        }
+        let merge = self.merges.remove(taken)?;
         self.waiting.remove(&merge.family.id());
         self.merging.push(Arc::clone(&merge.family));
         Some(merge.family)
@@ -223,7 +243,7 @@ impl Desk {
         let mut state = self.state.lock();
         let Some(jobs) = state.databases.get_mut(&database).filter(|jobs| !jobs.stopped) else { return };
         if jobs.waiting.insert(family.id()) {
-            jobs.merges.push_back(Merge { family: Arc::clone(family), put_off });
+            jobs.merges.push_back(Merge { family: Arc::clone(family), put_off, overtaken: 0 });
             state.queue(database);
             drop(state);
             self.changed.notify_all();

@@ -26,6 +26,27 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "a_merge_that_was_put_off_lets_others_go_first",
     ),
     tests(
+        "merges come in their turn, whoever waits for them",
+        DESK,
+        "if urgency > most && may_begin(merge) {",
+        "if urgency > most + 100 && may_begin(merge) {",
+        "a_merge_that_writers_wait_for_overtakes_others",
+    ),
+    tests(
+        "a merge is overtaken without end",
+        DESK,
+        "overtaken += u32::from(taken != first);",
+        "overtaken += 0 * u32::from(taken != first);",
+        "a_merge_that_writers_wait_for_overtakes_others",
+    ),
+    tests(
+        "deltas are joined while a merge is due",
+        BACKGROUND,
+        "        if worked && family.stall.is_due() {",
+        "        if false && worked && family.stall.is_due() {",
+        "a_merge_that_is_due_goes_before",
+    ),
+    tests(
         "a database is gone while a thread is at it",
         CREW,
         "        while state.inside.iter().any(|thread| *thread != me) {",

@@ -12,6 +12,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "writers_are_slowed_only_while_a_merge_is_due",
     ),
     tests(
+        "who writes little pauses for as long as who writes some",
+        "src/sync/throttle.rs",
+        "..SOME => MAX_PAUSE_FOR_LITTLE,",
+        "..SOME => MAX_PAUSE,",
+        "short_pauses_are_saved_up_and_none_is_long",
+    ),
+    tests(
         "versions of a delta share a place for a filter",
         DELTA,
         "            self.filter = Arc::default();\n",
