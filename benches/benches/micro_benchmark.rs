@@ -386,6 +386,14 @@ fn iter_step(c: &mut Criterion) {
 }
 
 criterion_group!(
-    parts, node_search, memtable_insert, memtable_read, log_append, merge, cache, cursor_step, iter_step
+    parts,
+    node_search,
+    memtable_insert,
+    memtable_read,
+    log_append,
+    merge,
+    cache,
+    cursor_step,
+    iter_step
 );
 criterion_main!(parts);

@@ -193,3 +193,37 @@ fn a_transactions_cursor_whose_move_failed_says_so_until_it_is_placed_anew() {
         assert_eq!(cursor.value().unwrap(), b"own");
     }
 }
+
+#[test]
+fn an_iterator_gives_every_entry_once_wherever_it_turns_around() {
+    let (db, family) = open(builder());
+    let value = |n: u32| vec![n as u8; if n % 9 == 5 { 1500 } else { 30 }];
+    (0..150).for_each(|n| {
+        family.put(key(n), value(n)).unwrap();
+    });
+    db.flush().unwrap();
+    for in_memory in [0, 40] {
+        // Some of them are newer than the tree.
+        (100..100 + in_memory).for_each(|n| {
+            family.put(key(n), value(n)).unwrap();
+        });
+        for from_front in 0..=150 {
+            let mut entries = family.iter().unwrap();
+            let front = (0..from_front).map(|_| entries.next().unwrap().unwrap());
+            let mut found: Vec<_> = front.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+            let mut ends = [Vec::new(), Vec::new()];
+            for turn in 0.. {
+                // Two from behind, one from the front.
+                let forward = turn % 3 == 2;
+                let Some(entry) = (if forward { entries.next() } else { entries.next_back() }) else { break };
+                let (key, value) = entry.unwrap();
+                ends[usize::from(!forward)].push((key.to_vec(), value.to_vec()));
+            }
+            let [front, back] = ends;
+            found.extend(front);
+            found.extend(back.into_iter().rev());
+            let expected: Vec<_> = (0..150).map(|n| (key(n).to_vec(), value(n))).collect();
+            assert!(found == expected, "after {from_front} from the front");
+        }
+    }
+}

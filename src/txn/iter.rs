@@ -1,5 +1,6 @@
 //! What users walk a column family with.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -179,14 +180,41 @@ pub struct Iter {
     inner: Inherited<Entries>,
 }
 
+/// Entries that the front copies ahead of need at most: those of one leaf, one after the other, are cheaper
+/// than each by itself.
+const MOST_AHEAD: usize = 16;
+
 /// An iterator in the process that made it.
+///
+/// The front stands on the last of the entries `ahead`, or, while there are none, on the one that was given
+/// out last; if the next one `is_apart`, it stands on that. There are none ahead once there is a back.
 struct Entries {
     source: Source,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
     front: Option<FamilyCursor>,
     back: Option<FamilyCursor>,
+    ahead: Ahead,
+    /// How many entries are copied next.
+    more: usize,
+    is_apart: bool,
     done: bool,
+}
+
+/// Copies of entries that come next.
+#[derive(Default)]
+struct Ahead(VecDeque<(Key, Value)>);
+
+impl Ahead {
+    /// Adds an entry behind the others, written where it stands.
+    #[inline]
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.0.push_back((Key::EMPTY, Value::EMPTY));
+        if let Some(place) = self.0.back_mut() {
+            place.0.fill(key);
+            place.1.fill(value);
+        }
+    }
 }
 
 impl fmt::Debug for Iter {
@@ -227,7 +255,17 @@ impl Iter {
         end: Option<Vec<u8>>,
     ) -> Self {
         let source = Source { view: Arc::clone(view), at, own };
-        let entries = Entries { source, start, end, front: None, back: None, done: false };
+        let entries = Entries {
+            source,
+            start,
+            end,
+            front: None,
+            back: None,
+            ahead: Ahead::default(),
+            more: 0,
+            is_apart: false,
+            done: false,
+        };
         Self { inner: view.pass_on(entries) }
     }
 }
@@ -236,6 +274,9 @@ impl Entries {
     /// Whether the front stands on an entry that the back has not come to.
     #[inline]
     fn step_forward(&mut self) -> Result<bool> {
+        if std::mem::take(&mut self.is_apart) {
+            return Ok(true);
+        }
         let Self { source, start, end, front, back, .. } = self;
         // Where the back stands the front ends, wherever the range does.
         let end = back.as_ref().map(FamilyCursor::key).or(end.as_deref());
@@ -244,8 +285,45 @@ impl Entries {
         Ok(stands && back.as_ref().is_none_or(|back| key::compare(front.key(), back.key()).is_lt()))
     }
 
+    /// Copies what comes after the entry that the front stands on and is at hand.
+    #[inline]
+    fn look_ahead(&mut self) {
+        let Self { front: Some(front), back: None, ahead, more, is_apart, .. } = self else { return };
+        // Who takes few entries pays for few.
+        let most = std::mem::replace(more, (2 * *more).clamp(1, MOST_AHEAD));
+        if most == 0 {
+            return;
+        }
+        let looked = front.visit_at_hand(&mut |key, value| {
+            if !Value::is_small(value.len(), 0) {
+                // It is to be held where it stands.
+                *is_apart = true;
+                return ControlFlow::Break(());
+            }
+            ahead.push(key, value);
+            if ahead.0.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        // The next step says so again.
+        drop(looked);
+    }
+
+    /// The front stands on the entry that was given out last.
+    fn forget_ahead(&mut self) -> Result<()> {
+        let Some(front) = &mut self.front else { return Ok(()) };
+        if let Some((key, _)) = self.ahead.0.front() {
+            front.seek(key)?;
+            front.prev()?;
+        } else if self.is_apart {
+            front.prev()?;
+        }
+        self.ahead.0.clear();
+        self.is_apart = false;
+        Ok(())
+    }
+
     #[inline]
     fn step_backward(&mut self) -> Result<bool> {
+        self.forget_ahead()?;
         let Self { source, start, end, front, back, .. } = self;
         let start = front.as_ref().map_or(&start[..], FamilyCursor::key);
         let back = back.get_or_insert_with(|| source.cursor(start, end.as_deref()));
@@ -278,8 +356,18 @@ impl Iterator for Iter {
         if self.inner.done {
             return None;
         }
-        let stepped = self.inner.check().and_then(|()| self.inner.step_forward());
-        self.inner.item(stepped, true)
+        let checked = self.inner.check();
+        if checked.is_ok()
+            && let Some(entry) = self.inner.ahead.0.pop_front()
+        {
+            return Some(Ok(entry));
+        }
+        let stepped = checked.and_then(|()| self.inner.step_forward());
+        let item = self.inner.item(stepped, true);
+        if matches!(item, Some(Ok(_))) {
+            self.inner.look_ahead();
+        }
+        item
     }
 }
 

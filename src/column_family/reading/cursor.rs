@@ -308,6 +308,19 @@ impl FamilyCursor {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Shows entries that come after the one that the cursor stands on to `visit`, until it breaks: as far as
+    /// they are at hand, perhaps none. The cursor then stands on the one that was shown last.
+    #[inline]
+    pub(crate) fn visit_at_hand(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if self.is_alone(true) {
+            let _shown_all = self.visit_tree(Ordering::Less, visit)?.is_continue();
+        }
+        Ok(())
+    }
+
     /// Shows the entry that the cursor stands on. Stands nowhere if `visit` panics.
     #[inline]
     fn show<B>(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {

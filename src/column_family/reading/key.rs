@@ -29,6 +29,14 @@ use crate::column_family::reading::short::Short;
 pub struct Key(Short);
 
 impl Key {
+    pub(crate) const EMPTY: Self = Self(Short::EMPTY);
+
+    /// Becomes a copy of `bytes`.
+    #[inline]
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        self.0.fill(bytes);
+    }
+
     #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Self {
         Self(Short::copy(bytes))

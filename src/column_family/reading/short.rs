@@ -11,20 +11,29 @@ pub(super) enum Short {
 }
 
 impl Short {
+    pub(super) const EMPTY: Self = Self::InPlace { len: 0, bytes: [0; IN_PLACE] };
+
+    /// Becomes a copy of `bytes`, written where it stands: what is moved right after it was put together
+    /// waits until its parts have come to the cache.
+    #[inline]
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
+        *self = Self::EMPTY;
+        match self {
+            Self::InPlace { len, bytes: to } if bytes.len() <= IN_PLACE => {
+                *len = bytes.len() as u8;
+                copy_short(&mut to[..bytes.len()], bytes);
+            }
+            _ => *self = Self::Apart(bytes.into()),
+        }
+    }
+
     #[inline]
     pub(super) fn copy(bytes: &[u8]) -> Self {
         if bytes.len() > IN_PLACE {
             return Self::Apart(bytes.into());
         }
         let mut copy = [0; IN_PLACE];
-        let to = &mut copy[..bytes.len()];
-        // A call of `memcpy` takes longer than to copy what most of them are.
-        match bytes.len() {
-            32.. => copy_ends::<32>(to, bytes),
-            16.. => copy_ends::<16>(to, bytes),
-            8.. => copy_ends::<8>(to, bytes),
-            _ => to.copy_from_slice(bytes),
-        }
+        copy_short(&mut copy[..bytes.len()], bytes);
         Self::InPlace { len: bytes.len() as u8, bytes: copy }
     }
 
@@ -41,6 +50,18 @@ impl Short {
             Self::Apart(bytes) => bytes.into_vec(),
             in_place => in_place.get().to_vec(),
         }
+    }
+}
+
+/// Copies `from` to `to`, which is as long: at most [`IN_PLACE`] bytes.
+#[inline(always)]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    // A call of `memcpy` takes longer than to copy what most of them are.
+    match from.len() {
+        32.. => copy_ends::<32>(to, from),
+        16.. => copy_ends::<16>(to, from),
+        8.. => copy_ends::<8>(to, from),
+        _ => to.copy_from_slice(from),
     }
 }
 
@@ -65,6 +86,9 @@ mod tests {
         for len in 0..bytes.len() {
             let short = Short::copy(&bytes[..len]);
             assert_eq!((short.get(), short.clone().into_vec()), (&bytes[..len], bytes[..len].to_vec()));
+            let mut filled = Short::copy(&bytes[100..]);
+            filled.fill(&bytes[..len]);
+            assert_eq!(filled.get(), &bytes[..len]);
             assert_eq!(matches!(short, Short::InPlace { .. }), len <= IN_PLACE);
         }
         assert_eq!(size_of::<Short>(), 64);

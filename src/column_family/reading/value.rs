@@ -39,6 +39,19 @@ enum Bytes {
 }
 
 impl Value {
+    pub(crate) const EMPTY: Self = Self(Bytes::Copied(Short::EMPTY));
+
+    /// Becomes a copy of `bytes`.
+    #[inline]
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        if matches!(self.0, Bytes::Page(..)) {
+            *self = Self::EMPTY;
+        }
+        if let Bytes::Copied(short) = &mut self.0 {
+            short.fill(bytes);
+        }
+    }
+
     #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Self {
         Self(Bytes::Copied(Short::copy(bytes)))

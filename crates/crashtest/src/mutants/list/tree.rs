@@ -147,6 +147,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "family.stall.since_frozen().map_or(Duration::ZERO, |_| Duration::MAX);",
         "little_waits_as_long",
     ),
+    tests(
+        "an iterator that turns around forgets what it copied ahead",
+        "src/txn/iter.rs",
+        "            front.seek(key)?;\n            front.prev()?;\n",
+        "            let _ = key;\n",
+        "an_iterator_gives_every_entry_once",
+    ),
     // How long leaves are.
     tests(
         "a move that finds no room for a pointer keeps what it moved",
