@@ -126,6 +126,13 @@ fn parent(path: &Path) {
     begun.put(&family, "own", "value").unwrap();
     begun.get_for_update(&family, "locked", LockMode::Exclusive).unwrap();
     let mut transaction = Some(begun);
+    let begin = || {
+        let mut transaction = db.begin().unwrap();
+        transaction.put(&family, "prepared", "value").unwrap();
+        transaction
+    };
+    let mut prepared = Some(begin().prepare("by the parent").unwrap());
+    let mut to_prepare = Some(begin());
     iter.as_mut().unwrap().next().unwrap().unwrap();
     let value = family.get(key(1)).unwrap();
     db.wait_until_idle().unwrap();
@@ -178,6 +185,12 @@ fn parent(path: &Path) {
         assert!(db.locks().held.is_empty());
         refused(transaction.commit());
         refused(db.begin());
+        refused(db.prepared_transactions());
+        let prepared = prepared.take().unwrap();
+        refused(prepared.commit());
+        refused(prepared.rollback());
+        drop(prepared);
+        refused(to_prepare.take().unwrap().prepare("by the child"));
         match ColumnFamilyDatabase::open(path) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Locked, "{error}"),
             Ok(_) => panic!("a child opened the database beside its parent"),
@@ -186,7 +199,8 @@ fn parent(path: &Path) {
     }));
     assert!(data(path) == before, "a child changed its parent's data");
 
-    drop((everything, iter, snapshot, of_family, transaction));
+    assert_eq!(family.put("prepared", "late").unwrap_err().kind(), ErrorKind::AwaitsDecision);
+    drop((everything, iter, snapshot, of_family, transaction, prepared, to_prepare));
     // The child drops the very last handles, as it does when it returns from `main`.
     let mut last = Some((db, family));
     assert!(fork(|| drop(last.take())));
@@ -232,6 +246,11 @@ fn a_child_can_do_its_parents_database_no_harm() {
     for n in 0..ENTRIES * 5 {
         assert_eq!(family.get(key(n)).unwrap().as_deref(), Some(&[n as u8; 100][..]), "entry {n}");
     }
+    let prepared = db.prepared_transactions().unwrap();
+    assert_eq!(prepared.iter().map(|one| one.name()).collect::<Vec<_>>(), [b"by the parent"]);
+    assert!(family.get("prepared").unwrap().is_none());
+    prepared[0].commit().unwrap();
+    assert_eq!(family.get("prepared").unwrap().unwrap(), "value");
     assert_clean(&db);
 }
 

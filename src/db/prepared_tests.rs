@@ -310,7 +310,7 @@ fn others_wait_for_a_decision_and_come_behind_it() {
 }
 
 /// Longer than anybody has to wait, unless he is forgotten.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_secs(60);
 
 /// Returns when so many wait, for locks or for decisions.
 fn until_waiting(db: &ColumnFamilyDatabase, waiting: usize) {

@@ -114,6 +114,11 @@ impl History {
         states
     }
 
+    /// What is there after the commit of a number, and all before it.
+    pub(crate) fn at(&self, number: u64) -> State {
+        self.states().range(..=number).next_back().expect("the first state is there").1.clone()
+    }
+
     /// What is there in the end.
     pub(crate) fn last(&self) -> State {
         self.states().pop_last().unwrap().1
@@ -136,6 +141,48 @@ impl History {
     /// its beginning.
     pub(crate) fn check_serializable(&self) -> Result<(), Anomaly> {
         self.check_reads(|one| one.number.map_or(one.began, |number| number - 1))
+    }
+
+    /// Each read of each transaction is of one moment from its beginning on, its own writes in front: nothing
+    /// is read that was not committed, or was given up, and no range in part.
+    pub(crate) fn check_committed(&self) -> Result<(), Anomaly> {
+        let states = self.states();
+        for one in &self.committed {
+            let until = one.number.unwrap_or(u64::MAX);
+            for (place, op) in one.ops.iter().enumerate().filter(|(_, op)| !op.is_write()) {
+                let own = one.ops[..place].iter().filter(|op| op.is_write());
+                let (began, _) = states.range(..=one.began).next_back().expect("the first state is there");
+                let is_of = |state: &State| {
+                    let mut state = state.clone();
+                    for write in own.clone() {
+                        write.apply(&mut state);
+                    }
+                    op.apply(&mut state)
+                };
+                if !states.range(*began..until).any(|(_, state)| is_of(state)) {
+                    return Err(Anomaly::Read(one.clone(), op.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts something into the history that must not be: a value that nobody wrote, one that was overwritten
+    /// before the reader began, and a range of which one half is older than the other.
+    pub(crate) fn plant(&mut self, what: u32) {
+        let last = self.committed.iter().filter_map(|one| one.number).max().unwrap_or_default();
+        let put = |number, value| {
+            let ops = vec![Op::Put((0, 1), value), Op::Put((0, 2), value)];
+            Committed { began: number - 1, number: Some(number), ops }
+        };
+        self.committed.extend([put(last + 1, 1), put(last + 2, 2), put(last + 3, 3)]);
+        let read = match what {
+            0 => Op::Get((0, 1), Some(4)),
+            1 => Op::Get((0, 1), Some(1)),
+            _ => Op::Range(0, 1, 3, vec![(1, 2), (2, 3)]),
+        };
+        let began = if what == 1 { last + 2 } else { last };
+        self.committed.push(Committed { began, number: None, ops: vec![read] });
     }
 
     /// What each transaction locked, and read then, is what there is right before its commit: so nobody's

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, ErrorKind, IsolationLevel, LockMode, Result, Transaction, Value,
+    ColumnFamily, ColumnFamilyDatabase, ErrorKind, IsolationLevel, LockMode, PreparedTransaction, Result,
+    Transaction, Value,
 };
 
 use crate::common::random::Random;
@@ -20,6 +21,10 @@ pub(crate) struct Manner {
     pub(crate) untracked: bool,
     /// Whether what is written is locked, and keys that are read.
     pub(crate) locks: bool,
+    /// Whether keys that are read are noted as locked, and are not.
+    pub(crate) pretends: bool,
+    /// Whether some are prepared, and decided later.
+    pub(crate) prepares: bool,
     /// How long one waits for a lock.
     pub(crate) patience: Duration,
 }
@@ -31,11 +36,32 @@ struct Open {
     ops: Vec<Op>,
 }
 
+/// One that is prepared: its name, and what is known of it.
+pub(crate) struct Undecided {
+    name: String,
+    began: u64,
+    ops: Vec<Op>,
+}
+
+impl Undecided {
+    /// What is known of it in a later life of the database: what it read at a moment of an earlier one, and
+    /// what is not held until it is decided, is left out.
+    pub(crate) fn of_later_life(mut self, level: IsolationLevel) -> Self {
+        let is_held = |op: &Op| {
+            let is_read = matches!(op, Op::Get(..) | Op::Range(..));
+            !is_read || level == IsolationLevel::Serializable
+        };
+        self.ops.retain(is_held);
+        self
+    }
+}
+
 pub(crate) struct Player {
     manner: Manner,
     random: Random,
     families: Vec<ColumnFamily>,
     open: Option<Open>,
+    pub(crate) undecided: Vec<Undecided>,
     /// Values written so far; each is another.
     written: u32,
     number: u32,
@@ -54,8 +80,8 @@ pub(crate) fn decode(value: &[u8]) -> u32 {
 
 impl Player {
     pub(crate) fn new(number: u32, manner: Manner, random: Random, families: Vec<ColumnFamily>) -> Self {
-        let (open, committed) = (None, Vec::new());
-        Self { manner, random, families, open, written: 0, number, committed, refused: 0 }
+        let (open, undecided, committed) = (None, Vec::new(), Vec::new());
+        Self { manner, random, families, open, undecided, written: 0, number, committed, refused: 0 }
     }
 
     fn at(&mut self) -> (u8, u8) {
@@ -74,6 +100,9 @@ impl Player {
 
     /// Does one thing more; now and then commits.
     pub(crate) fn step(&mut self, db: &ColumnFamilyDatabase) {
+        if !self.undecided.is_empty() && self.random.once_in(12) {
+            return self.decide(db);
+        }
         let Some(mut open) = self.open.take() else {
             if self.random.once_in(6) {
                 return self.write_plainly();
@@ -99,7 +128,12 @@ impl Player {
                 } else {
                     open.transaction.get(family, [at.1])
                 };
-                open.ops.push(Op::Get(at, found.unwrap().map(|value| decode(&value))));
+                let found = found.unwrap().map(|value| decode(&value));
+                open.ops.push(if self.manner.pretends {
+                    Op::GetLocked(at, found)
+                } else {
+                    Op::Get(at, found)
+                });
             }
             3..=4 => {
                 let range = self.range();
@@ -121,7 +155,7 @@ impl Player {
                 let deleted = open.transaction.delete_range(handle, [start]..[end]);
                 return self.go_on(open, deleted.map(|()| Op::DeleteRange(family, start, end)));
             }
-            _ => return self.end(open),
+            _ => return self.end(db, open),
         }
         self.open = Some(open);
     }
@@ -132,7 +166,8 @@ impl Player {
             Ok(op) => open.ops.push(op),
             Err(error) => {
                 let may_be = [ErrorKind::Conflict, ErrorKind::LockTimeout, ErrorKind::Deadlock];
-                assert!(self.manner.locks && may_be.contains(&error.kind()), "{error}");
+                let is_locked = self.manner.locks && may_be.contains(&error.kind());
+                assert!(is_locked || self.is_held_back(error.kind()), "{error}");
                 self.refused += 1;
                 if self.random.once_in(2) {
                     return;
@@ -168,9 +203,27 @@ impl Player {
         Op::Range(family, start, end, found)
     }
 
-    fn end(&mut self, Open { transaction, began, ops }: Open) {
+    /// Whether somebody who is prepared may be why something was refused.
+    fn is_held_back(&self, kind: ErrorKind) -> bool {
+        self.manner.prepares && matches!(kind, ErrorKind::AwaitsDecision | ErrorKind::LockTimeout)
+    }
+
+    fn end(&mut self, db: &ColumnFamilyDatabase, Open { transaction, began, ops }: Open) {
         if self.random.once_in(10) {
             return transaction.rollback();
+        }
+        if self.manner.prepares && self.random.once_in(2) {
+            let name = format!("{} {began} {}", self.number, transaction.id());
+            match transaction.prepare(&name) {
+                Ok(_) => self.undecided.push(Undecided { name, began, ops }),
+                Err(error) => {
+                    let is_refused = error.kind() == ErrorKind::Conflict || self.is_held_back(error.kind());
+                    assert!(is_refused, "{error}");
+                    assert!(find(db, &name).is_none(), "what was refused is prepared");
+                    self.refused += 1;
+                }
+            }
+            return;
         }
         let writes = !transaction.is_empty();
         match transaction.commit() {
@@ -178,9 +231,22 @@ impl Player {
                 self.committed.push(Committed { began, number: writes.then_some(number.0), ops });
             }
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+                assert!(error.kind() == ErrorKind::Conflict || self.is_held_back(error.kind()), "{error}");
                 self.refused += 1;
             }
+        }
+    }
+
+    /// Decides one that is prepared.
+    pub(crate) fn decide(&mut self, db: &ColumnFamilyDatabase) {
+        let Undecided { name, began, ops } =
+            self.undecided.swap_remove(self.random.below(self.undecided.len() as u64) as usize);
+        let prepared = find(db, &name).expect("what was prepared is there until it is decided");
+        if self.random.once_in(4) {
+            prepared.rollback().unwrap();
+        } else {
+            let number = prepared.commit().unwrap().0;
+            self.committed.push(Committed { began, number: Some(number), ops });
         }
     }
 
@@ -195,8 +261,13 @@ impl Player {
         };
         let number = match number {
             Err(error) if self.manner.locks && error.kind() == ErrorKind::LockTimeout => return,
+            Err(error) if self.is_held_back(error.kind()) => return,
             number => number.unwrap(),
         };
         self.committed.push(Committed { began: number.0 - 1, number: Some(number.0), ops: vec![op] });
     }
+}
+
+fn find(db: &ColumnFamilyDatabase, name: &str) -> Option<PreparedTransaction> {
+    db.prepared_transactions().unwrap().into_iter().find(|prepared| prepared.name() == name.as_bytes())
 }

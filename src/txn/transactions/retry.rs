@@ -184,16 +184,36 @@ impl TransactionBuilder {
             if !is_passing || tried >= self.tries {
                 return Err(error);
             }
-            pause(tried, id);
+            thread::sleep(pause(tried, id));
         }
     }
 }
 
-/// Waits after so many tries: some part of what grows with them, another one for each transaction.
-fn pause(tried: u32, id: u64) {
-    let Some(doublings) = tried.checked_sub(2) else { return };
+/// The pause after so many tries: some part of what grows with them, another one for each transaction.
+fn pause(tried: u32, id: u64) -> Duration {
+    let Some(doublings) = tried.checked_sub(2) else { return Duration::ZERO };
     let most = LONGEST_PAUSE.min(SHORTEST_PAUSE.saturating_mul(1 << doublings.min(16)));
     // Neighbouring numbers are scattered: the fractional part of their product with the golden ratio.
     let part = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-    thread::sleep(most.mul_f64(part as f64 / 1024.0));
+    most.mul_f64(part as f64 / 1024.0)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_scatter_transactions() {
+        let longest = |tried| (0..1000).map(|id| pause(tried, id)).max().unwrap_or_default();
+        assert_eq!(longest(1), Duration::ZERO, "the second try is made at once");
+        for (tried, most) in [(2, 50), (3, 100), (4, 200), (9, 6400), (10, 10_000), (u32::MAX, 10_000)] {
+            let most = Duration::from_micros(most);
+            assert!(longest(tried) <= most && longest(tried) > most.mul_f64(0.98), "{tried}");
+        }
+        // Those that met each other have numbers that are close: they come back spread over all of the time.
+        let mut pauses: Vec<_> = (100..108).map(|id| pause(20, id)).collect();
+        pauses.sort_unstable();
+        let gaps = pauses.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.min().is_some_and(|gap| gap > LONGEST_PAUSE / 40), "{pauses:?}");
+    }
 }

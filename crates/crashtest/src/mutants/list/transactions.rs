@@ -167,6 +167,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "txn::locks",
     ),
     tests(
+        "pauses between tries do not grow",
+        "src/txn/transactions/retry.rs",
+        "saturating_mul(1 << doublings.min(16))",
+        "saturating_mul(1 << doublings.min(1))",
+        "txn::transactions::retry",
+    ),
+    tests(
         "a transaction does not look for deleted ranges among what has changed in a range",
         CHANGED,
         "            if steps.covering(from).is_some_and(|sequence| self.came_after(sequence, since)) {\n",
