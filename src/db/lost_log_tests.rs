@@ -198,6 +198,48 @@ fn a_segment_whose_header_is_refused_is_damage_whichever_it_is() {
 }
 
 #[test]
+fn what_was_prepared_before_the_damage_is_prepared_again_and_what_was_decided_after_it_is_not() {
+    let storage = MemoryStorage::new();
+    let db = builder(&storage).open("memory").unwrap();
+    let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+    let prepare = |name: &str| {
+        let mut transaction = db.begin().unwrap();
+        transaction.put(&family, name, "prepared").unwrap();
+        transaction.prepare(name).unwrap()
+    };
+    prepare("decided before").commit().unwrap();
+    let first = prepare("first");
+    family.put_with("damaged", [0xc3; 500], Durability::Sync).unwrap();
+    drop(prepare("second"));
+    first.commit().unwrap();
+    let storage = copy(&storage);
+    drop((first, family, db));
+    let is_in = |path: &String| bytes(&storage, path).windows(500).any(|part| part == [0xc3; 500]);
+    let path = segments(&storage).into_iter().find(is_in).unwrap();
+    let last = bytes(&storage, &path).iter().rposition(|&byte| byte == 0xc3).unwrap();
+    storage.open(&path, FileMode::Write).unwrap().write_at(&[0], last as u64).unwrap();
+    assert_eq!(builder(&storage).open("memory").unwrap_err().kind(), ErrorKind::Corruption);
+
+    let wait = std::time::Duration::ZERO;
+    let db = builder(&storage).decision_wait(wait).skip_damaged_log(true).open("memory").unwrap();
+    let family = db.column_family("family").unwrap();
+    let prepared = db.prepared_transactions().unwrap();
+    assert_eq!(prepared.iter().map(|one| one.name()).collect::<Vec<_>>(), [b"first"]);
+    assert_eq!(family.get("decided before").unwrap().unwrap(), "prepared");
+    assert!(family.get("first").unwrap().is_none());
+    assert_eq!(family.put("first", "late").unwrap_err().kind(), ErrorKind::AwaitsDecision);
+    family.put("second", "free").unwrap();
+    prepared[0].commit().unwrap();
+    drop((family, prepared));
+    db.close().unwrap();
+    let db = builder(&storage).open("memory").unwrap();
+    assert!(db.prepared_transactions().unwrap().is_empty());
+    let family = db.column_family("family").unwrap();
+    assert_eq!(family.get("first").unwrap().unwrap(), "prepared");
+    assert_eq!(family.get("second").unwrap().unwrap(), "free");
+}
+
+#[test]
 fn the_only_segment_of_a_process_is_missed() {
     let storage = written(5);
     let db = builder(&storage).open("memory").unwrap();

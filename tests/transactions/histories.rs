@@ -101,7 +101,8 @@ fn assert_killed(left: &TestStorage, manner: Manner, history: &History, seen: u6
     assert_clean(&db);
 }
 
-/// Players in threads of their own; in the middle a copy is killed, and between the rounds the database ends in one way or another.
+/// Players in threads of their own; in the middle a copy is killed, and between the rounds the database ends
+/// in one way or another.
 fn threaded(manner: Manner, random: &mut Random, rounds: u32, steps: u32) -> Vec<History> {
     let mut storage = TestStorage::new();
     let mut first = State::new();
