@@ -144,8 +144,9 @@ impl Reader<'_> {
     }
 
     /// Families of the catalog copy that begins at `file_page`.
-    fn catalog(&self, file_page: u64, len: usize, number: u64) -> BTreeMap<u64, Family> {
+    fn catalog(&self, file_page: u64, len: usize, number: u64, sum: u32) -> BTreeMap<u64, Family> {
         let copy = &self.data[self.offset(file_page)..][..len];
+        assert!(sum == 0 || crc(&[copy]) == sum, "the catalog at {file_page}");
         let mut families = BTreeMap::new();
         let mut at = 0;
         while at < len {
@@ -372,7 +373,8 @@ fn read(files: &Files) -> Contents {
         assert_eq!(crc(&[catalog]), u32_at(superblock, sum));
         old_catalog(catalog)
     } else {
-        let [first, second] = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number));
+        let sum = u32_at(superblock, sum);
+        let [first, second] = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number, sum));
         assert!(first.keys().eq(second.keys()));
         first
     };

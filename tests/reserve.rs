@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::random::Random;
 use common::storage::TestStorage;
@@ -177,14 +178,14 @@ fn a_full_disk_is_left_by_every_order_of_calls() {
     for case in 0..u64::from(cases(9)) {
         let mut random = Random::new(case);
         let capacity = [1 << 20, 2 << 20, 4 << 20][(case % 3) as usize];
-        let storage = MemoryStorage::with_capacity_limit(capacity);
+        let storage = TestStorage::over(MemoryStorage::with_capacity_limit(capacity));
         let builder =
             move || shrunken().automatic_maintenance(case % 2 == 0).background_threads(1 + case as usize % 2);
         let durability = [Durability::Buffered, Durability::Sync, Durability::None][(case / 2 % 3) as usize];
         let disk = storage.clone();
         let open = move || builder().storage(disk.clone()).open("memory").unwrap();
         let mut filled = Filled::new(open, durability);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         filled.fill(&mut random, [400, 1500, 6000][(case / 3 % 3) as usize]);
         let calls = shuffled(&mut random);
         println!(
@@ -192,8 +193,8 @@ fn a_full_disk_is_left_by_every_order_of_calls() {
             started.elapsed()
         );
         for call in calls {
-            let started = std::time::Instant::now();
-            let free = capacity - storage.used_bytes();
+            let started = Instant::now();
+            let free = capacity - storage.memory().used_bytes();
             filled.call(call);
             println!("  {call:?}, {free} bytes free, took {:?}", started.elapsed());
         }
@@ -254,47 +255,78 @@ fn a_database_without_a_reserve_keeps_nothing() {
     assert!((nothing + (12 << 20)..nothing + (13 << 20)).contains(&much), "{much}");
 }
 
-/// The order of the calls that users have with this number, below 120.
-fn order(mut number: usize) -> Vec<Call> {
+/// The order of the calls that users have with this number, below 120. Neighbouring numbers have orders that
+/// differ much.
+fn order(number: usize) -> Vec<Call> {
+    let mut number = number * 49 % 120;
     let mut left = vec![Call::Deletes, Call::DeleteRange, Call::Drop, Call::Compact, Call::Close];
     let mut order = Vec::new();
     while !left.is_empty() {
-        order.push(left.remove(number % left.len()));
-        number /= left.len() + 1;
+        let choices = left.len();
+        order.push(left.remove(number % choices));
+        number /= choices;
     }
     order
 }
 
+#[test]
+fn there_are_as_many_orders_as_numbers() {
+    let orders: std::collections::BTreeSet<String> =
+        (0..120).map(|number| format!("{:?}", order(number))).collect();
+    assert_eq!(orders.len(), 120);
+}
+
 /// From full to working, in as many orders of calls as `PERISTYLE_CASES` says, 120 of which are all, in the
 /// directory that `PERISTYLE_FULL_DISK` names, which should be on a small file system of its own: see
-/// `tests/small_disks`.
+/// `tests/small_disks`. Or in memory of so many bytes: `memory:67108864`. No order begins after
+/// `PERISTYLE_SECONDS`, or before that of the number `PERISTYLE_FIRST`.
 #[test]
 fn a_real_disk_is_left_from_inside() {
-    let Ok(directory) = std::env::var("PERISTYLE_FULL_DISK") else { return };
-    let directory = Path::new(&directory).join("peristyle-test");
-    for case in 0..cases(120) as usize {
-        let _ = std::fs::remove_dir_all(&directory);
+    let Ok(place) = std::env::var("PERISTYLE_FULL_DISK") else { return };
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let until = number("PERISTYLE_SECONDS").map(Duration::from_secs);
+    let first = number("PERISTYLE_FIRST").unwrap_or(0) as usize;
+    let memory = place.strip_prefix("memory:").map(|bytes| bytes.parse().unwrap());
+    let directory = Path::new(&place).join("peristyle-test");
+    let started = Instant::now();
+    for case in first..cases(120) as usize {
+        if until.is_some_and(|until| started.elapsed() > until) {
+            println!("{} orders in {:?}", case - first, started.elapsed());
+            break;
+        }
+        if memory.is_none() {
+            let _ = std::fs::remove_dir_all(&directory);
+        }
         let path = directory.clone();
+        let storage = memory.map(|bytes| TestStorage::over(MemoryStorage::with_capacity_limit(bytes)));
         let open = move || {
             let builder: DatabaseBuilder =
                 ColumnFamilyDatabase::builder().memory_bytes([256 << 20, 8 << 20][case % 2]);
-            builder.open(&path).unwrap()
+            match storage.clone() {
+                Some(storage) => builder.storage(storage).open("memory").unwrap(),
+                None => builder.open(&path).unwrap(),
+            }
         };
         // Many small entries take long, and their syncs longer.
         let longest = if case % 40 == 7 { 200 } else { [20_000, 2000, 60_000][case % 3] };
         let durability = [Durability::Buffered, Durability::Sync][usize::from(case % 6 == 5)];
         let mut filled = Filled::new(open, durability);
+        let began = Instant::now();
         filled.fill(&mut Random::new(case as u64), longest);
         let entries: Vec<_> = filled.models.iter().map(|model| model.len()).collect();
         let calls = order(case % 120);
-        println!("case {case}: {entries:?} entries, {calls:?}");
+        println!("case {case}: {entries:?} entries, filled in {:?}, {calls:?}", began.elapsed());
         for call in calls {
-            let started = std::time::Instant::now();
+            let began = Instant::now();
             filled.call(call);
-            println!("  {call:?} took {:?}", started.elapsed());
+            println!("  {call:?} took {:?}", began.elapsed());
         }
+        let began = Instant::now();
         filled.assert_writable(1000);
         filled.db.take().unwrap().close().unwrap();
+        println!("  works and closes, {:?}", began.elapsed());
     }
-    std::fs::remove_dir_all(&directory).unwrap();
+    if memory.is_none() {
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

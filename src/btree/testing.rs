@@ -41,7 +41,7 @@ pub(super) fn store(page_size: usize) -> Arc<PartitionedStorageBackend> {
 /// A store whose only segment has `pages` pages, of which the last has the highest number that there is.
 pub(super) fn store_of_last_pages(page_size: usize, pages: u32) -> Arc<PartitionedStorageBackend> {
     let data = data_file(page_size);
-    let file_page = data.space().allocate(u64::from(pages)).unwrap();
+    let (file_page, _) = data.space().allocate(u64::from(pages), u64::from(pages)).unwrap();
     let segment = Segment { first_page: u32::MAX - pages + 1, pages, file_page };
     let (budgets, reachable) = (budgets(page_size), PageSet::default());
     PartitionedStorageBackend::restore(FamilyId(7), data, budgets, vec![segment], &reachable).unwrap()

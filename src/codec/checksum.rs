@@ -14,6 +14,13 @@ pub(crate) fn crc32(parts: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
+/// CRC-32 of what has the sum `sum`, with `bytes` behind it.
+pub(crate) fn crc32_on(sum: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(sum);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +29,6 @@ mod tests {
     fn parts_sum_as_their_concatenation() {
         assert_eq!(crc32(&[b"123456789"]), 0xcbf4_3926);
         assert_eq!(crc32(&[b"1234", b"", b"56789"]), 0xcbf4_3926);
+        assert_eq!(crc32_on(crc32(&[b"1234"]), b"56789"), 0xcbf4_3926);
     }
 }

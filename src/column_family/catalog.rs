@@ -134,8 +134,10 @@ impl Catalog {
     }
 
     /// Decodes the catalog with the number `number` from two copies; of what cannot be read, there are other
-    /// bytes or none. Never allocates more than a small multiple of the copies.
-    pub(crate) fn decode(copies: [&[u8]; 2], number: u64) -> Result<Self> {
+    /// bytes or none. Where both say something and not the same, one of them is what stood there before and
+    /// was never written over: it is refused, unless they are `alike`, which is known otherwise. Never
+    /// allocates more than a small multiple of the copies.
+    pub(crate) fn decode(copies: [&[u8]; 2], number: u64, alike: bool) -> Result<Self> {
         let mut catalog = Self { is_sound: true, ..Self::default() };
         let mut parts: BTreeMap<usize, PartFound> = BTreeMap::new();
         let len = copies[0].len().max(copies[1].len());
@@ -144,6 +146,9 @@ impl Catalog {
             let headers = [0, 1].map(|copy: usize| FrameHeader::decode(copies[copy], number, at));
             let [first, second] = headers;
             let (first, second) = (first?, second?);
+            if !alike && first.is_some() && second.is_some() && first != second {
+                return Err(unreadable(at));
+            }
             let Some(header) = first.or(second) else {
                 at = catalog.pass_over(copies, at);
                 continue;
@@ -216,15 +221,14 @@ impl Catalog {
         }
     }
 
-    /// Gives those families names of which none is known, or that of another.
+    /// Gives those families names of which none is known, or that of another, be it one that is lost, too.
     fn name_the_lost(&mut self) {
-        let taken = |families: &BTreeMap<FamilyId, FamilyRecord>, name: &str| {
-            name.is_empty() || families.values().any(|family| family.name == name)
-        };
+        let mut taken: BTreeSet<String> = self.families.values().map(|family| family.name.clone()).collect();
         for (id, name) in &mut self.lost {
-            while taken(&self.families, name) {
+            while name.is_empty() || taken.contains(name) {
                 name.push_str(&format!("family {id}"));
             }
+            taken.insert(name.clone());
         }
     }
 

@@ -55,7 +55,7 @@ fn example() -> Vec<Vec<Record>> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Catalog> {
-    Catalog::decode([bytes, bytes], NUMBER)
+    Catalog::decode([bytes, bytes], NUMBER, true)
 }
 
 /// Numbers and names of those that are not in the fifty.
@@ -116,7 +116,7 @@ fn damage_anywhere_in_one_copy_costs_nothing() {
     let expected = decode(&whole).unwrap();
     let check = |damaged: &[u8], what: &str| {
         for copies in [[damaged, &whole], [&whole, damaged]] {
-            let found = Catalog::decode(copies, NUMBER).unwrap();
+            let found = Catalog::decode(copies, NUMBER, false).unwrap();
             assert!(!found.is_sound, "{what}");
             assert_eq!((&found.families, &found.lost), (&expected.families, &expected.lost), "{what}");
         }
@@ -149,7 +149,7 @@ fn different_damage_to_both_copies_costs_nothing() {
     for (block, start) in (0..whole.len()).step_by(BLOCK).enumerate() {
         copies[block % 2][start..start + 100].fill(0xff);
     }
-    let found = Catalog::decode([&copies[0], &copies[1]], NUMBER).unwrap();
+    let found = Catalog::decode([&copies[0], &copies[1]], NUMBER, false).unwrap();
     assert_eq!(found.families, expected.families);
 }
 
@@ -257,4 +257,25 @@ fn flipped_bits_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn copies_that_say_different_things_are_refused_unless_that_is_no_matter() {
+    let first = vec![empty(2, "two")];
+    let copies = ["three", "new"].map(|name| catalog(&[first.clone(), vec![empty(3, name)]]));
+    let copies = [&copies[0][..], &copies[1][..]];
+    assert_eq!(Catalog::decode(copies, NUMBER, false).unwrap_err().kind(), ErrorKind::Corruption);
+    assert!(Catalog::decode(copies, NUMBER, true).is_ok());
+}
+
+#[test]
+fn families_that_are_lost_have_names_of_their_own() {
+    let lost = |id, name: &str| Record::Lost(FamilyId(id), name.to_owned());
+    let part = vec![empty(2, "two"), lost(3, "three"), lost(4, "three"), lost(5, ""), lost(6, "two")];
+    let found = decode(&catalog(&[part])).unwrap();
+    assert_eq!(found.lost.len(), 4);
+    let mut names: Vec<&str> = found.lost.values().map(String::as_str).chain(["two"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 5, "{names:?}");
 }

@@ -58,6 +58,9 @@ pub(crate) struct Family {
     scattered: AtomicBool,
     /// Generation of the tree of which pages were moved last, with little effect.
     pub(super) moved: AtomicU64,
+    /// How often families had got new trees when this one last tried to drain out of what is kept for a full
+    /// disk.
+    pub(crate) tried_to_drain: AtomicU64,
     /// Log segment of the oldest record in the active memtable; `u64::MAX` if there is none.
     active_segment: AtomicU64,
     memtable_bytes: AtomicUsize,
@@ -131,6 +134,7 @@ impl Family {
             hurried: AtomicBool::new(false),
             scattered: AtomicBool::new(false),
             moved: AtomicU64::new(u64::MAX),
+            tried_to_drain: AtomicU64::new(u64::MAX),
             active_segment: AtomicU64::new(u64::MAX),
             memtable_bytes: AtomicUsize::new(memtable_bytes),
             touched: origin.touched,

@@ -5,10 +5,9 @@ use std::time::Duration;
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::Family;
 use crate::column_family::merging::compaction::Moved;
-use crate::column_family::merging::drain::Drained;
 use crate::column_family::merging::merge::{MergeContext, Pace};
 use crate::db::budget::Wish;
-use crate::db::full_disk::Steps;
+use crate::db::full_disk::{Steps, unless_refused};
 use crate::db::shared::Shared;
 use crate::db::space::MUCH_FREE;
 use crate::db::watch::{RESTED, Watched};
@@ -52,24 +51,20 @@ impl Shared {
         let stop = || self.pipeline.work.is_stopped();
         let is_urgent = family.take_hurried() || family.is_resting() || self.keeps_old_log(family);
         let pace = if is_urgent { Pace::Now } else { Pace::WhenWorthIt };
-        let work = |context: &MergeContext<'_>| {
-            let merged = family.merge(context, pace)?;
-            family.damage.check()?;
-            if family.take_scattered() && family.is_resting() {
-                self.move_in_background(family, context)?;
-            }
-            join_and_drain(family, context, merged)
-        };
-        let merged = match work(&self.pipeline.merge_context(&stop)) {
+        let context = self.pipeline.merge_context(&stop);
+        let merged = match family.merge(&context, pace) {
             // While there is little room, nothing waits until it is worth it.
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                 tracing::debug!(%error, family = family.id().0, "a merge is made in small steps");
-                self.in_steps(&mut Steps::default(), &stop, |context| {
-                    family.merge_all(context).and_then(|()| work(context))
-                })
+                let merged = self.in_steps(&mut Steps::default(), &stop, |context| family.merge_all(context));
+                merged.map(|()| true)
             }
             merged => merged,
         };
+        let merged = merged.and_then(|merged| {
+            family.damage.check()?;
+            self.keep_deltas(family, merged, &stop)
+        });
         if self.data.space().is_short() {
             self.pipeline.on_reserve.store(true, Ordering::Relaxed);
         }
@@ -96,6 +91,30 @@ impl Shared {
                 self.pipeline.fail(error);
             }
         }
+    }
+
+    /// Moves, joins and drains some of what `family` has, of which a merge was made or not. Says whether there
+    /// is more to do. On a full disk little of that is done, which keeps nobody from writing.
+    fn keep_deltas(&self, family: &Arc<Family>, merged: bool, stop: &dyn Fn() -> bool) -> Result<bool> {
+        let work = |context: &MergeContext<'_>| {
+            if family.take_scattered() && family.is_resting() {
+                self.move_in_background(family, context)?;
+            }
+            join_and_drain(family, context, merged)
+        };
+        let drain = |context: &MergeContext<'_>| {
+            let any = family.is_to_drain() && family.drain_step(context)?.has_drained();
+            Ok(any && family.is_to_drain())
+        };
+        let kept = match work(&self.pipeline.merge_context(stop)) {
+            // Again only when something has changed that it may be the better for.
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => match self.touched.installed() {
+                tried if family.tried_to_drain.swap(tried, Ordering::Relaxed) == tried => Err(error),
+                _ => self.in_steps(&mut Steps::default(), stop, drain),
+            },
+            kept => kept,
+        };
+        Ok(unless_refused(kept)?.unwrap_or(false))
     }
 
     /// Writes what a damaged family holds in memory, which takes no more, where it can be written, so that
@@ -401,7 +420,7 @@ impl Shared {
 /// Returns whether there is to be a next one.
 fn join_and_drain(family: &Arc<Family>, context: &MergeContext<'_>, mut worked: bool) -> Result<bool> {
     let join = || Ok(family.is_to_join() && family.join_step(context)?);
-    let drain = || Ok(family.is_to_drain() && family.drain_step(context)? != Drained::Nothing);
+    let drain = || Ok(family.is_to_drain() && family.drain_step(context)?.has_drained());
     let mut stepped = false;
     // Two of joining, so that few deltas wait for that while others are drained: readers ask each of them.
     for step in [&join as &dyn Fn() -> Result<bool>, &join, &drain] {

@@ -1,5 +1,6 @@
 //! Where the catalog stands in the data file, and what changes of families it records.
 
+use crate::codec::checksum::crc32_on;
 use crate::codec::features::Features;
 use crate::codec::ids::FamilyId;
 use crate::column_family::catalog::{BLOCK, Catalog, encode_part};
@@ -25,9 +26,9 @@ pub(super) struct Place {
 impl Place {
     /// Takes extents of `room` pages each.
     pub(super) fn allocate(space: &SpaceMap, room: u64) -> Result<Self> {
-        let first = space.allocate(room)?;
-        match space.allocate(room) {
-            Ok(second) => Ok(Self { copies: [Some(first), Some(second)], room }),
+        let (first, _) = space.allocate(room, room)?;
+        match space.allocate(room, room) {
+            Ok((second, _)) => Ok(Self { copies: [Some(first), Some(second)], room }),
             Err(error) => {
                 space.free_unused(first, room);
                 Err(error)
@@ -41,7 +42,7 @@ pub(super) struct CatalogFile {
     pub(super) place: Place,
     pub(super) len: u64,
     pub(super) number: u64,
-    /// Of a catalog of an old format.
+    /// Of all its bytes, 0 if it is not known.
     pub(super) checksum: u32,
     /// A record that the superblock held when the database was opened: it may be in no part.
     pub(super) unlisted: Option<Record>,
@@ -121,6 +122,9 @@ impl CatalogFile {
 
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.len += bytes.len() as u64;
+        if self.checksum != 0 {
+            self.checksum = crc32_on(self.checksum, bytes);
+        }
         self.unlisted = None;
     }
 }

@@ -15,17 +15,21 @@ const STEPS: [usize; 4] = [512 << 10, 64 << 10, 8 << 10, 1 << 10];
 const RECORD_BYTES: usize = 400;
 const SEGMENT_BYTES: usize = 12;
 
+/// How often space is made for what comes on a little each time.
+const MOST_ROUNDS: usize = 64;
+
 /// How large the steps are in which something is done, and whether it has come on since space was last made
 /// for it.
 #[derive(Debug)]
 pub(super) struct Steps {
     most_bytes: usize,
     has_come_on: bool,
+    rounds_left: usize,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { most_bytes: MOST_BYTES, has_come_on: true }
+        Self { most_bytes: MOST_BYTES, has_come_on: true, rounds_left: MOST_ROUNDS }
     }
 }
 
@@ -53,10 +57,14 @@ impl Shared {
         loop {
             let mut context = self.pipeline.merge_context(should_stop);
             context.most_bytes = steps.most_bytes;
+            context.from_reserve = open.is_some();
+            let before = self.touched.installed();
             match work(&context) {
                 Err(error) if error.kind() == ErrorKind::OutOfSpace => {
                     tracing::debug!(%error, ?steps, "space is made for a merge");
-                    if !steps.has_come_on {
+                    if self.touched.installed() != before && steps.rounds_left > 0 {
+                        steps.rounds_left -= 1;
+                    } else if !steps.has_come_on {
                         let smaller = STEPS.iter().find(|&&bytes| bytes < steps.most_bytes);
                         steps.most_bytes = *smaller.ok_or(error)?;
                     }
@@ -96,6 +104,7 @@ impl Shared {
         };
         give_back();
         self.free_removed_log();
+        self.leave_merged_log()?;
         self.checkpoint()?;
         // What only the checkpoint before needed is free by now.
         if give_back() {
@@ -103,6 +112,18 @@ impl Shared {
         }
         self.free_removed_log();
         Ok(())
+    }
+
+    /// If all that the log holds is merged, goes on to another segment, so that the checkpoint lets go of the
+    /// present one, and nothing is kept for merging it.
+    fn leave_merged_log(&self) -> Result<()> {
+        let Some(log) = &self.pipeline.log else { return Ok(()) };
+        let is_merged =
+            |family: &Arc<Family>| family.stall.waiting() == 0 && family.active_segment() == u64::MAX;
+        if log.weight() == 0 || !self.families().iter().all(is_merged) {
+            return Ok(());
+        }
+        unless_refused(log.leave_segment(true)).map(drop).map_err(|error| self.pipeline.fail(error))
     }
 
     /// How many segments more than `families` have the catalog can name in the room that it has for certain.

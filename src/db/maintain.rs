@@ -202,11 +202,18 @@ impl Shared {
 
     /// Merges all that is in `family`'s memtables and deltas now into its tree.
     pub(super) fn drain_deltas(&self, family: &Arc<Family>) -> Result<()> {
+        self.drain_with_room(family).map(drop)
+    }
+
+    /// The same; says whether there was room for all of it. What there was none for, on a full disk, is still
+    /// in deltas.
+    fn drain_with_room(&self, family: &Arc<Family>) -> Result<bool> {
         self.drain(family)?;
         if family.damage.is_met() {
-            return Ok(());
+            return Ok(true);
         }
         let ended = || self.pipeline.owns_files().is_err();
+        let mut had_room = true;
         // What is there now is drained when the range has been at the end of the keys twice.
         let mut ends = 0;
         let mut steps = Steps::default();
@@ -214,17 +221,20 @@ impl Shared {
             let drained = self.in_steps(&mut steps, &ended, |context| family.drain_step(context));
             let drained = match drained {
                 // What came meanwhile becomes a delta.
-                Err(error) if error.kind() == ErrorKind::FamilyDamaged => return self.drain(family),
+                Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
+                    return self.drain(family).map(|()| had_room);
+                }
                 drained => drained?,
             };
             match drained {
                 Drained::Nothing => break,
                 Drained::Some => {}
+                Drained::Skipped => had_room = false,
                 Drained::ToTheEnd => ends += 1,
             }
             self.pipeline.work.touch(family);
         }
-        Ok(())
+        Ok(had_room)
     }
 
     pub(super) fn judge(&self, error: Error) -> Error {
@@ -301,9 +311,12 @@ impl Shared {
     fn make_all_durable(&self, families: &[Arc<Family>]) -> Result<bool> {
         let mut had_room = true;
         for family in families {
-            if unless_refused(self.drain_deltas(family))?.is_none() {
-                had_room = false;
-                self.drain(family)?;
+            match unless_refused(self.drain_with_room(family))? {
+                Some(had) => had_room &= had,
+                None => {
+                    had_room = false;
+                    self.drain(family)?;
+                }
             }
         }
         if self.has_merges_to_checkpoint() {

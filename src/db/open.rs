@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crossbeam_utils::CachePadded;
 
+use crate::codec::checksum::crc32;
 use crate::codec::features::Features;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
@@ -181,7 +182,7 @@ fn create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Result<()> {
             copies: [Some(0), Some(1)],
             len: catalog.len() as u64,
             number: 1,
-            checksum: 0,
+            checksum: crc32(&[&catalog]),
             room: 1,
         },
         next_family: 1,
@@ -287,23 +288,19 @@ fn restore_family(
 
 /// The data file as the log asks for room in it.
 #[derive(Debug)]
-struct RoomInData {
-    backend: Arc<dyn StorageBackend>,
-    data: Arc<DataFile>,
-}
+struct RoomInData(Arc<DataFile>);
 
 impl Room for RoomInData {
     fn keep(&self, weight: u64) -> Result<()> {
-        // What a system does not say of its disk is no obstacle.
-        self.data.space().keep_room(weight, self.backend.free_bytes().unwrap_or(None))
+        self.0.space().keep_room(weight)
     }
 
     fn is_tight(&self, weight: u64) -> bool {
-        self.data.space().is_tight(weight, self.backend.free_bytes().unwrap_or(None))
+        self.0.space().is_tight(weight)
     }
 
     fn fill(&self) -> bool {
-        self.data.space().fill_reserve()
+        self.0.space().fill_reserve()
     }
 }
 
@@ -344,14 +341,15 @@ fn open_existing(
     }
     let mut catalog_file = CatalogFile::restore(&superblock, &catalog, newest);
     if !options.read_only {
-        data.space().set_reserve(match options.disk_reserve_bytes {
+        let reserve = match options.disk_reserve_bytes {
             None => ReserveSize::Share,
             Some(0) => ReserveSize::Nothing,
             Some(bytes) => ReserveSize::Bytes(bytes),
-        });
+        };
+        data.space().set_reserve(reserve, Arc::clone(backend));
     }
     let mut find_spare = || {
-        let _open = data.space().open_reserve();
+        let _open = data.space().open_whole_reserve();
         catalog_file.find_spare(data.space(), data.page_size() as u64)
     };
     if !options.read_only && !is_in_both_slots {
@@ -368,7 +366,7 @@ fn open_existing(
     };
     let log_bytes =
         plan.segments(&**backend)?.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    if !options.read_only && data.space().is_tight(log_bytes, backend.free_bytes().unwrap_or(None)) {
+    if !options.read_only && data.space().is_tight(log_bytes) {
         // The room that was kept for this, before the replay takes it.
         find_spare()?;
     }
@@ -418,10 +416,11 @@ fn open_existing(
                 .clamp(FIRST_LOG_SEGMENT, MAX_RESERVE_FILE)
                 .min(max_segment_bytes)
                 .next_multiple_of(4096),
-            room: Arc::new(RoomInData { backend: Arc::clone(backend), data: Arc::clone(&data) }),
+            room: Arc::new(RoomInData(Arc::clone(&data))),
         };
         let log = Log::start(InPlace::of(backend, &locks), log_options, end)?;
         log.weigh(&report, replayed.operations);
+        data.space().owe(log.weight());
         Some(log)
     };
     let mut shared = Shared {

@@ -4,7 +4,7 @@ use crate::codec::checksum::crc32;
 use crate::column_family::catalog::Catalog;
 use crate::column_family::record::Record;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{EXTENTS_START, Superblock};
+use crate::segment::{CatalogExtent, EXTENTS_START, Superblock};
 use crate::storage::StorageFile;
 
 const DATA: &str = "data";
@@ -88,7 +88,7 @@ fn read_copies(file: &dyn StorageFile, superblock: &Superblock) -> Result<(Catal
         return Err(Error::corruption("the catalog lies beyond the end of the file").in_file(DATA));
     };
     let located = |error: Error| error.in_file(DATA).at_offset(offset);
-    let catalog = Catalog::decode([&copies[0], &copies[1]], superblock.catalog.number);
+    let catalog = decode([&copies[0], &copies[1]], superblock);
     let catalog = catalog.map_err(|error| match failure.take() {
         Some(failure) if error.kind() == ErrorKind::Corruption => failure,
         _ => located(error),
@@ -120,12 +120,36 @@ fn check_copy(file: &dyn StorageFile, superblock: &Superblock, page: u64) -> Res
     let read = file.read_at(&mut bytes, offset);
     read.map_err(|error| located(Error::reading("reading a copy of the catalog", error)))?;
     // As if both copies said it: nothing of the other one makes up for what is damaged here.
-    let catalog = Catalog::decode([&bytes, &bytes], superblock.catalog.number).map_err(located)?;
+    let catalog = decode([&bytes, &bytes], superblock).map_err(located)?;
     if catalog.is_sound {
         Ok(())
     } else {
         Err(located(Error::corruption("a copy of the catalog is damaged")))
     }
+}
+
+/// What the copies say. The superblock knows their sum: a copy that has it counts alone, so that none counts
+/// in which a write was lost, whatever whole frame stood there before.
+fn decode(copies: [&[u8]; 2], superblock: &Superblock) -> Result<Catalog> {
+    let CatalogExtent { number, checksum, .. } = superblock.catalog;
+    if checksum == 0 {
+        return Catalog::decode(copies, number, true);
+    }
+    let catalog = match copies.map(|copy| crc32(&[copy]) == checksum) {
+        [true, true] => return Catalog::decode(copies, number, true),
+        [false, false] => {
+            let catalog = Catalog::decode(copies, number, false)?;
+            if catalog.is_sound {
+                return Err(Error::corruption("both copies of the catalog are older than the superblock"));
+            }
+            catalog
+        }
+        [first, _] => {
+            let whole = copies[usize::from(!first)];
+            Catalog::decode([whole, whole], number, true)?
+        }
+    };
+    Ok(Catalog { is_sound: false, ..catalog })
 }
 
 /// Reads what can be read; where nothing can, ones stand in its place, which are no frame and no end of a
@@ -157,4 +181,65 @@ fn read_old(file: &dyn StorageFile, superblock: &Superblock) -> Result<Catalog> 
         return Err(located(Error::corruption("the catalog's checksum does not match")));
     }
     Catalog::decode_old(&bytes).map_err(located)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::storage::{FileMode, MemoryStorage, StorageBackend};
+    use crate::{ColumnFamilyDatabase, FamilyOptions};
+
+    /// A storage like `storage`, in whose database a family `name` was created, and then another one.
+    fn with_families(storage: &MemoryStorage, name: &str) -> MemoryStorage {
+        let copy = MemoryStorage::new();
+        let mut bytes = Vec::new();
+        copy.create_directory("wal").unwrap();
+        for path in ["data", "wal/0000000000000001.log"] {
+            let file = storage.open(path, FileMode::Read).unwrap();
+            bytes.resize(file.len().unwrap() as usize, 0);
+            file.read_at(&mut bytes, 0).unwrap();
+            copy.open(path, FileMode::Create).unwrap().write_at(&bytes, 0).unwrap();
+        }
+        let db = open(&copy);
+        for name in [name, "newest"] {
+            db.create_column_family(name, FamilyOptions::default()).unwrap();
+        }
+        copy
+    }
+
+    fn open(storage: &MemoryStorage) -> ColumnFamilyDatabase {
+        let builder = ColumnFamilyDatabase::builder().automatic_maintenance(false).disk_reserve_bytes(0);
+        builder.storage(storage.clone()).open("memory").unwrap()
+    }
+
+    #[test]
+    fn a_copy_in_which_a_write_was_lost_counts_for_nothing() {
+        let storage = MemoryStorage::new();
+        open(&storage).create_column_family("first", FamilyOptions::default()).unwrap();
+        // Before it was killed, a process had written this where the next one writes something else.
+        let before = with_families(&storage, "lost").open("data", FileMode::Read).unwrap();
+        for stale in [&[0][..], &[1], &[0, 1]] {
+            let after = with_families(&storage, "right");
+            let file = after.open("data", FileMode::Write).unwrap();
+            let (superblock, _) = Superblock::load(&*file, DATA).unwrap();
+            let mut bytes = vec![0; superblock.catalog.len as usize];
+            for &copy in stale {
+                let page = superblock.catalog.copies[copy].unwrap();
+                let offset = EXTENTS_START + page * u64::from(superblock.page_size);
+                before.read_at(&mut bytes, offset).unwrap();
+                assert_ne!(crc32(&[&bytes]), superblock.catalog.checksum);
+                file.write_at(&bytes, offset).unwrap();
+            }
+            if stale.len() == 2 {
+                let failed = read_catalog(&*file, &superblock).err().expect("nothing is whole");
+                assert_eq!(failed.kind(), ErrorKind::Corruption);
+                continue;
+            }
+            for _ in 0..2 {
+                let db = open(&after);
+                assert_eq!(db.column_family_names(), ["first", "newest", "right"]);
+                db.close().unwrap();
+            }
+        }
+    }
 }

@@ -129,11 +129,15 @@ impl<'a> Replayer<'a> {
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
             most_bytes: MOST_BYTES,
+            from_reserve: false,
+            all_is_logged: true,
         };
         let merged = match family.merge(&context, Pace::Now) {
             // One after the other may have room. Nothing can be made free before the database is open.
             Err(error) if error.kind() == ErrorKind::OutOfSpace => {
-                family.merge_all(&MergeContext { most_bytes: MOST_BYTES / 64, ..context }).map(|()| true)
+                let _open = family.store().open_reserve();
+                let context = MergeContext { most_bytes: MOST_BYTES / 64, from_reserve: true, ..context };
+                family.merge_all(&context).map(|()| true)
             }
             merged => merged,
         };

@@ -20,6 +20,7 @@
 //! 3. Both copies hold the same bytes. If one was found not to, parts are not written behind it: the next
 //!    catalog is a whole one, elsewhere.
 
+use crate::codec::checksum::crc32;
 use crate::column_family::catalog::encode_part;
 use crate::column_family::record::Record;
 use crate::db::catalog_file::{CatalogFile, Change, Place, State};
@@ -131,7 +132,7 @@ impl Shared {
             place,
             len: bytes.len() as u64,
             number,
-            checksum: 0,
+            checksum: crc32(&[&bytes]),
             unlisted: None,
             has_parts: true,
             is_kept: false,
@@ -163,7 +164,7 @@ impl Shared {
             return Ok(spare);
         }
         // A checkpoint is what makes room.
-        let open = || self.data.space().open_reserve();
+        let open = || self.data.space().open_whole_reserve();
         let place = {
             let _open = (!is_to_move).then(open);
             Place::allocate(self.data.space(), wanted)

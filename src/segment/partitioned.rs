@@ -8,6 +8,7 @@ use super::allocator::{PageAllocator, Placement};
 use super::data_file::DataFile;
 use super::map::{Segment, SegmentMap};
 use super::page_set::PageSet;
+use super::space::Access;
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{
@@ -251,27 +252,15 @@ impl PartitionedStorageBackend {
     /// Adds a segment with room for `pages` pages.
     fn grow(&self, allocator: &mut Allocator, map: &SegmentMap, pages: u32) -> Result<Arc<SegmentMap>> {
         let least = u64::from(pages);
-        let mut size = self.segment_pages(&allocator.pages, map).max(least);
-        let file_page = loop {
-            let found = match *allocator.pages.placement() {
-                Placement::Below(end) => match self.shared.space().allocate_below(end, size, least)? {
-                    Some((file_page, pages)) => {
-                        size = pages;
-                        Ok(file_page)
-                    }
-                    None => return Err(self.no_room_to_move()),
-                },
-                _ => self.shared.space().allocate(size),
-            };
-            match found {
-                Ok(file_page) => break file_page,
-                // Not the least at once: segments of a page each would be many.
-                Err(error) if error.kind() == ErrorKind::OutOfSpace && size > least => {
-                    size = (size / 2).max(least);
-                }
-                Err(error) => return Err(error.of_family(self.family.0)),
+        let size = self.segment_pages(&allocator.pages, map).max(least);
+        let found = match *allocator.pages.placement() {
+            Placement::Below(end) => {
+                let found = self.shared.space().allocate_below(end, size, least)?;
+                Ok(found.ok_or_else(|| self.no_room_to_move())?)
             }
+            _ => self.shared.space().allocate(size, least),
         };
+        let (file_page, size) = found.map_err(|error| error.of_family(self.family.0))?;
         let size = u32::try_from(size).expect("a segment has fewer than 2^32 pages");
         let Some(first_page) = map.room_for(size) else {
             self.shared.space().free_unused(file_page, u64::from(size));
@@ -335,6 +324,16 @@ impl PartitionedStorageBackend {
     /// A merge failed: the pages that it published are free again.
     pub(crate) fn abandon(&self, pages: &[(PageId, u32)]) {
         self.release(pages);
+    }
+
+    /// While what it gives lives, this thread writes what memtables hold, for which room is kept.
+    pub(crate) fn for_memtables(&self) -> Access<'_> {
+        self.shared.space().for_memtables()
+    }
+
+    /// While what it gives lives, this thread may take of what is kept for a full disk.
+    pub(crate) fn open_reserve(&self) -> Access<'_> {
+        self.shared.space().open_reserve()
     }
 
     // ---- the life of pages ----

@@ -12,8 +12,21 @@
 //! disk needs to become less full: merges and catalogs write before they free. An extent at the end of the
 //! file comes out of them, and as many are reserved behind it. Where the disk has no more, it is refused,
 //! unless somebody has the reserve [open](SpaceMap::open_reserve), who writes little at a time and then sees
-//! to it that what that made free comes back. Until it has, the map is *short*. Before the log takes what
-//! merges will need room for, as much is reserved besides ([`keep_room`](SpaceMap::keep_room)).
+//! to it that what that made free comes back. Until it has, the map is *short*.
+//!
+//! *What is owed.* The log holds what merges of memtables will need room for. Before it takes more, it is seen
+//! to that the disk has as much ([`keep_room`](SpaceMap::keep_room)), and from then on this is room for
+//! [those merges](SpaceMap::for_memtables) alone: all else that is written (deltas that are joined or
+//! drained, compactions, catalogs) leaves it on the disk, be it still free there or reserved already.
+//!
+//! | who asks for an extent | leaves with room on the disk |
+//! |---|---|
+//! | whoever else | the reserve and what is owed |
+//! | a merge of memtables | the reserve |
+//! | whoever has the reserve open | half of it, and what is owed |
+//! | a merge of memtables, or a catalog, that has it open | nothing |
+//!
+//! More pages than are needed at once, by which segments grow, are never taken of what is kept.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,8 +35,8 @@ use std::thread::{self, ThreadId};
 /// Where the first extent starts; before it stand the superblock's slots.
 pub(crate) const EXTENTS_START: u64 = 64 << 10;
 
-use crate::error::{Error, Result};
-use crate::storage::StorageFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{StorageBackend, StorageFile};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 
@@ -42,6 +55,11 @@ const MERGED_PER_LOGGED: u64 = 4;
 const PLENTY: u64 = 2;
 /// Free extents that are tried on a full disk: some are holes, which have no room.
 const MOST_TRIED: usize = 256;
+/// Whoever has the reserve open leaves one page in so many of it to merges of memtables and to catalogs.
+const LEFT_OF_RESERVE: u64 = 2;
+/// Pages that an extent has at most if it comes out of what is kept and less would do: so that segments are
+/// not a page each.
+const MOST_OF_KEPT: u64 = 4;
 
 /// The extents of one data file.
 pub(crate) struct SpaceMap {
@@ -53,14 +71,29 @@ pub(crate) struct SpaceMap {
     short: AtomicBool,
 }
 
-/// Lets extents come out of the reserve.
-pub(crate) struct OpenReserve<'s>(&'s SpaceMap, ThreadId);
+/// What a thread may take of what is kept, for as long as this lives.
+pub(crate) struct Access<'s> {
+    space: &'s SpaceMap,
+    thread: ThreadId,
+    to: Kept,
+}
 
-impl Drop for OpenReserve<'_> {
+/// Part of what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Reserve,
+    /// The whole reserve, for a catalog.
+    WholeReserve,
+    /// What is owed to merges of memtables.
+    Owed,
+}
+
+impl Drop for Access<'_> {
     fn drop(&mut self) {
-        let mut extents = self.0.extents.lock();
-        if let Some(place) = extents.opened.iter().position(|thread| *thread == self.1) {
-            extents.opened.swap_remove(place);
+        let mut extents = self.space.extents.lock();
+        let mine = |&(thread, to): &(ThreadId, Kept)| (thread, to) == (self.thread, self.to);
+        if let Some(place) = extents.accesses.iter().position(mine) {
+            extents.accesses.swap_remove(place);
         }
     }
 }
@@ -79,10 +112,14 @@ pub(crate) enum ReserveSize {
 #[derive(Debug, Default)]
 struct Extents {
     reserve: ReserveSize,
-    /// Pages that are kept at the end besides the reserve: the log holds what will need them.
+    /// Says how much room the disk has left.
+    disk: Option<Arc<dyn StorageBackend>>,
+    /// Pages that merges of what the log holds may take.
+    owed: u64,
+    /// Of these, pages that are kept at the end besides the reserve, since the disk has not plenty.
     promised: u64,
-    /// The threads that have the reserve open.
-    opened: Vec<ThreadId>,
+    /// The threads that may take of what is kept.
+    accesses: Vec<(ThreadId, Kept)>,
     /// File pages that exist, used or not.
     end: u64,
     /// By first file page.
@@ -162,9 +199,11 @@ impl SpaceMap {
         self.extents.lock().free.clear();
     }
 
-    /// From now on so much is kept for a full disk.
-    pub(crate) fn set_reserve(&self, reserve: ReserveSize) {
-        self.extents.lock().reserve = reserve;
+    /// From now on so much is kept for a full `disk`.
+    pub(crate) fn set_reserve(&self, reserve: ReserveSize, disk: Arc<dyn StorageBackend>) {
+        let mut extents = self.extents.lock();
+        extents.reserve = reserve;
+        extents.disk = Some(disk);
     }
 
     /// Bytes that are kept for a full disk if there is room.
@@ -188,12 +227,11 @@ impl SpaceMap {
         is_whole
     }
 
-    /// Whether a disk that has `free` bytes left, if that is known, has no plenty of room for merging `bytes`
-    /// of log.
-    pub(crate) fn is_tight(&self, bytes: u64, free: Option<u64>) -> bool {
+    /// Whether the disk has no plenty of room for merging `bytes` of log.
+    pub(crate) fn is_tight(&self, bytes: u64) -> bool {
         let extents = self.extents.lock();
-        let (reserve, promised) = (extents.reserve_pages(self.page_size), self.pages_to_merge(bytes));
-        reserve > 0 && !self.has_plenty(reserve.saturating_add(promised), free)
+        let (reserve, owed) = (extents.reserve_pages(self.page_size), self.pages_to_merge(bytes));
+        reserve > 0 && !self.has_plenty(reserve.saturating_add(owed), extents.free_on_disk())
     }
 
     fn pages_to_merge(&self, bytes: u64) -> u64 {
@@ -204,18 +242,18 @@ impl SpaceMap {
         free.is_none_or(|free| free / self.page_size as u64 >= pages.saturating_mul(PLENTY))
     }
 
-    /// Makes sure that what `bytes` of log hold can be merged beside the reserve, whatever else fills a disk
-    /// that has `free` bytes left, if that is known. `OutOfSpace` if there is no room for that.
-    pub(crate) fn keep_room(&self, bytes: u64, free: Option<u64>) -> Result<()> {
+    /// Makes sure that what `bytes` of log hold can be merged beside the reserve, whatever else fills the
+    /// disk. `OutOfSpace` if there is no room for that.
+    pub(crate) fn keep_room(&self, bytes: u64) -> Result<()> {
         let mut extents = self.extents.lock();
         let reserve = extents.reserve_pages(self.page_size);
         if reserve == 0 {
             return Ok(());
         }
-        let promised = self.pages_to_merge(bytes);
-        let wanted = reserve.saturating_add(promised);
-        if self.has_plenty(wanted, free) {
-            extents.promised = 0;
+        let owed = self.pages_to_merge(bytes);
+        let wanted = reserve.saturating_add(owed);
+        if self.has_plenty(wanted, extents.free_on_disk()) {
+            (extents.owed, extents.promised) = (owed, 0);
             return Ok(());
         }
         if extents.reserved_pages() < wanted {
@@ -223,15 +261,22 @@ impl SpaceMap {
             let tail = extents.tail_pages();
             self.extend_tail(&mut extents, tail + missing)?;
         }
-        extents.promised = promised;
+        (extents.owed, extents.promised) = (owed, owed);
         Ok(())
+    }
+
+    /// The log holds `bytes` that are not merged: for these nobody else may take the room, if there is any.
+    pub(crate) fn owe(&self, bytes: u64) {
+        let mut extents = self.extents.lock();
+        extents.owed = self.pages_to_merge(bytes);
     }
 
     /// The log holds no more than `bytes` that are not merged: what was kept for more need not be kept.
     pub(crate) fn keep_no_more(&self, bytes: u64) {
         let mut extents = self.extents.lock();
-        let promised = self.pages_to_merge(bytes);
-        extents.promised = extents.promised.min(promised);
+        let owed = self.pages_to_merge(bytes);
+        extents.owed = extents.owed.min(owed);
+        extents.promised = extents.promised.min(owed);
     }
 
     /// Reserves free pages at the end of the file until there are `wanted`.
@@ -253,58 +298,127 @@ impl SpaceMap {
 
     /// While what it gives lives, extents that this thread asks for come out of the reserve as well where the
     /// disk has no more.
-    pub(crate) fn open_reserve(&self) -> OpenReserve<'_> {
-        let thread = thread::current().id();
-        self.extents.lock().opened.push(thread);
-        OpenReserve(self, thread)
+    pub(crate) fn open_reserve(&self) -> Access<'_> {
+        self.give_access(Kept::Reserve)
     }
 
-    /// Finds, or makes at the end of the file, `pages` contiguous file pages and reserves them on the disk.
-    /// Returns the first. `OutOfSpace` if the disk has no room, and the reserve neither or it is not
-    /// [open](Self::open_reserve): then nothing was changed.
-    pub(crate) fn allocate(&self, pages: u64) -> Result<u64> {
-        assert!(pages > 0, "an extent of no pages");
+    /// The same for a catalog, which is what makes room: of the whole reserve.
+    pub(crate) fn open_whole_reserve(&self) -> Access<'_> {
+        self.give_access(Kept::WholeReserve)
+    }
+
+    /// While what it gives lives, this thread writes what memtables hold.
+    pub(crate) fn for_memtables(&self) -> Access<'_> {
+        self.give_access(Kept::Owed)
+    }
+
+    fn give_access(&self, to: Kept) -> Access<'_> {
+        let thread = thread::current().id();
+        self.extents.lock().accesses.push((thread, to));
+        Access { space: self, thread, to }
+    }
+
+    /// Finds, or makes at the end of the file, `pages` contiguous file pages, or fewer where there is little
+    /// room, `least` at least, and reserves them on the disk. Returns the first, and how many they are.
+    /// `OutOfSpace` if the disk has no room beside what the caller has to leave: then nothing was changed.
+    pub(crate) fn allocate(&self, pages: u64, least: u64) -> Result<(u64, u64)> {
+        assert!(0 < least && least <= pages, "an extent of {least} to {pages} pages");
         let mut extents = self.extents.lock();
-        let first = extents.find(pages);
         let reserve = extents.reserve_pages(self.page_size);
-        let uses_reserve = reserve > 0 && extents.reserved_without(first, pages) < reserve;
-        let tail = extents.end - extents.tail_pages();
-        if uses_reserve || first >= tail {
-            // As many as there is room for in front of the reserve, which begins behind them.
-            let behind = tail + pages + reserve;
-            if behind > extents.end {
-                match self.reserve_on_disk(tail, behind - tail) {
-                    Ok(()) => {
-                        extents.extend_to(behind);
-                        extents.take(tail, pages);
-                        self.short.store(false, Ordering::Relaxed);
-                        return Ok(tail);
+        let mut size = pages;
+        let refused = loop {
+            let owed = self.owed(&extents, size);
+            match self.allocate_beside(&mut extents, size, reserve + owed) {
+                Err(error) if error.is_refusal() && size == least => break error,
+                // Not the least at once: segments of a page each would be many.
+                Err(error) if error.is_refusal() => size = (size / 2).max(least),
+                first => {
+                    extents.promised = extents.promised.max(owed);
+                    return first.map(|first| (first, size));
+                }
+            }
+        };
+        let owed = self.owed(&extents, least);
+        let left = extents.left_by(thread::current().id(), reserve, owed);
+        if left < reserve + owed {
+            for size in [least.max(MOST_OF_KEPT.min(pages)), least] {
+                match self.allocate_beside(&mut extents, size, left) {
+                    Err(error) if error.is_refusal() => {}
+                    first => {
+                        self.short.store(extents.reserved_pages() < reserve, Ordering::Relaxed);
+                        return first.map(|first| (first, size));
                     }
-                    Err(error) if !error.is_refusal() => return Err(error),
-                    Err(error) if uses_reserve && !extents.opened.contains(&thread::current().id()) => {
-                        return Err(error);
-                    }
-                    Err(_) => self.short.store(uses_reserve, Ordering::Relaxed),
                 }
             }
         }
-        let first = match self.reserve_on_disk(first, pages) {
-            Ok(()) => first,
-            Err(error) if error.is_refusal() => self.reserve_anywhere(&extents, pages).ok_or(error)?,
-            Err(error) => return Err(error),
-        };
-        extents.take(first, pages);
-        Ok(first)
+        Err(refused)
     }
 
-    /// Reserves `pages` pages that are free and have room on a full disk: the last of the file first, since
-    /// nothing made holes there.
-    fn reserve_anywhere(&self, extents: &Extents, pages: u64) -> Option<u64> {
+    /// Pages that are owed and have to be kept reserved, while `pages` are taken: none where the disk has
+    /// plenty of room for them.
+    fn owed(&self, extents: &Extents, pages: u64) -> u64 {
+        if extents.owed == extents.promised {
+            return extents.owed;
+        }
+        let beside = extents.reserve_pages(self.page_size) + pages;
+        let free = extents.free_on_disk();
+        let wanted = extents.owed.saturating_mul(PLENTY).saturating_add(beside);
+        let is_plenty = free.is_none_or(|free| free / self.page_size as u64 >= wanted);
+        if is_plenty { extents.promised } else { extents.owed }
+    }
+
+    /// Reserves `pages` pages if `kept` free ones with room on the disk are left then.
+    fn allocate_beside(&self, extents: &mut Extents, pages: u64, kept: u64) -> Result<u64> {
+        let mut refused = None;
+        let mut reserve = |first, pages| match self.reserve_on_disk(first, pages) {
+            Err(error) if error.is_refusal() => {
+                refused.get_or_insert(error);
+                Ok(false)
+            }
+            reserved => reserved.map(|()| true),
+        };
+        let tail = extents.end - extents.tail_pages();
+        let first = extents.find(pages);
+        if first < tail && extents.reserved_without(first, pages) >= kept {
+            if reserve(first, pages)? {
+                extents.take(first, pages);
+                return Ok(first);
+            }
+            self.mend_hole(extents, first, pages);
+        }
+        // In front of what is kept, which begins behind it.
+        let behind = tail + pages + kept;
+        let wanted = if behind > extents.end { behind - tail } else { pages };
+        if reserve(tail, wanted)? {
+            extents.extend_to(behind);
+            extents.take(tail, pages);
+            return Ok(tail);
+        }
+        // The last of the file first, since nothing made holes there.
         let fitting = extents.free.iter().rev().filter(|(_, free)| free.pages >= pages);
         let tried = fitting.filter(|(_, free)| free.room != Room::Hole).take(MOST_TRIED);
-        tried
-            .map(|(first, free)| first + free.pages - pages)
-            .find(|&first| self.reserve_on_disk(first, pages).is_ok())
+        let firsts: Vec<u64> = tried.map(|(first, free)| first + free.pages - pages).collect();
+        for first in firsts {
+            if extents.reserved_without(first, pages) >= kept && reserve(first, pages)? {
+                extents.take(first, pages);
+                return Ok(first);
+            }
+        }
+        Err(refused.unwrap_or_else(|| {
+            let error = Error::new(ErrorKind::OutOfSpace, "what is left of the disk is kept");
+            error.in_file(&self.path)
+        }))
+    }
+
+    /// Room for pages of a hole was refused: a file system may have reserved some of them nevertheless, which
+    /// nobody would give back.
+    fn mend_hole(&self, extents: &Extents, first: u64, pages: u64) {
+        let hole = extents.free.range(..=first).next_back().filter(|(_, free)| free.room == Room::Hole);
+        if hole.is_some()
+            && let Err(error) = self.file.deallocate(self.offset(first), pages * self.page_size as u64)
+        {
+            tracing::debug!(%error, first, pages, "part of a hole may keep room");
+        }
     }
 
     /// Reserves the largest free extent before file page `end`, or `pages` pages of it if it is larger. First
@@ -502,6 +616,25 @@ impl SpaceMap {
 }
 
 impl Extents {
+    /// Bytes that the disk has left, if that is known: what a system does not say of it is no obstacle.
+    fn free_on_disk(&self) -> Option<u64> {
+        self.disk.as_ref().and_then(|disk| disk.free_bytes().unwrap_or(None))
+    }
+
+    /// Free pages with room on the disk that `thread` has to leave, of a reserve and what is owed.
+    fn left_by(&self, thread: ThreadId, reserve: u64, owed: u64) -> u64 {
+        let has = |to| self.accesses.contains(&(thread, to));
+        if has(Kept::WholeReserve) {
+            return 0;
+        }
+        match (has(Kept::Reserve), has(Kept::Owed)) {
+            (true, true) => 0,
+            (true, false) => reserve / LEFT_OF_RESERVE + owed,
+            (false, true) => reserve,
+            (false, false) => reserve + owed,
+        }
+    }
+
     /// Pages that are kept for a full disk.
     fn reserve_pages(&self, page_size: usize) -> u64 {
         match self.reserve {

@@ -109,7 +109,7 @@ pub(crate) struct CatalogExtent {
     pub(crate) len: u64,
     /// Tells the catalog from those that stood in the same place before.
     pub(crate) number: u64,
-    /// The sum of a catalog of format 3 or an older one.
+    /// The sum of its bytes: of a catalog of format 4, 0 if it is not known.
     pub(crate) checksum: u32,
     /// File pages of each copy; 0: as many as its length takes.
     pub(crate) room: u32,

@@ -22,6 +22,8 @@ fn budgets() -> CacheBudgets {
 struct SmallDisk {
     memory: MemoryStorage,
     room: Arc<Mutex<u64>>,
+    /// Bytes that it says it has left.
+    free: Arc<Mutex<Option<u64>>>,
     /// Pages given back and not allocated since.
     holes: Arc<Mutex<BTreeSet<u64>>>,
 }
@@ -31,7 +33,17 @@ struct SmallDiskFile(std::sync::Arc<dyn StorageFile>, SmallDisk);
 
 impl SmallDisk {
     fn new() -> Self {
-        Self { memory: MemoryStorage::new(), room: Arc::new(Mutex::new(u64::MAX)), holes: Arc::default() }
+        Self {
+            memory: MemoryStorage::new(),
+            room: Arc::new(Mutex::new(u64::MAX)),
+            free: Arc::default(),
+            holes: Arc::default(),
+        }
+    }
+
+    /// It says that it has so many pages left.
+    fn set_free(&self, pages: u64) {
+        *self.free.lock() = Some(pages * PAGE_SIZE as u64);
     }
 
     /// The numbers of the pages that a range of bytes touches.
@@ -69,6 +81,43 @@ impl StorageBackend for SmallDisk {
     }
     fn lock(&self, path: &str, shared: bool) -> std::io::Result<Box<dyn StorageLock>> {
         self.memory.lock(path, shared)
+    }
+    fn free_bytes(&self) -> std::io::Result<Option<u64>> {
+        Ok(*self.free.lock())
+    }
+}
+
+/// A file that keeps what it got before the disk was full, unless that is beyond its end.
+#[derive(Debug)]
+struct Greedy(std::sync::Arc<dyn StorageFile>);
+
+impl StorageFile for Greedy {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        let end = self.len()?;
+        let allocated = self.0.allocate(offset, len);
+        if allocated.is_err() {
+            let pieces = (offset..end.min(offset + len)).step_by(PAGE_SIZE);
+            let _ = pieces.map(|piece| self.0.allocate(piece, PAGE_SIZE as u64)).find(Result::is_err);
+        }
+        allocated
+    }
+    fn deallocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.0.deallocate(offset, len)
     }
 }
 
@@ -554,8 +603,8 @@ mod space_model {
                 match step {
                     Step::Allocate(length) => {
                         let before = (space.file_pages(), space.free_pages());
-                        match space.allocate(length) {
-                            Ok(first) => {
+                        match space.allocate(length, length) {
+                            Ok((first, _)) => {
                                 let taken: BTreeSet<u64> = [&used, &waiting, &closing].into_iter().flat_map(|extents| pages(extents)).collect();
                                 prop_assert!((first..first + length).all(|page| !taken.contains(&page)));
                                 used.push((first, length));
@@ -650,51 +699,116 @@ fn a_look_at_a_page_that_is_not_in_memory_leaves_the_epoch() {
 fn map_with_reserve(pages: u64) -> (SmallDisk, SpaceMap) {
     let disk = SmallDisk::new();
     let space = SpaceMap::new(disk.file(FileMode::Create), "data", PAGE_SIZE);
-    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64));
+    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64), Arc::new(disk.clone()));
     *disk.room.lock() = EXTENTS_START + pages * PAGE_SIZE as u64;
     (disk, space)
+}
+
+fn take(space: &SpaceMap, pages: u64) -> Result<u64, ErrorKind> {
+    space.allocate(pages, pages).map(|(first, _)| first).map_err(|error| error.kind())
 }
 
 #[test]
 fn what_is_kept_for_a_full_disk_is_for_who_has_it_open() {
     let (disk, space) = map_with_reserve(30);
     assert!(space.fill_reserve());
-    let taken: Vec<u64> = (0..11).map(|_| space.allocate(2).unwrap()).collect();
-    assert_eq!(space.allocate(2).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    let taken: Vec<u64> = (0..11).map(|_| take(&space, 2).unwrap()).collect();
+    assert_eq!(take(&space, 2), Err(ErrorKind::OutOfSpace));
     assert!(space.fill_reserve(), "nothing was taken of it");
     {
         let _open = space.open_reserve();
-        (0..4).for_each(|_| _ = space.allocate(2).unwrap());
-        assert_eq!(space.allocate(1).unwrap_err().kind(), ErrorKind::OutOfSpace);
+        (0..2).for_each(|_| _ = take(&space, 2).unwrap());
+        assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace), "half of it is left to memtables");
+        let _merging = space.for_memtables();
+        (0..2).for_each(|_| _ = take(&space, 2).unwrap());
+        assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
     }
     assert!(!space.fill_reserve() && space.is_short());
     // What is given back makes it good before anything else is taken.
     taken[..4].iter().for_each(|&first| space.free_unused(first, 2));
     assert!(space.fill_reserve());
-    assert_eq!(space.allocate(1).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
     *disk.room.lock() = u64::MAX;
-    space.allocate(1).unwrap();
+    take(&space, 1).unwrap();
     assert!(space.fill_reserve() && !space.is_short());
 }
 
 #[test]
+fn a_catalog_may_take_all_that_is_kept_and_segments_take_little_of_it() {
+    let (_, space) = map_with_reserve(12);
+    assert!(space.fill_reserve());
+    take(&space, 4).unwrap();
+    let _open = space.open_whole_reserve();
+    assert_eq!(space.allocate(8, 1).unwrap().1, 4, "a segment that would like more");
+    take(&space, 4).unwrap();
+    assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
+}
+
+#[test]
 fn what_the_log_holds_has_room_beside_the_reserve_before_it_is_taken() {
-    let (_, space) = map_with_reserve(30);
+    let (disk, space) = map_with_reserve(30);
     let page = PAGE_SIZE as u64;
     // Four pages for each page of log: there is room for five pages of log beside the reserve, and not for
     // six.
-    space.keep_room(5 * page, Some(22 * page)).unwrap();
-    assert_eq!(space.keep_room(6 * page, Some(2 * page)).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    disk.set_free(22);
+    space.keep_room(5 * page).unwrap();
+    disk.set_free(2);
+    assert_eq!(space.keep_room(6 * page).unwrap_err().kind(), ErrorKind::OutOfSpace);
     assert!(space.file_pages() >= 28);
     // On a disk with plenty nothing is done for it.
-    space.keep_room(6 * page, Some(1000 * page)).unwrap();
+    disk.set_free(1000);
+    space.keep_room(6 * page).unwrap();
+}
+
+#[test]
+fn room_that_is_owed_to_memtables_is_left_by_all_others() {
+    let (disk, space) = map_with_reserve(40);
+    let page = PAGE_SIZE as u64;
+    disk.set_free(1000);
+    space.keep_room(3 * page).unwrap();
+    assert_eq!(space.file_pages(), 0, "there is plenty");
+    take(&space, 10).unwrap();
+    // Somebody else has taken the rest.
+    disk.set_free(30);
+    (0..10).for_each(|_| _ = take(&space, 1).unwrap());
+    assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
+    {
+        let _open = space.open_reserve();
+        (0..4).for_each(|_| _ = take(&space, 1).unwrap());
+        assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
+    }
+    let merging = space.for_memtables();
+    (0..8).for_each(|_| _ = take(&space, 1).unwrap());
+    assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
+    drop(merging);
+    // They are merged.
+    space.keep_no_more(0);
+    let _open = space.open_reserve();
+    (0..4).for_each(|_| _ = take(&space, 1).unwrap());
+    assert_eq!(take(&space, 1), Err(ErrorKind::OutOfSpace));
+}
+
+#[test]
+fn a_hole_for_which_there_is_no_room_stays_one() {
+    let storage = MemoryStorage::new();
+    let page = PAGE_SIZE as u64;
+    let file = Arc::new(Greedy(storage.open("data", FileMode::Create).unwrap()));
+    let space = SpaceMap::new(file, "data", PAGE_SIZE);
+    let first = take(&space, 20).unwrap();
+    take(&space, 1).unwrap();
+    space.free_unused(first, 20);
+    assert!(space.shrink().unwrap());
+    let used = storage.used_bytes();
+    storage.set_capacity_limit(used + 10 * page);
+    assert_eq!(take(&space, 20), Err(ErrorKind::OutOfSpace));
+    assert_eq!(storage.used_bytes(), used);
 }
 
 #[test]
 fn a_file_that_is_cut_keeps_the_reserve() {
     let (_, space) = map_with_reserve(1000);
-    let first = space.allocate(100).unwrap();
-    space.allocate(2).unwrap();
+    let first = take(&space, 100).unwrap();
+    take(&space, 2).unwrap();
     space.free_unused(first + 50, 50);
     space.free_unused(100, 2);
     assert!(space.shrink().unwrap());
@@ -706,15 +820,15 @@ fn a_file_that_is_cut_keeps_the_reserve() {
 fn what_is_kept_in_pieces_moves_to_the_end() {
     let storage = MemoryStorage::new();
     let space = SpaceMap::new(storage.open("data", FileMode::Create).unwrap(), "data", PAGE_SIZE);
-    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64));
-    let taken: Vec<u64> = (0..10).map(|_| space.allocate(2).unwrap()).collect();
+    space.set_reserve(ReserveSize::Bytes(8 * PAGE_SIZE as u64), Arc::new(SmallDisk::new()));
+    let taken: Vec<u64> = (0..10).map(|_| take(&space, 2).unwrap()).collect();
     storage.set_capacity_limit(storage.used_bytes());
-    let _open = space.open_reserve();
-    (0..4).for_each(|_| _ = space.allocate(2).unwrap());
+    let _open = space.open_whole_reserve();
+    (0..4).for_each(|_| _ = take(&space, 2).unwrap());
     taken.iter().step_by(2).take(4).for_each(|&first| space.free_unused(first, 2));
     assert!(space.fill_reserve());
-    assert_eq!(space.allocate(8).unwrap_err().kind(), ErrorKind::OutOfSpace);
+    assert_eq!(take(&space, 8), Err(ErrorKind::OutOfSpace));
     assert!(space.shrink().unwrap());
     assert!(space.fill_reserve());
-    space.allocate(8).unwrap();
+    take(&space, 8).unwrap();
 }

@@ -189,6 +189,8 @@ impl Pipeline {
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
             most_bytes: MOST_BYTES,
+            from_reserve: false,
+            all_is_logged: !self.unlogged.load(Ordering::Acquire),
         }
     }
 

@@ -8,9 +8,12 @@ use crate::codec::key;
 use crate::column_family::delta::{Delta, Stage, keys_of};
 use crate::column_family::merging::gather::Stretch;
 use crate::column_family::trees::TreeVersion;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
+
+/// A change frees as much as it takes also if it takes one page in so many more.
+const LITTLE_MORE: u64 = 16;
 
 /// How trees become others, step by step. What was written is abandoned unless the change is installed.
 pub(crate) struct Change<'s> {
@@ -120,7 +123,7 @@ impl<'s> Change<'s> {
     }
 
     /// Whether `tree` has an entry that `deletions` cover: where it has none, its pages stay as they are.
-    fn has_any(&self, tree: Tree, deletions: &[RangeDeletion<'_>]) -> Result<bool> {
+    pub(crate) fn has_any(&self, tree: Tree, deletions: &[RangeDeletion<'_>]) -> Result<bool> {
         let mut cursor = TreeCursor::new(tree, Arc::clone(self.store));
         for RangeDeletion { start, end } in deletions {
             cursor.seek(start)?;
@@ -132,6 +135,17 @@ impl<'s> Change<'s> {
             }
         }
         Ok(false)
+    }
+
+    /// Refuses what takes more room than it frees. A little more is no matter where much is written.
+    pub(crate) fn check_frees(&self) -> Result<()> {
+        let sum = |pages: &[(PageId, u32)]| pages.iter().map(|&(_, pages)| u64::from(pages)).sum::<u64>();
+        let (written, retired) = (sum(&self.written), sum(&self.retired));
+        if written > retired + retired / LITTLE_MORE {
+            let message = format!("{written} pages would be written where {retired} become free");
+            return Err(Error::new(ErrorKind::OutOfSpace, message).of_family(self.store.family().0));
+        }
+        Ok(())
     }
 
     /// Puts a delta of `ops`, of which there are at most `count`, in front.

@@ -77,11 +77,11 @@ impl Family {
             Ok(Some(start.is_empty() && bytes <= MOST_MOVED.min((AT_ONCE * limit) as u64)))
         };
         let rewritten = self.rewrite(context, place, |change, at_once| {
-            if at_once {
-                return change.repack_tree();
+            match at_once {
+                true => change.repack_tree()?,
+                false => next = change.repack_range(start, limit)?,
             }
-            next = change.repack_range(start, limit)?;
-            Ok(())
+            if context.from_reserve { change.check_frees() } else { Ok(()) }
         });
         let rewritten = rewritten.map_err(|error| self.judge(error))?;
         let (Some(now_fresh), Some(next)) = (rewritten, next) else { return Ok(false) };

@@ -21,6 +21,8 @@ use crate::sync::{Arc, Instant};
 const HELD: [f64; 2] = [12.0, 36.0];
 /// Part of the tree's entries that deltas may hold otherwise.
 const HELD_OF_TREE: f64 = 0.25;
+/// Bytes of a step up to which the oldest delta alone is drained: with each delta its edges are rewritten.
+const OF_OLDEST: usize = 8 << 10;
 /// Deltas at which draining goes on however little they hold.
 const MAX_DELTAS: usize = 32;
 /// Of these, deltas that may wait to be joined.
@@ -36,8 +38,17 @@ pub(crate) enum Drained {
     Nothing,
     /// A range of keys.
     Some,
+    /// Nothing of a range of keys, which would have taken more of what is kept for a full disk than it frees.
+    Skipped,
     /// The last range: the next step begins with the lowest key.
     ToTheEnd,
+}
+
+impl Drained {
+    /// Whether anything went into the tree.
+    pub(crate) fn has_drained(self) -> bool {
+        matches!(self, Self::Some | Self::ToTheEnd)
+    }
 }
 
 impl TreeVersion {
@@ -93,7 +104,7 @@ impl Family {
         while ends < 2 {
             match self.drain_step(context)? {
                 Drained::Nothing => break,
-                Drained::Some => {}
+                Drained::Some | Drained::Skipped => {}
                 Drained::ToTheEnd => ends += 1,
             }
         }
@@ -116,26 +127,42 @@ impl Family {
         }
         let started = Instant::now();
         let limit = self.memtable_bytes().min(context.most_bytes);
-        let mut range = Stretch::gather(trees_of(&version.deltas), self.store(), &position.0, limit)?;
+        let all = version.deltas.len();
+        let drained = if context.most_bytes <= OF_OLDEST { all - 1..all } else { 0..all };
+        let deltas = &version.deltas[drained.clone()];
+        let mut range = Stretch::gather(trees_of(deltas), self.store(), &position.0, limit)?;
         if range.is_empty() {
             // The end of the keys.
-            range = Stretch::gather(trees_of(&version.deltas), self.store(), &[], limit)?;
+            range = Stretch::gather(trees_of(deltas), self.store(), &[], limit)?;
         }
         if range.is_empty() {
             return Err(out_of_order(self.store()));
         }
-        let drained = self.change(context, &version, |change| {
+        let mut is_skipped = false;
+        let changed = self.change(context, &version, |change| {
             change.merge_into_tree(&[], range.ops())?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
-            change.delete_from_deltas(0..version.deltas.len(), &[deletion])
-        })?;
-        if drained.is_none() {
-            return Ok(Drained::Nothing);
+            change.delete_from_deltas(drained, &[deletion])?;
+            if context.from_reserve {
+                change.check_frees().inspect_err(|_| is_skipped = true)?;
+            }
+            Ok(())
+        });
+        match changed {
+            Err(_) if is_skipped => {}
+            Ok(None) => return Ok(Drained::Nothing),
+            changed => {
+                changed?;
+                Counters::add(&self.counters.drains, 1);
+                self.stall.drained(range.bytes, started.elapsed());
+            }
         }
-        Counters::add(&self.counters.drains, 1);
-        self.stall.drained(range.bytes, started.elapsed());
         let came_round = range.end.is_none();
         position.0 = range.end.take().unwrap_or_default();
-        Ok(if came_round { Drained::ToTheEnd } else { Drained::Some })
+        Ok(match came_round {
+            true => Drained::ToTheEnd,
+            false if is_skipped => Drained::Skipped,
+            false => Drained::Some,
+        })
     }
 }

@@ -29,6 +29,11 @@ pub(crate) struct MergeContext<'a> {
     /// Bytes of keys and values that a step takes at most: less than [`MOST_BYTES`] where the disk has no
     /// room for as much.
     pub(crate) most_bytes: usize,
+    /// Whether the room comes out of what is kept for a full disk: then nothing is written but what
+    /// memtables hold, and what frees as much as it takes.
+    pub(crate) from_reserve: bool,
+    /// Whether every commit so far is in the log.
+    pub(crate) all_is_logged: bool,
 }
 
 impl MergeContext<'_> {
@@ -55,7 +60,9 @@ impl Family {
     ///
     /// Waits for a merge that is under way. On an error nothing has changed.
     pub(crate) fn merge(self: &Arc<Self>, context: &MergeContext<'_>, pace: Pace) -> Result<bool> {
+        // What is kept is not for making deltas fewer: they are more for a while.
         if !self.damage.is_met()
+            && !context.from_reserve
             && let Err(error) = self.make_room_for_delta(context)
             && !self.damage.is_met()
         {
@@ -87,18 +94,20 @@ impl Family {
         context.visible.wait_for(through.0).map_err(|_| {
             Error::new(ErrorKind::WriteFailed, "a commit whose entries are in a memtable was never completed")
         })?;
-        let as_delta = context.is_short() || self.damage.is_met() || !view.tree.deltas.is_empty();
+        let version = self.delete_ahead(context, &view.tree, frozen);
+        let version = version.map_err(|error| self.judge(error))?;
+        let as_delta = context.is_short() || self.damage.is_met() || !version.deltas.is_empty();
         let is_costly = match as_delta {
             true => Ok(true),
-            false => self.is_costly(&view.tree, frozen, context.merge_cost),
+            false => self.is_costly(&version, frozen, context.merge_cost),
         };
-        let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &view, frozen, as_delta));
+        let merged = is_costly.and_then(|as_delta| self.merge_frozen(context, &version, frozen, as_delta));
         let merged = match merged.map_err(|error| self.judge(error)) {
             Err(error) if error.kind() == ErrorKind::FamilyDamaged => {
                 // What stood in the way may have been a page of the tree, or of a delta, that this does not
                 // need.
                 let again =
-                    self.merge_frozen(context, &view, frozen, true).map_err(|error| self.judge(error));
+                    self.merge_frozen(context, &version, frozen, true).map_err(|error| self.judge(error));
                 if again.as_ref().is_err_and(|error| error.kind() == ErrorKind::FamilyDamaged) {
                     self.damage.set_stuck();
                 }
@@ -126,21 +135,22 @@ impl Family {
         Ok(true)
     }
 
-    /// Makes memtables of `view` that are `frozen`, its oldest ones, part of the tree, or a delta. `false` if
-    /// the family was dropped meanwhile. The caller holds the lock of merges. On an error nothing has
-    /// changed.
+    /// Makes memtables that are `frozen`, the oldest ones, part of the tree of `version`, or a delta of it.
+    /// `false` if the family was dropped meanwhile. The caller holds the lock of merges. On an error nothing
+    /// has changed.
     fn merge_frozen(
         &self,
         context: &MergeContext<'_>,
-        view: &FamilyView,
+        version: &TreeVersion,
         frozen: &[Frozen],
         as_delta: bool,
     ) -> Result<bool> {
+        let _kept = self.store().for_memtables();
         let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
         let ops = Newest::new(&tables);
-        let mut change = Change::of(&view.tree, self.store(), self.options().page_fill, &stop);
+        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
         } else {
@@ -167,6 +177,48 @@ impl Family {
             left -= 1;
         }
         Ok(())
+    }
+
+    /// On a disk that is short of room, takes what the memtables delete by range out of the trees, one after
+    /// the other, the oldest first, so that each needs little room. Nobody sees it, since the memtables
+    /// stand in front, and nothing older comes up again, whatever of it a checkpoint makes durable: a replay
+    /// of the log does the rest. So all of it must be in the log. The trees afterwards.
+    fn delete_ahead(
+        &self,
+        context: &MergeContext<'_>,
+        version: &Arc<TreeVersion>,
+        frozen: &[Frozen],
+    ) -> Result<Arc<TreeVersion>> {
+        let mut version = Arc::clone(version);
+        if !context.is_short() || !context.all_is_logged || self.damage.is_met() {
+            return Ok(version);
+        }
+        let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
+        let _kept = self.store().for_memtables();
+        for some in deletions(&tables).chunks((context.most_bytes >> 12).max(1)) {
+            // None: the tree.
+            let mut place: Option<usize> = None;
+            loop {
+                let tree = match place {
+                    None => version.tree,
+                    Some(delta) => version.deltas[delta].tree,
+                };
+                let stop = || false;
+                if Change::of(&version, self.store(), 100, &stop).has_any(tree, some)? {
+                    self.change(context, &version, |change| match place {
+                        None => change.merge_into_tree(some, std::iter::empty()),
+                        Some(delta) => change.delete_from_deltas(delta..delta + 1, some),
+                    })?;
+                    version = Arc::clone(self.trees.lock().current());
+                }
+                // Deltas of which nothing is left are gone: those before are where they were.
+                match place.unwrap_or(version.deltas.len()).min(version.deltas.len()) {
+                    0 => break,
+                    behind => place = Some(behind - 1),
+                }
+            }
+        }
+        Ok(version)
     }
 
     /// Puts what the memtables hold in front of the trees; what they delete by range goes from the trees at

@@ -1,10 +1,12 @@
 //! Disks that fail: every call of a workload in turn, once and for good, with each error and each way of a
 //! failed sync. And disks that lie: bits that rot, writes that are lost or land elsewhere. And disks with a
-//! page that cannot be read (`sick`), and what happens to a database that lies closed (`aged`).
+//! page that cannot be read (`sick`), and what happens to a database that lies closed (`aged`). And a disk
+//! that is full for a while (`short`).
 //!
 //! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed
 //! and started again with the memory of the system as it is; what it shows must survive the loss of power
-//! that follows. And power is lost at once.
+//! that follows. And power is lost at once. Only what the system lacks at present, descriptors or memory, ends
+//! nothing: everything goes on once it is there again.
 
 use std::ops::Range;
 
@@ -14,7 +16,7 @@ use peristyle::{Error, ErrorKind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::campaign::{aged, sick};
+use crate::campaign::{aged, short, sick};
 use crate::disk::{
     Everything, Fault, FaultKind, Honesty, Image, Nothing, Operation, RandomDecisions, SimulatedDisk,
     SyncFailure,
@@ -73,12 +75,19 @@ fn over_and_over() -> Vec<Step> {
     (0..8).flat_map(round).chain([Step::Read]).collect()
 }
 
+/// With what an opening fails where a call of the disk does.
+fn may_keep_from_opening(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Io | ErrorKind::OutOfSpace | ErrorKind::OutOfResources)
+}
+
 /// Lies that the sweep goes through: a quarter of each sort.
 const LIES: u64 = 1600;
 /// Workloads of the sweep on a disk with a page that cannot be read.
 const SICK: u64 = 400;
 /// Workloads of the sweep after which the database ages.
 const AGED: u64 = 100;
+/// Workloads of the sweep on a disk that becomes full and stays so for a while.
+const FULL: u64 = 12;
 
 /// What goes wrong with the disk in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +103,8 @@ pub enum Trouble {
     /// A sector goes bad, or a file of the log goes, while the database is closed; all else follows from the
     /// seed.
     Ages(u64),
+    /// The disk becomes full, and stays so for a while; all else follows from the seed.
+    Full(u64),
 }
 
 /// What one run of the campaign does.
@@ -126,6 +137,7 @@ struct Sweep {
     lies: Range<u64>,
     sick: Range<u64>,
     aged: Range<u64>,
+    full: Range<u64>,
     random: u64,
 }
 
@@ -146,6 +158,7 @@ impl Errors {
             lies: 0..LIES,
             sick: 0..SICK,
             aged: 0..AGED,
+            full: 0..FULL,
             random: 0,
         };
         Self { base: base.clone(), seed, sweep: Mutex::new(sweep) }
@@ -188,11 +201,9 @@ impl Errors {
         let seeded = |number: u64| self.seed.wrapping_add(number);
         let sick = sweep.sick.next().map(|number| (number, Trouble::Sick(seeded(number))));
         let next = sick.or_else(|| sweep.aged.next().map(|number| (number, Trouble::Ages(seeded(number)))));
+        let next = next.or_else(|| sweep.full.next().map(|number| (number, Trouble::Full(seeded(number)))));
         if let Some((number, trouble)) = next {
-            return (
-                Case { steps: Vec::new(), maps: true, from_nothing: false, trouble, seed: number },
-                true,
-            );
+            return (Case::of(trouble, number), true);
         }
         sweep.random += 1;
         (Case::random(self.seed.wrapping_add(sweep.random)), false)
@@ -240,6 +251,11 @@ pub fn run_seed(seed: u64, base: &Image, tally: &Tally) -> Checked<()> {
 }
 
 impl Case {
+    /// One of which all else follows from the trouble.
+    fn of(trouble: Trouble, seed: u64) -> Self {
+        Self { steps: Vec::new(), maps: true, from_nothing: false, trouble, seed }
+    }
+
     fn random(seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mixture = Mixture { keys: 12, unlogged: random.random(), reopens: true, maintains: true };
@@ -249,7 +265,11 @@ impl Case {
             step => step,
         });
         let steps = steps.collect();
-        let trouble = match random.random_range(0..10) {
+        let trouble = match random.random_range(0..200) {
+            199 => return Self::of(Trouble::Full(seed), seed),
+            number => number / 20,
+        };
+        let trouble = match trouble {
             0 => Trouble::Lies(random.random_range(0..60), Honesty::Lost),
             1 => {
                 let place = Honesty::Misdirected(random.random_range(0..600) * 512);
@@ -280,6 +300,7 @@ impl Case {
             Trouble::Lies(..) | Trouble::Rots(_) => self.lie(base, tally).map(|()| true),
             Trouble::Sick(seed) => sick::run_seed(seed, base, tally).map(|()| true),
             Trouble::Ages(seed) => aged::run_seed(seed, base, tally).map(|_| true),
+            Trouble::Full(seed) => short::run_seed(seed, base, tally).map(|()| true),
         }
     }
 
@@ -292,7 +313,7 @@ impl Case {
     fn perform(&self, disk: &SimulatedDisk, base: &Image) -> Checked<Option<Ledger>> {
         let run = match Run::open(disk, self.setup()) {
             Ok(run) => run,
-            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::OutOfSpace) => return Ok(None),
+            Err(error) if may_keep_from_opening(error.kind()) => return Ok(None),
             Err(error) => return Err(Violation::new(Kind::Wrong, format!("opening failed with: {error}"))),
         };
         let found = if self.from_nothing {
@@ -309,6 +330,9 @@ impl Case {
         if reverts {
             // What was written and is gone is missed where it is read.
             writer = writer.forgiving(ErrorKind::Corruption);
+        }
+        if matches!(self.trouble, Trouble::Fails(Fault { kind, .. }) if kind.is_lack()) {
+            writer = writer.forgiving(ErrorKind::OutOfResources);
         }
         let mut alive = true;
         if self.from_nothing {
@@ -327,6 +351,18 @@ impl Case {
             let into_families = if founded { vec![put(Buffered), put(Sync), Step::Read] } else { Vec::new() };
             for step in into_families.into_iter().chain([Step::Flush, Step::Sync, Step::Checkpoint]) {
                 writer.perform(&run, &step)?;
+            }
+        }
+        if let Trouble::Fails(Fault { kind, .. }) = self.trouble
+            && kind.is_lack()
+        {
+            if let Some(error) = writer.failure() {
+                let message = format!("what the system lacked for a while ended all writing: {error}");
+                return Err(Violation::new(Kind::Wrong, message));
+            }
+            disk.heal();
+            if run.is_open() && founded {
+                short::goes_on(&run, &mut writer)?;
             }
         }
         if run.is_open() {

@@ -5,6 +5,7 @@ pub mod errors;
 pub mod exhaustive;
 pub mod kill;
 pub mod random;
+pub mod short;
 pub mod shrink;
 pub mod sick;
 

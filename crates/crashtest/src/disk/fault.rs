@@ -20,6 +20,10 @@ pub enum FaultKind {
     Io,
     /// What takes up room, with ENOSPC.
     NoSpace,
+    /// What opens or creates a file, with EMFILE.
+    NoDescriptor,
+    /// What neither writes nor syncs, with ENOMEM.
+    NoMemory,
     /// Any call, with EINTR.
     Interrupted,
     /// Writes: half of the bytes arrive.
@@ -31,9 +35,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Each kind, syncs in each of their ways.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Io,
         Self::NoSpace,
+        Self::NoDescriptor,
+        Self::NoMemory,
         Self::Interrupted,
         Self::ShortWrite,
         Self::Sync(SyncFailure::MarkedClean, None),
@@ -41,6 +47,13 @@ impl FaultKind {
         Self::Sync(SyncFailure::Reverted, None),
         Self::Sync(SyncFailure::ReportedLate, None),
     ];
+}
+
+impl FaultKind {
+    /// Whether it says that the system lacks something at present, and nothing of the disk.
+    pub fn is_lack(self) -> bool {
+        matches!(self, Self::NoDescriptor | Self::NoMemory)
+    }
 }
 
 /// A failure to come.
@@ -66,11 +79,15 @@ pub enum Sickness {
 /// A call, by what can go wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
-    /// Reads, lists, opens.
+    /// Reads, asks for lengths, maps.
     Read,
+    /// Opens what is there, lists.
+    Open,
     /// Writes into files.
     Write,
-    /// Creates, renames, allocates, lengthens.
+    /// Creates files.
+    Create,
+    /// Renames, allocates, lengthens, creates directories.
     TakeRoom,
     /// Removes, cuts, gives room back.
     GiveBack,
@@ -94,7 +111,9 @@ impl Faults {
         let fault = self.fault?;
         let is_subject = match fault.kind {
             FaultKind::Io | FaultKind::Interrupted => true,
-            FaultKind::NoSpace => matches!(call, Call::Write | Call::TakeRoom),
+            FaultKind::NoSpace => matches!(call, Call::Write | Call::Create | Call::TakeRoom),
+            FaultKind::NoDescriptor => matches!(call, Call::Open | Call::Create),
+            FaultKind::NoMemory => !matches!(call, Call::Write | Call::Sync),
             FaultKind::ShortWrite => call == Call::Write,
             FaultKind::Sync(..) => call == Call::Sync,
         };
@@ -115,11 +134,15 @@ impl FaultKind {
     /// What the caller is told.
     pub(super) fn error(self) -> io::Error {
         const EINTR: i32 = 4;
+        const ENOMEM: i32 = 12;
+        const EMFILE: i32 = 24;
         const EIO: i32 = 5;
         const ENOSPC: i32 = 28;
         match self {
             Self::Io | Self::Sync(..) => io::Error::from_raw_os_error(EIO),
             Self::NoSpace => io::Error::from_raw_os_error(ENOSPC),
+            Self::NoDescriptor => io::Error::from_raw_os_error(EMFILE),
+            Self::NoMemory => io::Error::from_raw_os_error(ENOMEM),
             Self::Interrupted => io::Error::from_raw_os_error(EINTR),
             Self::ShortWrite => io::ErrorKind::WriteZero.into(),
         }

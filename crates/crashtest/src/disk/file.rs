@@ -63,6 +63,7 @@ impl StorageFile for SimulatedFile {
             }
             return Err(kind.error());
         }
+        state.take_room(self.id, offset, bytes.len() as u64)?;
         state.write(self.id, bytes, offset, false);
         Ok(())
     }
@@ -87,6 +88,9 @@ impl StorageFile for SimulatedFile {
         let mut state = self.disk.state.lock();
         let grows = len > state.files[self.id.0].len();
         state.meet(if grows { Call::TakeRoom } else { Call::GiveBack })?;
+        if let Some(room) = &mut state.room {
+            room.give_back(self.id, len, u64::MAX);
+        }
         state.content(self.id).set_len(len);
         state.log(|| Operation::SetLen(self.id, len));
         Ok(())
@@ -98,6 +102,7 @@ impl StorageFile for SimulatedFile {
         let mut state = self.disk.state.lock();
         state.meet(Call::TakeRoom)?;
         if len > 0 {
+            state.take_room(self.id, offset, len)?;
             state.content(self.id).extend(end);
             state.log(|| Operation::Allocate(self.id, offset, len));
         }
@@ -109,6 +114,9 @@ impl StorageFile for SimulatedFile {
         end_of(offset, len)?;
         let mut state = self.disk.state.lock();
         state.meet(Call::GiveBack)?;
+        if let Some(room) = &mut state.room {
+            room.give_back(self.id, offset, offset + len);
+        }
         state.content(self.id).clear(offset, len);
         state.log(|| Operation::Deallocate(self.id, offset, len));
         Ok(())

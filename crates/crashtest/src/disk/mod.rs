@@ -21,6 +21,7 @@ mod fault;
 mod file;
 mod image;
 mod operation;
+mod room;
 mod simulated;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use peristyle::{FileMode, StorageBackend, StorageFile, StorageLock};
 use super::fault::{Call, Faults};
 use super::file::SimulatedFile;
 use super::operation::{FileId, Honesty, Operation};
+use super::room::Room;
 use super::timeline::Base;
 use super::{Content, Decisions, Fault, FaultKind, Image, Sickness, SyncFailure, Timeline};
 
@@ -41,6 +42,8 @@ pub(super) struct State {
     dishonest: Option<(u64, Honesty)>,
     /// What is wrong with a range of a file.
     pub(super) sick: Option<(FileId, Range<u64>, Sickness)>,
+    /// Counts what files take up, if that is limited.
+    pub(super) room: Option<Room>,
 }
 
 impl fmt::Debug for SimulatedDisk {
@@ -84,6 +87,7 @@ impl SimulatedDisk {
             lied_at: None,
             dishonest: None,
             sick: None,
+            room: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -147,6 +151,7 @@ impl SimulatedDisk {
             owing: BTreeSet::new(),
             dishonest: None,
             sick: state.sick.clone(),
+            room: None,
             ..*state
         };
         Self { state: Arc::new(Mutex::new(next)) }
@@ -169,6 +174,19 @@ impl SimulatedDisk {
         let mut state = self.state.lock();
         let id = state.entries.get(path).copied();
         state.sick = id.map(|id| (id, range, sickness));
+    }
+
+    /// Files can take up so many blocks of 4 KiB more from now on; what they took before is theirs, and what
+    /// they give back can be taken again.
+    pub fn limit(&self, blocks: u64) {
+        let mut state = self.state.lock();
+        let lens: Vec<u64> = state.files.iter().map(|content| content.len()).collect();
+        let room = state.room.get_or_insert_with(|| {
+            let mut room = Room::default();
+            lens.iter().enumerate().for_each(|(id, &len)| room.has_taken(FileId(id), len));
+            room
+        });
+        room.set_left(blocks);
     }
 
     /// Calls since [`fail`](Self::fail) that could have failed in its way.
@@ -216,6 +234,11 @@ impl State {
             None => Ok(()),
             Some(kind) => Err(kind.error()),
         }
+    }
+
+    /// Takes room for a range of a file, where that is limited.
+    pub(super) fn take_room(&mut self, id: FileId, offset: u64, len: u64) -> io::Result<()> {
+        self.room.as_mut().map_or(Ok(()), |room| room.take(id, offset, len))
     }
 
     fn check_parent(&self, path: &str) -> io::Result<()> {
@@ -308,7 +331,7 @@ impl State {
 impl StorageBackend for SimulatedDisk {
     fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
         let mut state = self.state.lock();
-        state.meet(if mode == FileMode::Create { Call::TakeRoom } else { Call::Read })?;
+        state.meet(if mode == FileMode::Create { Call::Create } else { Call::Open })?;
         let id = if mode == FileMode::Create {
             state.check_parent(path)?;
             if state.entries.contains_key(path) || state.directories.contains(path) {
@@ -323,7 +346,7 @@ impl StorageBackend for SimulatedDisk {
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         let mut state = self.state.lock();
-        state.meet(Call::Read)?;
+        state.meet(Call::Open)?;
         if !state.directories.contains(directory) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -375,13 +398,16 @@ impl StorageBackend for SimulatedDisk {
         let mut state = self.state.lock();
         state.meet(Call::GiveBack)?;
         let file = state.entries.remove(path).ok_or(ErrorKind::NotFound)?;
+        if let Some(room) = &mut state.room {
+            room.give_back(file, 0, u64::MAX);
+        }
         state.log(|| Operation::Remove(path.to_owned(), file));
         Ok(())
     }
 
     fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
         let mut state = self.state.lock();
-        state.meet(if shared { Call::Read } else { Call::TakeRoom })?;
+        state.meet(if shared { Call::Open } else { Call::Create })?;
         state.check_parent(path)?;
         if !state.entries.contains_key(path) {
             if shared {
@@ -404,6 +430,10 @@ impl StorageBackend for SimulatedDisk {
             return Err(ErrorKind::NotFound.into());
         }
         self.lock(path, shared)
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(self.state.lock().room.as_ref().map(Room::bytes_left))
     }
 }
 

@@ -371,7 +371,9 @@ impl Writer {
             }
             (Err(error), _) => match error.kind() {
                 // What cannot be read of a family ends writing to that family alone, and changes nothing.
-                ErrorKind::OutOfSpace | ErrorKind::FamilyDamaged => Ok(Outcome::Refused(error)),
+                ErrorKind::OutOfSpace | ErrorKind::OutOfResources | ErrorKind::FamilyDamaged => {
+                    Ok(Outcome::Refused(error))
+                }
                 ErrorKind::Io | ErrorKind::WriteFailed => {
                     self.failed.get_or_insert(error.clone());
                     Ok(Outcome::Failed(error))
