@@ -110,6 +110,10 @@ impl Shared {
         if give_back() {
             self.checkpoint()?;
         }
+        if let Some(log) = &self.pipeline.log {
+            // What merges took that had to be given up is free again.
+            self.data.space().owe(log.weight());
+        }
         self.free_removed_log();
         Ok(())
     }

@@ -60,6 +60,8 @@ const LEFT_OF_RESERVE: u64 = 2;
 /// Pages that an extent has at most if it comes out of what is kept and less would do: so that segments are
 /// not a page each.
 const MOST_OF_KEPT: u64 = 4;
+/// And if it is a family's who merges memtables while there is little room: others have some to merge, too.
+const MOST_OF_OWED: u64 = 64;
 
 /// The extents of one data file.
 pub(crate) struct SpaceMap {
@@ -269,6 +271,7 @@ impl SpaceMap {
     pub(crate) fn owe(&self, bytes: u64) {
         let mut extents = self.extents.lock();
         extents.owed = self.pages_to_merge(bytes);
+        extents.promised = extents.promised.min(extents.owed);
     }
 
     /// The log holds no more than `bytes` that are not merged: what was kept for more need not be kept.
@@ -325,26 +328,33 @@ impl SpaceMap {
         assert!(0 < least && least <= pages, "an extent of {least} to {pages} pages");
         let mut extents = self.extents.lock();
         let reserve = extents.reserve_pages(self.page_size);
-        let mut size = pages;
+        let thread = thread::current().id();
+        let is_owed = extents.accesses.contains(&(thread, Kept::Owed));
+        let mut size = match self.owed(&extents, pages) {
+            owed if owed > 0 && is_owed => least.max(MOST_OF_OWED.min(pages)),
+            _ => pages,
+        };
         let refused = loop {
-            let owed = self.owed(&extents, size);
+            let owed = if is_owed { 0 } else { self.owed(&extents, size) };
             match self.allocate_beside(&mut extents, size, reserve + owed) {
                 Err(error) if error.is_refusal() && size == least => break error,
                 // Not the least at once: segments of a page each would be many.
                 Err(error) if error.is_refusal() => size = (size / 2).max(least),
                 first => {
                     extents.promised = extents.promised.max(owed);
+                    extents.note_taken(size, is_owed);
                     return first.map(|first| (first, size));
                 }
             }
         };
-        let owed = self.owed(&extents, least);
-        let left = extents.left_by(thread::current().id(), reserve, owed);
+        let owed = if is_owed { 0 } else { self.owed(&extents, least) };
+        let left = extents.left_by(thread, reserve, owed);
         if left < reserve + owed {
             for size in [least.max(MOST_OF_KEPT.min(pages)), least] {
                 match self.allocate_beside(&mut extents, size, left) {
                     Err(error) if error.is_refusal() => {}
                     first => {
+                        extents.note_taken(size, is_owed);
                         self.short.store(extents.reserved_pages() < reserve, Ordering::Relaxed);
                         return first.map(|first| (first, size));
                     }
@@ -357,10 +367,11 @@ impl SpaceMap {
     /// Pages that are owed and have to be kept reserved, while `pages` are taken: none where the disk has
     /// plenty of room for them.
     fn owed(&self, extents: &Extents, pages: u64) -> u64 {
-        if extents.owed == extents.promised {
-            return extents.owed;
+        let reserve = extents.reserve_pages(self.page_size);
+        if reserve == 0 || extents.owed == extents.promised {
+            return extents.promised;
         }
-        let beside = extents.reserve_pages(self.page_size) + pages;
+        let beside = reserve + pages;
         let free = extents.free_on_disk();
         let wanted = extents.owed.saturating_mul(PLENTY).saturating_add(beside);
         let is_plenty = free.is_none_or(|free| free / self.page_size as u64 >= wanted);
@@ -389,7 +400,9 @@ impl SpaceMap {
         // In front of what is kept, which begins behind it.
         let behind = tail + pages + kept;
         let wanted = if behind > extents.end { behind - tail } else { pages };
-        if reserve(tail, wanted)? {
+        // What the disk says that it has not need not be asked for, which may take long.
+        let lacks = behind.saturating_sub(extents.end).saturating_mul(self.page_size as u64);
+        if (lacks == 0 || extents.free_on_disk().is_none_or(|free| free >= lacks)) && reserve(tail, wanted)? {
             extents.extend_to(behind);
             extents.take(tail, pages);
             return Ok(tail);
@@ -619,6 +632,14 @@ impl Extents {
     /// Bytes that the disk has left, if that is known: what a system does not say of it is no obstacle.
     fn free_on_disk(&self) -> Option<u64> {
         self.disk.as_ref().and_then(|disk| disk.free_bytes().unwrap_or(None))
+    }
+
+    /// An extent was taken, by a merge of memtables if it `was_owed`.
+    fn note_taken(&mut self, pages: u64, was_owed: bool) {
+        if was_owed {
+            self.owed = self.owed.saturating_sub(pages);
+            self.promised = self.promised.min(self.owed);
+        }
     }
 
     /// Free pages with room on the disk that `thread` has to leave, of a reserve and what is owed.

@@ -139,7 +139,8 @@ impl Pipeline {
     /// Waits until log was let go of. `false` if there is none, or merges and checkpoints find no room
     /// themselves.
     fn wait_for_space(&self, log: &Log) -> Result<bool> {
-        if log.weight() == 0 {
+        let weight = log.weight();
+        if weight == 0 {
             return Ok(false);
         }
         let before = self.log_pace.rounds_ended();
@@ -158,7 +159,8 @@ impl Pipeline {
                 }
                 thread::sleep(BETWEEN_LOOKS);
             }
-            if self.log_pace.rounds_ended() != before {
+            // A checkpoint that came before the merges has let go of nothing.
+            if self.log_pace.rounds_ended() != before && log.weight() < weight {
                 return Ok(true);
             }
         }
