@@ -108,12 +108,11 @@ fn fill(run: &Run, writer: &mut Writer, random: &mut ChaCha8Rng) -> Checked<()> 
         let family = [0, 1, OWN][random.random_range(0..3)];
         let put = Write::Put(family, random.random_range(0..KEYS), random.random_range(8..longest));
         let durability = if random.random_range(0..20) == 0 { Sync } else { Buffered };
-        match perform(run, writer, &Step::Commit(vec![put], durability))? {
-            Outcome::Refused(_) => refused += 1,
-            _ => {}
-        }
-        if refused == REFUSED {
-            break;
+        if let Outcome::Refused(_) = perform(run, writer, &Step::Commit(vec![put], durability))? {
+            refused += 1;
+            if refused == REFUSED {
+                break;
+            }
         }
     }
     Ok(())
