@@ -93,8 +93,8 @@ impl Shared {
         }
     }
 
-    /// Moves, joins and drains some of what `family` has, of which a merge was made or not. Says whether there
-    /// is more to do. On a full disk little of that is done, which keeps nobody from writing.
+    /// Moves, joins and drains some of what `family` has, of which a merge was made or not. Says whether
+    /// there is more to do. On a full disk little of that is done, which keeps nobody from writing.
     fn keep_deltas(&self, family: &Arc<Family>, merged: bool, stop: &dyn Fn() -> bool) -> Result<bool> {
         let work = |context: &MergeContext<'_>| {
             if family.take_scattered() && family.is_resting() {

@@ -14,8 +14,8 @@
 //! unless somebody has the reserve [open](SpaceMap::open_reserve), who writes little at a time and then sees
 //! to it that what that made free comes back. Until it has, the map is *short*.
 //!
-//! *What is owed.* The log holds what merges of memtables will need room for. Before it takes more, it is seen
-//! to that the disk has as much ([`keep_room`](SpaceMap::keep_room)), and from then on this is room for
+//! *What is owed.* The log holds what merges of memtables will need room for. Before it takes more, it is
+//! seen to that the disk has as much ([`keep_room`](SpaceMap::keep_room)), and from then on this is room for
 //! [those merges](SpaceMap::for_memtables) alone: all else that is written (deltas that are joined or
 //! drained, compactions, catalogs) leaves it on the disk, be it still free there or reserved already.
 //!

@@ -5,8 +5,8 @@
 //!
 //! After the first failure nothing may be acknowledged and nothing wrong be read. Then the process is killed
 //! and started again with the memory of the system as it is; what it shows must survive the loss of power
-//! that follows. And power is lost at once. Only what the system lacks at present, descriptors or memory, ends
-//! nothing: everything goes on once it is there again.
+//! that follows. And power is lost at once. Only what the system lacks at present, descriptors or memory,
+//! ends nothing: everything goes on once it is there again.
 
 use std::ops::Range;
 
