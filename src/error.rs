@@ -4,6 +4,7 @@
 
 mod conflict;
 mod locks;
+mod operators;
 
 use std::fmt;
 use std::io;
@@ -65,6 +66,14 @@ pub enum ErrorKind {
     FamilyDropped,
     /// The column family has other options than were asked for.
     OptionsDiffer,
+    /// Operands were to be written or folded, and the column family's merge operator is not there: it has
+    /// none, or was opened without it. The message names it; of a read, [`Error::key`] has the key.
+    MergeOperatorMissing,
+    /// The column family has a merge operator of another name. The message has both.
+    MergeOperatorDiffers,
+    /// The column family's merge operator gave an error or panicked. Nothing is lost: what it was to fold is
+    /// there, for one that is mended. [`Error::key`] has the key.
+    MergeFailed,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
     /// A key is longer than 65,536 bytes.
@@ -160,6 +169,7 @@ struct Detail {
     ends_writing: bool,
     conflict: Option<Conflict>,
     awaited: Vec<LockWait>,
+    key: Option<Vec<u8>>,
     /// Whether something could not be read: nothing was changed by that.
     is_of_reading: bool,
     /// Whether going on with the other families would lose more.
@@ -177,6 +187,7 @@ impl Error {
             ends_writing: false,
             conflict: None,
             awaited: Vec::new(),
+            key: None,
             is_of_reading: false,
             ends_more_than_family: false,
         }))
@@ -380,6 +391,12 @@ impl Error {
         &self.0.awaited
     }
 
+    /// The key whose value could not be had: of [`MergeFailed`](ErrorKind::MergeFailed), and of
+    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing) where something was read.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.0.key.as_deref()
+    }
+
     /// The operating system's error, where there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_deref()
@@ -423,6 +440,8 @@ impl From<Error> for io::Error {
             | ErrorKind::KeyTooLarge
             | ErrorKind::ValueTooLarge
             | ErrorKind::InvalidArgument
+            | ErrorKind::MergeOperatorDiffers
+            | ErrorKind::MergeOperatorMissing
             | ErrorKind::OptionsDiffer => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,
         };

@@ -40,6 +40,7 @@
 //! - [`Transaction`]: reads and writes that are committed together if nobody changed what they rely on. What
 //!   each [`IsolationLevel`] allows.
 //! - [`Snapshot`], [`FamilySnapshot`]: one moment, for as long as it is held.
+//! - [`MergeOperator`]: values that follow from what was merged into them.
 //! - [`Cursor`] and [`Iter`]: walking in key order, both ways.
 //! - [`Error`] and [`ErrorKind`]: what can go wrong, to match on.
 //! - [`SharedResources`]: threads and memory that several databases have in common.
@@ -213,6 +214,80 @@
 //!
 //! `examples/bank.rs` in the repository transfers money in many threads, and is killed in the middle.
 //!
+//! # Merge operators
+//!
+//! A counter that is read, raised and put again costs a read, and two who do so at once lose one. A family
+//! with a [`MergeOperator`] takes *operands* instead: [`merge`](ColumnFamily::merge) writes one without
+//! reading, as fast as a put, and the operator makes a value of all of them when the key is read, or in the
+//! background when they are merged into the tree. [`merge_operators`] has those for counters, maximum and
+//! minimum, lists and sets, and makes one of a closure.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("views");
+//! use peristyle::{ColumnFamilyDatabase, FamilyOptions, WriteBatch, merge_operators};
+//!
+//! let options = || FamilyOptions::default().merge_operator(merge_operators::add_u64());
+//! let count = |value: &[u8]| u64::from_le_bytes(value.try_into().unwrap());
+//! {
+//!     let db = ColumnFamilyDatabase::open(&path)?;
+//!     let views = db.column_family_or_create("views", options())?;
+//!     std::thread::scope(|scope| {
+//!         for _ in 0..4 {
+//!             scope.spawn(|| (0..100).try_for_each(|_| views.merge("index", 1u64.to_le_bytes()).map(drop)));
+//!         }
+//!     });
+//!     assert_eq!(count(&views.get("index")?.unwrap()), 400);
+//!     let mut batch = WriteBatch::new();
+//!     batch.merge(&views, "index", 1u64.to_le_bytes()).merge(&views, "help", 1u64.to_le_bytes());
+//!     db.write(&batch)?;
+//! }
+//! // The operator is code: it is given anew whenever the database is opened.
+//! let db = ColumnFamilyDatabase::open(&path)?;
+//! let views = db.column_family_or_create("views", options())?;
+//! assert_eq!(count(&views.get("index")?.unwrap()), 401);
+//! # Ok(()) }
+//! ```
+//!
+//! *One of your own* is a closure that takes one operand in ([`associative`](merge_operators::associative)),
+//! or the trait, where it takes the value and all operands to know what comes of them. Its answers must
+//! follow from these alone: they are folded once when they are read, and again, with others, when they are
+//! merged.
+//!
+//! *An operator that fails* or panics on a key fails the reads of this key, with
+//! [`MergeFailed`](ErrorKind::MergeFailed), which names it, and nothing else. No operand is lost: with the
+//! operator mended all is there. A family that is opened without its operator can be used but for the keys
+//! that have operands ([`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing)); one of another name is
+//! refused.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+//! use peristyle::{ErrorKind, merge_operators};
+//!
+//! # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+//! let options = FamilyOptions::default().merge_operator(merge_operators::add_u64());
+//! let sums = db.create_column_family("sums", options)?;
+//! sums.merge("good", 7u64.to_le_bytes())?;
+//! sums.merge("bad", "seven")?;
+//! let error = sums.get("bad").unwrap_err();
+//! assert_eq!((error.kind(), error.key().unwrap()), (ErrorKind::MergeFailed, &b"bad"[..]));
+//! assert_eq!(sums.get("good")?.unwrap(), 7u64.to_le_bytes());
+//! sums.put("bad", 0u64.to_le_bytes())?;
+//! assert!(sums.get("bad")?.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! *In a transaction* a merge is a write that reads nothing: at
+//! [`Serializable`](IsolationLevel::Serializable) any number of them may merge into one key at the same time,
+//! and none is refused. A snapshot sees what was merged up to its moment.
+//!
+//! *What it costs.* A merge costs a put. A read of a key folds the operands that are not merged yet, one step
+//! for each; so a key that is merged into often and read between is best in a family that is merged often
+//! too, with a small [`memtable_share`](FamilyOptions::memtable_share). `len` and `contains_key` fold
+//! nothing.
+//!
 //! # In an async program
 //!
 //! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can
@@ -275,6 +350,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod memtable;
+mod operator;
 mod options;
 mod page;
 #[cfg(test)]
@@ -298,6 +374,8 @@ pub use db::{
     VerifyProgress, VerifyReport,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
+pub use operator::ready as merge_operators;
+pub use operator::{MergeOperands, MergeOperator, MergeResult};
 pub use options::{DatabaseBuilder, Durability, LockedWrites, RecoveryProgress};
 pub use page::CacheStats;
 pub use segment::Segment;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::operator::MergeOperator;
+use crate::operator::named::NamedOperator;
 use crate::storage::StorageBackend;
 
 pub(crate) use memory::{Budgets, MemorySettings};
@@ -164,6 +166,8 @@ pub(crate) struct Options {
     pub(crate) progress: Option<ProgressCallback>,
     pub(crate) skips_damaged_log: bool,
     pub(crate) gives_up_lost_families: bool,
+    /// Merge operators, for the families that have one of these names.
+    pub(crate) merge_operators: Vec<NamedOperator>,
 }
 
 impl Default for Options {
@@ -193,6 +197,7 @@ impl Default for Options {
             progress: None,
             skips_damaged_log: false,
             gives_up_lost_families: false,
+            merge_operators: Vec::new(),
         }
     }
 }
@@ -221,6 +226,7 @@ impl Options {
     }
 
     fn check(&self) -> Result<()> {
+        self.merge_operators.iter().try_for_each(NamedOperator::check)?;
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if ![4 << 10, 8 << 10, 16 << 10, 32 << 10].contains(&self.page_size) {
             return refuse(format!(
@@ -297,6 +303,35 @@ impl DatabaseBuilder {
     /// Several readers may have a database open at once, but none beside a writer.
     pub fn read_only(mut self, yes: bool) -> Self {
         self.options.read_only = yes;
+        self
+    }
+
+    /// Gives `operator` to every family of the database that has a merge operator of its name, from the
+    /// beginning: what is replayed and merged while the database is opened is folded as well. A family gets
+    /// its operator otherwise when it is opened with options that have it, see
+    /// [`FamilyOptions::merge_operator`](crate::FamilyOptions::merge_operator). May be called for several.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, merge_operators};
+    ///
+    /// let builder = ColumnFamilyDatabase::builder().storage(MemoryStorage::new());
+    /// let builder = builder.merge_operator(merge_operators::add_u64());
+    /// let builder = builder.merge_operator(merge_operators::max());
+    /// # let (first, second) = (builder.clone(), builder);
+    /// # let db = first.open("memory")?;
+    /// # let options = FamilyOptions::default().merge_operator(merge_operators::max());
+    /// # db.create_column_family("highest", options)?.merge("key", "7")?;
+    /// # db.close()?;
+    /// # let builder = second;
+    /// let db = builder.open("memory")?;
+    /// let highest = db.column_family("highest")?;
+    /// highest.merge("key", "5")?;
+    /// assert_eq!(highest.get("key")?.unwrap(), "7");
+    /// # Ok(()) }
+    /// ```
+    pub fn merge_operator(mut self, operator: impl MergeOperator) -> Self {
+        self.options.merge_operators.push(NamedOperator::new(operator));
         self
     }
 

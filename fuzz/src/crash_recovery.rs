@@ -110,6 +110,7 @@ fn step(input: &mut Input<'_>) -> Step {
         }
         16..=17 => Step::Unlogged(match write(input) {
             Write::Put(_, key, len) => Write::Put(0, key, len),
+            Write::Merge(_, key, len) => Write::Merge(0, key, len),
             Write::Delete(_, key) | Write::DeleteRange(_, key, _) => Write::Delete(0, key),
         }),
         18 => Step::Sync,
@@ -148,13 +149,14 @@ fn write(input: &mut Input<'_>) -> Write {
     let (kind, family, key) = (input.below(8), family(input), input.below(64) as u16);
     match kind {
         0..=4 => {
+            let merges = kind == 4;
             let len = match input.below(16) {
                 0..=8 => 8 + input.below(112),
                 9..=12 => input.below(1000),
                 13 | 14 => input.below(5000),
                 _ => usize::from(FILLING),
             };
-            Write::Put(family, key, len as u16)
+            if merges { Write::Merge(family, key, len as u16) } else { Write::Put(family, key, len as u16) }
         }
         5 | 6 => Write::Delete(family, key),
         _ => Write::DeleteRange(family, key, key + 1 + input.below(16) as u16),

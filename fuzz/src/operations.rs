@@ -15,6 +15,7 @@ const MAX_OPERATIONS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Put,
+    Merge,
     Delete,
     DeleteRange,
     DeletePrefix,
@@ -48,8 +49,9 @@ pub enum Kind {
     Reopen,
 }
 
-pub const SHARES: [(Kind, u8); 32] = [
-    (Kind::Put, 7),
+pub const SHARES: [(Kind, u8); 33] = [
+    (Kind::Put, 5),
+    (Kind::Merge, 2),
     (Kind::Delete, 3),
     (Kind::DeleteRange, 3),
     (Kind::DeletePrefix, 1),
@@ -114,6 +116,7 @@ fn operation(input: &mut Input<'_>) -> Operation {
     let kind = Kind::of(input.u8());
     match kind {
         Kind::Put => Operation::Put(family(input), key(input), content(input), durability(input)),
+        Kind::Merge => Operation::Merge(family(input), key(input), content(input), durability(input)),
         Kind::Delete => Operation::Delete(family(input), key(input), durability(input)),
         Kind::DeleteRange => Operation::DeleteRange(family(input), range(input), durability(input)),
         Kind::DeletePrefix => Operation::DeletePrefix(family(input), key(input), durability(input)),
@@ -271,7 +274,8 @@ fn durability(input: &mut Input<'_>) -> Durability {
 
 fn write(input: &mut Input<'_>) -> Write {
     match input.below(7) {
-        0..=3 => Write::Put(family(input), key(input), content(input)),
+        0..=2 => Write::Put(family(input), key(input), content(input)),
+        3 => Write::Merge(family(input), key(input), content(input)),
         4..=5 => Write::Delete(family(input), key(input)),
         _ => Write::DeleteRange(family(input), range(input)),
     }

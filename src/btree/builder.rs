@@ -7,10 +7,11 @@
 //! 3. A subtree is read only to be absorbed by a remainder that would make a very small node, or to see
 //!    whether it makes a root of one child.
 
+use super::combine::Combined;
 use super::inner_level::InnerLevel;
 use super::leaf_level::{LeafLevel, OldLeaf};
 use super::locate::locate;
-use super::node::{Fault, MAX_HEIGHT, Node, Shape};
+use super::node::{Fault, MAX_HEIGHT, Node, Shape, kind};
 use super::output::Output;
 use super::records::Child;
 use super::split_key::SplitKey;
@@ -72,6 +73,20 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
             self.leaves.add_new_run(key, value)
         } else {
             self.leaves.add_new(key, value)
+        };
+        let complete = complete.map_err(|fault| self.family_fault(fault))?;
+        self.write_complete(complete)
+    }
+
+    /// Adds what operands came to.
+    pub(super) fn push_combined(&mut self, key: &'m [u8], combined: Combined) -> Result<()> {
+        let complete = match combined {
+            Combined::Value(value) if self.wants_run(value.len()) => {
+                let value = self.out.write_value(&value)?;
+                self.leaves.add_new_run(key, value)
+            }
+            Combined::Value(value) => self.leaves.add_made(key, kind::INLINE, value),
+            Combined::Operands(list) => self.leaves.add_made(key, kind::OPERANDS, list),
         };
         let complete = complete.map_err(|fault| self.family_fault(fault))?;
         self.write_complete(complete)

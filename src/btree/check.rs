@@ -17,7 +17,7 @@ use super::locate::locate;
 use super::node::{Fault, LeafValue, Node};
 use super::records::ValuePointer;
 use super::tree::Tree;
-use crate::codec::key;
+use crate::codec::{key, operands};
 use crate::error::Error;
 use crate::page::{HEADER_LEN, PagePointer};
 use crate::segment::{PageSet, PartitionedStorageBackend};
@@ -323,6 +323,13 @@ impl Checker<'_> {
                     LeafValue::Deletion => {
                         let expected = self.options.deletions;
                         self.expect(pointer, expected, "a deletion stands in a tree that has none older");
+                    }
+                    LeafValue::Operands(range) => {
+                        let base = operands::decode(node.bytes(range), &mut Vec::new());
+                        self.expect(pointer, base.is_some(), "the operands of a key make no sense");
+                        let is_open = base.is_some_and(|base| base.is_older());
+                        let expected = self.options.deletions || !is_open;
+                        self.expect(pointer, expected, "operands are to be folded onto what no tree has");
                     }
                 },
                 Err(fault) => {

@@ -54,6 +54,8 @@ enum Unusual {
     Run(Box<Run>),
     /// It says that the key is deleted.
     Deletion,
+    /// Operands stand in place of its value; and what they come to, once somebody said so.
+    Operands(Box<OnceCell<Box<[u8]>>>),
 }
 
 struct Run {
@@ -277,6 +279,30 @@ impl TreeCursor {
         self.valid && matches!(self.unusual, Some(Unusual::Deletion))
     }
 
+    /// Whether operands stand in place of the entry's value, which then is what they are encoded as.
+    #[inline]
+    pub(crate) fn is_operands(&self) -> bool {
+        self.valid && matches!(self.unusual, Some(Unusual::Operands(_)))
+    }
+
+    /// Where what the entry's operands come to may be kept while the cursor stands here; `None` if it has
+    /// none.
+    pub(crate) fn folded(&self) -> Option<&OnceCell<Box<[u8]>>> {
+        match &self.unusual {
+            Some(Unusual::Operands(folded)) if self.valid => Some(folded),
+            _ => None,
+        }
+    }
+
+    /// The value of the entry if it stands in the leaf, as most do; the cursor must stand on one.
+    #[inline]
+    pub(crate) fn usual_value(&self) -> Option<&[u8]> {
+        match (&self.unusual, &self.leaf) {
+            (None, Some(leaf)) if self.valid => Some(&leaf.page[self.value.clone()]),
+            _ => None,
+        }
+    }
+
     /// The value of the entry, empty if it is a deletion; reads its run if it has one. Panics if the cursor
     /// stands nowhere.
     #[inline]
@@ -304,7 +330,7 @@ impl TreeCursor {
         assert!(self.valid, "a cursor that stands nowhere has no value");
         match (&self.unusual, &self.leaf) {
             (_, None) => unreachable!("a valid cursor has a leaf"),
-            (None, Some(leaf)) => Ok((&leaf.page, self.value.clone())),
+            (None | Some(Unusual::Operands(_)), Some(leaf)) => Ok((&leaf.page, self.value.clone())),
             (Some(Unusual::Deletion), Some(leaf)) => Ok((&leaf.page, 0..0)),
             (Some(Unusual::Run(run)), _) => {
                 let range = HEADER_LEN..HEADER_LEN + run.value.len as usize;
@@ -365,6 +391,10 @@ impl TreeCursor {
                 self.unusual = Some(Unusual::Run(Box::new(Run { value, page: OnceCell::new() })));
             }
             LeafValue::Deletion => self.unusual = Some(Unusual::Deletion),
+            LeafValue::Operands(range) => {
+                self.value = range;
+                self.unusual = Some(Unusual::Operands(Box::default()));
+            }
         }
         self.index = index;
         self.valid = true;

@@ -115,7 +115,9 @@ impl<'s> Sizes<'s> {
 
     fn add(&mut self, leaf: &Node<'_>) -> NodeResult<()> {
         for i in 0..leaf.count() {
-            let len = match leaf.entry(i)?.value {
+            let value = leaf.entry(i)?.value;
+            let is_operands = matches!(value, LeafValue::Operands(_));
+            let len = match value {
                 LeafValue::Inline(range) => range.len(),
                 LeafValue::Run(value) => {
                     self.taken += u64::from(value.run.pages);
@@ -123,9 +125,10 @@ impl<'s> Sizes<'s> {
                     value.len as usize
                 }
                 LeafValue::Deletion => 0,
+                LeafValue::Operands(range) => range.len(),
             };
             leaf.key(i, &mut self.key)?;
-            let len = if self.packer.wants_run(len) {
+            let len = if !is_operands && self.packer.wants_run(len) {
                 self.packed += (HEADER_LEN + len).div_ceil(self.store.page_size()) as u64;
                 VALUE_POINTER_LEN
             } else {

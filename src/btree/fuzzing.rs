@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::forgery::{exercise, forged};
 use super::node::{Fault, LeafValue, Node};
 use super::testing::Harness;
+use crate::codec::operands;
 
 /// A tree in memory beside the sorted map that says what it must hold. What should hold and does not panics.
 pub struct ModelledTree(Harness);
@@ -89,6 +90,9 @@ fn read_opened(node: &Node<'_>, level: u8, probes: &[Vec<u8>]) -> Result<(), Fau
                 LeafValue::Inline(range) => assert_eq!(node.bytes(range.clone()).len(), range.len()),
                 run @ LeafValue::Run(_) => assert!(run.run().is_some()),
                 LeafValue::Deletion => {}
+                LeafValue::Operands(range) => {
+                    operands::decode(node.bytes(range), &mut Vec::new());
+                }
             }));
         } else {
             let _ = node.entries_before(i);

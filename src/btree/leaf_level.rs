@@ -65,6 +65,13 @@ enum Pending<'m> {
     Deletion {
         key: &'m [u8],
     },
+    /// A new entry of this kind, whose bytes were made here.
+    Made {
+        key: &'m [u8],
+        kind: u64,
+        /// The number of the bytes among those that were made.
+        bytes: u32,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -80,7 +87,10 @@ impl Entry<'_> {
             Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } | Pending::Inlined { leaf, .. } => {
                 Some(leaf)
             }
-            Pending::New { .. } | Pending::NewRun { .. } | Pending::Deletion { .. } => None,
+            Pending::New { .. }
+            | Pending::NewRun { .. }
+            | Pending::Deletion { .. }
+            | Pending::Made { .. } => None,
         }
     }
 }
@@ -106,6 +116,9 @@ pub(super) struct LeafLevel<'m> {
     /// Runs, and lengths of the values in them, that entries refer to, by number from `first_value` on.
     values: VecDeque<(PinnedPage, usize)>,
     first_value: u32,
+    /// Bytes that entries refer to, by number from `first_made` on.
+    made: VecDeque<Vec<u8>>,
+    first_made: u32,
     left: Left,
     left_key: Vec<u8>,
     /// Length of the rest of the last entry's key, if that is an old one.
@@ -123,6 +136,8 @@ impl<'m> LeafLevel<'m> {
             first_held: 0,
             values: VecDeque::new(),
             first_value: 0,
+            made: VecDeque::new(),
+            first_made: 0,
             left: Left::Edge,
             left_key: Vec::new(),
             last_rest_len: 0,
@@ -179,6 +194,11 @@ impl<'m> LeafLevel<'m> {
         &run[HEADER_LEN..][..*len]
     }
 
+    /// Bytes that were made for an entry.
+    fn made(&self, number: u32) -> &[u8] {
+        &self.made[(number - self.first_made) as usize]
+    }
+
     /// The key of the first entry that waits.
     pub(super) fn first_key(&self) -> NodeResult<SplitKey<'_>> {
         self.key(0)
@@ -192,9 +212,10 @@ impl<'m> LeafLevel<'m> {
                 let node = self.held(leaf).node();
                 Ok(SplitKey(node.prefix(), node.rest(index as usize)?))
             }
-            Pending::New { key, .. } | Pending::NewRun { key, .. } | Pending::Deletion { key } => {
-                Ok(SplitKey::whole(key))
-            }
+            Pending::New { key, .. }
+            | Pending::NewRun { key, .. }
+            | Pending::Deletion { key }
+            | Pending::Made { key, .. } => Ok(SplitKey::whole(key)),
         }
     }
 
@@ -211,6 +232,13 @@ impl<'m> LeafLevel<'m> {
     /// Adds an entry that says that the key is deleted.
     pub(super) fn add_deletion(&mut self, key: &'m [u8]) -> NodeResult<Option<usize>> {
         self.add(Pending::Deletion { key }, SplitKey::whole(key), 0, false)
+    }
+
+    /// Adds a new entry of this kind, a value or operands, which stands in the leaf however long it is.
+    pub(super) fn add_made(&mut self, key: &'m [u8], kind: u64, bytes: Vec<u8>) -> NodeResult<Option<usize>> {
+        let (number, len) = (self.first_made + self.made.len() as u32, bytes.len());
+        self.made.push_back(bytes);
+        self.add(Pending::Made { key, kind, bytes: number }, SplitKey::whole(key), len, false)
     }
 
     /// Adds an old entry whose value run was moved.
@@ -366,12 +394,13 @@ impl<'m> LeafLevel<'m> {
         for at in 0..count {
             let value_len = match self.entries[at].pending {
                 Pending::Old { leaf, index } => match self.held(leaf).node().entry(index as usize)?.value {
-                    LeafValue::Inline(range) => range.len(),
+                    LeafValue::Inline(range) | LeafValue::Operands(range) => range.len(),
                     LeafValue::Run(_) => VALUE_POINTER_LEN,
                     LeafValue::Deletion => 0,
                 },
                 Pending::Inlined { value, .. } => self.value(value).len(),
                 Pending::New { value, .. } => value.len(),
+                Pending::Made { bytes, .. } => self.made(bytes).len(),
                 Pending::Deletion { .. } => 0,
                 Pending::Moved { .. } | Pending::NewRun { .. } => VALUE_POINTER_LEN,
             };
@@ -407,6 +436,9 @@ impl<'m> LeafLevel<'m> {
                 Pending::NewRun { key, value } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::RUN, &value.encode());
                 }
+                Pending::Made { key, kind, bytes } => {
+                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind, self.made(bytes));
+                }
                 Pending::Deletion { key } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::DELETION, &[]);
                 }
@@ -437,6 +469,7 @@ impl<'m> LeafLevel<'m> {
                 LeafValue::Inline(range) => writer.leaf_entry(rest, kind::INLINE, node.bytes(range)),
                 LeafValue::Run(value) => writer.leaf_entry(rest, kind::RUN, &value.encode()),
                 LeafValue::Deletion => writer.leaf_entry(rest, kind::DELETION, &[]),
+                LeafValue::Operands(range) => writer.leaf_entry(rest, kind::OPERANDS, node.bytes(range)),
             }
         }
         Ok(())
@@ -450,9 +483,16 @@ impl<'m> LeafLevel<'m> {
         self.left = Left::Key;
         self.packer.take(count);
         let is_inlined = |entry: &Entry<'_>| matches!(entry.pending, Pending::Inlined { .. });
-        let inlined = self.entries.drain(..count).filter(is_inlined).count();
+        let is_made = |entry: &Entry<'_>| matches!(entry.pending, Pending::Made { .. });
+        let (mut inlined, mut made) = (0, 0);
+        for entry in self.entries.drain(..count) {
+            inlined += usize::from(is_inlined(&entry));
+            made += usize::from(is_made(&entry));
+        }
         self.values.drain(..inlined);
         self.first_value += inlined as u32;
+        self.made.drain(..made);
+        self.first_made += made as u32;
         let first_used = self.entries.iter().find_map(Entry::old_leaf);
         // Without any entry that refers to it, the newest leaf stays: entries may still be added from it.
         let newest = self.first_held + (self.held.len() as u32).saturating_sub(1);

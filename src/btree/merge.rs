@@ -9,24 +9,43 @@
 //! 3. Every page of the old tree that the new one does not reach is retired exactly once. That no page is
 //!    reached twice is checked, since two pointers on disk could name the same one.
 
+use std::fmt;
+
 use super::builder::{MergeOptions, TreeBuilder};
+use super::combine::{Combine, Combined, Old};
 use super::leaf_level::OldLeaf;
 use super::locate::locate;
 use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
 use super::output::MergeOutcome;
 use super::records::Child;
-use super::tree::Tree;
+use super::tree::{Tree, load_run};
 use crate::codec::key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::page::{PagePointer, PinnedPage};
+use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
 use crate::sync::Arc;
 
 /// What is to become of a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) enum MergeOp<'m> {
     Put(&'m [u8]),
     Delete,
+    /// What `by` makes of `list`, whose meaning it knows, and of what the tree says. If it looks at what the
+    /// tree says, no range deletion of the same merge covers the key.
+    Operands {
+        list: &'m [u8],
+        by: &'m dyn Combine,
+    },
+}
+
+impl fmt::Debug for MergeOp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(value) => f.debug_tuple("Put").field(value).finish(),
+            Self::Delete => f.write_str("Delete"),
+            Self::Operands { list, .. } => f.debug_tuple("Operands").field(list).finish(),
+        }
+    }
 }
 
 /// Deletes what the tree holds in `[start, end)`; without an end, from `start` on.
@@ -258,8 +277,34 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             MergeOp::Put(value) => self.builder.push_new(key, value)?,
             MergeOp::Delete if self.builder.keep_deletions => self.builder.push_deletion(key)?,
             MergeOp::Delete => return Ok(false),
+            MergeOp::Operands { list, by } => {
+                let combined = by.combine(key, list, Old::Nothing, !self.builder.keep_deletions)?;
+                self.builder.push_combined(key, combined)?;
+            }
         }
         Ok(true)
+    }
+
+    /// Operands meet entry `index` of a leaf, which has their key.
+    fn combine(
+        &self,
+        leaf: &LeafMerge<'_>,
+        index: usize,
+        (key, list): (&[u8], &[u8]),
+        by: &dyn Combine,
+    ) -> Result<Combined> {
+        let is_last = !self.builder.keep_deletions;
+        let node = Node::with_shape(&leaf.page, leaf.shape);
+        let entry = node.entry(index).map_err(|fault| self.locate(leaf.pointer, fault))?;
+        match entry.value {
+            LeafValue::Inline(range) => by.combine(key, list, Old::Value(node.bytes(range)), is_last),
+            LeafValue::Deletion => by.combine(key, list, Old::Deleted, is_last),
+            LeafValue::Operands(range) => by.combine(key, list, Old::Operands(node.bytes(range)), is_last),
+            LeafValue::Run(value) => {
+                let run = load_run(self.store, value.run, value.len)?;
+                by.combine(key, list, Old::Value(&run[HEADER_LEN..][..value.len as usize]), is_last)
+            }
+        }
     }
 
     /// Retires all pages of a subtree.
@@ -298,12 +343,21 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             let (index, found) =
                 node.search_from(leaf.done, key).map_err(|fault| self.locate(pointer, fault))?;
             self.keep(&mut leaf, index)?;
-            if found || matches!(op, MergeOp::Put(_)) || self.builder.keep_deletions {
+            if found || !matches!(op, MergeOp::Delete) || self.builder.keep_deletions {
+                let combined = match op {
+                    MergeOp::Operands { list, by } if found => {
+                        Some(self.combine(&leaf, index, (key, list), by)?)
+                    }
+                    _ => None,
+                };
                 self.open_leaf(&mut leaf)?;
                 if found {
                     self.drop_entry(&mut leaf)?;
                 }
-                self.push_op(key, op)?;
+                match combined {
+                    Some(combined) => self.builder.push_combined(key, combined)?,
+                    None => drop(self.push_op(key, op)?),
+                }
             }
             self.advance()?;
         }

@@ -22,6 +22,7 @@
 
 mod builder;
 mod check;
+mod combine;
 mod cost;
 mod cursor;
 mod fill;
@@ -64,6 +65,7 @@ mod testing;
 
 pub(crate) use builder::MergeOptions;
 pub(crate) use check::{CheckOptions, Part};
+pub(crate) use combine::{Combine, Combined, Old};
 pub(crate) use cursor::TreeCursor;
 pub(crate) use merge::{MergeOp, RangeDeletion, merge};
 pub(crate) use output::{MergeOutcome, MergeStats};

@@ -13,7 +13,7 @@
 //! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
 //!
 //! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion,
-//! which has no value.
+//! which has no value; 3, operands that are not folded yet, see `codec/operands.rs`.
 //!
 //! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`]
 //! is made only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says
@@ -48,6 +48,7 @@ pub(super) mod kind {
     pub(in super::super) const INLINE: u64 = 0;
     pub(in super::super) const RUN: u64 = 1;
     pub(in super::super) const DELETION: u64 = 2;
+    pub(in super::super) const OPERANDS: u64 = 3;
     pub(super) const MASK: u64 = 3;
 }
 
@@ -205,6 +206,8 @@ pub(super) enum LeafValue {
     Run(ValuePointer),
     /// None: what older trees say of the key counts no more.
     Deletion,
+    /// Operands in place of it, at these of the node's bytes.
+    Operands(Range<usize>),
 }
 
 impl LeafValue {
@@ -212,7 +215,7 @@ impl LeafValue {
     #[inline]
     pub(super) fn run(&self) -> Option<(PageId, u32)> {
         match self {
-            Self::Inline(_) | Self::Deletion => None,
+            Self::Inline(_) | Self::Deletion | Self::Operands(_) => None,
             Self::Run(value) => Some((value.run.page, value.run.pages)),
         }
     }
@@ -319,6 +322,7 @@ impl<'a> Node<'a> {
             }
             kind::DELETION if value.is_empty() => Ok(LeafEntry { rest, value: LeafValue::Deletion }),
             kind::DELETION => Err(CUT),
+            kind::OPERANDS => Ok(LeafEntry { rest, value: LeafValue::Operands(end - value.len()..end) }),
             _ => Err(UNKNOWN_KIND),
         }
     }

@@ -63,7 +63,9 @@ impl Repacker<'_> {
                 LeafValue::Inline(range) if self.builder.wants_run(range.len()) => {
                     self.builder.push_moved(&leaf, i, node.bytes(range))?;
                 }
-                LeafValue::Inline(_) | LeafValue::Deletion => self.builder.push_old(&leaf, i, i + 1)?,
+                LeafValue::Inline(_) | LeafValue::Deletion | LeafValue::Operands(_) => {
+                    self.builder.push_old(&leaf, i, i + 1)?;
+                }
                 LeafValue::Run(value) => {
                     let run = load_run(self.store, value.run, value.len)?;
                     let len = value.len as usize;

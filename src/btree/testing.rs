@@ -244,6 +244,7 @@ pub(super) fn get(tree: &Tree, store: &Arc<PartitionedStorageBackend>, key: &[u8
     Ok(match found {
         None | Some(FoundValue::Deletion) => None,
         Some(FoundValue::Inline(page, range)) => Some(page[range].to_vec()),
+        Some(FoundValue::Operands(page, range)) => Some(page[range].to_vec()),
         Some(FoundValue::Run(run, len)) => {
             Some(load_run(store, run, len)?[HEADER_LEN..][..len as usize].to_vec())
         }

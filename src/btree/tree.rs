@@ -31,6 +31,8 @@ pub(crate) enum FoundValue<'g> {
     Run(PagePointer, u32),
     /// None: the key is deleted, whatever older trees say.
     Deletion,
+    /// Operands of the key, at these bytes of the leaf, which a merge operator is to fold.
+    Operands(PageRef<'g>, Range<usize>),
 }
 
 /// What a look-up that reads nothing from the file came to.
@@ -71,6 +73,7 @@ impl Place {
             LeafValue::Inline(range) => FoundValue::Inline(page, range),
             LeafValue::Run(value) => FoundValue::Run(value.run, value.len),
             LeafValue::Deletion => FoundValue::Deletion,
+            LeafValue::Operands(range) => FoundValue::Operands(page, range),
         })))
     }
 

@@ -1,7 +1,7 @@
 //! What an entry of a log batch or of a memtable does to its key.
 
-/// The kind of an entry, as log records store it. Numbers that are not named here are reserved for merge
-/// operands, puts that expire and prepared transactions.
+/// The kind of an entry, as log records store it. Numbers that are not named here are reserved for puts that
+/// expire and prepared transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum EntryKind {
@@ -11,6 +11,9 @@ pub(crate) enum EntryKind {
     Delete = 2,
     /// All keys from this one up to an end are absent.
     RangeDelete = 3,
+    /// An operand for the merge operator of the family: the key has the value that this makes of what is
+    /// older.
+    Merge = 4,
 }
 
 impl EntryKind {
@@ -21,6 +24,7 @@ impl EntryKind {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
             3 => Some(Self::RangeDelete),
+            4 => Some(Self::Merge),
             _ => None,
         }
     }
@@ -34,7 +38,7 @@ mod tests {
     fn every_kind_comes_back_from_its_number_and_no_other_number_does() {
         let known = (0..=u8::MAX).filter_map(|number| EntryKind::from_u8(number).map(|kind| (number, kind)));
         let known: Vec<_> = known.collect();
-        assert_eq!(known.len(), 3);
+        assert_eq!(known.len(), 4);
         assert!(known.iter().all(|&(number, kind)| kind as u8 == number));
     }
 }

@@ -16,8 +16,12 @@ pub(crate) const FORMAT_VERSION: u32 = 2;
 /// record of the family in which they are kept.
 pub(crate) const PREPARED: u64 = 1;
 
-/// Features that this engine knows of those without which nothing may be read. None is defined yet.
-const READ: u64 = 0;
+/// Of a family with a merge operator, whose name its record says: operands stand in its leaves and in the log
+/// in place of values. In the superblock as well.
+pub(crate) const OPERANDS: u64 = 1;
+
+/// Features that this engine knows of those without which nothing may be read.
+const READ: u64 = OPERANDS;
 
 /// Features that this engine knows of those without which nothing may be written.
 const WRITE: u64 = PREPARED;
@@ -56,6 +60,14 @@ impl Features {
     /// Those of the family in which prepared transactions are kept.
     pub(crate) const OF_PREPARED: Self = Self { read: 0, write: PREPARED };
 
+    /// Those of a family with a merge operator.
+    pub(crate) const OF_OPERANDS: Self = Self { read: OPERANDS, write: 0 };
+
+    /// These and those of `other`.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { read: self.read | other.read, write: self.write | other.write }
+    }
+
     /// Refuses `what` if it cannot be read.
     pub(crate) fn check_reading(&self, what: &str) -> Result<()> {
         match self.read & !READ {
@@ -87,7 +99,8 @@ mod tests {
         let error = features.check_writing("it").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
         assert!(error.to_string().starts_with("it needs features 0x6 to be written to"), "{error}");
-        let error = Features { read: 1, write: 6 }.check_writing("it").unwrap_err();
-        assert!(error.to_string().starts_with("it needs features 0x1 to be read"), "{error}");
+        assert!(Features { read: OPERANDS, write: 0 }.check_reading("it").is_ok());
+        let error = Features { read: 3, write: 6 }.check_writing("it").unwrap_err();
+        assert!(error.to_string().starts_with("it needs features 0x2 to be read"), "{error}");
     }
 }

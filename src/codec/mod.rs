@@ -8,5 +8,6 @@ pub(crate) mod key;
 pub(crate) mod key_bounds;
 pub(crate) mod key_range;
 pub(crate) mod log_mark;
+pub(crate) mod operands;
 pub(crate) mod prefetch;
 pub(crate) mod varint;

@@ -4,6 +4,7 @@ use crate::codec::features::Features;
 use crate::codec::ids::PageId;
 use crate::column_family::options::FamilyOptions;
 use crate::error::ErrorKind;
+use crate::operator::named::NamedOperator;
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
@@ -21,8 +22,8 @@ fn full(id: u32) -> Record {
     Record::Whole(Box::new(FamilyRecord {
         id: FamilyId(id),
         name: "tokens \u{1f3db}".into(),
-        features: Features::default(),
-        options: FamilyOptions::default().page_fill(90),
+        features: Features::OF_OPERANDS,
+        options: with_operator(FamilyOptions::default().page_fill(90)),
         merged_through: SequenceNumber(1 << 40),
         tree: Tree { root: Some(root), height: 3, entries: 1000, owns_values: true, generation: 9 },
         deltas: vec![delta],
@@ -41,8 +42,12 @@ fn catalog(parts: &[Vec<Record>]) -> Vec<u8> {
     bytes
 }
 
+fn with_operator(options: FamilyOptions) -> FamilyOptions {
+    FamilyOptions { merge_operator: Some(NamedOperator::absent("sums")), ..options }
+}
+
 fn other_options() -> FamilyOptions {
-    FamilyOptions::default().page_fill(70).cache_share(3).memtable_share(1000)
+    with_operator(FamilyOptions::default().page_fill(70).cache_share(3).memtable_share(1000))
 }
 
 fn example() -> Vec<Vec<Record>> {

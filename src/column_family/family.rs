@@ -9,9 +9,11 @@ use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::MemtableWriter;
+use crate::operator::named::NamedOperator;
 use crate::segment::{PartitionedStorageBackend, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
+use std::sync::OnceLock;
 
 /// Name of the family that holds what transactions have prepared. No family of a user has it.
 pub(crate) const PREPARED_FAMILY: &str = "";
@@ -32,6 +34,8 @@ pub(crate) struct Family {
     slot: usize,
     name: Mutex<Arc<str>>,
     options: Mutex<FamilyOptions>,
+    /// The merge operator, once the program gave it.
+    operator: OnceLock<NamedOperator>,
     store: Arc<PartitionedStorageBackend>,
     /// The write lock: held while a commit's entries go into the active memtable.
     pub(crate) write: Mutex<WriteSide>,
@@ -114,11 +118,13 @@ impl Family {
     ) -> Arc<Self> {
         let trees = Trees::new(origin.trees, origin.merged_through);
         let is_internal = *origin.name == *PREPARED_FAMILY;
+        let operator = origin.options.merge_operator.clone().filter(NamedOperator::is_present);
         Arc::new(Self {
             id: origin.id,
             slot: origin.slot,
             name: Mutex::new(origin.name),
             options: Mutex::new(origin.options),
+            operator: operator.map_or_else(OnceLock::new, OnceLock::from),
             store,
             write: Mutex::new(WriteSide { writer }),
             merging: Mutex::default(),
@@ -170,7 +176,29 @@ impl Family {
         self.options.lock().clone()
     }
 
+    /// The merge operator, if the program gave it.
+    #[inline]
+    pub(crate) fn operator(&self) -> Option<&NamedOperator> {
+        self.operator.get()
+    }
+
+    /// Takes the family's merge operator, if the program gave it.
+    pub(crate) fn take_operator(&self, operator: &NamedOperator) {
+        // Of two that have one name the first counts.
+        if operator.is_present() && self.operator.set(operator.clone()).is_ok() {
+            self.options.lock().merge_operator = Some(operator.clone());
+        }
+    }
+
+    /// Takes the merge operator, if the program gives it in `options`.
+    pub(crate) fn take_given(&self, options: &FamilyOptions) {
+        if let Some(operator) = &options.merge_operator {
+            self.take_operator(operator);
+        }
+    }
+
     pub(crate) fn set_options(&self, options: FamilyOptions) {
+        self.take_given(&options);
         *self.options.lock() = options;
     }
 

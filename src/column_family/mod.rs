@@ -27,6 +27,7 @@ pub(crate) mod held;
 mod kept;
 pub(crate) mod merging;
 mod old_catalog;
+pub(crate) mod operands;
 pub(crate) mod options;
 pub(crate) mod reading;
 pub(crate) mod record;

@@ -1,7 +1,10 @@
 //! The options of one column family.
 
+use crate::codec::features::Features;
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operator::MergeOperator;
+use crate::operator::named::NamedOperator;
 
 /// Options of one column family, kept in the catalog. All of them can be read, here from
 /// [`ColumnFamily::options`](crate::ColumnFamily::options), and changed while the family is in use, by
@@ -24,11 +27,12 @@ pub struct FamilyOptions {
     pub cache_share: u16,
     /// Weight of the family when memtables and write buffers are split.
     pub memtable_share: u16,
+    pub(crate) merge_operator: Option<NamedOperator>,
 }
 
 impl Default for FamilyOptions {
     fn default() -> Self {
-        Self { page_fill: 100, cache_share: 1, memtable_share: 1 }
+        Self { page_fill: 100, cache_share: 1, memtable_share: 1, merge_operator: None }
     }
 }
 
@@ -52,7 +56,49 @@ impl FamilyOptions {
         self
     }
 
+    /// Folds what is [merged](crate::ColumnFamily::merge) into keys of this family with `operator`, see
+    /// [`MergeOperator`]. Its name is kept in the database; the operator itself is the program's, which gives
+    /// it whenever it opens the database: by [`column_family_or_create`] or [`ensure_column_family`] with
+    /// such options, or by [`DatabaseBuilder::merge_operator`]. Until then the family can be used, but for
+    /// keys that have operands, and nothing can be merged.
+    ///
+    /// A family that was created without one may be given one later; one that has one keeps it: options
+    /// without one leave it as it is, and one of another name is refused with
+    /// [`MergeOperatorDiffers`](ErrorKind::MergeOperatorDiffers).
+    ///
+    /// [`column_family_or_create`]: crate::ColumnFamilyDatabase::column_family_or_create
+    /// [`ensure_column_family`]: crate::ColumnFamilyDatabase::ensure_column_family
+    /// [`DatabaseBuilder::merge_operator`]: crate::DatabaseBuilder::merge_operator
+    pub fn merge_operator(mut self, operator: impl MergeOperator) -> Self {
+        self.merge_operator = Some(NamedOperator::new(operator));
+        self
+    }
+
+    /// The name of the family's merge operator, if it has one; whether it was given since the database was
+    /// opened or not.
+    pub fn merge_operator_name(&self) -> Option<&str> {
+        self.merge_operator.as_ref().map(NamedOperator::name)
+    }
+
+    /// What must be known of a family with these options.
+    pub(crate) fn features(&self) -> Features {
+        if self.merge_operator.is_some() { Features::OF_OPERANDS } else { Features::default() }
+    }
+
+    /// These, with the merge operator of `present` if they have none. Refuses one of another name.
+    pub(crate) fn onto(mut self, present: &Self) -> Result<Self> {
+        match (&self.merge_operator, &present.merge_operator) {
+            (None, own) => self.merge_operator = own.clone(),
+            (Some(given), Some(own)) if given != own => {
+                return Err(Error::merge_operator_differs(own.name(), given.name()));
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
+        self.merge_operator.as_ref().map_or(Ok(()), NamedOperator::check)?;
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if !(50..=100).contains(&self.page_fill) {
             return refuse(format!("a page fill of {} % is not possible; 50 to 100 are", self.page_fill));
@@ -65,6 +111,7 @@ impl FamilyOptions {
         Ok(())
     }
 
+    /// The numbers alone: what else there is the record of the family says.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         for value in [u16::from(self.page_fill), self.cache_share, self.memtable_share] {
             varint::put(out, u64::from(value));
@@ -76,6 +123,7 @@ impl FamilyOptions {
             page_fill: varint::take(bytes)?.try_into().ok()?,
             cache_share: varint::take(bytes)?.try_into().ok()?,
             memtable_share: varint::take(bytes)?.try_into().ok()?,
+            merge_operator: None,
         };
         options.check().is_ok().then_some(options)
     }

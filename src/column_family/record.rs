@@ -9,10 +9,13 @@
 //!     varint  length of the name, then the name (UTF-8)
 //!   kind 3: it has other options
 //!     varint  page fill, cache share, memtable share
+//!   kind 6: it has other options, and a merge operator
+//!     varint  page fill, cache share, memtable share, length of the operator's name, then the name (UTF-8)
 //!   kind 4: all that there is to say
 //!     varint  length of the name, then the name (UTF-8)
 //!     varint  features that whoever reads the family must know, those that whoever writes to it must know
 //!     varint  page fill, cache share, memtable share
+//!     with feature 0 of readers: varint length of the merge operator's name, then the name (UTF-8)
 //!     varint  merged through: every commit up to here that touched the family is in its trees
 //!     tree
 //!     varint  deltas in front of it, then for each, the newest first: tree
@@ -29,12 +32,13 @@
 //! ```
 
 use crate::btree::Tree;
-use crate::codec::features::{Features, unknown};
+use crate::codec::features::{Features, OPERANDS, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::family::PREPARED_FAMILY;
 use crate::column_family::options::FamilyOptions;
 use crate::error::{Error, Result};
+use crate::operator::named::NamedOperator;
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
 
@@ -47,6 +51,7 @@ const WHOLE_WITHOUT_FEATURES: u8 = 2;
 const CHANGED: u8 = 3;
 const WHOLE: u8 = 4;
 const LOST: u8 = 5;
+const CHANGED_WITH_OPERATOR: u8 = 6;
 
 /// Formats of a family's description, the newest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,10 +135,17 @@ impl Record {
                 out.push(RENAMED);
                 put_name(name, out);
             }
-            Self::Changed(_, options) => {
-                out.push(CHANGED);
-                options.encode(out);
-            }
+            Self::Changed(_, options) => match &options.merge_operator {
+                None => {
+                    out.push(CHANGED);
+                    options.encode(out);
+                }
+                Some(operator) => {
+                    out.push(CHANGED_WITH_OPERATOR);
+                    options.encode(out);
+                    put_name(operator.name(), out);
+                }
+            },
             Self::Whole(family) => {
                 out.push(WHOLE);
                 family.encode(out);
@@ -160,12 +172,23 @@ impl Record {
             CHANGED => {
                 FamilyOptions::decode(bytes).map(|options| Self::Changed(id, options)).ok_or_else(nonsense)
             }
+            CHANGED_WITH_OPERATOR => {
+                let mut options = FamilyOptions::decode(bytes).ok_or_else(nonsense)?;
+                options.merge_operator = take_operator(bytes).ok_or_else(nonsense)?;
+                Ok(Self::Changed(id, options))
+            }
             WHOLE_WITHOUT_FEATURES => whole(bytes, Format::WithoutFeatures),
             WHOLE => whole(bytes, Format::Newest),
             LOST => take_name(bytes).map(|name| Self::Lost(id, name)).ok_or_else(nonsense),
             kind => Err(unknown(format_args!("the catalog has a record of kind {kind} of family {id}"))),
         }
     }
+}
+
+/// A merge operator of which the name alone is known; the empty name is none.
+fn take_operator(bytes: &mut &[u8]) -> Option<Option<NamedOperator>> {
+    let name = take_name(bytes)?;
+    Some((!name.is_empty()).then(|| NamedOperator::absent(&name)))
 }
 
 /// What must be known of a family called `name`.
@@ -184,7 +207,7 @@ impl FamilyRecord {
         Self {
             id,
             name: name.to_owned(),
-            features: features_of(name),
+            features: features_of(name).and(options.features()),
             options,
             merged_through: SequenceNumber(0),
             tree: Tree::default(),
@@ -196,9 +219,13 @@ impl FamilyRecord {
 
     fn encode(&self, out: &mut Vec<u8>) {
         put_name(&self.name, out);
-        varint::put(out, self.features.read);
-        varint::put(out, self.features.write);
+        let features = self.features.and(self.options.features());
+        varint::put(out, features.read);
+        varint::put(out, features.write);
         self.options.encode(out);
+        if features.read & OPERANDS != 0 {
+            put_name(self.options.merge_operator_name().unwrap_or_default(), out);
+        }
         varint::put(out, self.merged_through.0);
         encode_tree(&self.tree, out);
         varint::put(out, self.deltas.len() as u64);
@@ -234,7 +261,10 @@ impl FamilyRecord {
         bytes: &mut &[u8],
         format: Format,
     ) -> Option<Self> {
-        let options = FamilyOptions::decode(bytes)?;
+        let mut options = FamilyOptions::decode(bytes)?;
+        if features.read & OPERANDS != 0 {
+            options.merge_operator = take_operator(bytes)?;
+        }
         let merged_through = take_sequence(bytes)?;
         let tree = decode_tree(bytes)?;
         let count = if format == Format::WithoutDeltas { 0 } else { varint::take(bytes)? };

@@ -155,10 +155,12 @@ impl Change<'_> {
     /// What must be known of the database from now on.
     pub(super) fn features(&self) -> Features {
         match self {
-            Self::Created(families) if families.iter().any(|family| family.is_internal()) => {
-                Features::OF_PREPARED
-            }
-            _ => Features::default(),
+            Self::Created(families) => families.iter().fold(Features::default(), |features, family| {
+                let own = if family.is_internal() { Features::OF_PREPARED } else { Features::default() };
+                features.and(own).and(family.options().features())
+            }),
+            Self::Changed(_, options) => options.features(),
+            Self::Renamed(..) | Self::Dropped(_) => Features::default(),
         }
     }
 
@@ -182,6 +184,7 @@ impl Change<'_> {
                         && record.id == family.id()
                     {
                         record.options = (*new_options).clone();
+                        record.features = record.features.and(new_options.features());
                     }
                 }
             }

@@ -242,11 +242,12 @@ impl Shared {
         let (segments, reachable) = family.store().begin_checkpoint();
         noted.held.push(Arc::clone(trees.current()));
         noted.families.push(Arc::clone(family));
+        let options = family.options();
         noted.records.push(Record::Whole(Box::new(FamilyRecord {
             id: family.id(),
             name: family.name().to_string(),
-            features: features_of(&family.name()),
-            options: family.options(),
+            features: features_of(&family.name()).and(options.features()),
+            options,
             merged_through: trees.merged_through(),
             tree: trees.current().tree,
             deltas: trees.current().deltas.iter().map(|delta| delta.tree).collect(),

@@ -10,7 +10,7 @@ use crate::segment::EXTENTS_START;
 use crate::storage::{FileMode, MemoryStorage, StorageBackend};
 use crate::txn::batch::WriteBatch;
 use crate::txn::handle::ColumnFamily;
-use crate::{Durability, FamilyOptions};
+use crate::{Durability, FamilyOptions, merge_operators};
 
 const PAGE: usize = 4096;
 const KEYS: u32 = 2000;
@@ -246,6 +246,66 @@ fn what_of_a_damaged_family_cannot_be_written_is_carried_along_in_the_log_which_
             check(&two);
             two.well.put("key", "value").unwrap();
             two.db.close().unwrap();
+        }
+    }
+}
+
+/// What is carried along is replayed beside what it says once more: an operand counts once nevertheless.
+/// Where operands cannot be folded, since they are for a key that cannot be read, nothing is carried and
+/// nothing lost.
+#[test]
+fn operands_of_a_damaged_family_that_are_carried_along_count_once() {
+    for can_be_folded in [true, false] {
+        let storage = two_families();
+        flip_a_bit(&storage);
+        let builder = || {
+            let builder = builder().log_limit_bytes(256 << 10).automatic_maintenance(false);
+            builder.merge_operator(merge_operators::append(""))
+        };
+        let two = Two::open(builder(), &storage);
+        let options = FamilyOptions::default().merge_operator(merge_operators::append(""));
+        two.db.ensure_column_family("hurt", options).unwrap();
+        let unreadable = two.unreadable();
+        let middle = unreadable[unreadable.len() / 2];
+        let merged: Vec<u32> = (0..KEYS).step_by(9).filter(|n| !unreadable.contains(n)).collect();
+        for operand in ["a", "b"] {
+            for n in &merged {
+                two.hurt.merge(key(*n), operand).unwrap();
+            }
+        }
+        if !can_be_folded {
+            two.hurt.merge(key(unreadable[0]), "a").unwrap();
+        }
+        let range = middle..middle + 500;
+        two.hurt.delete_range(key(range.start)..key(range.end)).unwrap();
+        two.hurt.merge(key(range.start), "c").unwrap();
+        two.db.flush().unwrap();
+        assert!(two.hurt.family().damage.is_stuck());
+        assert_eq!(two.hurt.family().damage.is_carried(), can_be_folded);
+        if can_be_folded {
+            for round in 0..20u8 {
+                for n in 0..250 {
+                    two.well.put(key(n), [round; 100]).unwrap();
+                }
+            }
+            two.db.sync().unwrap();
+        }
+        let check = |two: &Two| {
+            for n in &merged {
+                let found = two.hurt.get(key(*n)).unwrap();
+                let expected = [&[*n as u8; 100][..], b"ab"].concat();
+                let expected = (!range.contains(n)).then_some(expected);
+                assert_eq!(found.as_deref(), expected.as_deref(), "key {n}");
+            }
+            assert_eq!(two.hurt.get(key(range.start)).unwrap().unwrap(), "c");
+        };
+        check(&two);
+        drop(two);
+        for bytes in [8 << 20, 64 << 10, 8 << 20] {
+            let two = Two::open(builder().write_buffer_bytes(bytes), &storage);
+            check(&two);
+            two.db.flush().unwrap();
+            check(&two);
         }
     }
 }

@@ -143,7 +143,8 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options:
+    /// [`MergeOperatorDiffers`](ErrorKind::MergeOperatorDiffers) if there is one whose merge operator has
+    /// another name; [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options:
     /// [`ensure_column_family`](Self::ensure_column_family) gives it these,
     /// [`column_family`](Self::column_family) does not ask. And those of
     /// [`create_column_family`](Self::create_column_family).
@@ -163,6 +164,7 @@ impl ColumnFamilyDatabase {
     pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         let family = self.find_or_create(name, &options)?;
         let present = family.options();
+        let options = options.onto(&present).map_err(|error| error.of_family(family.id().0))?;
         if present != options {
             return Err(Error::new(
                 ErrorKind::OptionsDiffer,
@@ -170,6 +172,7 @@ impl ColumnFamilyDatabase {
             )
             .of_family(family.id().0));
         }
+        family.family().take_given(&options);
         Ok(family)
     }
 
@@ -448,7 +451,10 @@ impl Shared {
     fn change_options(&self, family: &Arc<Family>, options: &FamilyOptions) -> Result<()> {
         let _change = self.changes.lock();
         family.check_not_dropped()?;
-        if family.options() == *options {
+        let present = family.options();
+        let options = &options.clone().onto(&present).map_err(|error| error.of_family(family.id().0))?;
+        if present == *options {
+            family.take_given(options);
             return Ok(());
         }
         self.record_change(&Change::Changed(family, options), || {

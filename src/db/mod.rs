@@ -39,6 +39,8 @@ mod memory;
 mod open;
 #[cfg(all(test, not(loom)))]
 mod open_tests;
+#[cfg(all(test, not(loom)))]
+mod operands_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod options_tests;
 mod place;

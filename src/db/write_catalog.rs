@@ -48,7 +48,7 @@ impl Shared {
         let mut state = self.checkpoint.lock();
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
-        state.superblock.features.write |= change.features().write;
+        state.superblock.features = state.superblock.features.and(change.features());
         let judge = |error: Error| if error.is_refusal() { error } else { self.pipeline.fail(error) };
         if !self.append_change(&mut state, change).map_err(judge)? {
             self.checkpoint_under(&mut state, Some(change), true)?;

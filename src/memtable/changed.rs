@@ -6,7 +6,7 @@
 //! For memtables that are written no more, or whose writer the caller keeps from writing.
 
 use super::cursor::Walk;
-use super::table::Memtable;
+use super::table::{Found, Memtable};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::sync::Arc;
@@ -18,7 +18,7 @@ impl Memtable {
     }
 
     /// Whether that is so of any key from `start` on, up to and without `end`; `None`: there is no end. Keys
-    /// of which the memtable in `front` says something, up to a number of its own, do not count. Takes a step
+    /// whose value the memtable in `front` settles, up to a number of its own, do not count. Takes a step
     /// for every key and every boundary of a deleted range that the memtable has there, until one is found.
     pub(crate) fn changed_within(
         &self,
@@ -28,7 +28,7 @@ impl Memtable {
         front: Option<(&Self, SequenceNumber)>,
     ) -> bool {
         let is_beyond = |key: &[u8]| end.is_some_and(|end| key::compare(key, end).is_ge());
-        let is_hidden = |key: &[u8]| front.is_some_and(|(front, at)| front.get(key, at).is_some());
+        let is_hidden = |key: &[u8]| front.is_some_and(|(front, at)| front.settles(key, at));
         if self.last_sequence() <= since || is_beyond(start) {
             return false;
         }
@@ -58,14 +58,23 @@ impl Memtable {
         }
     }
 
-    /// Whether this one says something of every key from `start` on, up to and without `end`, at `at`.
+    /// Whether this one says what `key` has at `at`, whatever stands behind it: not so of operands alone.
+    fn settles(&self, key: &[u8], at: SequenceNumber) -> bool {
+        match self.get(key, at) {
+            None => false,
+            Some(Found::Put(_) | Found::Deleted) => true,
+            Some(Found::Operands(operands)) => !operands.are_open(),
+        }
+    }
+
+    /// Whether this one settles every key from `start` on, up to and without `end`, at `at`.
     fn says_all(&self, start: &[u8], end: Option<&[u8]>, at: SequenceNumber) -> bool {
         let Some(end) = end else { return false };
         let mut from = start.to_vec();
         while key::compare(&from, end).is_lt() {
             if let Some(behind) = self.end_of_stretch(&from, at) {
                 from = behind.to_vec();
-            } else if self.get(&from, at).is_some() {
+            } else if self.settles(&from, at) {
                 from.push(0);
             } else {
                 return false;

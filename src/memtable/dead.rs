@@ -149,7 +149,7 @@ fn look_at<'a>(
         return ControlFlow::Break(None);
     }
     match newest.visible(search.at) {
-        Some(entry) if entry.kind() == EntryKind::Put => ControlFlow::Break(Some(newest)),
+        Some(entry) if entry.kind() != EntryKind::Delete => ControlFlow::Break(Some(newest)),
         _ => ControlFlow::Continue(()),
     }
 }

@@ -1,10 +1,11 @@
 //! Recent writes of one column family, in memory: a sorted, multi-version map and range deletions.
 //!
 //! Start reading at `table` ([`Memtable`], [`MemtableWriter`]), then `tree`, `leaf` and `branch`; `cursor`
-//! walks the tree, past what is `dead`, `changed` says what was written after a commit, `ranges` holds the
-//! range deletions, `filter` keeps reads of absent keys away from the tree, `entry` and `arena` are the
-//! memory that all of it lies in. `unsafe` stands in `arena`, `entry`, `node`, `leaf`, `branch`, `ranges`
-//! (links between versions) and `cursor` (a self-reference), behind safe functions.
+//! walks the tree, past what is `dead`, `operands` are versions that want to be folded, `changed` says what
+//! was written after a commit, `ranges` holds the range deletions, `filter` keeps reads of absent keys away
+//! from the tree, `entry` and `arena` are the memory that all of it lies in. `unsafe` stands in `arena`,
+//! `entry`, `node`, `leaf`, `branch`, `ranges` (links between versions) and `cursor` (a self-reference),
+//! behind safe functions.
 //!
 //! One writer, which the family's write lock makes the only one; any number of readers, which take no lock,
 //! never wait and never repeat a step because of the writer. The structure is a B+tree of nodes that are
@@ -101,6 +102,7 @@ mod loom_tests;
 mod model_tests;
 mod node;
 mod opened;
+mod operands;
 mod ranges;
 mod table;
 pub(crate) mod touched;

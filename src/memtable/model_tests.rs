@@ -82,6 +82,7 @@ fn seen(key: &[u8], sequence: u64, found: Found<'_>) -> Seen {
     let value = match found {
         Found::Put(value) => Some(value.to_vec()),
         Found::Deleted => None,
+        Found::Operands(operands) => panic!("nobody wrote {operands:?}"),
     };
     (key.to_vec(), sequence, value)
 }
@@ -173,7 +174,7 @@ proptest! {
         }
         let held = writer.table().iter_newest().map(|(key, _, found)| match found {
             Found::Put(value) => (key.to_vec(), value.to_vec()),
-            Found::Deleted => panic!("{key:?} was deleted by nobody"),
+            other => panic!("{other:?} of {key:?} was written by nobody"),
         });
         prop_assert!(held.eq(model));
     }

@@ -6,6 +6,7 @@ use super::arena::{Arena, Bump};
 use super::entry::{Draft, EntryRef};
 use super::filter::{Filter, FilterSpot};
 use super::node::NodeRef;
+use super::operands::Operands;
 use super::ranges::{self, RangeDeletions, Steps};
 use super::tree::{NodeMemory, Spot, Tree};
 use crate::codec::entry::EntryKind;
@@ -63,7 +64,12 @@ pub(crate) enum Found<'m> {
     Put(&'m [u8]),
     /// The key is absent, whatever older memtables and the tree say.
     Deleted,
+    /// The key has the value that a merge operator makes of these.
+    Operands(Operands<'m>),
 }
+
+// What is found of a key, which may be nothing, takes no more words for operands.
+const _: () = assert!(size_of::<Option<Found<'_>>>() <= 3 * size_of::<u64>());
 
 impl<'m> Found<'m> {
     /// What `entry` says of its key where `covered` is the newest range deletion that covers it.
@@ -73,7 +79,10 @@ impl<'m> Found<'m> {
             EntryKind::Put if covered.is_none_or(|covered| covered <= entry.sequence()) => {
                 Self::Put(entry.value())
             }
-            EntryKind::Put | EntryKind::Delete => Self::Deleted,
+            EntryKind::Merge if covered.is_none_or(|covered| covered <= entry.sequence()) => {
+                Self::Operands(Operands::new(entry, covered))
+            }
+            EntryKind::Put | EntryKind::Delete | EntryKind::Merge => Self::Deleted,
             EntryKind::RangeDelete => panic!("a range deletion stands among the keys"),
         }
     }
@@ -318,13 +327,19 @@ impl MemtableWriter {
         self.prepare(EntryKind::Put, key, value).insert(sequence);
     }
 
+    /// Gives `key` an operand more from `sequence` on.
+    #[inline]
+    pub(crate) fn merge(&mut self, key: &[u8], operand: &[u8], sequence: SequenceNumber) {
+        self.prepare(EntryKind::Merge, key, operand).insert(sequence);
+    }
+
     /// Makes `key` absent from `sequence` on.
     #[inline]
     pub(crate) fn delete(&mut self, key: &[u8], sequence: SequenceNumber) {
         self.prepare(EntryKind::Delete, key, &[]).insert(sequence);
     }
 
-    /// Does for a put or a delete whatever needs no sequence number. Readers see nothing of it, nor does
+    /// Does for a write to one key whatever needs no sequence number. Readers see nothing of it, nor does
     /// anything remain but some memory, until it is inserted.
     #[inline]
     pub(crate) fn prepare(&mut self, kind: EntryKind, key: &[u8], value: &[u8]) -> Prepared<'_> {
@@ -410,7 +425,7 @@ fn prepare<'w>(
     Prepared { table, nodes, entries, in_filter, spot, draft }
 }
 
-/// A put or a delete that has its place and its memory, and lacks its sequence number. It ends with the call
+/// A write to one key that has its place and its memory, and lacks its sequence number. It ends with the call
 /// that made it: between that and the insertion nothing else can be written.
 pub(crate) struct Prepared<'w> {
     table: &'w Memtable,

@@ -11,12 +11,13 @@ use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{
     Operation, Operations, check_bounds, check_key_len, check_value, encode_delete, encode_delete_range,
-    encode_put, is_empty_range,
+    encode_merge, encode_put, is_empty_range,
 };
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
 ///
-/// Later operations of a batch win over earlier ones on the same key. An operation that cannot be (a key or
+/// Later operations of a batch win over earlier ones on the same key, but that what is merged into a key adds
+/// to what is there. An operation that cannot be (a key or
 /// value that is too long, a family of another database) is reported by
 /// [`ColumnFamilyDatabase::write`](crate::ColumnFamilyDatabase::write), and then nothing of the batch is
 /// written.
@@ -93,6 +94,21 @@ impl WriteBatch {
         let (key, value) = (key.as_ref(), value.as_ref());
         if self.admit(family, check_key_len(key.len()).and_then(|()| check_value(value))) {
             encode_put(&mut self.payload, family.family().id(), key, value);
+        }
+        self
+    }
+
+    /// Merges `operand` into `key`, see [`ColumnFamily::merge`]. Operations before it in the batch are older.
+    pub fn merge(
+        &mut self,
+        family: &ColumnFamily,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        let (key, operand) = (key.as_ref(), operand.as_ref());
+        let checked = check_key_len(key.len()).and_then(|()| check_value(operand));
+        if self.admit(family, checked.and_then(|()| family.check_takes_operands())) {
+            encode_merge(&mut self.payload, family.family().id(), key, operand);
         }
         self
     }

@@ -5,11 +5,17 @@
 //! It is a commit like any other to a replay; while the database is open nothing is inserted for it, since
 //! the memtables say the same already. So the log is kept for no longer than that of other families, at the
 //! price of these bytes in each round of it, and nothing is lost.
+//!
+//! It says what the first records said once more. Of values that changes nothing, but an operand counts as
+//! often as it is replayed: so in place of operands it has what they come to. Where that cannot be had, since
+//! it takes a page that cannot be read or an operator that fails, there is no such record, and the log is
+//! kept. What was written to that family without a record is durable no sooner than it can be merged.
 
 use std::cell::Cell;
 
+use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::Family;
-use crate::column_family::merging::merge::unmerged;
+use crate::column_family::merging::merge::{Said, unmerged};
 use crate::error::{ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::operation::{encode_delete, encode_delete_range, encode_put};
@@ -25,36 +31,52 @@ impl Pipeline {
     }
 
     /// Appends what the memtables of `family` hold, which is stuck, to the log. Durable with the next sync.
+    /// Does nothing if it holds operands that cannot be folded.
     ///
     /// # Errors
     /// [`OutOfSpace`](crate::error::ErrorKind::OutOfSpace): nothing was changed. Any other ends all writing.
     pub(crate) fn carry_forward(&self, family: &Arc<Family>) -> Result<()> {
         assert!(family.damage.is_stuck(), "family {} can be merged", family.id());
         let Some(log) = &self.log else { return Ok(()) };
-        // Who had passed the look at the damage is through; nobody else writes any more.
-        let side = family.write.lock();
-        self.owns_files()?;
-        self.latch.check()?;
+        // Who had passed the look at the damage is through; nobody else writes any more. So what the
+        // memtables hold stays, and can be read while no lock is held: a merge operator may be called.
+        drop(family.write.lock());
         let view = self.views.load_full().family(family.slot(), family.id()).map(Arc::clone);
         let Ok(view) = view else { return Ok(()) };
         let (id, operations) = (family.id(), Cell::new(0));
         let count = || operations.set(operations.get() + 1);
         let mut ranges = Vec::new();
         let mut entries = Vec::new();
-        unmerged(
+        let said = unmerged(
             &view,
             |start, end| {
                 count();
                 encode_delete_range(&mut ranges, id, start, end);
             },
-            |key, value| {
+            |key, said| {
                 count();
-                match value {
-                    Some(value) => encode_put(&mut entries, id, key, value),
-                    None => encode_delete(&mut entries, id, key),
+                match said {
+                    Said::Value(value) => encode_put(&mut entries, id, key, value),
+                    Said::Deleted => encode_delete(&mut entries, id, key),
+                    Said::Operands => match view.read_behind(None, key, SequenceNumber::MAX)? {
+                        Some(value) => encode_put(&mut entries, id, key, &value),
+                        None => encode_delete(&mut entries, id, key),
+                    },
                 }
+                Ok(())
             },
         );
+        if let Err(error) = said {
+            tracing::warn!(%error, family = id.0, "the log is kept for operands that cannot be folded");
+            return Ok(());
+        }
+        let side = family.write.lock();
+        self.owns_files()?;
+        self.latch.check()?;
+        // It may have been dropped meanwhile.
+        if self.views.load_full().family(family.slot(), family.id()).is_err() {
+            return Ok(());
+        }
         let payload = [ranges, entries].concat();
         if !payload.is_empty() {
             let segment = log.segment_of_next();

@@ -12,7 +12,8 @@ use crate::column_family::reading::key::Key;
 use crate::column_family::reading::read::Looked;
 use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::operator::named::NamedOperator;
 use crate::options::Durability;
 use crate::page::CacheStats;
 use crate::sync::Arc;
@@ -21,7 +22,8 @@ use crate::system::Inherited;
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
-    check_bounds, check_key_len, check_value, encode_delete, encode_delete_range, encode_put, is_empty_range,
+    check_bounds, check_key_len, check_value, encode_delete, encode_delete_range, encode_merge, encode_put,
+    is_empty_range,
 };
 use crate::txn::pipeline::{Pipeline, Write};
 
@@ -120,6 +122,57 @@ impl ColumnFamily {
         self.write(durability, false, |payload| encode_put(payload, self.family.id(), key, value))
     }
 
+    /// Merges `operand` (at most 4 GiB - 1) into `key`: from then on the key has the value that the family's
+    /// [merge operator](crate::FamilyOptions::merge_operator) makes of the one before, if it had one, and of
+    /// all operands since, in the order in which they were merged. Reads nothing, and costs what a put costs.
+    /// With the database's default durability.
+    ///
+    /// # Errors
+    ///
+    /// [`MergeOperatorMissing`](crate::ErrorKind::MergeOperatorMissing) if the family has no merge operator,
+    /// or was opened without it; besides those of [`put`](Self::put). What the operator says of the operand
+    /// is known when the key is read.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage, merge_operators};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let options = FamilyOptions::default().merge_operator(merge_operators::add_i64());
+    /// let accounts = db.create_column_family("accounts", options)?;
+    /// accounts.put("ann", 100i64.to_le_bytes())?;
+    /// accounts.merge("ann", (-30i64).to_le_bytes())?;
+    /// assert_eq!(accounts.get("ann")?.unwrap(), 70i64.to_le_bytes());
+    /// # Ok(()) }
+    /// ```
+    pub fn merge(&self, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<SequenceNumber> {
+        self.merge_with(key, operand, self.durability)
+    }
+
+    /// Merges `operand` into `key` with a durability of its own.
+    pub fn merge_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<SequenceNumber> {
+        let (key, operand) = (key.as_ref(), operand.as_ref());
+        check_key_len(key.len())?;
+        check_value(operand)?;
+        self.check_takes_operands()?;
+        self.write(durability, false, |payload| encode_merge(payload, self.family.id(), key, operand))
+    }
+
+    /// Refuses operands for a family whose merge operator is not there.
+    pub(super) fn check_takes_operands(&self) -> Result<()> {
+        if self.family.operator().is_some() {
+            return Ok(());
+        }
+        self.family.check()?;
+        let options = self.family.options();
+        let named = options.merge_operator.as_ref().map(NamedOperator::name);
+        Err(Error::no_merge_operator(named).of_family(self.id().0))
+    }
+
     /// Removes `key`; nothing happens if it is not there.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<SequenceNumber> {
         self.delete_with(key, self.durability)
@@ -209,15 +262,15 @@ impl ColumnFamily {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         self.pipeline.open()?;
-        let (view, looked) = {
+        let (view, at, looked) = {
             let guard = epoch::pin();
             let (view, at) = self.now(&guard)?;
             match view.find(key, at, &guard)? {
                 Looked::Break(value) => return Ok(value),
-                looked => (Arc::clone(view), looked),
+                looked => (Arc::clone(view), at, looked),
             }
         };
-        view.finish_value(key, looked)
+        view.finish_value(key, at, looked)
     }
 
     /// This family's part of the present view, and the number up to which it is read.

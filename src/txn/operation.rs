@@ -4,7 +4,7 @@
 //! u8      kind of the operation, see `codec/entry.rs`
 //! varint  family
 //! varint  length of the key, then the key
-//! put:          varint length of the value, then the value
+//! put, merge:   varint length of the value or operand, then that
 //! range delete: varint length of the end, then the end; an empty end means that there is none
 //! ```
 
@@ -84,6 +84,13 @@ pub(crate) fn encode_put(out: &mut Vec<u8>, family: FamilyId, key: &[u8], value:
     out.extend_from_slice(value);
 }
 
+pub(crate) fn encode_merge(out: &mut Vec<u8>, family: FamilyId, key: &[u8], operand: &[u8]) {
+    out.reserve(key.len() + operand.len() + 16);
+    encode_key(out, EntryKind::Merge, family, key);
+    varint::put(out, operand.len() as u64);
+    out.extend_from_slice(operand);
+}
+
 pub(crate) fn encode_delete(out: &mut Vec<u8>, family: FamilyId, key: &[u8]) {
     encode_key(out, EntryKind::Delete, family, key);
 }
@@ -106,6 +113,13 @@ pub enum Operation<'a> {
         /// The value.
         value: &'a [u8],
     },
+    /// Merges an operand into a key.
+    Merge {
+        /// The key.
+        key: &'a [u8],
+        /// The operand.
+        operand: &'a [u8],
+    },
     /// Removes a key.
     Delete {
         /// The key.
@@ -125,6 +139,7 @@ impl Operation<'_> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Put { key, value } => key.len() + value.len(),
+            Self::Merge { key, operand } => key.len() + operand.len(),
             Self::Delete { key } => key.len(),
             Self::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
         }
@@ -163,6 +178,7 @@ impl<'a> Operations<'a> {
         let key = self.bytes(key_limit)?;
         let operation = match kind {
             EntryKind::Put => Operation::Put { key, value: self.bytes(MAX_VALUE_LEN)? },
+            EntryKind::Merge => Operation::Merge { key, operand: self.bytes(MAX_VALUE_LEN)? },
             EntryKind::Delete => Operation::Delete { key },
             EntryKind::RangeDelete => {
                 let end = self.bytes(BOUND)?;
@@ -212,6 +228,7 @@ mod tests {
     fn operations_come_back_as_they_were_encoded() {
         let mut payload = Vec::new();
         encode_put(&mut payload, FamilyId(1), b"k", b"v");
+        encode_merge(&mut payload, FamilyId(1), b"k", b"operand");
         encode_delete(&mut payload, FamilyId(300), b"");
         encode_delete_range(&mut payload, FamilyId(2), b"a", Some(b"b"));
         encode_delete_range(&mut payload, FamilyId(2), b"", None);
@@ -220,6 +237,7 @@ mod tests {
             operations.unwrap(),
             [
                 (FamilyId(1), Operation::Put { key: b"k", value: b"v" }),
+                (FamilyId(1), Operation::Merge { key: b"k", operand: b"operand" }),
                 (FamilyId(300), Operation::Delete { key: b"" }),
                 (FamilyId(2), Operation::DeleteRange { start: b"a", end: Some(b"b") }),
                 (FamilyId(2), Operation::DeleteRange { start: b"", end: None }),

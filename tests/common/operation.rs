@@ -59,6 +59,8 @@ pub(crate) fn bounds((start, end): &Range) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     Put(u8, Key, Content),
+    /// Nothing where the family has no merge operator.
+    Merge(u8, Key, Content),
     Delete(u8, Key),
     DeleteRange(u8, Range),
 }
@@ -110,6 +112,8 @@ pub(crate) enum End {
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
     Put(u8, Key, Content, Durability),
+    /// Appends to a key's value by the family's merge operator; refused where it has none.
+    Merge(u8, Key, Content, Durability),
     Delete(u8, Key, Durability),
     DeleteRange(u8, Range, Durability),
     DeletePrefix(u8, Key, Durability),

@@ -81,6 +81,7 @@ fn family() -> impl Strategy<Value = u8> {
 fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         4 => (family(), key(), content()).prop_map(|(family, key, content)| Write::Put(family, key, content)),
+        3 => (family(), key(), content()).prop_map(|(family, key, content)| Write::Merge(family, key, content)),
         2 => (family(), key()).prop_map(|(family, key)| Write::Delete(family, key)),
         1 => (family(), range()).prop_map(|(family, range)| Write::DeleteRange(family, range)),
     ]
@@ -133,6 +134,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         8 => transaction,
         4 => (0u8..4, durability()).prop_map(|(number, durability)| Operation::Count(number, durability)),
         12 => (family(), key(), content(), durability()).prop_map(|(f, k, c, d)| Operation::Put(f, k, c, d)),
+        8 => (family(), key(), content(), durability()).prop_map(|(f, k, c, d)| Operation::Merge(f, k, c, d)),
         6 => (family(), key(), durability()).prop_map(|(f, k, d)| Operation::Delete(f, k, d)),
         4 => (family(), range(), durability()).prop_map(|(f, r, d)| Operation::DeleteRange(f, r, d)),
         1 => (family(), key(), durability()).prop_map(|(f, k, d)| Operation::DeletePrefix(f, k, d)),

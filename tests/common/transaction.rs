@@ -8,7 +8,7 @@ use peristyle::{
 };
 
 use super::operation::{Key, Step, TransactionStep, Write, bounds};
-use super::world::{Entries, HeldCursor, assert_entry, assert_value, within};
+use super::world::{Entries, HeldCursor, assert_entry, assert_value, merged, merges, within};
 
 /// A family, and what the transaction sees in it.
 pub(crate) type Seen = (ColumnFamily, Entries);
@@ -93,7 +93,10 @@ impl Open {
 
     /// Fails only with what [`run`] begins again for.
     fn write(&mut self, write: &Write) -> Result<()> {
-        let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
+        let (Write::Put(family, ..)
+        | Write::Merge(family, ..)
+        | Write::Delete(family, _)
+        | Write::DeleteRange(family, _)) = write;
         let index = self.index(*family);
         let (handle, entries) = &mut self.families[index];
         match write {
@@ -102,6 +105,13 @@ impl Open {
                 self.transaction.put(handle, &key, &value)?;
                 entries.insert(key, value.into());
             }
+            Write::Merge(_, key, content) if merges(&handle.options()) => {
+                let (key, operand) = (key.bytes(), content.bytes());
+                self.transaction.merge(handle, &key, &operand)?;
+                let value = merged(entries.get(&key), &operand);
+                entries.insert(key, value);
+            }
+            Write::Merge(..) => {}
             Write::Delete(_, key) => {
                 self.transaction.delete(handle, key.bytes())?;
                 entries.remove(&key.bytes());

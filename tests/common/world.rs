@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, IsolationLevel, LockMode, Snapshot, Swap, TransactionCursor, WriteBatch,
+    FamilyOptions, FamilySnapshot, IsolationLevel, LockMode, MergeOperands, MergeOperator, MergeResult,
+    Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
@@ -41,6 +42,8 @@ impl Place {
     }
 
     pub(crate) fn open(&self, builder: &DatabaseBuilder) -> ColumnFamilyDatabase {
+        let builder =
+            builder.clone().merge_operator(merge_operators::append(SEPARATOR)).merge_operator(OneByOne);
         match self {
             Self::Memory(storage) => builder.clone().storage(storage.clone()).open("memory").unwrap(),
             Self::Files(directory) => builder.clone().open(directory.path().join("database")).unwrap(),
@@ -60,6 +63,45 @@ impl Place {
             Self::Memory(_) => None,
             Self::Files(directory) => Some(directory.path()),
         }
+    }
+}
+
+const SEPARATOR: &str = "+";
+
+/// Appends as the other operator does, and combines nothing.
+struct OneByOne;
+
+impl MergeOperator for OneByOne {
+    fn name(&self) -> &str {
+        "append one by one"
+    }
+
+    fn merge(&self, _: &[u8], existing: Option<&[u8]>, operands: MergeOperands<'_>) -> MergeResult {
+        let parts: Vec<&[u8]> = existing.into_iter().chain(operands).collect();
+        Ok(parts.join(SEPARATOR.as_bytes()))
+    }
+}
+
+/// Options of a new family: of some with a merge operator.
+fn options_of(name: u8) -> FamilyOptions {
+    let options = FamilyOptions::default();
+    match name % 4 {
+        1 => options.merge_operator(merge_operators::append(SEPARATOR)),
+        3 => options.merge_operator(OneByOne),
+        _ => options,
+    }
+}
+
+/// Whether a family with these options has a merge operator.
+pub(crate) fn merges(options: &FamilyOptions) -> bool {
+    options.merge_operator_name().is_some()
+}
+
+/// What the merge operators make of a value and an operand.
+pub(crate) fn merged(old: Option<&Arc<[u8]>>, operand: &[u8]) -> Arc<[u8]> {
+    match old {
+        Some(old) => [old, SEPARATOR.as_bytes(), operand].concat().into(),
+        None => operand.into(),
     }
 }
 
@@ -338,6 +380,7 @@ impl World {
     pub(crate) fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Put(..)
+            | Operation::Merge(..)
             | Operation::Delete(..)
             | Operation::DeleteRange(..)
             | Operation::DeletePrefix(..)
@@ -394,6 +437,20 @@ impl World {
                 let (key, value) = (key.bytes(), content.bytes());
                 known.handle.put_with(&key, &value, durability).unwrap();
                 known.entries.insert(key, value.into());
+            }
+            Operation::Merge(family, key, content, durability) => {
+                let Some(index) = self.index(*family) else { return };
+                let durability = self.note(*durability);
+                let known = &mut self.families[index];
+                let (key, operand) = (key.bytes(), content.bytes());
+                let outcome = known.handle.merge_with(&key, &operand, durability);
+                if merges(&known.options) {
+                    outcome.unwrap();
+                    let value = merged(known.entries.get(&key), &operand);
+                    known.entries.insert(key, value);
+                } else {
+                    failure(outcome, ErrorKind::MergeOperatorMissing);
+                }
             }
             Operation::Delete(family, key, durability) => {
                 let Some(index) = self.index(*family) else { return };
@@ -499,15 +556,25 @@ impl World {
         let (mut batch, mut rest) = (WriteBatch::new(), WriteBatch::with_capacity(100));
         for (number, write) in writes.iter().enumerate() {
             let batch = if number < writes.len() / 2 { &mut batch } else { &mut rest };
-            let (Write::Put(family, ..) | Write::Delete(family, _) | Write::DeleteRange(family, _)) = write;
+            let (Write::Put(family, ..)
+            | Write::Merge(family, ..)
+            | Write::Delete(family, _)
+            | Write::DeleteRange(family, _)) = write;
             let index = *family as usize % self.families.len();
-            let Known { handle, entries, .. } = &mut self.families[index];
+            let Known { handle, entries, options, .. } = &mut self.families[index];
             match write {
                 Write::Put(_, key, content) => {
                     let (key, value) = (key.bytes(), content.bytes());
                     batch.put(handle, &key, &value);
                     entries.insert(key, value.into());
                 }
+                Write::Merge(_, key, content) if merges(options) => {
+                    let (key, operand) = (key.bytes(), content.bytes());
+                    batch.merge(handle, &key, &operand);
+                    let value = merged(entries.get(&key), &operand);
+                    entries.insert(key, value);
+                }
+                Write::Merge(..) => {}
                 Write::Delete(_, key) => {
                     batch.delete(handle, key.bytes());
                     entries.remove(&key.bytes());
@@ -630,8 +697,8 @@ impl World {
     fn change(&mut self, operation: &Operation) {
         match operation {
             Operation::Create { name, fill } => {
+                let options = options_of(*name).page_fill(*fill);
                 let name = self.family_name(*name);
-                let options = FamilyOptions::default().page_fill(*fill);
                 let exists = self.families.iter().any(|known| known.name == name);
                 if exists {
                     failure(self.db().create_column_family(&name, options), ErrorKind::FamilyExists);
@@ -657,11 +724,13 @@ impl World {
             }
             Operation::SetOptions { family, fill, share } => {
                 let Some(index) = self.index(*family) else { return };
+                // Without a merge operator: that stays.
                 let options =
                     FamilyOptions::default().page_fill(*fill).cache_share(*share).memtable_share(*share);
                 let known = &mut self.families[index];
-                known.handle.set_options(options.clone()).unwrap();
-                known.options = options;
+                known.handle.set_options(options).unwrap();
+                let own = std::mem::take(&mut known.options);
+                known.options = own.page_fill(*fill).cache_share(*share).memtable_share(*share);
             }
             Operation::DropFamily(family) => {
                 let Some(index) = self.index(*family) else { return };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::chain::merged;
 use crate::digest::{self, Sums};
 
 /// A change to the entries of a family.
@@ -12,6 +13,8 @@ use crate::digest::{self, Sums};
 pub enum Change {
     /// Key and value.
     Put(Vec<u8>, Vec<u8>),
+    /// Key and operand.
+    Merge(Vec<u8>, Vec<u8>),
     /// A key.
     Delete(Vec<u8>),
     /// From a key to another, excluded.
@@ -22,6 +25,7 @@ impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Put(key, value) => write!(f, "Put({key:?}, {} bytes)", value.len()),
+            Self::Merge(key, operand) => write!(f, "Merge({key:?}, {} bytes)", operand.len()),
             Self::Delete(key) => write!(f, "Delete({key:?})"),
             Self::DeleteRange(start, end) => write!(f, "DeleteRange({start:?}, {end:?})"),
         }
@@ -184,6 +188,12 @@ impl State {
                 let sum = digest::entry(key, value);
                 let old = entries.insert(key.clone(), sum).unwrap_or(0);
                 *total = total.wrapping_add(sum).wrapping_sub(old);
+            }
+            Change::Merge(key, operand) => {
+                let old = entries.get(key).copied();
+                let sum = digest::entry(key, &merged(old, operand));
+                entries.insert(key.clone(), sum);
+                *total = total.wrapping_add(sum).wrapping_sub(old.unwrap_or(0));
             }
             Change::Delete(key) => *total = total.wrapping_sub(entries.remove(key).unwrap_or(0)),
             Change::DeleteRange(start, end) if start < end => {

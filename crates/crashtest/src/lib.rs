@@ -5,6 +5,7 @@
 //! acknowledged, and the [`ledger`] of all writers judges what a [`recovery`] finds.
 
 pub mod campaign;
+pub mod chain;
 pub mod command;
 pub mod digest;
 pub mod disk;

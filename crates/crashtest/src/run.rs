@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use peristyle::{ColumnFamilyDatabase, DatabaseBuilder};
 
+use crate::chain::Chain;
 use crate::digest::WRITERS;
 use crate::disk::SimulatedDisk;
 use crate::ledger::{Floor, Ledger};
@@ -50,7 +51,8 @@ impl Setup {
         // Made once, because a builder looks up how much memory the machine has.
         static SHRUNKEN: OnceLock<DatabaseBuilder> = OnceLock::new();
         let shrunken = SHRUNKEN.get_or_init(|| {
-            ColumnFamilyDatabase::builder().log_limit_bytes(64 << 10).page_size(4096).cache_bytes(64 << 10)
+            let builder = ColumnFamilyDatabase::builder().log_limit_bytes(64 << 10).page_size(4096);
+            builder.cache_bytes(64 << 10).merge_operator(Chain)
         });
         let interval = Duration::from_millis(self.sync_interval);
         shrunken

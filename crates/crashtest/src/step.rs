@@ -25,6 +25,8 @@ pub fn value(number: u64, len: usize) -> Vec<u8> {
 pub enum Write {
     /// Family, key, length of the value.
     Put(u8, u16, u16),
+    /// Family, key, length of the operand.
+    Merge(u8, u16, u16),
     /// Family, key.
     Delete(u8, u16),
     /// Family, first key, key behind the last one.
@@ -38,6 +40,7 @@ impl Write {
         const APART: u16 = 0x8000;
         match self {
             Self::Put(family, key, len) => Self::Put(family, key | APART, len),
+            Self::Merge(family, key, len) => Self::Merge(family, key | APART, len),
             Self::Delete(family, key) => Self::Delete(family, key | APART),
             Self::DeleteRange(family, from, to) => Self::DeleteRange(family, from | APART, to | APART),
         }
@@ -144,7 +147,8 @@ impl Mixture {
         let family = Self::family(random);
         let key = random.random_range(0..self.keys);
         match random.random_range(0..16) {
-            0..12 => Write::Put(family, key, length(random)),
+            0..8 => Write::Put(family, key, length(random)),
+            8..12 => Write::Merge(family, key, length(random)),
             12..15 => Write::Delete(family, key),
             _ => Write::DeleteRange(family, key, key + random.random_range(1..=self.keys / 4 + 1)),
         }
@@ -169,6 +173,7 @@ impl Mixture {
                 let key = random.random_range(0..self.keys);
                 let write = match random.random_range(0..4) {
                     0 => Write::Delete(0, key),
+                    1 => Write::Merge(0, key, length(random)),
                     _ => Write::Put(0, key, length(random)),
                 };
                 Step::Unlogged(write)

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::btree::{self, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor};
+use crate::btree::{
+    self, Combine, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor,
+};
 use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::column_family::delta::{Delta, Stage, keys_of};
@@ -83,9 +85,15 @@ impl<'s> Change<'s> {
 
     /// Writes the next entries of the tree behind all deltas anew, from `start` on, in packed pages: about
     /// `limit` bytes. Returns where those begin that follow; `None` at the end.
-    pub(crate) fn repack_range(&mut self, start: &[u8], limit: usize) -> Result<Option<Vec<u8>>> {
+    /// `by` folds what operands stand there.
+    pub(crate) fn repack_range(
+        &mut self,
+        start: &[u8],
+        limit: usize,
+        by: &dyn Combine,
+    ) -> Result<Option<Vec<u8>>> {
         let mut range = Stretch::gather([self.tree], self.store, start, limit)?;
-        self.merge_into_tree(&[], range.ops())?;
+        self.merge_into_tree(&[], range.ops(by))?;
         Ok(range.end.take())
     }
 

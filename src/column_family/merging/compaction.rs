@@ -9,6 +9,7 @@ use crate::btree;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
 use crate::column_family::merging::merge::MergeContext;
+use crate::column_family::operands::OfLists;
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
@@ -79,7 +80,7 @@ impl Family {
         let rewritten = self.rewrite(context, place, |change, at_once| {
             match at_once {
                 true => change.repack_tree()?,
-                false => next = change.repack_range(start, limit)?,
+                false => next = change.repack_range(start, limit, &OfLists(self))?,
             }
             if context.from_reserve { change.check_frees() } else { Ok(()) }
         });

@@ -12,6 +12,7 @@ use crate::column_family::delta::trees_of;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::gather::{Stretch, out_of_order};
 use crate::column_family::merging::merge::MergeContext;
+use crate::column_family::operands::OfLists;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::sync::{Arc, Instant};
@@ -140,7 +141,7 @@ impl Family {
         }
         let mut is_skipped = false;
         let changed = self.change(context, &version, |change| {
-            change.merge_into_tree(&[], range.ops())?;
+            change.merge_into_tree(&[], range.ops(&OfLists(self)))?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
             change.delete_from_deltas(drained, &[deletion])?;
             if context.from_reserve {

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 
-use crate::btree::{MergeOp, Tree, TreeCursor};
+use crate::btree::{Combine, MergeOp, Tree, TreeCursor};
 use crate::codec::key;
+use crate::column_family::operands::{Gathered, Held};
 use crate::error::{Error, Result};
 use crate::page::PinnedPage;
 use crate::segment::PartitionedStorageBackend;
@@ -14,9 +15,11 @@ use crate::sync::Arc;
 /// Bytes of keys and values that are gathered at most, but for one entry. On a full disk it is less.
 pub(crate) const MOST_BYTES: usize = 4 << 20;
 
-/// What stands in place of a value's length: there is none, or it stands in its run.
+/// What stands in place of a value's length: there is none, it stands in its run, or what follows is the
+/// length of a list of operands, and the list.
 const DELETION: u32 = u32::MAX;
 const RUN: u32 = u32::MAX - 1;
+const OPERANDS: u32 = u32::MAX - 2;
 /// Lengths of key and value, before both.
 const LENGTHS: usize = 2 * size_of::<u32>();
 
@@ -67,7 +70,11 @@ impl Stretch {
                 break;
             }
             let head = sources[newest].head;
-            stretch.take(&sources[newest].cursor, store)?;
+            if sources[newest].cursor.is_operands() {
+                stretch.take_operands(&sources[newest..], store)?;
+            } else {
+                stretch.take(&sources[newest].cursor, store)?;
+            }
             for source in sources[newest..].iter_mut().filter(|source| source.head == head) {
                 if source.cursor.valid() && source.cursor.key() == stretch.last_key() {
                     source.cursor.next()?;
@@ -83,12 +90,45 @@ impl Stretch {
         self.last.clone().map_or(&self.start, |last| &self.buffer.bytes()[last])
     }
 
-    /// Adds the entry that `cursor` stands on.
-    fn take(&mut self, cursor: &TreeCursor, store: &PartitionedStorageBackend) -> Result<()> {
-        let order = key::compare(self.last_key(), cursor.key());
+    fn check_follows(&self, key: &[u8], store: &PartitionedStorageBackend) -> Result<()> {
+        let order = key::compare(self.last_key(), key);
         if order.is_gt() || order.is_eq() && !self.is_empty() {
             return Err(out_of_order(store));
         }
+        Ok(())
+    }
+
+    /// Adds the operands that the first of `sources` stands on, with what older ones say of their key.
+    fn take_operands(&mut self, sources: &[Source], store: &PartitionedStorageBackend) -> Result<()> {
+        let (key, head) = (sources[0].cursor.key(), sources[0].head);
+        self.check_follows(key, store)?;
+        let mut gathered = Gathered::new();
+        for Source { cursor, .. } in sources.iter().filter(|source| source.head == head) {
+            if !cursor.valid() || cursor.key() != key {
+                continue;
+            }
+            if cursor.is_deletion() {
+                gathered.end(None);
+            } else {
+                let (page, range) = cursor.pinned_value()?;
+                let held = Held::Page(page, range);
+                if cursor.is_operands() { gathered.add_list(held) } else { gathered.end(Some(held)) }
+            }
+            if gathered.is_closed() {
+                break;
+            }
+        }
+        let nonsense =
+            || Error::corruption("the operands of a key make no sense").of_family(store.family().0);
+        let list = gathered.to_list().ok_or_else(nonsense)?;
+        let len = u32::try_from(list.len()).map_err(|_| nonsense())?;
+        self.bytes += key.len() + list.len();
+        self.push(key, OPERANDS, &[&len.to_ne_bytes(), &list[..]].concat())
+    }
+
+    /// Adds the entry that `cursor` stands on.
+    fn take(&mut self, cursor: &TreeCursor, store: &PartitionedStorageBackend) -> Result<()> {
+        self.check_follows(cursor.key(), store)?;
         let key = cursor.key();
         if cursor.is_deletion() {
             self.push(key, DELETION, &[])?;
@@ -121,7 +161,8 @@ impl Stretch {
         self.last.is_none()
     }
 
-    pub(super) fn ops(&self) -> impl Iterator<Item = (&[u8], MergeOp<'_>)> {
+    /// The entries, as operations; what operands among them come to is up to `by`.
+    pub(super) fn ops<'s>(&'s self, by: &'s dyn Combine) -> impl Iterator<Item = (&'s [u8], MergeOp<'s>)> {
         let mut runs = self.runs.iter();
         let mut rest = self.buffer.bytes();
         std::iter::from_fn(move || {
@@ -133,6 +174,11 @@ impl Stretch {
                 RUN => {
                     let (page, range) = runs.next()?;
                     (0, MergeOp::Put(&page[range.clone()]))
+                }
+                OPERANDS => {
+                    let (len, list) = behind.split_first_chunk()?;
+                    let len = u32::from_ne_bytes(*len) as usize;
+                    (size_of::<u32>() + len, MergeOp::Operands { list: &list[..len], by })
                 }
                 len => (len as usize, MergeOp::Put(&behind[..len as usize])),
             };

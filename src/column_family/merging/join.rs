@@ -15,6 +15,7 @@ use crate::column_family::delta::{JOINED, Stage, trees_of};
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::gather::{Stretch, out_of_order};
 use crate::column_family::merging::merge::MergeContext;
+use crate::column_family::operands::OfLists;
 use crate::column_family::trees::TreeVersion;
 use crate::error::Result;
 use crate::sync::{Arc, Instant};
@@ -68,7 +69,7 @@ impl Family {
         }
         let joined = self.change(context, &version, |change| {
             let filling = change.filling_behind(leaving.clone());
-            change.merge_into_delta(filling, range.ops())?;
+            change.merge_into_delta(filling, range.ops(&OfLists(self)))?;
             let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };
             change.delete_from_deltas(leaving, &[deletion])
         })?;

@@ -7,6 +7,7 @@ use crate::column_family::family::DrainPosition;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
 use crate::column_family::merging::gather::MOST_BYTES;
+use crate::column_family::operands::OfMemtables;
 use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::WORTH_A_MERGE;
 use crate::column_family::trees::TreeVersion;
@@ -149,7 +150,8 @@ impl Family {
         let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
-        let ops = Newest::new(&tables);
+        let by = OfMemtables { family: self, tables: &tables };
+        let ops = Newest::new(&by);
         let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
@@ -345,21 +347,32 @@ impl Family {
     }
 }
 
+/// What memtables say of a key.
+pub(crate) enum Said<'m> {
+    Value(&'m [u8]),
+    Deleted,
+    /// It has operands, the value follows from these and what is older.
+    Operands,
+}
+
 /// What all memtables of `view` say, as one commit would: first each range that they delete, start and end if
-/// it has one, ascending; then each key, ascending, with its value if it has one.
+/// it has one, ascending; then what they say of each key, ascending, until that fails.
 pub(crate) fn unmerged(
     view: &FamilyView,
     mut range: impl FnMut(&[u8], Option<&[u8]>),
-    mut entry: impl FnMut(&[u8], Option<&[u8]>),
-) {
+    mut entry: impl FnMut(&[u8], Said<'_>) -> Result<()>,
+) -> Result<()> {
     let tables: Vec<&Memtable> = view.memtables().map(|table| &**table).collect();
     deletions(&tables).iter().for_each(|deletion| range(deletion.start, deletion.end));
-    for (key, op) in Newest::new(&tables) {
+    let by = OfMemtables { family: &view.family, tables: &tables };
+    for (key, op) in Newest::new(&by) {
         match op {
-            MergeOp::Put(value) => entry(key, Some(value)),
-            MergeOp::Delete => entry(key, None),
+            MergeOp::Put(value) => entry(key, Said::Value(value))?,
+            MergeOp::Delete => entry(key, Said::Deleted)?,
+            MergeOp::Operands { .. } => entry(key, Said::Operands)?,
         }
     }
+    Ok(())
 }
 
 /// What the memtables delete by range, from the tree's point of view.
@@ -374,9 +387,10 @@ fn deletions<'m>(tables: &[&'m Memtable]) -> Vec<RangeDeletion<'m>> {
         .collect()
 }
 
-/// The newest version of every key of several memtables (newest first), in key order.
+/// The newest version of every key of several memtables (newest first), in key order; where that is an
+/// operand, all that they say of the key.
 struct Newest<'m> {
-    tables: &'m [&'m Memtable],
+    by: &'m OfMemtables<'m>,
     sources: Vec<Source<'m>>,
 }
 
@@ -392,8 +406,9 @@ impl Source<'_> {
 }
 
 impl<'m> Newest<'m> {
-    fn new(tables: &'m [&'m Memtable]) -> Self {
-        let sources = tables
+    fn new(by: &'m OfMemtables<'m>) -> Self {
+        let sources = by
+            .tables
             .iter()
             .map(|table| {
                 let mut source = Source { rest: Box::new(table.iter_newest()), head: None };
@@ -401,7 +416,7 @@ impl<'m> Newest<'m> {
                 source
             })
             .collect();
-        Self { tables, sources }
+        Self { by, sources }
     }
 }
 
@@ -425,11 +440,12 @@ impl<'m> Iterator for Newest<'m> {
                 older.advance();
             }
         }
-        let covered = self.tables[..age]
+        let covered = self.by.tables[..age]
             .iter()
             .any(|newer| newer.has_range_deletions() && newer.covering(key, SequenceNumber::MAX).is_some());
         let op = match found {
             Found::Put(value) if !covered => MergeOp::Put(value),
+            Found::Operands(_) if !covered => MergeOp::Operands { list: &[], by: self.by },
             _ => MergeOp::Delete,
         };
         Some((key, op))

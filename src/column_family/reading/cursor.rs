@@ -13,6 +13,7 @@
 //! So while the tree's next keys stay below `fence`, which they do for long where little was written lately,
 //! only the tree's cursor moves. What is deleted is stepped over within the range alone.
 
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
@@ -67,8 +68,11 @@ pub(crate) struct FamilyCursor {
     failure: Option<Box<Error>>,
     /// Entries that were stepped over since the family was told: deletions, and what is deleted.
     passed: u64,
-    /// Whether the newest source is what somebody wrote for himself.
-    has_own: bool,
+    /// The newest source, if that is what somebody wrote for himself.
+    own: Option<OwnWrites>,
+    /// What the operands come to of the entry that the cursor stands on, once that was asked for: of one of
+    /// a recent source. That of the tree's entry stands with the tree's cursor.
+    folded: OnceCell<Box<[u8]>>,
     /// Keeps the tree's pages.
     view: Arc<FamilyView>,
 }
@@ -111,7 +115,8 @@ impl FamilyView {
             fence: u64::MAX,
             failure: None,
             passed: 0,
-            has_own: own.is_some(),
+            own: own.cloned(),
+            folded: OnceCell::new(),
             view: Arc::clone(self),
         }
     }
@@ -138,10 +143,42 @@ impl FamilyCursor {
     #[inline]
     pub(crate) fn value(&self) -> Result<&[u8]> {
         match self.place {
-            Place::Recent(i) => self.recent[i].recent.value(),
-            Place::Tree => self.tree.value(),
+            Place::Recent(i) => match self.recent[i].recent.value()? {
+                Some(value) => Ok(value),
+                None => self.fold(self.recent[i].recent.key(), &self.folded),
+            },
+            Place::Tree => self.tree_value(),
             _ => Ok(&[]),
         }
+    }
+
+    /// The value of the entry that the tree's cursor stands on.
+    #[inline]
+    fn tree_value(&self) -> Result<&[u8]> {
+        match self.tree.usual_value() {
+            Some(value) => Ok(value),
+            None => self.unusual_value(),
+        }
+    }
+
+    #[inline(never)]
+    fn unusual_value(&self) -> Result<&[u8]> {
+        match self.tree.folded() {
+            Some(folded) => self.fold(self.tree.key(), folded),
+            None => self.tree.value(),
+        }
+    }
+
+    /// What the operands of `key` come to, which is kept in `folded`.
+    #[inline(never)]
+    fn fold<'c>(&self, key: &[u8], folded: &'c OnceCell<Box<[u8]>>) -> Result<&'c [u8]> {
+        if let Some(value) = folded.get() {
+            return Ok(value);
+        }
+        let value = self.view.read_behind(self.own.as_ref(), key, self.at)?;
+        // There is one, since there are operands.
+        let value: Vec<u8> = value.map(Vec::from).unwrap_or_default();
+        Ok(folded.get_or_init(|| value.into_boxed_slice()))
     }
 
     /// The value in a form that outlives the cursor's next step.
@@ -159,6 +196,9 @@ impl FamilyCursor {
             },
             _ => &self.tree,
         };
+        if tree.is_operands() {
+            return Ok(Value::copy(value));
+        }
         let (page, range) = tree.pinned_value()?;
         Ok(if Value::is_small(range.len(), page.len()) {
             Value::copy(value)
@@ -247,6 +287,7 @@ impl FamilyCursor {
         // An error on the way leaves the cursor nowhere, not on a stale entry.
         self.place = Place::Nowhere;
         self.forward = forward;
+        self.folded = OnceCell::new();
         self.forget_hidden();
         for source in &mut self.recent {
             position(source)?;
@@ -327,9 +368,15 @@ impl FamilyCursor {
         let place = std::mem::replace(&mut self.place, Place::Nowhere);
         let shown = match place {
             Place::Recent(i) => {
-                self.recent[i].recent.value().map(|value| visit(self.recent[i].recent.key(), value))
+                let recent = &self.recent[i].recent;
+                let value = match recent.value() {
+                    Ok(None) => self.fold(recent.key(), &self.folded),
+                    Ok(Some(value)) => Ok(value),
+                    Err(error) => Err(error),
+                };
+                value.map(|value| visit(recent.key(), value))
             }
-            _ => self.tree.value().map(|value| visit(self.tree.key(), value)),
+            _ => self.tree_value().map(|value| visit(self.tree.key(), value)),
         };
         self.place = place;
         self.settled(shown)
@@ -396,6 +443,7 @@ impl FamilyCursor {
 
     #[inline(never)]
     fn next_of_all(&mut self) -> Result<bool> {
+        self.folded = OnceCell::new();
         match self.place {
             Place::Nowhere | Place::Start => self.first(),
             Place::End => Ok(false),
@@ -422,6 +470,7 @@ impl FamilyCursor {
 
     #[inline(never)]
     fn prev_of_all(&mut self) -> Result<bool> {
+        self.folded = OnceCell::new();
         match self.place {
             Place::Nowhere | Place::End => self.last(),
             Place::Start => Ok(false),
@@ -569,7 +618,7 @@ impl FamilyCursor {
     #[inline]
     fn note(&self, run: Run) {
         // What is deleted for one is there for all others.
-        if run.is_long() && !self.has_own {
+        if run.is_long() && self.own.is_none() {
             let stop = match self.place {
                 Place::End => self.range.end(),
                 Place::Start => Some(self.range.start()).filter(|start| !start.is_empty()),

@@ -7,9 +7,10 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key::ABOVE_EVERY_KEY;
 use crate::column_family::delta::Delta;
+use crate::column_family::operands::{Gathered, Held};
 use crate::column_family::reading::hidden::{Hidden, TREE};
 use crate::column_family::reading::value::Value;
-use crate::column_family::view::FamilyView;
+use crate::column_family::view::{FamilyView, OwnWrites};
 use crate::error::Result;
 use crate::memtable::Found;
 use crate::page::{HEADER_LEN, PagePointer, PageRef};
@@ -22,6 +23,8 @@ pub(crate) enum Rest {
     Node(usize, Place),
     /// The run that holds the value, of this length.
     Run(PagePointer, u32),
+    /// The value is what operands come to.
+    Operands,
 }
 
 /// What a look-up came to, or what is left of it. Nothing is read from the file under a guard: what is left
@@ -34,7 +37,7 @@ impl FamilyView {
     pub(crate) fn get(&self, key: &[u8], at: SequenceNumber) -> Result<Option<Value>> {
         // Apart, so that the guard is gone before anything is read.
         let looked = self.find(key, at, &epoch::pin())?;
-        self.finish_value(key, looked)
+        self.finish_value(key, at, looked)
     }
 
     /// Whether `key` has a value at `at`. Reads no large value. The caller holds no guard.
@@ -52,10 +55,11 @@ impl FamilyView {
         guard: &Guard,
     ) -> Result<Looked<Option<Value>>> {
         if let Some(found) = self.in_memtables(key, at) {
-            return Ok(Looked::Break(match found {
-                Found::Put(bytes) => Some(Value::copy(bytes)),
-                Found::Deleted => None,
-            }));
+            return Ok(match found {
+                Found::Put(bytes) => Looked::Break(Some(Value::copy(bytes))),
+                Found::Deleted => Looked::Break(None),
+                Found::Operands(_) => Looked::Continue(Rest::Operands),
+            });
         }
         Ok(match self.in_trees(key, guard)? {
             Looked::Break(found) => value_of(found),
@@ -65,18 +69,24 @@ impl FamilyView {
 
     /// Reads what [`find`](Self::find) left. The caller holds this view, and no guard.
     #[inline]
-    pub(crate) fn finish_value(&self, key: &[u8], looked: Looked<Option<Value>>) -> Result<Option<Value>> {
+    pub(crate) fn finish_value(
+        &self,
+        key: &[u8],
+        at: SequenceNumber,
+        looked: Looked<Option<Value>>,
+    ) -> Result<Option<Value>> {
         match looked {
             Looked::Break(value) => Ok(value),
-            Looked::Continue(rest) => self.read_value(key, rest),
+            Looked::Continue(rest) => self.read_value(key, at, rest),
         }
     }
 
     #[cold]
-    fn read_value(&self, key: &[u8], mut rest: Rest) -> Result<Option<Value>> {
+    fn read_value(&self, key: &[u8], at: SequenceNumber, mut rest: Rest) -> Result<Option<Value>> {
         loop {
             let found = match rest {
                 Rest::Node(tree, place) => self.read_trees(key, tree, place)?,
+                Rest::Operands => return self.read_behind(None, key, at),
                 Rest::Run(pointer, len) => {
                     let page = load_run(self.family.store(), pointer, len)?;
                     return Ok(Some(Value::in_page(page, HEADER_LEN..HEADER_LEN + len as usize)));
@@ -97,7 +107,7 @@ impl FamilyView {
         guard: &Guard,
     ) -> Result<Looked<bool>> {
         Ok(match self.in_memtables(key, at) {
-            Some(found) => Looked::Break(matches!(found, Found::Put(_))),
+            Some(found) => Looked::Break(!matches!(found, Found::Deleted)),
             None => match self.in_trees(key, guard)? {
                 Looked::Break(found) => Looked::Break(is_value(&found)),
                 Looked::Continue(rest) => Looked::Continue(rest),
@@ -110,8 +120,55 @@ impl FamilyView {
         match looked {
             Looked::Break(has_value) => Ok(has_value),
             Looked::Continue(Rest::Node(tree, place)) => Ok(is_value(&self.read_trees(key, tree, place)?)),
-            Looked::Continue(Rest::Run(..)) => Ok(true),
+            Looked::Continue(Rest::Run(..) | Rest::Operands) => Ok(true),
         }
+    }
+
+    /// The value of `key` at `at` behind `own` writes, from all sources that say anything of it, with its
+    /// operands folded. The caller holds this view, and no guard.
+    #[cold]
+    pub(crate) fn read_behind(
+        &self,
+        own: Option<&OwnWrites>,
+        key: &[u8],
+        at: SequenceNumber,
+    ) -> Result<Option<Value>> {
+        let mut gathered = Gathered::new();
+        let own = own.map(|own| (&own.table, own.at));
+        for (table, at) in own.into_iter().chain(self.memtables().map(|table| (table, at))) {
+            gathered.add_found(table.get(key, at));
+            if gathered.is_closed() {
+                break;
+            }
+        }
+        if !gathered.is_closed() {
+            self.gather_from_trees(key, &mut gathered)?;
+        }
+        Ok(self.family.fold(key, &gathered)?.map(Value::own))
+    }
+
+    fn gather_from_trees(&self, key: &[u8], gathered: &mut Gathered<'_>) -> Result<()> {
+        let store = self.family.store();
+        let held = |page: PageRef<'static>, range| match page.into_pinned() {
+            Ok(page) => Held::Page(page, range),
+            Err(_) => unreachable!("what was read is held by a count"),
+        };
+        for (_, tree) in self.trees(key) {
+            match tree.read(store, key)? {
+                None => {}
+                Some(FoundValue::Deletion) => gathered.end(None),
+                Some(FoundValue::Inline(page, range)) => gathered.end(Some(held(page, range))),
+                Some(FoundValue::Operands(page, range)) => gathered.add_list(held(page, range)),
+                Some(FoundValue::Run(pointer, len)) => {
+                    let page = load_run(store, pointer, len)?;
+                    gathered.end(Some(Held::Page(page, HEADER_LEN..HEADER_LEN + len as usize)));
+                }
+            }
+            if gathered.is_closed() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     #[inline]
@@ -190,7 +247,7 @@ impl FamilyView {
             let mut on = cursor.first();
             while on {
                 if !tables[..age].iter().any(|newer| newer.get(cursor.key(), at).is_some()) {
-                    correct(cursor.key(), matches!(cursor.found(), Found::Put(_)))?;
+                    correct(cursor.key(), !matches!(cursor.found(), Found::Deleted))?;
                 }
                 on = cursor.next();
             }
@@ -254,6 +311,7 @@ fn value_of(found: Option<FoundValue<'_>>) -> Looked<Option<Value>> {
         None | Some(FoundValue::Deletion) => Looked::Break(None),
         Some(FoundValue::Inline(page, range)) => Looked::Break(Some(in_leaf(page, range))),
         Some(FoundValue::Run(pointer, len)) => Looked::Continue(Rest::Run(pointer, len)),
+        Some(FoundValue::Operands(..)) => Looked::Continue(Rest::Operands),
     }
 }
 

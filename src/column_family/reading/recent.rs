@@ -54,13 +54,21 @@ impl Recent {
         }
     }
 
-    pub(super) fn value(&self) -> Result<&[u8]> {
+    /// The value of the key that the source stands on, which is not deleted; `None` if operands stand in its
+    /// place.
+    #[inline]
+    pub(super) fn value(&self) -> Result<Option<&[u8]>> {
         match self {
             Self::Memtable(cursor) => match cursor.found() {
-                Found::Put(bytes) => Ok(bytes),
+                Found::Put(bytes) => Ok(Some(bytes)),
                 Found::Deleted => unreachable!("the cursor stands on a deletion"),
+                Found::Operands(_) => Ok(None),
             },
-            Self::Delta(cursor) => cursor.value(),
+            Self::Delta(cursor) => match cursor.usual_value() {
+                Some(value) => Ok(Some(value)),
+                None if cursor.is_operands() => Ok(None),
+                None => cursor.value().map(Some),
+            },
         }
     }
 

@@ -37,6 +37,10 @@ impl Short {
         Self::InPlace { len: bytes.len() as u8, bytes: copy }
     }
 
+    pub(super) fn own(bytes: Vec<u8>) -> Self {
+        if bytes.len() > IN_PLACE { Self::Apart(bytes.into_boxed_slice()) } else { Self::copy(&bytes) }
+    }
+
     #[inline]
     pub(super) fn get(&self) -> &[u8] {
         match self {

@@ -57,6 +57,11 @@ impl Value {
         Self(Bytes::Copied(Short::copy(bytes)))
     }
 
+    /// Bytes that were made for this value.
+    pub(crate) fn own(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Copied(Short::own(bytes)))
+    }
+
     /// Whether a value of `len` bytes is better copied out of its page or run, of `page_len` bytes, than held
     /// there.
     pub(crate) fn is_small(len: usize, page_len: usize) -> bool {

@@ -12,7 +12,8 @@ use crate::options::Durability;
 use crate::sync::Arc;
 use crate::txn::keys::Keys;
 use crate::txn::operation::{
-    Operation, Operations, check_key_len, check_value, encode_delete, encode_delete_range, encode_put,
+    Operation, Operations, check_key_len, check_value, encode_delete, encode_delete_range, encode_merge,
+    encode_put,
 };
 use crate::txn::pipeline::{Condition, Pipeline, Write};
 use crate::txn::prepared::stored::{Stored, stretch};
@@ -246,6 +247,7 @@ impl Batch {
         let id = family.id();
         match *operation {
             Operation::Put { key, value } => encode_put(&mut self.payload, id, key, value),
+            Operation::Merge { key, operand } => encode_merge(&mut self.payload, id, key, operand),
             Operation::Delete { key } => encode_delete(&mut self.payload, id, key),
             Operation::DeleteRange { start, end } => {
                 encode_delete_range(&mut self.payload, id, start, end);

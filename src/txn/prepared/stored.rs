@@ -54,7 +54,9 @@ pub(in crate::txn) fn encode(reads: &EncodedReads, writes: &[u8]) -> Vec<u8> {
 /// The keys that an operation is about.
 pub(super) fn stretch<'a>(operation: &Operation<'a>) -> Stretch<'a> {
     match *operation {
-        Operation::Put { key, .. } | Operation::Delete { key } => Stretch::key(key),
+        Operation::Put { key, .. } | Operation::Merge { key, .. } | Operation::Delete { key } => {
+            Stretch::key(key)
+        }
         Operation::DeleteRange { start, end } => Stretch::range(start, end),
     }
 }
@@ -76,7 +78,9 @@ impl<'a> Stored<'a> {
         let len = varint::take(&mut rest).and_then(|len| usize::try_from(len).ok());
         let (reads, writes) = len.and_then(|len| rest.split_at_checked(len)).ok_or_else(nonsense)?;
         let stored = Self { reads, writes };
-        let is_read = |operation: &Operation<'_>| !matches!(operation, Operation::Put { .. });
+        let is_read = |operation: &Operation<'_>| {
+            matches!(operation, Operation::Delete { .. } | Operation::DeleteRange { .. })
+        };
         let reads_make_sense = Operations::new(reads).all(|read| read.is_ok_and(|(_, read)| is_read(&read)));
         let writes_make_sense = Operations::new(writes).all(|operation| operation.is_ok());
         if reads_make_sense && writes_make_sense {

@@ -71,12 +71,12 @@ impl Transaction {
         let mark = self.locking.mark();
         self.lock(family, Keys::One(key), mode.into())?;
         let used = if mode == LockMode::Shared { Use::Read } else { Use::Write };
-        if let Some(own) = self.own.find(family.id(), key) {
-            return Ok(own);
+        let own = self.own.find(family.id(), key);
+        if !own.is_final() {
+            self.settle(family, Keys::One(key), used).map_err(|error| self.turn_away(mark, error))?;
+            self.note(family, key);
         }
-        self.settle(family, Keys::One(key), used).map_err(|error| self.turn_away(mark, error))?;
-        self.note(family, key);
-        self.read(family, |view, at| view.get(key, at))
+        self.read_behind(own, family, key)
     }
 
     /// Locks what is going to be written, if this transaction does so.

@@ -53,6 +53,7 @@ impl Index {
             let writer = self.tables.entry(family).or_insert_with(|| Memtable::create(room));
             match operation {
                 Operation::Put { key, value } => writer.put(key, value, number),
+                Operation::Merge { key, operand } => writer.merge(key, operand, number),
                 Operation::Delete { key } => writer.delete(key, number),
                 Operation::DeleteRange { start, end } => {
                     writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), number);
@@ -63,11 +64,31 @@ impl Index {
     }
 }
 
-/// What an own write makes of a key.
-fn value_of(found: Found<'_>) -> Option<Value> {
-    match found {
-        Found::Put(value) => Some(Value::copy(value)),
-        Found::Deleted => None,
+/// What a transaction has written to a key.
+pub(super) enum OwnWrite {
+    Nothing,
+    /// A value, or a deletion.
+    Value(Option<Value>),
+    /// Operands.
+    Operands {
+        /// Whether they follow a value or a deletion of its own.
+        are_on_own: bool,
+    },
+}
+
+impl OwnWrite {
+    /// What an own write makes of a key.
+    fn of(found: Found<'_>) -> Self {
+        match found {
+            Found::Put(value) => Self::Value(Some(Value::copy(value))),
+            Found::Deleted => Self::Value(None),
+            Found::Operands(operands) => Self::Operands { are_on_own: !operands.are_open() },
+        }
+    }
+
+    /// Whether the key has the same value whatever others wrote to it.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Value(_) | Self::Operands { are_on_own: true })
     }
 }
 
@@ -113,10 +134,10 @@ impl Own {
         }
     }
 
-    /// What was written to `key` of `family`, a value or none; `None`: nothing.
-    pub(super) fn find(&self, family: FamilyId, key: &[u8]) -> Option<Option<Value>> {
+    /// What was written to `key` of `family`.
+    pub(super) fn find(&self, family: FamilyId, key: &[u8]) -> OwnWrite {
         if self.batch.is_empty() {
-            return None;
+            return OwnWrite::Nothing;
         }
         if self.batch.len() <= FEW {
             return self.find_among_few(family, key);
@@ -124,21 +145,41 @@ impl Own {
         let mut index = self.index.lock();
         index.catch_up(self.batch.payload());
         let last = index.last();
-        index.tables.get(&family)?.table().get(key, last).map(value_of)
+        let found = index.tables.get(&family).and_then(|writer| writer.table().get(key, last));
+        found.map_or(OwnWrite::Nothing, OwnWrite::of)
     }
 
-    fn find_among_few(&self, family: FamilyId, wanted: &[u8]) -> Option<Option<Value>> {
+    fn find_among_few(&self, family: FamilyId, wanted: &[u8]) -> OwnWrite {
+        /// As [`OwnWrite`], of what is not copied yet.
+        enum Last<'b> {
+            Nothing,
+            Value(Option<&'b [u8]>),
+            Operands { are_on_own: bool },
+        }
         let operations = Operations::new(self.batch.payload()).map_while(Result::ok);
-        let says = operations.filter(|(of, _)| *of == family).filter_map(|(_, operation)| match operation {
-            Operation::Put { key, value } => (key == wanted).then_some(Found::Put(value)),
-            Operation::Delete { key } => (key == wanted).then_some(Found::Deleted),
-            Operation::DeleteRange { start, end } => {
-                let covers = key::compare(start, wanted).is_le()
-                    && end.is_none_or(|end| key::compare(wanted, end).is_lt());
-                covers.then_some(Found::Deleted)
+        let mut last = Last::Nothing;
+        for (_, operation) in operations.filter(|(of, _)| *of == family) {
+            match operation {
+                Operation::Put { key, value } if key == wanted => last = Last::Value(Some(value)),
+                Operation::Delete { key } if key == wanted => last = Last::Value(None),
+                Operation::Merge { key, .. } if key == wanted => {
+                    let are_on_own = matches!(last, Last::Value(_) | Last::Operands { are_on_own: true });
+                    last = Last::Operands { are_on_own };
+                }
+                Operation::DeleteRange { start, end }
+                    if key::compare(start, wanted).is_le()
+                        && end.is_none_or(|end| key::compare(wanted, end).is_lt()) =>
+                {
+                    last = Last::Value(None);
+                }
+                _ => {}
             }
-        });
-        says.last().map(value_of)
+        }
+        match last {
+            Last::Nothing => OwnWrite::Nothing,
+            Last::Value(value) => OwnWrite::Value(value.map(Value::copy)),
+            Last::Operands { are_on_own } => OwnWrite::Operands { are_on_own },
+        }
     }
 
     /// All that was written to `family`, as a source for cursors: what is written later does not show in it.

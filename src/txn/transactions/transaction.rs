@@ -27,7 +27,7 @@ use crate::txn::prepared::table::Undecided;
 use crate::txn::transactions::check::{Relied, check, look_ahead, written};
 use crate::txn::transactions::level::{IsolationLevel, Settings};
 use crate::txn::transactions::locking::Locking;
-use crate::txn::transactions::own::Own;
+use crate::txn::transactions::own::{Own, OwnWrite};
 use crate::txn::transactions::reads::{Reads, Walked};
 use crate::txn::transactions::walk::{TransactionCursor, TransactionIter};
 
@@ -196,6 +196,28 @@ impl Transaction {
         })
     }
 
+    /// Merges `operand` into `key`, see [`ColumnFamily::merge`]. That is a write, and reads nothing: whoever
+    /// changed the key since the transaction began stands in its way only as he would if it put a value.
+    ///
+    /// # Errors
+    ///
+    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing), and those of [`put`](Self::put).
+    pub fn merge(
+        &mut self,
+        family: &ColumnFamily,
+        key: impl AsRef<[u8]>,
+        operand: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        self.pipeline.process.check()?;
+        let (key, operand) = (key.as_ref(), operand.as_ref());
+        check_key_len(key.len())?;
+        check_value(operand)?;
+        self.lock_written(family, Keys::One(key))?;
+        self.own.write(|batch| {
+            batch.merge(family, key, operand);
+        })
+    }
+
     /// Removes `key`. Errors are those of [`put`](Self::put).
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
         self.pipeline.process.check()?;
@@ -225,20 +247,18 @@ impl Transaction {
     /// The value of `key`, or `None`.
     pub fn get(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
-        if let Some(own) = self.own_write(family, key)? {
-            return Ok(own);
+        let own = self.own_write(family, key)?;
+        if !own.is_final() {
+            self.note(family, key);
         }
-        self.note(family, key);
-        self.read(family, |view, at| view.get(key, at))
+        self.read_behind(own, family, key)
     }
 
     /// The value of `key`, or `None`; if another commit changes it, this one is not refused for that.
     pub fn get_untracked(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
-        match self.own_write(family, key)? {
-            Some(own) => Ok(own),
-            None => self.read(family, |view, at| view.get(key, at)),
-        }
+        let own = self.own_write(family, key)?;
+        self.read_behind(own, family, key)
     }
 
     /// The values of several keys, in the order of the keys.
@@ -253,8 +273,10 @@ impl Transaction {
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        if let Some(own) = self.own_write(family, key)? {
-            return Ok(own.is_some());
+        match self.own_write(family, key)? {
+            OwnWrite::Nothing => {}
+            OwnWrite::Value(own) => return Ok(own.is_some()),
+            OwnWrite::Operands { .. } => return Ok(true),
         }
         self.note(family, key);
         self.read(family, |view, at| view.contains(key, at))
@@ -486,9 +508,26 @@ impl Transaction {
         Ok(())
     }
 
-    fn own_write(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Option<Value>>> {
+    fn own_write(&self, family: &ColumnFamily, key: &[u8]) -> Result<OwnWrite> {
         self.check_database(family)?;
         Ok(self.own.find(family.id(), key))
+    }
+
+    /// The value of `key` behind what was written to it here.
+    pub(super) fn read_behind(
+        &self,
+        own: OwnWrite,
+        family: &ColumnFamily,
+        key: &[u8],
+    ) -> Result<Option<Value>> {
+        match own {
+            OwnWrite::Nothing => self.read(family, |view, at| view.get(key, at)),
+            OwnWrite::Value(own) => Ok(own),
+            OwnWrite::Operands { .. } => {
+                let own = self.own.source(family.family());
+                self.read(family, |view, at| view.read_behind(own.as_ref(), key, at))
+            }
+        }
     }
 
     pub(super) fn note(&self, family: &ColumnFamily, key: &[u8]) {

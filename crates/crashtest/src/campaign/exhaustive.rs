@@ -38,6 +38,13 @@ pub fn operations() -> Vec<(&'static str, Vec<Step>)> {
             "batch",
             vec![commit(vec![Write::Put(0, 5, 300), Write::Delete(1, 2), Write::Put(1, 9, 30)], Buffered)],
         ),
+        (
+            "operands",
+            vec![commit(
+                vec![Write::Merge(0, 2, 30), Write::Merge(0, 7, 30), Write::Merge(0, 2, 9)],
+                Buffered,
+            )],
+        ),
         ("update and be told", vec![Step::Update(0, 2, 45, Buffered), Step::Told]),
         ("prepare", vec![Step::Prepare(vec![Write::Put(0, 2, 50), Write::DeleteRange(1, 1, 4)])]),
         ("commit what is prepared", vec![Step::Decide(true)]),

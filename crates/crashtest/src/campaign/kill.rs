@@ -145,7 +145,7 @@ fn found(path: &Path) -> Checked<()> {
     let make = || -> peristyle::Result<()> {
         let db = SETUP.builder().open(path)?;
         for name in FAMILIES {
-            db.create_column_family(name, peristyle::FamilyOptions::default())?;
+            db.create_column_family(name, crate::chain::family_options())?;
         }
         db.close()
     };

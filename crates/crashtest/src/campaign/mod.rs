@@ -9,8 +9,9 @@ pub mod short;
 pub mod shrink;
 pub mod sick;
 
-use peristyle::{Durability, FamilyOptions};
+use peristyle::Durability;
 
+use crate::chain::family_options;
 use crate::disk::{Image, SimulatedDisk};
 use crate::run::{FAMILIES, Setup};
 
@@ -23,7 +24,7 @@ pub fn base() -> Image {
     let make = || -> peristyle::Result<()> {
         let db = Setup::MANUAL.open(&disk)?;
         for (number, name) in FAMILIES.into_iter().enumerate() {
-            let family = db.create_column_family(name, FamilyOptions::default())?;
+            let family = db.create_column_family(name, family_options())?;
             let durability = if number == 2 { Durability::None } else { Durability::Buffered };
             for writer in 0..crate::digest::WRITERS as u8 {
                 for key in 0..6u8 {

@@ -5,6 +5,7 @@ mod database;
 mod durable;
 mod log;
 mod memtable;
+mod merging;
 mod space;
 mod transactions;
 mod tree;
@@ -173,6 +174,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {
         log::MUTATIONS,
         tree::MUTATIONS,
         memtable::MUTATIONS,
+        merging::MUTATIONS,
         writes::MUTATIONS,
         transactions::MUTATIONS,
         database::MUTATIONS,

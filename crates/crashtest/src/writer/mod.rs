@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 #[cfg(not(shuttle))]
 use std::sync::mpsc;
 
-use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, FamilyOptions, Transaction, WriteBatch};
+use peristyle::{ColumnFamilyDatabase, Durability, Error, ErrorKind, Transaction, WriteBatch};
 
 #[cfg(shuttle)]
 use shuttle::sync::mpsc;
 
 use self::reading::{HeldIterator, HeldSnapshot};
+use crate::chain::family_options;
 use crate::history::{Action, Change, History, State, is_unlogged};
 use crate::run::{FAMILIES, Run};
 use crate::step::{Step, Write, value};
@@ -139,6 +140,11 @@ impl Writer {
                 self.values += 1;
                 let number = (self.number as u64) << 48 | self.values;
                 (family, Change::Put(self.key(key), value(number, usize::from(len))))
+            }
+            Write::Merge(family, key, len) => {
+                self.values += 1;
+                let number = (self.number as u64) << 48 | self.values;
+                (family, Change::Merge(self.key(key), value(number, usize::from(len))))
             }
             Write::Delete(family, key) => (family, Change::Delete(self.key(key))),
             Write::DeleteRange(family, from, to) => {
@@ -430,6 +436,11 @@ fn transact_once(
                     transaction.get(&family, key)?;
                     transaction.put(&family, key, value)?;
                 }
+                Change::Merge(key, operand) => {
+                    transaction.get(&family, key)?;
+                    transaction.merge(&family, key, operand)?;
+                    transaction.get(&family, key)?;
+                }
                 Change::Delete(key) => {
                     transaction.contains_key(&family, key)?;
                     transaction.delete(&family, key)?;
@@ -461,6 +472,7 @@ fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -
                 let family = db.column_family(family)?;
                 match change {
                     Change::Put(key, value) => batch.put(&family, key, value),
+                    Change::Merge(key, operand) => batch.merge(&family, key, operand),
                     Change::Delete(key) => batch.delete(&family, key),
                     Change::DeleteRange(start, end) => batch.delete_range(&family, &start[..]..&end[..]),
                 };
@@ -474,9 +486,9 @@ fn execute(db: &ColumnFamilyDatabase, action: &Action, durability: Durability) -
             let prepared = prepared.unwrap_or_else(|| panic!("what was prepared as {name:?} is not listed"));
             if *commits { prepared.commit().map(drop) } else { prepared.rollback() }
         }
-        Action::Create(name) => db.create_column_family(name, FamilyOptions::default()).map(drop),
+        Action::Create(name) => db.create_column_family(name, family_options()).map(drop),
         Action::CreateAll(names) => {
-            let families = names.iter().map(|name| (name, FamilyOptions::default()));
+            let families = names.iter().map(|name| (name, family_options()));
             db.create_column_families(families).map(drop)
         }
         Action::Rename(from, to) => db.rename_column_family(from, to),

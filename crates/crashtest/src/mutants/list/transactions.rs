@@ -70,7 +70,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "older engines may write to a database in which something is prepared",
         "src/db/write_catalog.rs",
-        "        state.superblock.features.write |= change.features().write;\n",
+        "        state.superblock.features = state.superblock.features.and(change.features());\n",
         "",
         "db::prepared_tests",
     ),
@@ -246,7 +246,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a cursor notes for others what is deleted in its transaction alone",
         CURSOR,
-        "        if run.is_long() && !self.has_own {",
+        "        if run.is_long() && self.own.is_none() {",
         "        if run.is_long() {",
         "transactions",
     ),
@@ -260,8 +260,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "of several own writes to a key the first counts",
         OWN,
-        "        says.last().map(value_of)",
-        "        says.take(1).last().map(value_of)",
+        "if key == wanted => last = Last::Value(Some(value)),",
+        "if key == wanted && matches!(last, Last::Nothing) => last = Last::Value(Some(value)),",
         "transactions",
     ),
     file(
@@ -295,8 +295,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a key that a transaction asked for is not noted",
         TRANSACTION,
-        "        self.note(family, key);\n        self.read(family, |view, at| view.get(key, at))",
-        "        self.read(family, |view, at| view.get(key, at))",
+        "        if !own.is_final() {\n            self.note(family, key);\n        }\n",
+        "",
         "transactions",
     ),
     tests(

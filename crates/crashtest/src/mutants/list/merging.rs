@@ -1,0 +1,80 @@
+//! Merge operators.
+
+use super::*;
+
+const OPERANDS: &str = "src/column_family/operands.rs";
+const MEMTABLE_OPERANDS: &str = "src/memtable/operands.rs";
+const TREE_MERGE: &str = "src/btree/merge.rs";
+
+pub(super) const MUTATIONS: &[Mutation] = &[
+    tests(
+        "operands reach back behind a deleted range",
+        MEMTABLE_OPERANDS,
+        "            if self.covered > entry.sequence() {\n                break;\n            }\n",
+        "",
+        "at_every_moment_operands_reach_back_to_what_they_were_merged_into",
+    ),
+    tests(
+        "an operand is passed among deleted keys",
+        DEAD,
+        "        Some(entry) if entry.kind() != EntryKind::Delete =>",
+        "        Some(entry) if entry.kind() == EntryKind::Put =>",
+        "an_operand_is_met_among_deleted_keys",
+    ),
+    file(
+        "operands are merged into a tree as if it had nothing of their key",
+        TREE_MERGE,
+        "                    MergeOp::Operands { list, by } if found => {",
+        "                    MergeOp::Operands { list, by } if found && index > usize::MAX / 2 => {",
+        "merging",
+    ),
+    file(
+        "of several deltas the newest alone has operands of a key",
+        GATHER,
+        "            if gathered.is_closed() {\n                break;\n            }\n        }\n        let nonsense",
+        "            break;\n        }\n        let nonsense",
+        "merging",
+    ),
+    file(
+        "an operator that fails in the background takes the operands along",
+        OPERANDS,
+        "                self.keep(base, &operands)\n",
+        "                Ok(Combined::Value(value.unwrap_or_default().to_vec()))\n",
+        "merging",
+    ),
+    file(
+        "a cursor shows what operands came to of the entry before",
+        CURSOR,
+        "    fn next_of_all(&mut self) -> Result<bool> {\n        self.folded = OnceCell::new();\n",
+        "    fn next_of_all(&mut self) -> Result<bool> {\n",
+        "merging",
+    ),
+    file(
+        "a transaction that read its operands on what others wrote does not rely on that",
+        OWN,
+        "matches!(self, Self::Value(_) | Self::Operands { are_on_own: true })",
+        "!matches!(self, Self::Nothing)",
+        "merging",
+    ),
+    file(
+        "a family takes operands for an operator of another name",
+        "src/column_family/options.rs",
+        "            (Some(given), Some(own)) if given != own => {",
+        "            (Some(given), Some(own)) if given != own && own.name().is_empty() => {",
+        "merging",
+    ),
+    tests(
+        "an older engine does not learn that a family has a merge operator",
+        CATALOG_FILE,
+        "features.and(own).and(family.options().features())",
+        "features.and(own)",
+        "db::operands_tests",
+    ),
+    tests(
+        "of operands that are carried along nothing is left",
+        CARRY,
+        "Some(value) => encode_put(&mut entries, id, key, &value),",
+        "Some(_) => encode_delete(&mut entries, id, key),",
+        "operands_of_a_damaged_family_that_are_carried_along_count_once",
+    ),
+];

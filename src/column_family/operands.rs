@@ -1,0 +1,257 @@
+//! Operands of a key, gathered from where they stand, and what the family's merge operator makes of them.
+//!
+//! An operand is an entry of a kind of its own: a version in a memtable, and in a leaf a list of all that
+//! stand there, oldest first, see `codec/operands.rs`. What they come to follows from all of them, down to
+//! the newest value or deletion, or to the end of what there is. They are folded
+//!
+//! 1. when the key is read;
+//! 2. where what they are to be folded onto is at hand: when memtables or deltas become part of the tree, and
+//!    when they become a delta, if a value or a deletion stands behind the operands there.
+//!
+//! Elsewhere, in deltas, they are combined into one if the operator can, and kept one by one if not. Where
+//! the operator is missing or fails in the background all of them are kept, together with what they are to
+//! be folded onto. So it is readers of this key who are told, and what else is merged goes its way.
+//!
+//! The operator is called while no lock is held but that by which one merge of the family runs at a time.
+
+use std::ops::Range;
+
+use crate::btree::{Combine, Combined, Old};
+use crate::codec::ids::SequenceNumber;
+use crate::codec::operands::{self, Base};
+use crate::column_family::family::Family;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memtable::{Found, Memtable};
+use crate::page::PinnedPage;
+use crate::sync::epoch;
+
+/// Bytes that the operands of one key come to at most where they are kept one by one: they stand in a leaf.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Bytes that are borrowed, or stand in a page.
+pub(crate) enum Held<'a> {
+    Bytes(&'a [u8]),
+    Page(PinnedPage, Range<usize>),
+}
+
+impl Held<'_> {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Page(page, range) => &page[range.clone()],
+        }
+    }
+}
+
+/// What stands behind what was gathered.
+enum Behind<'a> {
+    /// What is older, and was not looked at yet.
+    Older,
+    Nothing,
+    Value(Held<'a>),
+    /// The last list says it.
+    InList,
+}
+
+/// Operands of a key, of newer sources first.
+pub(crate) struct Gathered<'a> {
+    /// Those of memtables, the newest first.
+    newest_first: Vec<&'a [u8]>,
+    /// Lists, the newest first, all older than what memtables have.
+    lists: Vec<Held<'a>>,
+    behind: Behind<'a>,
+}
+
+impl<'a> Gathered<'a> {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { newest_first: Vec::new(), lists: Vec::new(), behind: Behind::Older }
+    }
+
+    /// Whether older sources do not matter any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        !matches!(self.behind, Behind::Older)
+    }
+
+    /// Adds what a memtable says, unless it is nothing.
+    pub(crate) fn add_found(&mut self, found: Option<Found<'a>>) {
+        let base = match found {
+            None => return,
+            Some(Found::Put(value)) => Base::Value(value),
+            Some(Found::Deleted) => Base::Nothing,
+            Some(Found::Operands(operands)) => operands.collect(&mut self.newest_first),
+        };
+        self.behind = match base {
+            Base::Older => return,
+            Base::Nothing => Behind::Nothing,
+            Base::Value(value) => Behind::Value(Held::Bytes(value)),
+        };
+    }
+
+    pub(crate) fn add_list(&mut self, list: Held<'a>) {
+        if !operands::is_open(list.get()) {
+            self.behind = Behind::InList;
+        }
+        self.lists.push(list);
+    }
+
+    /// The key has this value, or none.
+    pub(crate) fn end(&mut self, value: Option<Held<'a>>) {
+        self.behind = value.map_or(Behind::Nothing, Behind::Value);
+    }
+
+    /// Adds what a tree says. `is_last`: nothing older stands behind it.
+    fn add_old(&mut self, old: Old<'a>, is_last: bool) {
+        if self.is_closed() {
+            return;
+        }
+        match old {
+            Old::Nothing => {}
+            Old::Deleted => self.end(None),
+            Old::Value(value) => self.end(Some(Held::Bytes(value))),
+            Old::Operands(list) => self.add_list(Held::Bytes(list)),
+        }
+        if is_last && !self.is_closed() {
+            self.end(None);
+        }
+    }
+
+    /// The operands, the oldest first, and what they are to be folded onto. `None` if a list makes no sense.
+    fn parts(&self) -> Option<(Base<'_>, Vec<&[u8]>)> {
+        let mut base = match &self.behind {
+            Behind::Older | Behind::InList => Base::Older,
+            Behind::Nothing => Base::Nothing,
+            Behind::Value(value) => Base::Value(value.get()),
+        };
+        let mut operands = Vec::new();
+        for list in self.lists.iter().rev() {
+            let own = operands::decode(list.get(), &mut operands)?;
+            if !own.is_older() {
+                base = own;
+            }
+        }
+        operands.extend(self.newest_first.iter().rev());
+        Some((base, operands))
+    }
+
+    /// One list of all that was gathered.
+    pub(crate) fn to_list(&self) -> Option<Vec<u8>> {
+        let (base, operands) = self.parts()?;
+        Some(operands::encode(base, operands))
+    }
+}
+
+impl Family {
+    /// The value of `key`, whose operands were gathered down to the end; `None` if it has none, which is so
+    /// only where there are no operands. An error of the operator names the key.
+    pub(crate) fn fold(&self, key: &[u8], gathered: &Gathered<'_>) -> Result<Option<Vec<u8>>> {
+        let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
+        let value = match base {
+            Base::Value(value) => Some(value),
+            Base::Nothing | Base::Older => None,
+        };
+        if operands.is_empty() {
+            return Ok(value.map(<[u8]>::to_vec));
+        }
+        self.fold_onto(key, value, &operands).map(Some)
+    }
+
+    fn fold_onto(&self, key: &[u8], value: Option<&[u8]>, operands: &[&[u8]]) -> Result<Vec<u8>> {
+        // What it does is up to users.
+        epoch::assert_left();
+        let folded = match self.operator() {
+            Some(operator) => operator.merge(key, value, operands),
+            None => {
+                let options = self.options();
+                let named = options.merge_operator.as_ref().map(|operator| operator.name());
+                Err(Error::merge_operator_missing(named, key))
+            }
+        };
+        folded.map_err(|error| error.of_family(self.id().0))
+    }
+
+    /// What a tree is to say of `key`: the value, if all is at hand that it follows from, and the operator
+    /// gives it.
+    fn settle(&self, key: &[u8], gathered: &Gathered<'_>) -> Result<Combined> {
+        let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
+        let value = match base {
+            Base::Older => return self.keep(base, &self.combine(key, operands)),
+            Base::Nothing => None,
+            Base::Value(value) => Some(value),
+        };
+        match self.fold_onto(key, value, &operands) {
+            Ok(value) => Ok(Combined::Value(value)),
+            Err(error) => {
+                tracing::debug!(%error, "operands are kept as they are");
+                self.keep(base, &operands)
+            }
+        }
+    }
+
+    fn keep(&self, base: Base<'_>, operands: &[impl AsRef<[u8]>]) -> Result<Combined> {
+        let list = operands::encode(base, operands.iter().map(AsRef::as_ref));
+        if list.len() > MOST_BYTES {
+            let message = format!("the operands of a key that are not folded have {} bytes", list.len());
+            return Err(Error::new(ErrorKind::ValueTooLarge, message).of_family(self.id().0));
+        }
+        Ok(Combined::Operands(list))
+    }
+
+    /// `operands`, or one that does the same.
+    fn combine<'o>(&self, key: &[u8], operands: Vec<&'o [u8]>) -> Vec<std::borrow::Cow<'o, [u8]>> {
+        if operands.len() > 1
+            && let Some(one) = self.operator().and_then(|operator| {
+                epoch::assert_left();
+                operator.combine(key, &operands)
+            })
+        {
+            return vec![one.into()];
+        }
+        operands.into_iter().map(Into::into).collect()
+    }
+
+    #[cold]
+    fn nonsense(&self) -> Error {
+        Error::corruption("the operands of a key make no sense").of_family(self.id().0)
+    }
+}
+
+/// What memtables, newest first, say of keys with operands.
+pub(crate) struct OfMemtables<'m> {
+    pub(crate) family: &'m Family,
+    pub(crate) tables: &'m [&'m Memtable],
+}
+
+impl<'m> OfMemtables<'m> {
+    fn gather(&self, key: &[u8]) -> Gathered<'m> {
+        let mut gathered = Gathered::new();
+        for table in self.tables {
+            gathered.add_found(table.get(key, SequenceNumber::MAX));
+            if gathered.is_closed() {
+                break;
+            }
+        }
+        gathered
+    }
+}
+
+impl Combine for OfMemtables<'_> {
+    /// What comes with the operation is nothing: memtables are asked for the key.
+    fn combine(&self, key: &[u8], _: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
+        let mut gathered = self.gather(key);
+        gathered.add_old(old, is_last);
+        self.family.settle(key, &gathered)
+    }
+}
+
+/// What comes with the operations are lists.
+pub(crate) struct OfLists<'f>(pub(crate) &'f Family);
+
+impl Combine for OfLists<'_> {
+    fn combine(&self, key: &[u8], list: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
+        let mut gathered = Gathered::new();
+        gathered.add_list(Held::Bytes(list));
+        gathered.add_old(old, is_last);
+        self.0.settle(key, &gathered)
+    }
+}
