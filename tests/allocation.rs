@@ -25,6 +25,8 @@ struct Scarce;
 
 static FAILS: AtomicU64 = AtomicU64::new(0);
 static SEEN: AtomicU64 = AtomicU64::new(0);
+/// Of these, those that were to be mapped.
+static MAPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes from which on an allocation is large.
 const LARGE: usize = 8 << 10;
@@ -35,6 +37,12 @@ static ALLOCATOR: Scarce = Scarce;
 fn is_refused(size: usize) -> bool {
     let fails = FAILS.load(Ordering::Relaxed);
     size >= LARGE && fails > 0 && SEEN.fetch_add(1, Ordering::Relaxed) + 1 == fails
+}
+
+#[cfg(debug_assertions)]
+fn is_mapping_refused(size: usize) -> bool {
+    MAPPED.fetch_add(u64::from(size >= LARGE), Ordering::Relaxed);
+    is_refused(size)
 }
 
 // SAFETY: what is not refused is the system's, by its rules.
@@ -143,11 +151,13 @@ fn whichever_allocation_fails_nothing_acknowledged_is_lost() {
     if let Some(role) = child::role() {
         let (fails, path) = role.split_once(' ').unwrap();
         #[cfg(debug_assertions)]
-        peristyle::refuse_memory(is_refused);
+        peristyle::refuse_memory(is_mapping_refused);
         FAILS.store(fails.parse().unwrap(), Ordering::Relaxed);
         let outcome = work(Path::new(path));
         let seen = SEEN.load(Ordering::Relaxed);
         FAILS.store(0, Ordering::Relaxed);
+        let maps = cfg!(all(debug_assertions, target_os = "linux")) && outcome.is_ok();
+        assert!(!maps || MAPPED.load(Ordering::Relaxed) > 0, "nothing was mapped");
         println!("\nseen {seen}");
         match outcome {
             Ok(()) => println!("\nwell"),
