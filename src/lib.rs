@@ -371,7 +371,7 @@ pub use column_family::reading::value::Value;
 pub use db::{
     ColumnFamilyDatabase, FamilyProperties, LockStatistics, Locks, LogStatistics, LostLog, MemoryReport,
     PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions,
-    VerifyProgress, VerifyReport,
+    VerifyProgress, VerifyReport, WaitStatistics, Waits,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
 pub use operator::ready as merge_operators;

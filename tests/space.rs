@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use common::{assert_clean, eventually, shrunken};
 use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryStorage, WriteBatch};
@@ -174,7 +175,10 @@ fn overwriting_under_a_held_snapshot_takes_no_more_than_what_it_sees_and_what_is
     };
     overwrite(0);
     let snapshot = db.snapshot().unwrap();
-    for round in 1..=100 {
+    let before = Instant::now();
+    overwrite(1);
+    let replaced = Instant::now();
+    for round in 2..=100 {
         overwrite(round);
         let used = used_but_for_log(&storage, &db);
         assert!(used <= 3 * live, "{used} bytes in round {round}");
@@ -182,14 +186,54 @@ fn overwriting_under_a_held_snapshot_takes_no_more_than_what_it_sees_and_what_is
     assert_clean(&db);
     let read = snapshot.column_family(&family).unwrap().iter().map(|entry| entry.unwrap().1.to_vec());
     assert!(read.inspect(|value| assert!(value.iter().all(|&byte| byte == 0))).count() == entries as usize);
+    let least = replaced.elapsed();
     let statistics = db.statistics();
     assert!((live..live * 5 / 4).contains(&statistics.pinned_bytes), "{} bytes", statistics.pinned_bytes);
-    assert!(statistics.oldest_reader.is_some());
+    // What the snapshot reads was replaced by the first round.
+    let age = statistics.oldest_reader.unwrap();
+    assert!((least..=before.elapsed()).contains(&age), "{age:?} since {least:?}");
     drop(snapshot);
     eventually("nothing is pinned", || {
         let statistics = db.statistics();
         (statistics.pinned_bytes, statistics.oldest_reader, statistics.old_trees_held) == (0, None, 0)
     });
+}
+
+/// Deltas, joining, draining and checkpoints, all of it as it comes.
+#[test]
+fn overwriting_under_a_held_snapshot_takes_as_little_where_nothing_is_done_by_hand() {
+    let _alone = alone();
+    let storage = MemoryStorage::new();
+    let builder = ColumnFamilyDatabase::builder().page_size(4096).write_buffer_bytes(2 << 20);
+    let db = builder.storage(storage.clone()).open("memory").unwrap();
+    let family = create(&db);
+    let (entries, value) = (12_000, 2000);
+    let live = live(entries, value);
+    let mut keys: Vec<u32> = (0..entries).collect();
+    keys.sort_unstable_by_key(|&n| scattered(n.wrapping_mul(77)));
+    let mut most = 0;
+    let mut overwrite = |round: u32| {
+        for (count, &n) in keys.iter().enumerate() {
+            family.put(scattered(n), vec![round as u8; value]).unwrap();
+            if count % 1000 == 0 {
+                most = most.max(used_but_for_log(&storage, &db));
+            }
+        }
+        most
+    };
+    overwrite(0);
+    db.wait_until_idle().unwrap();
+    let snapshot = db.snapshot().unwrap();
+    for round in 1..=10 {
+        let used = overwrite(round);
+        assert!(used <= 3 * live, "{used} bytes in round {round}, of which {live} are live");
+    }
+    assert_eq!(snapshot.column_family(&family).unwrap().len().unwrap(), u64::from(entries));
+    for n in (0..entries).step_by(7) {
+        assert_eq!(snapshot.get(&family, scattered(n)).unwrap().unwrap(), vec![0; value]);
+    }
+    assert_clean(&db);
+    db.close().unwrap();
 }
 
 /// What is still to come of what a reader holds.

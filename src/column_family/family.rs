@@ -130,7 +130,7 @@ impl Family {
             merging: Mutex::default(),
             compaction: Mutex::new(()),
             trees: Mutex::new(trees),
-            stall: Stall::default(),
+            stall: Stall::of(origin.id),
             damage: Damage::default(),
             held: Held::default(),
             is_internal,

@@ -8,9 +8,11 @@
 
 use std::time::Duration;
 
+use crate::codec::ids::FamilyId;
 use crate::error::Error;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::throttle::{Throttle, time_for, time_left};
+use crate::sync::waits::Waits;
 use crate::sync::{Condvar, Instant, Mutex, thread};
 
 /// Memtables of a family that may wait for a merge.
@@ -40,6 +42,10 @@ pub(crate) struct Stall {
     /// How far draining is behind: thousandths of what slows writers to half of what it can do.
     behind: AtomicU64,
     throttle: Throttle,
+    /// Of the pauses, those because joining and draining are behind.
+    draining_pauses: Waits,
+    /// Named in what is traced.
+    family: FamilyId,
     stops: AtomicU64,
     stopped_nanoseconds: AtomicU64,
     state: Mutex<State>,
@@ -59,6 +65,8 @@ impl Default for Stall {
             draining_picoseconds_per_byte: zero(),
             behind: zero(),
             throttle: Throttle::default(),
+            draining_pauses: Waits::default(),
+            family: FamilyId(0),
             stops: zero(),
             stopped_nanoseconds: zero(),
             state: Mutex::default(),
@@ -98,9 +106,15 @@ pub(crate) struct Waited {
     pub(crate) paused: Duration,
     pub(crate) stops: u64,
     pub(crate) stopped: Duration,
+    /// Of the pauses, those because joining and draining are behind.
+    pub(crate) draining: (u64, Duration),
 }
 
 impl Stall {
+    pub(crate) fn of(family: FamilyId) -> Self {
+        Self { family, ..Self::default() }
+    }
+
     /// `count` memtables are frozen.
     pub(crate) fn frozen(&self, count: usize) {
         let waiting = self.waiting.fetch_add(count, Ordering::AcqRel) + count;
@@ -200,7 +214,7 @@ impl Stall {
         let state = self.changed.wait_for(state, Duration::from_millis(20));
         let took = started.elapsed();
         self.stopped_nanoseconds.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-        tracing::debug!(?took, "a writer was stopped until memtables are merged");
+        tracing::debug!(?took, family = self.family.0, "a writer was stopped until memtables are merged");
         match &state.obstacle {
             Some(error) => Woken::Obstacle(error.clone()),
             None => Woken::LookAgain,
@@ -221,16 +235,19 @@ impl Stall {
 
     #[inline(never)]
     fn slow_down_by(&self, bytes: usize, memtable_bytes: usize, fill: f64, since: u64, behind: u64) {
-        let pause = self.throttle.pause(bytes as u64, self.takes(bytes, memtable_bytes, fill, since, behind));
-        if !pause.is_zero() {
-            tracing::trace!(
-                ?pause,
-                waiting = self.waiting(),
-                behind,
-                "a writer is slowed until memtables are merged"
-            );
-            thread::sleep(pause);
+        let takes = self.takes(bytes, memtable_bytes, fill, since, behind);
+        let pause = self.throttle.pause(bytes as u64, takes);
+        if pause.is_zero() {
+            return;
         }
+        let (family, waiting) = (self.family.0, self.waiting());
+        if takes > self.takes(bytes, memtable_bytes, fill, since, 0) {
+            self.draining_pauses.note(pause);
+            tracing::trace!(?pause, family, behind, "a writer is slowed until deltas are drained");
+        } else {
+            tracing::trace!(?pause, family, waiting, "a writer is slowed until memtables are merged");
+        }
+        thread::sleep(pause);
     }
 
     /// The time for which a write of `bytes` is to last.
@@ -267,6 +284,7 @@ impl Stall {
             paused,
             stops: self.stops.load(Ordering::Relaxed),
             stopped: Duration::from_nanos(self.stopped_nanoseconds.load(Ordering::Relaxed)),
+            draining: self.draining_pauses.totals(),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub(super) copies: [Option<u64>; 2],
     /// Pages of each.
     pub(super) room: u64,
+    /// Whether all of that was written to before, so that the disk writes a part and nothing of its own.
+    pub(super) is_written: bool,
 }
 
 impl Place {
@@ -28,7 +30,7 @@ impl Place {
     pub(super) fn allocate(space: &SpaceMap, room: u64) -> Result<Self> {
         let (first, _) = space.allocate(room, room)?;
         match space.allocate(room, room) {
-            Ok((second, _)) => Ok(Self { copies: [Some(first), Some(second)], room }),
+            Ok((second, _)) => Ok(Self { copies: [Some(first), Some(second)], room, is_written: false }),
             Err(error) => {
                 space.free_unused(first, room);
                 Err(error)
@@ -62,7 +64,7 @@ impl CatalogFile {
     pub(super) fn restore(superblock: &Superblock, catalog: &Catalog, unlisted: Option<Record>) -> Self {
         let CatalogExtent { copies, len, number, checksum, .. } = superblock.catalog;
         Self {
-            place: Place { copies, room: superblock.catalog_pages() },
+            place: Place { copies, room: superblock.catalog_pages(), is_written: false },
             len,
             number,
             checksum,
@@ -76,7 +78,7 @@ impl CatalogFile {
 
     /// What a superblock says of it.
     pub(super) fn extent(&self) -> CatalogExtent {
-        let Self { place: Place { copies, room }, len, number, checksum, .. } = *self;
+        let Self { place: Place { copies, room, .. }, len, number, checksum, .. } = *self;
         // More room than can be said is kept for as long as the database is open.
         CatalogExtent { copies, len, number, checksum, room: u32::try_from(room).unwrap_or(0) }
     }

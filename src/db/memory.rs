@@ -23,6 +23,8 @@ pub struct MemoryReport {
     pub write_buffers: u64,
     /// Memtables, active and frozen, with their filters.
     pub memtables: u64,
+    /// Memtables of large batches that are on their way and that no reader sees yet.
+    pub large_batches: u64,
     /// Mappings of memtables that are gone, kept for the next ones.
     pub memtable_spares: u64,
     /// Memtables that are merged and that readers still hold.
@@ -43,6 +45,7 @@ impl MemoryReport {
         self.read_cache
             + self.write_buffers
             + self.memtables
+            + self.large_batches
             + self.memtable_spares
             + self.pinned_by_readers
             + self.log
@@ -95,6 +98,7 @@ impl Shared {
 
     /// Adds to `report` what this database keeps.
     pub(super) fn add_memory(&self, report: &mut MemoryReport) {
+        report.large_batches += self.pipeline.apart.bytes();
         report.log += self.pipeline.log.as_ref().map_or(0, |log| log.mapped_bytes());
         self.pipeline.views.load_full().families().for_each(|view| report.add(view));
     }

@@ -29,6 +29,8 @@ mod hidden_tests;
 mod independence_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod join_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod large_tests;
 mod log_length;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod log_length_tests;
@@ -74,6 +76,8 @@ mod verify;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod verify_tests;
 mod waiting;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod waits_tests;
 mod watch;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod watch_tests;
@@ -84,6 +88,6 @@ pub use memory::MemoryReport;
 pub use prepared::PreparedTransaction;
 pub use recovery::{LostLog, RecoveryReport};
 pub use resources::{SharedResources, SharedResourcesBuilder};
-pub use statistics::{FamilyProperties, LockStatistics, LogStatistics, Statistics};
+pub use statistics::{FamilyProperties, LockStatistics, LogStatistics, Statistics, WaitStatistics, Waits};
 pub use transactions::Locks;
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport};

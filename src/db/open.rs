@@ -51,9 +51,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex};
 use crate::system::Process;
+use crate::txn::apart::Apart;
 use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
-use crate::txn::pipeline::Pipeline;
+use crate::txn::pipeline::{Pipeline, WaitedFor};
 use crate::txn::prepared::table::Prepared;
 use crate::wal::{self, Log, LogOptions, Room};
 
@@ -419,7 +420,7 @@ fn open_existing(
             max_segment_bytes,
             // What a round lets go of.
             spare_segments: (options.log_limit() / 4 / max_segment_bytes) as usize,
-            kept_within: options.log_limit(),
+            limit_bytes: options.log_limit(),
             watched_from: log_pace.long_from(),
             use_mapping: options.mapped_log,
             reserve_files: if options.disk_reserve_bytes == Some(0) { 0 } else { RESERVE_FILES },
@@ -445,6 +446,9 @@ fn open_existing(
             work,
             log_pace,
             merge_cost: options.merge_cost,
+            waited_for: WaitedFor::default(),
+            // A memtable of the one family that is written to takes as much.
+            apart: Apart::up_to(options.budgets.write / 8),
             prepared: Prepared::new(options.decision_wait),
             remembered: Arc::new(Remembered::up_to(options.transaction_memory())),
             locks: Arc::default(),

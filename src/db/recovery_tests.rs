@@ -169,3 +169,20 @@ fn whoever_wants_to_know_is_told_how_far_a_replay_is_and_may_panic() {
     assert_eq!(told.len(), 1, "a callback that panicked was called again");
     assert!(told[0].bytes > 0 && told[0].bytes <= told[0].bytes_in_all);
 }
+
+#[test]
+fn what_is_told_of_a_replay_rises_and_ends_with_all_of_it() {
+    let (storage, models) = written(2, 200);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&told);
+    let builder = builder(64 << 20).on_recovery_progress(move |progress| listener.lock().push(progress));
+    let db = builder.storage(storage).open("memory").unwrap();
+    assert!(contents(&db, 2) == *models.last().unwrap());
+    let told = told.lock();
+    assert!(told.len() > 10, "{} calls", told.len());
+    assert!(told.windows(2).all(|two| two[0].bytes <= two[1].bytes && two[0].elapsed <= two[1].elapsed));
+    assert!(told.iter().all(|progress| progress.bytes > 0 && progress.bytes <= progress.bytes_in_all));
+    let (first, last) = (told[0], told[told.len() - 1]);
+    assert_eq!((last.bytes, last.bytes_in_all), (db.recovery_report().bytes, db.recovery_report().bytes));
+    assert!(first.bytes < last.bytes / 2, "{first:?}");
+}

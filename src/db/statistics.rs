@@ -67,6 +67,42 @@ pub struct LockStatistics {
     pub timeouts: u64,
 }
 
+/// How often writers waited for one thing since the database was opened, and for how long in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// Times that one waited, whatever came of it.
+    pub count: u64,
+    /// Time for which they waited.
+    pub time: Duration,
+}
+
+impl From<(u64, Duration)> for Waits {
+    fn from((count, time): (u64, Duration)) -> Self {
+        Self { count, time }
+    }
+}
+
+/// What writers waited for besides what slows or stops them for merges, for the log's length and for locks,
+/// which [`Statistics`] counts apart. Each wait is told through `tracing` as well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitStatistics {
+    /// For joining and draining, which were behind: a part of [`write_pauses`](Statistics::write_pauses) and
+    /// [`write_delay`](Statistics::write_delay).
+    pub draining: Waits,
+    /// For the next segment of the log to be made, by the writer himself or by a thread that was at it.
+    pub log_segments: Waits,
+    /// For commits with lower numbers to become visible. Waits of less than a millisecond do not count.
+    pub earlier_commits: Waits,
+    /// For log to be let go of on a full disk.
+    pub full_disk: Waits,
+    /// For prepared transactions to be decided.
+    pub decisions: Waits,
+    /// For other large batches on their way: together they may take an eighth of what is for writing.
+    pub large_batches: Waits,
+}
+
 /// What a database has done since it was opened, and what it holds, over all families.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,6 +167,8 @@ pub struct Statistics {
     pub write_stops: u64,
     /// Time for which writers were stopped until a merge ended.
     pub write_stop_time: Duration,
+    /// What else writers waited for.
+    pub waits: WaitStatistics,
     /// Bytes of the data file.
     pub data_file_bytes: u64,
     /// Bytes of the data file that no family and no catalog uses.
@@ -278,6 +316,13 @@ impl Shared {
                 deadlocks: locks.deadlocks,
                 timeouts: locks.timeouts,
             },
+            waits: WaitStatistics {
+                earlier_commits: self.pipeline.waited_for.earlier.totals().into(),
+                full_disk: self.pipeline.waited_for.space.totals().into(),
+                decisions: self.pipeline.prepared.waited().into(),
+                large_batches: self.pipeline.apart.waited().into(),
+                ..WaitStatistics::default()
+            },
             last_sequence: self.pipeline.visible.watermark(),
             checkpoints: load(&self.checkpoints.made),
             checkpoint_time: Duration::from_nanos(load(&self.checkpoints.nanoseconds)),
@@ -297,6 +342,7 @@ impl Shared {
         if let Some(log) = &self.pipeline.log {
             let stats = log.stats();
             let waited = self.pipeline.log_pace.waited();
+            statistics.waits.log_segments = stats.segment_waits.into();
             statistics.log = LogStatistics {
                 records: stats.records,
                 bytes_appended: stats.bytes_appended,
@@ -335,4 +381,6 @@ fn add(statistics: &mut Statistics, family: &Family, page_size: u64) {
     statistics.write_delay += waited.paused;
     statistics.write_stops += waited.stops;
     statistics.write_stop_time += waited.stopped;
+    statistics.waits.draining.count += waited.draining.0;
+    statistics.waits.draining.time += waited.draining.1;
 }

@@ -109,13 +109,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes a catalog of one part into other extents. `OutOfSpace` if there are none: then nothing has
-    /// changed.
+    /// Writes a catalog of one part into other extents, and zeros behind it where nothing was written before.
+    /// `OutOfSpace` if there are none: then nothing has changed.
     pub(super) fn write_whole(&self, state: &mut State, records: &[Record]) -> Result<()> {
         let number = state.superblock.checkpoint + 1;
         let bytes = encode_part(records, number, 0);
-        let place = self.room_for_catalog(state, bytes.len() as u64)?;
-        if let Err(error) = self.write_catalog(&place, 0, &bytes) {
+        let mut place = self.room_for_catalog(state, bytes.len() as u64)?;
+        let written = self.write_catalog(&place, 0, &bytes).and_then(|()| {
+            if place.is_written { Ok(()) } else { self.write_zeros(&place, bytes.len() as u64) }
+        });
+        place.is_written |= written.is_ok();
+        if let Err(error) = written {
             state.catalog.spare = Some(place);
             return Err(error);
         }
@@ -149,6 +153,20 @@ impl Shared {
             let written = self.data.pool().permanent().write_at(bytes, offset);
             written
                 .map_err(|error| Error::io("writing the catalog", error).in_file("data").at_offset(offset))?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros from `skip` on into the room of both copies.
+    fn write_zeros(&self, place: &Place, skip: u64) -> Result<()> {
+        const MOST: u64 = 256 << 10;
+        let end = place.room * self.data.page_size() as u64;
+        let zeros = vec![0; MOST.min(end.saturating_sub(skip)) as usize];
+        let mut at = skip;
+        while at < end {
+            let part = &zeros[..MOST.min(end - at) as usize];
+            self.write_catalog(place, at, part)?;
+            at += part.len() as u64;
         }
         Ok(())
     }
@@ -188,7 +206,7 @@ impl Shared {
     pub(super) fn keep_spare(&self, state: &mut State) -> Result<()> {
         let before = state.catalog.spare;
         if state.catalog.find_spare(self.data.space(), self.data.page_size() as u64)?
-            && let Some(Place { copies, room }) = before
+            && let Some(Place { copies, room, .. }) = before
         {
             copies.into_iter().flatten().for_each(|page| self.data.space().free(page, room));
         }
@@ -197,7 +215,7 @@ impl Shared {
 
     /// Gives the spare place of the catalog back.
     pub(super) fn free_spare(&self, state: &mut State) {
-        if let Some(Place { copies, room }) = state.catalog.spare.take() {
+        if let Some(Place { copies, room, .. }) = state.catalog.spare.take() {
             copies.into_iter().flatten().for_each(|page| self.data.space().free(page, room));
         }
     }

@@ -15,6 +15,7 @@ mod scheduled;
 mod scoped;
 pub(crate) mod sequencer;
 pub(crate) mod throttle;
+pub(crate) mod waits;
 
 pub(crate) use lock::{Condvar, Mutex, MutexGuard, RwLock, lock_spinning};
 pub(crate) use scoped::spawn_scoped;

@@ -148,6 +148,12 @@ impl Sequencer {
         outcome
     }
 
+    /// Threads that wait for a number.
+    #[cfg(test)]
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
     /// Wakes every waiter with [`Ended`]: some number will never be completed.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);

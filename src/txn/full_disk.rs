@@ -17,10 +17,10 @@ use crate::column_family::family::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, Instant, thread};
 use crate::txn::operation::{Operation, Operations};
 use crate::txn::pipeline::{Pipeline, Write};
-use crate::wal::Log;
+use crate::wal::{Log, Weight};
 
 /// Bytes of commits without a record after which it is looked again whether the disk is tight.
 const LOOK_AFTER: u64 = 4096;
@@ -143,6 +143,15 @@ impl Pipeline {
         if weight == 0 {
             return Ok(false);
         }
+        let since = Instant::now();
+        let is_freed = self.wait_until_lighter(log, weight);
+        let took = since.elapsed();
+        self.waited_for.space.note(took);
+        tracing::debug!(?took, ?is_freed, "a writer waited for room on a full disk");
+        is_freed
+    }
+
+    fn wait_until_lighter(&self, log: &Log, weight: Weight) -> Result<bool> {
         let before = self.log_pace.rounds_ended();
         // What stood in their way may be gone.
         self.log_pace.clear();

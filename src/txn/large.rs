@@ -6,6 +6,7 @@
 //! before the commit has a number and before any lock is taken:
 //!
 //! ```text
+//! wait until there is room beside other batches that are inserted apart (`apart.rs`)
 //! insert each large part into a memtable of its own
 //! lock the write locks of its families, in ascending number, once each has places for what is frozen
 //! sequence <- log.append(batch)
@@ -75,8 +76,23 @@ impl<'a> Parts<'a> {
         let mut apart: Vec<_> =
             hints.map(|hint| Box::new(WriteSide { writer: Memtable::create(hint) })).collect();
         insert_all(self.operations(families, true), &mut apart, BEFORE_ITS_NUMBER);
+        #[cfg(test)]
+        WHILE_APART.with_borrow(|called| called.iter().for_each(|called| called()));
         apart
     }
+
+    /// Bytes of the large parts' operations.
+    fn large_bytes(&self) -> u64 {
+        let large = self.bytes.iter().zip(&self.is_large).filter(|(_, is_large)| **is_large);
+        large.map(|(bytes, _)| *bytes as u64).sum()
+    }
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// What this thread calls while its batches are inserted apart.
+    pub(crate) static WHILE_APART: std::cell::RefCell<Option<Box<dyn Fn()>>> =
+        const { std::cell::RefCell::new(None) };
 }
 
 impl Pipeline {
@@ -91,7 +107,9 @@ impl Pipeline {
         standing: Standing,
     ) -> Result<Attempt> {
         let log = self.log()?;
+        let mut entered = self.apart.enter(parts.large_bytes());
         let apart = parts.insert_apart(families);
+        entered.came_to(apart.iter().map(|part| part.writer.table().bytes() as u64).sum());
         let (mut sides, others) = self.lock_with_places(families, parts, condition)?;
         if let Some(other_end) = self.ask(write, families, condition, standing) {
             return Ok(other_end);
@@ -115,6 +133,7 @@ impl Pipeline {
         }
         interrupted.step(self.complete(sequence))?;
         drop((sides, others));
+        drop(entered);
         interrupted.over();
         self.wait_until_visible(sequence)?;
         if durability == Durability::Sync {

@@ -12,6 +12,7 @@
 //!
 //! Start reading at [`commit`], then [`pipeline`], [`large`], [`batch`], [`handle`] and [`update`].
 
+pub(crate) mod apart;
 pub(crate) mod apply;
 pub(crate) mod batch;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -26,7 +27,7 @@ mod full_disk;
 pub(crate) mod handle;
 pub(crate) mod iter;
 mod keys;
-mod large;
+pub(crate) mod large;
 pub(crate) mod latch;
 pub(crate) mod locks;
 pub(crate) mod log_pace;

@@ -17,8 +17,10 @@ use crate::options::Durability;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::waits::Waits;
+use crate::sync::{Arc, Instant, MutexGuard};
 use crate::system::Process;
+use crate::txn::apart::Apart;
 use crate::txn::latch::Latch;
 use crate::txn::locks::table::LockTable;
 use crate::txn::log_pace::LogPace;
@@ -42,6 +44,9 @@ pub(crate) struct Pipeline {
     pub(crate) log_pace: LogPace,
     /// Bytes of a tree that a merge may write for each byte merged.
     pub(crate) merge_cost: u32,
+    pub(crate) waited_for: WaitedFor,
+    /// Large batches on their way.
+    pub(crate) apart: Apart,
     pub(crate) prepared: Prepared,
     /// What is kept for open transactions.
     pub(crate) remembered: Arc<Remembered>,
@@ -64,6 +69,18 @@ pub(crate) struct Pipeline {
     pub(crate) unlogged_bytes: AtomicU64,
     pub(crate) is_tight: AtomicBool,
 }
+
+/// What commits waited for that nothing else counts.
+#[derive(Default)]
+pub(crate) struct WaitedFor {
+    /// Commits with lower numbers, for [`LONG`] and longer.
+    pub(crate) earlier: Waits,
+    /// Log to be let go of on a full disk.
+    pub(crate) space: Waits,
+}
+
+/// What a commit waits at most for those with lower numbers without its being counted.
+const LONG: Duration = Duration::from_millis(1);
 
 /// A commit as the pipeline takes it.
 pub(crate) struct Write<'a> {
@@ -210,8 +227,18 @@ impl Pipeline {
 
     /// Returns when the commit `sequence`, which has its number, is visible.
     pub(super) fn wait_until_visible(&self, sequence: SequenceNumber) -> Result<()> {
+        if self.visible.watermark() >= sequence.0 {
+            return Ok(());
+        }
+        let since = Instant::now();
         let ended = |_| self.latch.check().err().unwrap_or_else(|| self.fail_without_cause());
-        self.visible.wait_for(sequence.0).map_err(ended)
+        self.visible.wait_for(sequence.0).map_err(ended)?;
+        let took = since.elapsed();
+        if took >= LONG {
+            self.waited_for.earlier.note(took);
+            tracing::debug!(?took, sequence = sequence.0, "a commit waited for earlier ones");
+        }
+        Ok(())
     }
 
     /// Whether the active memtable takes a write: it is not full, or a new one could be put in its place.

@@ -21,6 +21,7 @@ use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::{Ended, Sequencer};
+use crate::sync::waits::Waits;
 use crate::sync::{Arc, Mutex, MutexGuard, lock_spinning};
 
 /// The log of an open database: `start.rs` makes it, `rotation.rs` leads it from segment to segment.
@@ -49,6 +50,8 @@ pub(crate) struct Log {
     /// What counts against the log's limit, once it is at least `options.watched_from`; 0 below.
     pub(super) watched: AtomicU64,
     pub(super) syncs: AtomicU64,
+    /// Appends that waited for a segment to be made.
+    pub(super) segment_waits: Waits,
 }
 
 /// Syncs of records up to this long are worth a segment that was filled with zeros before; of longer ones the
@@ -97,6 +100,7 @@ impl Log {
             preparing: Mutex::new(()),
             watched: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            segment_waits: Waits::default(),
         }
     }
 

@@ -71,6 +71,7 @@ impl Log {
             bytes_live: shelf.retired.iter().map(|retired| retired.used).sum::<u64>() + tail.offset,
             bytes_spare: shelf.reserve_bytes() + shelf.removed_bytes(),
             bytes_on_disk: shelf.bytes_on_disk(),
+            segment_waits: self.segment_waits.totals(),
         }
     }
 }

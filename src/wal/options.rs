@@ -1,5 +1,7 @@
 //! How a log is kept, and what it says of itself.
 
+use std::time::Duration;
+
 #[cfg(any(test, fuzzing))]
 use super::reserve::AlwaysRoom;
 use super::reserve::Room;
@@ -16,9 +18,9 @@ pub(crate) struct LogOptions {
     pub(crate) max_segment_bytes: u64,
     /// Segments of the maximal length that are kept for reuse.
     pub(crate) spare_segments: usize,
-    /// Bytes that all files, but for those that are kept for a full disk, may come to so that a segment is
-    /// kept for reuse; with one segment more, so that one is made ahead of need.
-    pub(crate) kept_within: u64,
+    /// The log's limit: as long as nothing is appended that is charged beyond it, the files come to no more
+    /// than that and one segment, beside those that are kept for a full disk.
+    pub(crate) limit_bytes: u64,
     /// Weight of all that recovery would replay from which on [`Log::watched`](super::Log::watched) tells it.
     pub(crate) watched_from: Weight,
     /// Whether small records that no sync follows are stored into a shared mapping of the segment.
@@ -39,7 +41,7 @@ impl LogOptions {
             first_segment_bytes: 256 << 10,
             max_segment_bytes: 64 << 20,
             spare_segments: 2,
-            kept_within: u64::MAX,
+            limit_bytes: u64::MAX,
             watched_from: Weight::MAX,
             use_mapping: true,
             reserve_files: 0,
@@ -73,4 +75,6 @@ pub(crate) struct LogStats {
     pub(crate) bytes_spare: u64,
     /// Length of all files of the log, in bytes; also of removed ones whose room the disk does not have back.
     pub(crate) bytes_on_disk: u64,
+    /// How often an append waited for a segment to be made, and for how long in all.
+    pub(crate) segment_waits: (u64, Duration),
 }

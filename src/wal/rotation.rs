@@ -1,6 +1,7 @@
 //! The life of segments: taken into use, made ahead of need, let go.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::group_sync::Failed;
 use super::log::Log;
@@ -12,12 +13,28 @@ use crate::codec::features::Features;
 use crate::error::{Error, Result};
 use crate::sync::atomic::Ordering;
 use crate::sync::sequencer::Ended;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, Instant, MutexGuard};
+
+/// What who goes on to a segment that is there waits at most without its being counted.
+const LONG: Duration = Duration::from_millis(1);
 
 impl Log {
     /// Goes on to the next segment, unless the record goes into this one by now.
     #[cold]
     pub(super) fn rotate(&self, needs: Needs) -> Result<()> {
+        let since = Instant::now();
+        let is_there = self.stock.has_prepared(needs.len);
+        let rotated = self.rotate_now(needs);
+        // To go on to one that is there is no wait, unless somebody else is at making another.
+        let took = since.elapsed();
+        if !is_there || took >= LONG {
+            self.segment_waits.note(took);
+            tracing::debug!(?took, "a writer waited for the next segment of the log");
+        }
+        rotated
+    }
+
+    fn rotate_now(&self, needs: Needs) -> Result<()> {
         let making = self.stock.making();
         let (len, weight) = {
             let tail = self.tail.lock();

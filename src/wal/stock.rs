@@ -161,7 +161,7 @@ pub(super) struct Stock {
     backend: Arc<dyn StorageBackend>,
     max_segment_bytes: u64,
     max_spares: usize,
-    kept_within: u64,
+    limit_bytes: u64,
     use_mapping: bool,
     /// Whether short commits wait for syncs: then new segments are filled with zeros, so that a sync writes
     /// data and no metadata.
@@ -185,7 +185,7 @@ impl Stock {
             backend,
             max_segment_bytes: options.max_segment_bytes,
             max_spares: options.spare_segments,
-            kept_within: options.kept_within,
+            limit_bytes: options.limit_bytes,
             use_mapping: options.use_mapping,
             fills: AtomicBool::new(false),
             making: Mutex::new(()),
@@ -242,7 +242,7 @@ impl Stock {
             }
             shelf.has_spare(len)
         };
-        if !has_spare && self.comes_to_more(len) {
+        if !has_spare && !self.make_way_for(len) {
             return Ok(Ahead::Later);
         }
         let recycled = self.shelf().recycled;
@@ -270,13 +270,16 @@ impl Stock {
             return Ok(Arc::clone(segment));
         }
         let made = self.make(len, least, source);
-        if made.is_err() {
+        let Ok(segment) = &made else {
             self.shelf().prepared = prepared;
-        } else if let Some(passed_over) = prepared {
+            return made;
+        };
+        if let Some(passed_over) = prepared {
             // Its id is below the one that enters the chain now, so the file can serve only under another. If
             // it cannot be removed, the next start does it.
             let body = Arc::clone(&passed_over.body);
             let _ = self.let_go(Retired::unused(passed_over.id, body.len, Some(body)));
+            self.make_way_for(segment.body.len);
         }
         made
     }
@@ -323,8 +326,7 @@ impl Stock {
         if let Some(spare) = spare {
             return self.reuse(spare, id, |shelf, spare| shelf.spares.push(spare));
         }
-        // Where the log's files take all that they may, removed ones go first.
-        self.comes_to_more(len);
+        self.make_way_for(len);
         let body = Arc::new(match self.create(id, len) {
             // Removed files may still take the room. Under another id: what was begun may be there still.
             Err(Refusal::Refused(_)) if self.free_one() => {
@@ -465,8 +467,7 @@ impl Stock {
                     return Ok(true);
                 }
             }
-            let is_wanted = body.len == self.max_segment_bytes && shelf.spares.len() < self.max_spares;
-            if is_wanted && shelf.bytes_for_records() + body.len <= self.kept_within {
+            if body.len == self.max_segment_bytes && shelf.spares.len() < self.max_spares {
                 shelf.spares.push(Kept { path: path(retired.id), body: Arc::clone(body) });
                 return Ok(false);
             }
@@ -511,16 +512,25 @@ impl Stock {
         }
     }
 
-    /// Whether with a file of `len` bytes more the log's files come to more than they may and one segment,
-    /// also after the room of removed ones is given back.
-    fn comes_to_more(&self, len: u64) -> bool {
-        let most = self.kept_within.saturating_add(self.max_segment_bytes);
+    /// Sees to it that with `len` bytes more the log's files come to no more than its limit and one segment:
+    /// removed ones give their room back, and what is kept for reuse is removed. Says whether that is enough.
+    fn make_way_for(&self, len: u64) -> bool {
+        let most = self.limit_bytes.saturating_add(self.max_segment_bytes);
         while self.shelf().bytes_for_records().saturating_add(len) > most {
-            if !self.free_one() {
-                return true;
+            if !self.free_one() && !self.remove_spare() {
+                return false;
             }
         }
-        false
+        true
+    }
+
+    /// Removes a file that is kept for reuse. Says whether there was any.
+    fn remove_spare(&self) -> bool {
+        let spare = self.shelf().spares.pop();
+        let Some(Kept { path, body }) = spare else { return false };
+        // If it cannot be removed, the next start does it.
+        let _ = self.remove(&path, Some(body));
+        true
     }
 
     pub(super) fn sync_directory(&self) -> Result<(), Refusal> {

@@ -114,6 +114,11 @@ impl Prepared {
         self.decisions.waiting()
     }
 
+    /// How often somebody waited for a decision, and for how long in all.
+    pub(crate) fn waited(&self) -> (u64, Duration) {
+        self.decisions.waited()
+    }
+
     /// One operation's waiting for decisions.
     pub(in crate::txn) fn patience(&self) -> Patience<'_> {
         self.decisions.patience()

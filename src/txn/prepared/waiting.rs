@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::column_family::family::Family;
 use crate::column_family::held::Stretch;
 use crate::error::{Conflict, Error, Result};
+use crate::sync::waits::Waits;
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// Counts decisions, until there can be no more.
@@ -13,6 +14,7 @@ pub(in crate::txn) struct Decisions {
     more: Condvar,
     /// The longest that anybody waits.
     limit: Duration,
+    waits: Waits,
 }
 
 #[derive(Default)]
@@ -46,7 +48,7 @@ pub(in crate::txn) struct Patience<'a> {
 
 impl Decisions {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { made: Mutex::default(), more: Condvar::new(), limit }
+        Self { made: Mutex::default(), more: Condvar::new(), limit, waits: Waits::default() }
     }
 
     /// Somebody has let go of what he held.
@@ -73,6 +75,11 @@ impl Decisions {
         self.made.lock().waiting
     }
 
+    /// How often somebody waited, and for how long in all.
+    pub(super) fn waited(&self) -> (u64, Duration) {
+        self.waits.totals()
+    }
+
     pub(super) fn patience(&self) -> Patience<'_> {
         Patience { decisions: self, since: None }
     }
@@ -82,6 +89,15 @@ impl Patience<'_> {
     /// Returns when somebody has let go of something since `held` was seen. Fails when the time is over, or
     /// there can be no more decisions.
     pub(in crate::txn) fn wait(&mut self, held: HeldBack) -> Result<()> {
+        let began = Instant::now();
+        let waited = self.wait_on(held);
+        let took = began.elapsed();
+        self.decisions.waits.note(took);
+        tracing::debug!(?took, "a write waited for a prepared transaction to be decided");
+        waited
+    }
+
+    fn wait_on(&mut self, held: HeldBack) -> Result<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let mut made = self.decisions.made.lock();
         made.waiting += 1;

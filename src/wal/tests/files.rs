@@ -7,25 +7,33 @@ const SEGMENT: u64 = 64 << 10;
 const LIMIT: u64 = 8 * SEGMENT;
 
 /// What is let go of at a time, what is made ahead of need and what is kept for reuse varies with `turn`.
-fn fill_and_let_go(turn: u64, record: usize) {
+fn fill_and_let_go(turn: u64, records: &[usize]) {
     let storage = MemoryStorage::new();
     let options = LogOptions {
         first_segment_bytes: 16 << 10,
         max_segment_bytes: SEGMENT,
         spare_segments: [2, 5][(turn % 2) as usize],
-        kept_within: LIMIT,
+        limit_bytes: LIMIT,
         ..LogOptions::new(DATABASE)
     };
     let (_, log) = fresh(storage.clone(), options);
-    let payload = payload(turn, record);
     let check = |what: &str| {
         let stats = log.stats();
-        assert_eq!(stats.bytes_on_disk, storage.used_bytes(), "{what}");
+        // Files longer than a segment take whole units of the storage.
+        let more = storage.used_bytes() - stats.bytes_on_disk;
+        assert!(more <= SEGMENT / 2, "{more} bytes more are used {what}");
         // A record that does not fit leaves no more of a segment than it takes itself, but for headers.
-        assert!(stats.bytes_on_disk <= LIMIT + SEGMENT + 4096, "{} bytes {what}", stats.bytes_on_disk);
+        assert!(
+            stats.bytes_on_disk <= LIMIT + SEGMENT + 4096,
+            "{} bytes {what}, with records of {records:?}: {stats:?}, of which {} are charged",
+            stats.bytes_on_disk,
+            log.charge()
+        );
         stats
     };
     for round in turn..turn + 40 {
+        let payload = payload(turn, records[round as usize % records.len()]);
+        let record = payload.len();
         // As writers are admitted.
         while log.charge() + weight(record as u64, 1) <= LIMIT {
             log.append(&payload, 1, false).unwrap();
@@ -48,13 +56,15 @@ fn fill_and_let_go(turn: u64, record: usize) {
             check("at rest");
         }
     }
-    assert!(log.stats().segments_recycled > 20, "{} segments were used anew", log.stats().segments_recycled);
+    assert!(log.stats().segments_recycled > 10, "{} segments were used anew", log.stats().segments_recycled);
 }
 
 /// Removed files that somebody has open take room though no name shows them.
 #[test]
 fn all_files_of_the_log_come_to_its_limit_and_a_segment_whatever_is_let_go_of() {
-    for (turn, record) in [100, 3000, 100, 40_000, 20_000, 33_000].into_iter().enumerate() {
-        fill_and_let_go(turn as u64, record);
+    let records: [&[usize]; 6] =
+        [&[100], &[3000], &[40_000], &[20_000, 100], &[33_000], &[3000, 150_000, 70_000]];
+    for (turn, records) in records.into_iter().enumerate() {
+        fill_and_let_go(turn as u64, records);
     }
 }

@@ -101,15 +101,15 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "segments are kept for reuse however much the log's files take",
         STOCK,
-        "if is_wanted && shelf.bytes_for_records() + body.len <= self.kept_within {",
-        "if is_wanted {",
+        "            if !self.free_one() && !self.remove_spare() {",
+        "            if !self.free_one() {",
         "all_files_of_the_log_come_to_its_limit",
     ),
     tests(
         "a segment is made ahead however much the log's files take",
         STOCK,
-        "if !has_spare && self.comes_to_more(len) {",
-        "if false && !has_spare && self.comes_to_more(len) {",
+        "if !has_spare && !self.make_way_for(len) {",
+        "if false && !has_spare && !self.make_way_for(len) {",
         "all_files_of_the_log_come_to_its_limit",
     ),
     tests(

@@ -120,6 +120,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "gone",
     ),
     tests(
+        "what is made of a delta does not take a filter along that was built meanwhile",
+        "src/column_family/trees.rs",
+        "            before.into_iter().for_each(|before| delta.take_filter_of(before));\n",
+        "            let _ = before;\n",
+        "is_taken_along",
+    ),
+    tests(
         "a filter is built for a part of a delta's keys",
         DELTA,
         "            filter.add(filter.spot(cursor.key()));\n            count += 1;",

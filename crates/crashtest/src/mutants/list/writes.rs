@@ -89,6 +89,27 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "update_tests",
     ),
     tests(
+        "any number of large batches is inserted apart at once",
+        "src/txn/apart.rs",
+        "state.bytes > 0 && state.bytes.saturating_add(bytes) > self.most",
+        "state.bytes > u64::MAX - 1 && state.bytes.saturating_add(bytes) > self.most",
+        "large_tests",
+    ),
+    tests(
+        "what large batches insert apart is in no report",
+        "src/db/memory.rs",
+        "        report.large_batches += self.pipeline.apart.bytes();\n",
+        "",
+        "large_tests",
+    ),
+    tests(
+        "who makes the next segment of the log himself has not waited",
+        "src/wal/rotation.rs",
+        "            self.segment_waits.note(took);\n",
+        "",
+        "waits_tests",
+    ),
+    tests(
         "what an appended batch deletes by range stays",
         BATCH,
         "        self.has_range_deletions |= other.has_range_deletions;",
