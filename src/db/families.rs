@@ -153,9 +153,9 @@ impl ColumnFamilyDatabase {
     /// # fn main() -> peristyle::Result<()> {
     /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
     /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
-    /// let packed = || FamilyOptions::default().page_fill(100);
-    /// db.column_family_or_create("blocks", packed())?.put("7", "a block")?;
-    /// let blocks = db.column_family_or_create("blocks", packed())?;
+    /// let loose = || FamilyOptions::default().page_fill(70);
+    /// db.column_family_or_create("blocks", loose())?.put("7", "a block")?;
+    /// let blocks = db.column_family_or_create("blocks", loose())?;
     /// assert_eq!(blocks.get("7")?.unwrap(), "a block");
     /// let refused = db.column_family_or_create("blocks", FamilyOptions::default());
     /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::OptionsDiffer);
