@@ -26,13 +26,17 @@ pub(super) struct Reserve {
     wanted: usize,
     /// Of each that is made.
     bytes: u64,
+    /// Of each at least.
+    least: u64,
+    /// The disk had no room for the last that was to be made.
+    pub(super) is_refused: bool,
 }
 
 impl Reserve {
     /// What is in the directory of the `wanted` files of `bytes` each. Files of less than `least` bytes, or
     /// whose room is not reserved, are removed, as are those that are too many.
     pub(super) fn find(backend: &dyn StorageBackend, wanted: usize, bytes: u64, least: u64) -> Self {
-        let mut reserve = Self { files: Vec::new(), wanted, bytes };
+        let mut reserve = Self { files: Vec::new(), wanted, bytes, least, is_refused: false };
         let names = backend.list(DIRECTORY).unwrap_or_default();
         for path in
             names.iter().filter(|name| number(name).is_some()).map(|name| format!("{DIRECTORY}/{name}"))
@@ -64,9 +68,11 @@ impl Reserve {
         self.files.iter().map(|kept| kept.body.len).sum()
     }
 
-    /// Whether a file of `len` bytes can take the place of one that is missing.
+    /// Whether a file of `len` bytes can take the place of one that is missing: a small one only where there
+    /// is no room for another, since others would take its room.
     pub(super) fn lacks(&self, len: u64) -> bool {
-        self.is_short() && (self.bytes..=2 * self.bytes).contains(&len)
+        let least = if self.is_refused { self.least } else { self.bytes };
+        self.is_short() && (least..=2 * self.bytes).contains(&len)
     }
 
     /// A path for one more.
@@ -124,5 +130,19 @@ impl Room for AlwaysRoom {
 
     fn fill(&self) -> bool {
         true
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn a_small_file_serves_where_there_is_no_room_for_another() {
+        let mut reserve = Reserve::find(&MemoryStorage::new(), 2, 64 << 10, 16 << 10);
+        assert!(reserve.lacks(64 << 10) && !reserve.lacks(16 << 10));
+        reserve.is_refused = true;
+        assert!(reserve.lacks(16 << 10) && !reserve.lacks(8 << 10));
     }
 }

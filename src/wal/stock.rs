@@ -386,11 +386,14 @@ impl Stock {
             match self.create_kept(&path, len) {
                 Ok(file) => {
                     let body = Arc::new(SegmentFile::new(file, None, len));
-                    self.shelf().reserve.add(Kept { path, body });
+                    let mut shelf = self.shelf();
+                    shelf.reserve.is_refused = false;
+                    shelf.reserve.add(Kept { path, body });
                     made = true;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the log's reserve is not whole");
+                    self.shelf().reserve.is_refused = true;
                     break;
                 }
             }

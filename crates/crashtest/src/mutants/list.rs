@@ -127,6 +127,7 @@ const GIVE_BACK: &str = "src/segment/give_back.rs";
 const MAINTAIN: &str = "src/db/maintain.rs";
 const TREES: &str = "src/column_family/trees.rs";
 const DB_SPACE: &str = "src/db/space.rs";
+const WAL_RESERVE: &str = "src/wal/reserve.rs";
 const DB_FULL_DISK: &str = "src/db/full_disk.rs";
 const TXN_FULL_DISK: &str = "src/txn/full_disk.rs";
 const ERROR: &str = "src/error.rs";

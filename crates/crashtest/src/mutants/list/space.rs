@@ -312,6 +312,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "the_reserve_serves_on_a_full_disk",
     ),
     tests(
+        "small files do not serve as the log's reserve where there is no room for larger ones",
+        WAL_RESERVE,
+        "        let least = if self.is_refused { self.least } else { self.bytes };\n",
+        "        let least = if false && self.is_refused { self.least } else { self.bytes };\n",
+        "a_small_file_serves",
+    ),
+    tests(
         "the catalog has no spare place when a database was opened",
         OPEN,
         "        catalog_file.find_spare(data.space(), data.page_size() as u64)\n",
