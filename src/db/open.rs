@@ -16,7 +16,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::column_family::catalog::{Catalog, encode_part};
 use crate::column_family::delta::Delta;
-use crate::column_family::family::{Family, Origin};
+use crate::column_family::family::{Family, Origin, PREPARED_FAMILY};
 use crate::column_family::merging::work::Work;
 use crate::column_family::record::{FamilyRecord, Record};
 use crate::column_family::remembered::Remembered;
@@ -337,6 +337,7 @@ fn open_existing(
     let work = Work::new(&crew.desk, database);
     let Restored { data, views, registry, touched, catalog, newest, loss } =
         restore(pool, &mut superblock, memory, &options.merge_operators)?;
+    let lost_family = loss.clone();
     if let Some(error) = loss.filter(|_| !options.read_only && !options.gives_up_lost_families) {
         // The first checkpoint would write down that the family is lost, and the log would go without its
         // commits.
@@ -435,6 +436,9 @@ fn open_existing(
         data.space().owe(log.weight());
         Some(log)
     };
+    // Of what is lost the name may be unknown, as that of the family of prepared transactions always is.
+    let has_prepared = superblock.features.write & Features::OF_PREPARED.write != 0;
+    let lost_prepared = lost_family.filter(|_| has_prepared && registry.named(PREPARED_FAMILY).is_none());
     let mut shared = Shared {
         pipeline: Arc::new(Pipeline {
             database,
@@ -481,7 +485,7 @@ fn open_existing(
         recovery,
         waiting: Waiting::default(),
         threads: Mutex::new(Some(Box::new(resources.clone()))),
-        unread_prepared: None,
+        unread_prepared: lost_prepared,
         log_rests: AtomicBool::new(false),
         at_reserve: Mutex::new(()),
         closing: Mutex::default(),

@@ -143,6 +143,43 @@ fn a_byte_changed_in_both_copies_costs_one_family_at_most() {
 }
 
 #[test]
+fn where_the_record_of_what_is_prepared_is_lost_nobody_takes_it_for_nothing() {
+    let storage = database();
+    let db = open(&storage, false).unwrap();
+    let family = db.column_family("another").unwrap();
+    let mut transaction = db.begin().unwrap();
+    transaction.put(&family, "held", "prepared").unwrap();
+    drop(transaction.prepare("name").unwrap());
+    drop(family);
+    db.close().unwrap();
+    let (starts, len) = copies(&storage);
+    let mut lost_at = None;
+    for skip in (0..len).step_by(len as usize / 97) {
+        starts.iter().for_each(|start| flip(&storage, start + skip));
+        let db = open(&storage, true).unwrap();
+        match db.prepared_transactions() {
+            Ok(prepared) => assert_eq!(prepared.len(), 1, "byte {skip}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                drop(db);
+                assert_eq!(open(&storage, false).unwrap_err().kind(), ErrorKind::Corruption);
+                lost_at = Some(skip);
+            }
+        }
+        starts.iter().for_each(|start| flip(&storage, start + skip));
+    }
+    let skip = lost_at.expect("some byte belongs to that record");
+    starts.iter().for_each(|start| flip(&storage, start + skip));
+    let db = give_up(&storage).unwrap();
+    assert_eq!(db.prepared_transactions().unwrap_err().kind(), ErrorKind::Corruption);
+    db.column_family("another").unwrap().put("held", "free").unwrap();
+    db.close().unwrap();
+    let db = open(&storage, false).unwrap();
+    assert!(db.prepared_transactions().unwrap().is_empty());
+    assert_eq!(db.column_family("another").unwrap().get("held").unwrap().unwrap(), "free");
+}
+
+#[test]
 fn a_lost_family_is_refused_until_it_is_dropped_and_its_pages_stay() {
     let storage = database();
     let (starts, len) = copies(&storage);

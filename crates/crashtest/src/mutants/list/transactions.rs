@@ -167,6 +167,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "txn::locks",
     ),
     tests(
+        "where the family of prepared transactions is lost nothing is prepared",
+        OPEN,
+        "lost_family.filter(|_| has_prepared && registry",
+        "lost_family.filter(|_| false && registry",
+        "db::open_tests",
+    ),
+    tests(
         "pauses between tries do not grow",
         "src/txn/transactions/retry.rs",
         "saturating_mul(1 << doublings.min(16))",
