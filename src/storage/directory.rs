@@ -1,6 +1,6 @@
 //! Directories of the operating system: made, synced, and told apart.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -69,7 +69,7 @@ pub(super) fn open_directory(_path: &Path) -> io::Result<Option<io::Result<File>
 pub(super) fn is_at(directory: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    let (Ok(kept), Ok(there)) = (directory.metadata(), fs::metadata(path)) else { return false };
+    let (Ok(kept), Ok(there)) = (directory.metadata(), std::fs::metadata(path)) else { return false };
     (kept.dev(), kept.ino()) == (there.dev(), there.ino())
 }
 

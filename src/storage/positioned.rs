@@ -5,7 +5,9 @@ use std::fs::File;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use std::io;
 
-pub(super) use system::{read, write, write_parts};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) use system::write_parts;
+pub(super) use system::{read, write};
 
 #[cfg(unix)]
 mod system {
@@ -49,9 +51,6 @@ mod system {
         }
         Ok(())
     }
-
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(in super::super) use super::write_each as write_parts;
 }
 
 #[cfg(windows)]
@@ -89,12 +88,10 @@ mod system {
         }
         Ok(())
     }
-
-    pub(in super::super) use super::write_each as write_parts;
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn write_each(file: &File, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+pub(super) fn write_parts(file: &File, parts: &[&[u8]], offset: u64) -> io::Result<()> {
     let mut offset = offset;
     for part in parts {
         write(file, part, offset)?;
