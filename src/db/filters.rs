@@ -111,11 +111,12 @@ mod tests {
 
         let db = by_hand();
         let family = db.column_family("family").unwrap();
-        family.family().set_memtable_bytes(16 << 10);
         let before = family.snapshot().unwrap();
         let lacks = || family.snapshot().unwrap().view.tree.deltas.iter().any(|delta| delta.lacks_filter());
         let shared = db.shared();
-        family.family().drain_step(&shared.pipeline.merge_context(&|| false)).unwrap();
+        let mut context = shared.pipeline.merge_context(&|| false);
+        context.most_bytes = 16 << 10;
+        family.family().drain_step(&context).unwrap();
         assert!(lacks(), "a part was drained");
         shared.build_filters();
         assert!(!lacks());
@@ -128,7 +129,7 @@ mod tests {
             assert_eq!(before.len().unwrap(), 20_000);
         };
         check();
-        family.family().drain_step(&shared.pipeline.merge_context(&|| false)).unwrap();
+        family.family().drain_step(&context).unwrap();
         assert!(!lacks(), "what becomes of a delta keeps its filter");
         check();
     }

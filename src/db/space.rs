@@ -252,7 +252,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes what the log keeps for reuse and goes on to a small segment. Returns whether anything changed.
+    /// Removes what the log keeps for reuse and goes on to a small segment, unless it is at one. Returns
+    /// whether a checkpoint lets go of the one before.
     pub(super) fn shrink_log(&self) -> Result<bool> {
         self.pipeline.owns_files()?;
         self.check_place()?;

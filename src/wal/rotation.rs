@@ -294,7 +294,8 @@ impl Log {
 
     /// Gives back to the disk what no record stands in: segments kept for reuse, and the one made ahead of
     /// need, which is made again when it is needed. Goes on to a segment of the smallest size and syncs it,
-    /// so that a mark can name it and the present one be let go, too. Returns whether there was anything.
+    /// so that a mark can name it and the present one be let go, too. Returns whether it did: then a
+    /// checkpoint lets go of more.
     pub(crate) fn give_back(&self) -> Result<bool> {
         let making = self.stock.making();
         let removed = self.stock.clear(&making).map_err(|refusal| self.refused(refusal))?;
@@ -319,7 +320,7 @@ impl Log {
         if removed {
             self.stock.sync_directory().map_err(|refusal| self.refused(refusal))?;
         }
-        Ok(removed || is_large)
+        Ok(is_large)
     }
 
     /// Bytes of files in which no record stands that recovery needs: spares, the segment made ahead of need,
