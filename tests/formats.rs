@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use common::assert_clean;
 use common::kept::{Files, pack, storage, unpack};
 use peristyle::{
-    ColumnFamilyDatabase, ErrorKind, FamilyOptions, FileMode, MemoryStorage, StorageBackend, WriteBatch,
+    ColumnFamilyDatabase, ErrorKind, FamilyOptions, FileMode, MemoryStorage, MergeOperands, MergeOperator,
+    MergeResult, StorageBackend, WriteBatch,
 };
 
 /// By the version of the format, that of the catalog where they were counted apart, and what is in use. They
@@ -20,6 +21,27 @@ use peristyle::{
 const KEPT: [&str; 6] = ["1-catalog-1", "1-catalog-2", "1-catalog-3", "2", "2-pages-of-32-kib", "2-prepared"];
 /// As the others, with a family beside theirs whose record is lost and was given up.
 const LOST: &str = "2-lost";
+/// As the others, with a family beside theirs that has a merge operator, [`Lists`].
+const OPERANDS: &str = "2-operands";
+
+/// Operands are members of a list, and nothing is made of several of them.
+struct Lists {
+    /// Whether it fails on the key `stuck`.
+    fails: bool,
+}
+
+impl MergeOperator for Lists {
+    fn name(&self) -> &str {
+        "lists"
+    }
+
+    fn merge(&self, key: &[u8], existing: Option<&[u8]>, operands: MergeOperands<'_>) -> MergeResult {
+        if self.fails && key == b"stuck" {
+            return Err("it is stuck".into());
+        }
+        Ok(existing.into_iter().chain(operands).collect::<Vec<_>>().join(&b","[..]))
+    }
+}
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
@@ -253,6 +275,45 @@ fn a_family_that_was_given_up_stays_so_until_it_is_dropped() {
 }
 
 #[test]
+fn operands_are_folded_onto_what_is_older_wherever_they_stand() {
+    let storage = kept(OPERANDS);
+    let mut model = expected();
+    let lists = [
+        ("folded", "a,b,c"),
+        ("in the log", "a"),
+        ("new", "a,b"),
+        ("open", "a,b,c,d"),
+        ("put again", "b,c"),
+        ("stuck", "a,b"),
+    ];
+    let bytes = |(key, value): (&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    model.insert("lists".into(), lists.map(bytes).into());
+    let open = |fails| {
+        let builder = ColumnFamilyDatabase::builder().merge_operator(Lists { fails });
+        builder.storage(storage.clone()).open("kept").unwrap()
+    };
+    let get = |db: &ColumnFamilyDatabase, key: &str| db.column_family("lists").unwrap().get(key);
+    let without =
+        ColumnFamilyDatabase::builder().read_only(true).storage(storage.clone()).open("kept").unwrap();
+    for key in ["folded", "in the log", "new", "open", "stuck"] {
+        assert_eq!(get(&without, key).unwrap_err().kind(), ErrorKind::MergeOperatorMissing, "{key}");
+    }
+    drop(without);
+    assert_eq!(get(&open(true), "stuck").unwrap_err().kind(), ErrorKind::MergeFailed);
+    for _ in 0..2 {
+        let db = open(false);
+        assert!(contents(&db) == model);
+        assert_clean(&db);
+        db.column_family("lists").unwrap().merge("open", "e").unwrap();
+        let open = model.get_mut("lists").unwrap().get_mut(&b"open"[..]).unwrap();
+        open.extend_from_slice(b",e");
+        db.compact().unwrap();
+        assert!(contents(&db) == model);
+        db.close().unwrap();
+    }
+}
+
+#[test]
 fn what_nobody_here_may_write_to_is_read() {
     let unknown = 0x40;
     for part in ["family", "log"] {
@@ -335,7 +396,12 @@ fn fill(db: &ColumnFamilyDatabase) -> peristyle::Result<()> {
 fn make(kind: &str) -> peristyle::Result<Files> {
     let storage = MemoryStorage::new();
     let page_size = if kind == "2-pages-of-32-kib" { 32 << 10 } else { 4096 };
-    let db = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone()).open("kept")?;
+    let mut builder = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone());
+    if kind == OPERANDS {
+        // Every merge that finds a tree writes a delta.
+        builder = builder.merge_cost(0);
+    }
+    let db = builder.open("kept")?;
     fill(&db)?;
     match kind {
         "2-prepared" => {
@@ -345,6 +411,27 @@ fn make(kind: &str) -> peristyle::Result<Files> {
             transaction.put(&numbers, "prepared", "value")?;
             transaction.delete_range(&numbers, "00300".."00310")?;
             transaction.prepare("name")?;
+        }
+        OPERANDS => {
+            let options = FamilyOptions::default().merge_operator(Lists { fails: true });
+            let lists = db.create_column_family("lists", options)?;
+            for key in ["folded", "stuck", "put again"] {
+                lists.put(key, "a")?;
+                lists.merge(key, "b")?;
+            }
+            lists.put("open", "a")?;
+            db.flush()?;
+            for (key, operand) in [("open", "b"), ("open", "c"), ("new", "a"), ("new", "b")] {
+                lists.merge(key, operand)?;
+            }
+            lists.put("put again", "b")?;
+            lists.merge("put again", "c")?;
+            db.flush()?;
+            db.checkpoint()?;
+            for (key, operand) in [("open", "d"), ("folded", "c"), ("in the log", "a")] {
+                lists.merge(key, operand)?;
+            }
+            db.sync()?;
         }
         LOST => {
             let lost = db.create_column_family("lost", FamilyOptions::default())?;
@@ -370,7 +457,7 @@ fn make(kind: &str) -> peristyle::Result<Files> {
 #[test]
 #[ignore = "makes databases for the repository"]
 fn make_the_databases_of_today() {
-    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST] {
+    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST, OPERANDS] {
         let mut files = make(kind).unwrap();
         for (path, bytes) in &mut files {
             if path != "data" {

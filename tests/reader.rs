@@ -43,12 +43,64 @@ fn crc(parts: &[&[u8]]) -> u32 {
 
 /// A root or a child: page, length in pages, checksum.
 type Pointer = (u32, u32, u32);
-/// `None`: deleted.
-type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What is said of a key.
+#[derive(Default)]
+struct Said {
+    /// `None`: what is older counts; `Some(None)`: there is no value.
+    base: Option<Option<Vec<u8>>>,
+    /// What is to be folded onto it, the oldest first.
+    operands: Vec<Vec<u8>>,
+}
+
+type Entries = BTreeMap<Vec<u8>, Said>;
+
+impl Said {
+    fn value(value: Option<Vec<u8>>) -> Self {
+        Self { base: Some(value), operands: Vec::new() }
+    }
+
+    /// What an entry of kind 3 says.
+    fn of_operands(mut entry: &[u8]) -> Self {
+        let base = match take(&mut entry, 1)[0] {
+            0 => None,
+            1 => Some(None),
+            2 => Some(Some(with_length(&mut entry))),
+            base => panic!("operands of {base}"),
+        };
+        let mut operands = Vec::new();
+        while !entry.is_empty() {
+            operands.push(with_length(&mut entry));
+        }
+        Self { base, operands }
+    }
+
+    fn follow(&mut self, newer: Self) {
+        match newer.base {
+            Some(_) => *self = newer,
+            None => self.operands.extend(newer.operands),
+        }
+    }
+
+    /// The value, where operands are members of a list.
+    fn fold(self) -> Option<Vec<u8>> {
+        let base = self.base.flatten();
+        if self.operands.is_empty() {
+            return base;
+        }
+        Some(base.into_iter().chain(self.operands).collect::<Vec<_>>().join(&b","[..]))
+    }
+}
+
+fn with_length(bytes: &mut &[u8]) -> Vec<u8> {
+    let len = varint(bytes);
+    take(bytes, len).to_vec()
+}
 
 #[derive(Default)]
 struct Family {
     name: String,
+    has_operator: bool,
     merged_through: u64,
     /// Root and height of the tree, then of the deltas, the newest first.
     trees: Vec<Option<(Pointer, u64)>>,
@@ -78,9 +130,11 @@ fn whole(body: &mut &[u8], has_features: bool, has_deltas: bool) -> Family {
     let mut family = Family { name: name(body), ..Family::default() };
     if has_features {
         let features = (varint(body), varint(body));
-        assert_eq!(features, (0, u64::from(family.name.is_empty())), "features");
+        assert_eq!((features.0 & !1, features.1), (0, u64::from(family.name.is_empty())), "features");
+        family.has_operator = features.0 == 1;
     }
     let _options = [0; 3].map(|_: u8| varint(body));
+    let _operator = family.has_operator.then(|| name(body));
     family.merged_through = varint(body);
     family.trees.push(tree(body));
     for _ in 0..if has_deltas { varint(body) } else { 0 } {
@@ -107,6 +161,10 @@ fn record(body: &mut &[u8], families: &mut BTreeMap<u64, Family>) {
         4 => drop(families.insert(id, whole(body, true, true))),
         // Nobody knows where its pages are.
         5 => drop((name(body), families.remove(&id))),
+        6 => {
+            let _options = [0; 3].map(|_: u8| varint(body));
+            families.get_mut(&id).unwrap().has_operator = !name(body).is_empty();
+        }
         kind => panic!("a record of kind {kind}"),
     }
 }
@@ -214,15 +272,15 @@ impl Reader<'_> {
             let key = [prefix, take(&mut entry, rest_len)].concat();
             assert_eq!(tag >> 2, entry.len() as u64);
             let value = match tag & 3 {
-                0 => Some(entry.to_vec()),
+                0 => Said::value(Some(entry.to_vec())),
                 1 => {
                     let pointer = (u32_at(entry, 0), u32_at(entry, 4), u32_at(entry, 8));
                     let value = &self.run(id, family, pointer)[32..];
                     assert_eq!(value.len(), u32_at(entry, 12) as usize);
-                    Some(value.to_vec())
+                    Said::value(Some(value.to_vec()))
                 }
-                2 => None,
-                kind => panic!("an entry of kind {kind}"),
+                2 => Said::value(None),
+                _ => Said::of_operands(entry),
             };
             assert!(entries.insert(key, value).is_none(), "a key that stands twice");
         }
@@ -236,9 +294,10 @@ impl Reader<'_> {
         for &(root, height) in oldest_first.flatten() {
             let mut entries = Entries::new();
             self.node(id, family, root, height - 1, &mut entries);
-            all.extend(entries);
+            for (key, said) in entries {
+                all.entry(key).or_default().follow(said);
+            }
         }
-        all.retain(|_, value| value.is_some());
         all
     }
 }
@@ -335,8 +394,9 @@ fn commit(
         }
         let entries = all.entry(id).or_default();
         match kind {
-            1 => drop(entries.insert(key, Some(second))),
+            1 => entries.entry(key).or_default().follow(Said::value(Some(second))),
             2 => drop(entries.remove(&key)),
+            4 => entries.entry(key).or_default().operands.push(second),
             3 => {
                 let end = if second.is_empty() { Bound::Unbounded } else { Bound::Excluded(second) };
                 let range = (Bound::Included(key), end);
@@ -388,13 +448,14 @@ fn read(files: &Files) -> Contents {
         commit(number, &payload, &families, &mut all);
     }
     if !is_old {
-        assert_eq!(u64_at(superblock, 40), 0, "features that readers must know");
+        let has_operands = families.values().any(|family| family.has_operator);
+        assert_eq!(u64_at(superblock, 40), u64::from(has_operands), "features that readers must know");
         let is_used = families.values().any(|family| family.name.is_empty());
         assert!(u64_at(superblock, 48) == 1 || !is_used, "writers must know what is prepared");
     }
     let named = all.into_iter().map(|(id, entries)| {
-        let entries = entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
-        (families[&id].name.clone(), entries)
+        let values = entries.into_iter().filter_map(|(key, said)| Some((key, said.fold()?)));
+        (families[&id].name.clone(), values.collect())
     });
     named.collect()
 }
@@ -494,6 +555,26 @@ fn it_finds_what_transactions_have_prepared() {
         let writes = [operation(1, "second", "value"), operation(3, "x second", "y second")];
         assert_eq!(operations(value), writes);
     }
+}
+
+#[test]
+fn it_reads_operands_wherever_they_stand() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/2-operands.kept");
+    let found = read(&unpack(&std::fs::read(path).unwrap()));
+    let lists = found["lists"].iter().map(|(key, value)| (str(key), str(value))).collect::<Vec<_>>();
+    let expected = [
+        ("folded", "a,b,c"),
+        ("in the log", "a"),
+        ("new", "a,b"),
+        ("open", "a,b,c,d"),
+        ("put again", "b,c"),
+        ("stuck", "a,b"),
+    ];
+    assert_eq!(lists, expected);
+}
+
+fn str(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
 }
 
 #[test]
