@@ -82,7 +82,7 @@ fn an_idle_database_takes_little_more_than_its_trees() {
         let tree = db.family_properties(&family).unwrap().tree_bytes;
         // Removed files of the log go a moment later.
         eventually("the disk holds little more than the tree", || {
-            storage.used_bytes() - db.statistics().log.bytes_on_disk < tree * 3 / 2 + (256 << 10)
+            used_but_for_log(&storage, &db) < tree * 3 / 2 + (256 << 10)
         });
         assert!(storage.used_bytes() <= before);
         assert_clean(&db);
@@ -149,9 +149,16 @@ fn live(entries: u32, value: usize) -> u64 {
     u64::from(entries) * (8 + value as u64)
 }
 
-/// Bytes of the data file and whatever else is used, but the log.
+/// Bytes of the data file and whatever else is used, but the log. Files of the log come and go meanwhile, and
+/// one that is being given back counts until that is done.
 fn used_but_for_log(storage: &MemoryStorage, db: &ColumnFamilyDatabase) -> u64 {
-    storage.used_bytes() - db.statistics().log.bytes_on_disk
+    loop {
+        let (used, log) = (storage.used_bytes(), db.statistics().log.bytes_on_disk);
+        match used.checked_sub(log) {
+            Some(rest) if storage.used_bytes() == used => return rest,
+            _ => std::thread::yield_now(),
+        }
+    }
 }
 
 #[test]
@@ -226,7 +233,9 @@ fn overwriting_under_a_held_snapshot_takes_as_little_where_nothing_is_done_by_ha
     let snapshot = db.snapshot().unwrap();
     for round in 1..=10 {
         let used = overwrite(round);
-        assert!(used <= 3 * live, "{used} bytes in round {round}, of which {live} are live");
+        // What the snapshot sees, what is live, and a merge that rewrites all of it; and of each what pages
+        // and segments are longer by.
+        assert!(used <= 7 * live / 2, "{used} bytes in round {round}, of which {live} are live");
     }
     assert_eq!(snapshot.column_family(&family).unwrap().len().unwrap(), u64::from(entries));
     for n in (0..entries).step_by(7) {

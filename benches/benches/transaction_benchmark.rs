@@ -65,6 +65,9 @@ const LOADS: [Load; 3] = [Load::Disjoint, Load::Shared, Load::Orders];
 /// Transactions in a second, and of a thousand how many were refused.
 type Figures = (f64, f64);
 
+/// Does a transaction, and says how often it was refused.
+type Step = dyn FnMut(&dyn Store) -> Result<u64>;
+
 impl Arguments {
     fn size(&self) -> Size {
         let (customers, items) = if self.quick { (10, 100) } else { (300, 5000) };
@@ -81,7 +84,7 @@ impl Arguments {
     }
 
     /// What thread `number` does over and over. Says how often that was refused.
-    fn step(&self, load: Load, number: u32, seed: u64) -> Box<dyn FnMut(&dyn Store) -> Result<u64>> {
+    fn step(&self, load: Load, number: u32, seed: u64) -> Box<Step> {
         if load == Load::Orders {
             let mut terminal = Terminal::new(self.size(), number, seed);
             return Box::new(move |store: &dyn Store| terminal.transact(store));

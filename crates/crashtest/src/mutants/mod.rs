@@ -303,6 +303,33 @@ mod tests {
         assert!(list::all().count() >= 30);
     }
 
+    /// Whether the engine has a module, or a test, by what the filter ends with.
+    fn names_something(directory: &Path, filter: &str) -> bool {
+        let last = filter.rsplit("::").next().unwrap_or(filter);
+        let is_test = |line: &str| line.contains("fn ") && line.contains(last);
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
+            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+            stem == last
+                || path.is_dir() && names_something(&path, filter)
+                || path.is_file() && fs::read_to_string(&path).unwrap().lines().any(is_test)
+        })
+    }
+
+    #[test]
+    fn what_must_notice_a_mutation_is_there() {
+        let (source, tests) = (workspace().join("src"), workspace().join("tests"));
+        for mutation in list::all() {
+            let is_there = match mutation.suite {
+                Suite::Crashes => true,
+                Suite::Tests(filter) => names_something(&source, filter),
+                Suite::File(name) => {
+                    tests.join(name).is_dir() || tests.join(name).with_extension("rs").is_file()
+                }
+            };
+            assert!(is_there, "{}: {:?}", mutation.what, mutation.suite);
+        }
+    }
+
     #[test]
     fn a_text_that_occurs_twice_or_never_is_an_error() {
         let mutation = Mutation { original: "a", mutated: "b", ..*list::all().next().unwrap() };

@@ -200,12 +200,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "    Error::corruption(\"reserved bytes of the superblock are not zero\")",
         "what_a_newer_engine_wrote_is_refused_even_if_the_other_slot_is_older",
     ),
-    tests(
+    file(
         "a log that a newer engine writes to is written to",
         OPEN,
         "        plan.check_writing()?;\n",
         "",
-        "what_nobody_here_may_write_to_is_read",
+        "formats",
     ),
     tests(
         "what a newer engine put into a child record is passed over",

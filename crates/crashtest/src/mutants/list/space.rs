@@ -22,12 +22,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        noted.with_log.iter().for_each(|family| family.touch());\n",
         "",
     ),
-    tests(
+    file(
         "a checkpoint that is refused forgets what it looked at",
         CHECKPOINT,
         "        noted.families.iter().chain(touched).for_each(|family| family.touch());\n",
         "        let _ = touched;\n",
-        "a_checkpoint_that_found_no_room_leaves_the_log",
+        "many_families",
     ),
     crashes(
         "segments that are given back are not recorded",
@@ -41,12 +41,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        record => Some(catalog.apply(record)?),\n",
         "        _ => None,\n",
     ),
-    tests(
+    file(
         "the record that the superblock held at an open is forgotten by the next checkpoint",
         CHECKPOINT,
         "            let mut records: Vec<_> = state.catalog.unlisted.iter().cloned().collect();\n",
         "            let mut records: Vec<Record> = Vec::new();\n",
-        "whatever_becomes_of_families_is_there_after_every_kill",
+        "many_families",
     ),
     crashes(
         "the superblock names several families before they are synced",
