@@ -246,6 +246,11 @@ impl Shared {
     }
 
     fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
+        // Of dropped families, too, once nobody reads them: free after a checkpoint.
+        self.reap();
+        if self.data.space().has_waiting() {
+            unless_refused(self.checkpoint())?;
+        }
         let mut had_room = self.make_all_durable(families)?;
         for _ in 0..COMPACTION_ROUNDS {
             let used = self.data.space().used_pages();
