@@ -15,7 +15,6 @@
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
 
 use crate::btree::TreeCursor;
 use crate::codec::ids::SequenceNumber;
@@ -23,8 +22,7 @@ use crate::codec::key;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::delta::Delta;
 use crate::column_family::family::Counters;
-use crate::column_family::reading::hidden::{Hidden, Skipped, TREE};
-use crate::column_family::reading::leap::{Run, Sources};
+use crate::column_family::reading::hidden::{Hidden, Skipped};
 use crate::column_family::reading::recent::{Recent, Source};
 use crate::column_family::reading::value::Value;
 use crate::column_family::view::{FamilyView, OwnWrites};
@@ -32,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Not positioned: before the first entry when going forward, after the last when going backward.
     Nowhere,
     /// Nowhere, since a move failed: an entry that was passed over must not look like none.
@@ -47,34 +45,34 @@ enum Place {
 
 /// Walks a range of a family's keys at one moment, both ways; turns around anywhere. Owns what it needs.
 pub(crate) struct FamilyCursor {
-    range: Arc<KeyRange>,
+    pub(super) range: Arc<KeyRange>,
     /// Newest first; memtables that hold anything, then deltas.
-    recent: Vec<Source>,
-    tree: TreeCursor,
+    pub(super) recent: Vec<Source>,
+    pub(super) tree: TreeCursor,
     /// What the memtables delete by range.
-    hidden: Hidden,
-    skipped: Skipped<Place>,
-    at: SequenceNumber,
+    pub(super) hidden: Hidden,
+    pub(super) skipped: Skipped<Place>,
+    pub(super) at: SequenceNumber,
     /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where
     /// it was not looked for.
-    clear: Option<u64>,
-    forward: bool,
-    place: Place,
+    pub(super) clear: Option<u64>,
+    pub(super) forward: bool,
+    pub(super) place: Place,
     /// Of the recent sources, the one that comes next on the way; `None` if all are at their end.
-    nearest: Option<usize>,
+    pub(super) nearest: Option<usize>,
     /// Where the tree's cursor alone moves until it comes to a key with this head.
-    fence: u64,
+    pub(super) fence: u64,
     /// Why the last move failed.
     failure: Option<Box<Error>>,
     /// Entries that were stepped over since the family was told: deletions, and what is deleted.
-    passed: u64,
+    pub(super) passed: u64,
     /// The newest source, if that is what somebody wrote for himself.
-    own: Option<OwnWrites>,
+    pub(super) own: Option<OwnWrites>,
     /// What the operands come to of the entry that the cursor stands on, once that was asked for: of one of
     /// a recent source. That of the tree's entry stands with the tree's cursor.
-    folded: OnceCell<Box<[u8]>>,
+    pub(super) folded: OnceCell<Box<[u8]>>,
     /// Keeps the tree's pages.
-    view: Arc<FamilyView>,
+    pub(super) view: Arc<FamilyView>,
 }
 
 impl FamilyView {
@@ -154,7 +152,7 @@ impl FamilyCursor {
 
     /// The value of the entry that the tree's cursor stands on.
     #[inline]
-    fn tree_value(&self) -> Result<&[u8]> {
+    pub(super) fn tree_value(&self) -> Result<&[u8]> {
         match self.tree.usual_value() {
             Some(value) => Ok(value),
             None => self.unusual_value(),
@@ -171,7 +169,7 @@ impl FamilyCursor {
 
     /// What the operands of `key` come to, which is kept in `folded`.
     #[inline(never)]
-    fn fold<'c>(&self, key: &[u8], folded: &'c OnceCell<Box<[u8]>>) -> Result<&'c [u8]> {
+    pub(super) fn fold<'c>(&self, key: &[u8], folded: &'c OnceCell<Box<[u8]>>) -> Result<&'c [u8]> {
         if let Some(value) = folded.get() {
             return Ok(value);
         }
@@ -266,7 +264,7 @@ impl FamilyCursor {
 
     /// Leaves the cursor nowhere if the move failed: an entry that was passed over must not look like none.
     #[inline]
-    fn settled<T>(&mut self, moved: Result<T>) -> Result<T> {
+    pub(super) fn settled<T>(&mut self, moved: Result<T>) -> Result<T> {
         if let Err(error) = &moved {
             self.place = Place::Failed;
             self.failure = Some(Box::new(error.clone()));
@@ -304,107 +302,6 @@ impl FamilyCursor {
             return self.after_tree(moved, Ordering::Less);
         }
         self.next_of_all()
-    }
-
-    /// Shows the entry that the cursor stands on, or from nowhere the first, and those after it to `visit`,
-    /// until it breaks. The cursor then stands on the entry at which it did.
-    #[inline]
-    pub(crate) fn scan<B>(
-        &mut self,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
-    ) -> Result<ControlFlow<B>> {
-        let mut stands = self.valid() || self.next()?;
-        while stands {
-            if let ControlFlow::Break(value) = self.show(visit)? {
-                return Ok(ControlFlow::Break(value));
-            }
-            if self.is_alone(true)
-                && let ControlFlow::Break(value) = self.visit_tree(Ordering::Less, visit)?
-            {
-                return Ok(ControlFlow::Break(value));
-            }
-            stands = self.next()?;
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// As [`scan`](Self::scan), with the last entry and those before.
-    #[inline]
-    pub(crate) fn scan_back<B>(
-        &mut self,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
-    ) -> Result<ControlFlow<B>> {
-        let mut stands = self.valid() || self.prev()?;
-        while stands {
-            if let ControlFlow::Break(value) = self.show(visit)? {
-                return Ok(ControlFlow::Break(value));
-            }
-            if self.is_alone(false)
-                && let ControlFlow::Break(value) = self.visit_tree(Ordering::Greater, visit)?
-            {
-                return Ok(ControlFlow::Break(value));
-            }
-            stands = self.prev()?;
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Shows entries that come after the one that the cursor stands on to `visit`, until it breaks: as far as
-    /// they are at hand, perhaps none. The cursor then stands on the one that was shown last.
-    #[inline]
-    pub(crate) fn visit_at_hand(
-        &mut self,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
-        if self.is_alone(true) {
-            let _shown_all = self.visit_tree(Ordering::Less, visit)?.is_continue();
-        }
-        Ok(())
-    }
-
-    /// Shows the entry that the cursor stands on. Stands nowhere if `visit` panics.
-    #[inline]
-    fn show<B>(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>) -> Result<ControlFlow<B>> {
-        let place = std::mem::replace(&mut self.place, Place::Nowhere);
-        let shown = match place {
-            Place::Recent(i) => {
-                let recent = &self.recent[i].recent;
-                let value = match recent.value() {
-                    Ok(None) => self.fold(recent.key(), &self.folded),
-                    Ok(Some(value)) => Ok(value),
-                    Err(error) => Err(error),
-                };
-                value.map(|value| visit(recent.key(), value))
-            }
-            _ => self.tree_value().map(|value| visit(self.tree.key(), value)),
-        };
-        self.place = place;
-        self.settled(shown)
-    }
-
-    /// Whether on this way the tree's cursor alone moves, until it comes to the fence.
-    #[inline]
-    fn is_alone(&self, forward: bool) -> bool {
-        let goes_on = self.forward == forward || self.recent.is_empty();
-        self.place == Place::Tree && goes_on
-    }
-
-    /// Shows entries of the tree up to the fence. Stands nowhere if `visit` panics.
-    #[inline(always)]
-    fn visit_tree<B>(
-        &mut self,
-        way: Ordering,
-        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
-    ) -> Result<ControlFlow<B>> {
-        self.place = Place::Nowhere;
-        let Self { tree, recent, range, nearest, fence, clear, .. } = self;
-        let nearest = nearest.map(|nearest| &recent[nearest]);
-        let is_within = |key: &[u8]| comes_first(key, way, *fence, *clear, nearest, range);
-        let flow =
-            if way.is_lt() { tree.visit_next(is_within, visit) } else { tree.visit_prev(is_within, visit) };
-        let flow = self.settled(flow)?;
-        self.place = Place::Tree;
-        Ok(flow)
     }
 
     /// Goes on this way, where there is no source but the tree.
@@ -515,234 +412,10 @@ impl FamilyCursor {
         self.forget_hidden();
         Ok(())
     }
-
-    /// Moves every source that stands on the present key to its next one, the present source last.
-    fn step_over_forward(&mut self) -> Result<()> {
-        self.step_over(Source::next, TreeCursor::next)
-    }
-
-    fn step_over_backward(&mut self) -> Result<()> {
-        self.step_over(Source::prev, TreeCursor::prev)
-    }
-
-    fn step_over(
-        &mut self,
-        step: impl Fn(&mut Source) -> Result<()>,
-        step_tree: impl Fn(&mut TreeCursor) -> Result<bool>,
-    ) -> Result<()> {
-        let Place::Recent(present) = self.place else {
-            // No other source stands on the tree's key.
-            return step_tree(&mut self.tree).map(|_| ());
-        };
-        // Newer ones do not stand on it, or the entry would be theirs.
-        let (_, rest) = self.recent.split_at_mut(present);
-        let Some((present, older)) = rest.split_first_mut() else {
-            unreachable!("the cursor stands on source {present}, which is not there")
-        };
-        let key = present.recent.key();
-        for source in older {
-            if source.stands_on(present.head, key) {
-                step(source)?;
-            }
-        }
-        if self.tree.valid() && self.tree.key() == key {
-            step_tree(&mut self.tree)?;
-        }
-        step(present)
-    }
-
-    /// Finds the entry to stand on: the lowest key of all sources, of the newest source that has it.
-    fn settle_forward(&mut self) -> Result<bool> {
-        let mut run = Run::default();
-        let stands = self.pass_deleted_forward(&mut run)?;
-        self.note(run);
-        Ok(stands)
-    }
-
-    fn pass_deleted_forward(&mut self, run: &mut Run) -> Result<bool> {
-        loop {
-            let Some(place) = self.choose(Ordering::Less) else {
-                self.place = Place::End;
-                return Ok(false);
-            };
-            self.place = place;
-            self.passed += 1;
-            match place {
-                _ if self.skip_forward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
-                _ => return Ok(self.stand()),
-            }
-        }
-    }
-
-    fn settle_backward(&mut self) -> Result<bool> {
-        let mut run = Run::default();
-        let stands = self.pass_deleted_backward(&mut run)?;
-        self.note(run);
-        Ok(stands)
-    }
-
-    fn pass_deleted_backward(&mut self, run: &mut Run) -> Result<bool> {
-        loop {
-            let Some(place) = self.choose(Ordering::Greater) else {
-                self.place = Place::Start;
-                return Ok(false);
-            };
-            self.place = place;
-            self.passed += 1;
-            match place {
-                _ if self.skip_backward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
-                _ => return Ok(self.stand()),
-            }
-        }
-    }
-
-    /// Passes the deleted entry of source `i`, and more that follow if there is a way around them.
-    fn pass(&mut self, i: usize, run: &mut Run) -> Result<()> {
-        let looks = run.step(self.recent[i].recent.key());
-        if self.forward {
-            self.step_over_forward()?;
-        } else {
-            self.step_over_backward()?;
-        }
-        if !looks {
-            return Ok(());
-        }
-        let Self { recent, tree, forward, at, view, .. } = self;
-        let sources = Sources { recent, tree, forward: *forward, at: *at };
-        run.leap(sources, i, &view.tree.gone).map_err(|error| error.of_family(view.family.id().0))
-    }
-
-    /// Deleted entries were passed to where the cursor stands now.
-    #[inline]
-    fn note(&self, run: Run) {
-        // What is deleted for one is there for all others.
-        if run.is_long() && self.own.is_none() {
-            let stop = match self.place {
-                Place::End => self.range.end(),
-                Place::Start => Some(self.range.start()).filter(|start| !start.is_empty()),
-                _ => Some(self.key()),
-            };
-            run.note(stop, self.forward, self.at, &self.view.tree.gone);
-        }
-    }
-
-    /// Moves the source at `place` over keys that are hidden from it; `false` if the one that it stands on is
-    /// not.
-    fn skip_forward(&mut self, place: Place) -> Result<bool> {
-        let Some((key, age)) = self.may_be_hidden(place) else { return Ok(false) };
-        let Some(end) = self.hidden.end(key, age) else {
-            if place == Place::Tree {
-                self.clear = Some(self.hidden.next(key).map_or(u64::MAX, key::head8));
-            }
-            return Ok(false);
-        };
-        if !self.skipped.note(place, end, Ordering::Greater) {
-            return Err(self.out_of_order());
-        }
-        match place {
-            Place::Recent(i) => self.recent[i].seek(end)?,
-            _ => drop(self.tree.seek(end)?),
-        }
-        Ok(true)
-    }
-
-    fn skip_backward(&mut self, place: Place) -> Result<bool> {
-        let Some((key, age)) = self.may_be_hidden(place) else { return Ok(false) };
-        let Some(start) = self.hidden.start(key, age) else {
-            if place == Place::Tree {
-                self.clear = Some(self.hidden.last_end(key).map_or(0, key::head8));
-            }
-            return Ok(false);
-        };
-        if !self.skipped.note(place, start, Ordering::Less) {
-            return Err(self.out_of_order());
-        }
-        match place {
-            Place::Recent(i) => self.recent[i].seek_below(start)?,
-            _ => drop(self.tree.seek_below(start)?),
-        }
-        Ok(true)
-    }
-
-    /// The key and the age of the source at `place`, unless it is known without a look that the key is not
-    /// hidden.
-    #[inline]
-    fn may_be_hidden(&self, place: Place) -> Option<(&[u8], usize)> {
-        if self.hidden.is_empty() {
-            return None;
-        }
-        if let Place::Recent(i) = place {
-            return Some((self.recent[i].recent.key(), i));
-        }
-        let key = self.tree.key();
-        let is_clear = self.clear.is_some_and(|clear| key::head8(key).cmp(&clear) == way(self.forward));
-        (!is_clear).then_some((key, TREE))
-    }
-
-    fn forget_hidden(&mut self) {
-        self.skipped.clear();
-        self.clear = None;
-    }
-
-    #[cold]
-    fn out_of_order(&self) -> Error {
-        Error::corruption("the keys of a tree are out of order").of_family(self.view.family.id().0)
-    }
-
-    /// The entry that was chosen is one to stand on: it was not passed.
-    #[inline]
-    fn stand(&mut self) -> bool {
-        self.passed -= 1;
-        // Of no use where the entry is not the tree's.
-        if let Some(clear) = self.clear
-            && clear.cmp(&self.fence) == way(self.forward)
-        {
-            self.fence = clear;
-        }
-        true
-    }
-
-    /// The source whose key is the most `wanted` of all and in the range; the newest of several with the same
-    /// key.
-    fn choose(&mut self, wanted: Ordering) -> Option<Place> {
-        let mut nearest: Option<(usize, &Source)> = None;
-        for (i, source) in self.recent.iter().enumerate() {
-            // Where the heads are the same one of them may be at its end.
-            let is_nearer = |(_, nearest): (usize, &Source)| {
-                let heads = source.head.cmp(&nearest.head);
-                heads == wanted
-                    || heads.is_eq()
-                        && source.recent.valid()
-                        && key::compare(source.recent.key(), nearest.recent.key()) == wanted
-            };
-            if nearest.map_or_else(|| source.recent.valid(), is_nearer) {
-                nearest = Some((i, source));
-            }
-        }
-        let leads = |(_, nearest): (usize, &Source)| {
-            let key = self.tree.key();
-            nearest.compare(key::head8(key), key) == wanted.reverse()
-        };
-        let tree_leads = self.tree.valid() && nearest.is_none_or(leads);
-        self.nearest = nearest.map(|(i, _)| i);
-        let last_head = self.range.last_head(wanted);
-        self.fence = match nearest {
-            Some((_, source)) if source.head.cmp(&last_head) == wanted => source.head,
-            _ => last_head,
-        };
-        let (place, key) = match nearest {
-            _ if tree_leads => (Place::Tree, self.tree.key()),
-            Some((i, source)) => (Place::Recent(i), source.recent.key()),
-            None => return None,
-        };
-        self.range.goes_on_at(key, wanted).then_some(place)
-    }
 }
 
 /// How keys compare with those that are met later.
-fn way(forward: bool) -> Ordering {
+pub(super) fn way(forward: bool) -> Ordering {
     if forward { Ordering::Less } else { Ordering::Greater }
 }
 
@@ -750,7 +423,7 @@ fn way(forward: bool) -> Ordering {
 /// `fence` is the head of whichever ends it. Where that has the same head as the next hidden key (`clear`) it
 /// is not known.
 #[inline(always)]
-fn comes_first(
+pub(super) fn comes_first(
     key: &[u8],
     way: Ordering,
     fence: u64,

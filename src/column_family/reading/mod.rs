@@ -1,6 +1,7 @@
 //! How a family is read: points, ranges and the values that are found.
 //!
-//! Start reading at [`read`] for points, then [`cursor`].
+//! Start reading at [`read`] for points, then [`cursor`], which finds where to stand in `settle` and shows
+//! entries to closures in `scan`.
 
 pub(crate) mod cursor;
 mod hidden;
@@ -8,5 +9,7 @@ pub(crate) mod key;
 mod leap;
 pub(crate) mod read;
 mod recent;
+mod scan;
+mod settle;
 mod short;
 pub(crate) mod value;

@@ -143,6 +143,7 @@ const MERGE: &str = "src/column_family/merging/merge.rs";
 const FREEZE: &str = "src/column_family/freeze.rs";
 const FAMILY: &str = "src/column_family/family.rs";
 const CURSOR: &str = "src/column_family/reading/cursor.rs";
+const SETTLE: &str = "src/column_family/reading/settle.rs";
 const MEMTABLE_CURSOR: &str = "src/memtable/cursor.rs";
 const MEMTABLE_TREE: &str = "src/memtable/tree.rs";
 const DEAD: &str = "src/memtable/dead.rs";

@@ -27,7 +27,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     tests(
         "a cursor takes all of the tree's keys for visible once it stood on one that is",
-        CURSOR,
+        SETTLE,
         "Some(self.hidden.next(key).map_or(u64::MAX, key::head8))",
         "Some(u64::MAX)",
         "snapshots_see_their_moment_through_all_ranges",

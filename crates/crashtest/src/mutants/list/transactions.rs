@@ -252,7 +252,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     file(
         "a cursor notes for others what is deleted in its transaction alone",
-        CURSOR,
+        SETTLE,
         "        if run.is_long() && self.own.is_none() {",
         "        if run.is_long() {",
         "transactions",

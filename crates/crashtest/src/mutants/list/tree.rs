@@ -58,7 +58,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     // Cursors.
     tests(
         "a cursor goes on to an entry beyond its range",
-        CURSOR,
+        SETTLE,
         "        self.range.goes_on_at(key, wanted).then_some(place)",
         "        Some(place)",
         "walked_without_a_look_at_those_beyond_it",
