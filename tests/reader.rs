@@ -428,13 +428,14 @@ fn read(files: &Files) -> Contents {
         if is_old { (40, 48, 56, 64, 88) } else { (56, 72, 92, 108, 180) };
     let len = u64_at(superblock, len) as usize;
     let number = if is_old { 0 } else { u64_at(superblock, 80) };
+    let sum_of_all = u32_at(superblock, sum);
     let mut families = if number == 0 {
         let catalog = &data[reader.offset(u64_at(superblock, page))..][..len];
-        assert_eq!(crc(&[catalog]), u32_at(superblock, sum));
+        assert_eq!(crc(&[catalog]), sum_of_all);
         old_catalog(catalog)
     } else {
-        let sum = u32_at(superblock, sum);
-        let [first, second] = [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number, sum));
+        let [first, second] =
+            [56, 64].map(|at| reader.catalog(u64_at(superblock, at), len, number, sum_of_all));
         assert!(first.keys().eq(second.keys()));
         first
     };
@@ -451,7 +452,9 @@ fn read(files: &Files) -> Contents {
         let has_operands = families.values().any(|family| family.has_operator);
         assert_eq!(u64_at(superblock, 40), u64::from(has_operands), "features that readers must know");
         let is_used = families.values().any(|family| family.name.is_empty());
-        assert!(u64_at(superblock, 48) == 1 || !is_used, "writers must know what is prepared");
+        let writers = u64_at(superblock, 48);
+        assert!(writers & 1 == 1 || !is_used, "writers must know what is prepared");
+        assert_eq!(writers & !1, if number != 0 && sum_of_all != 0 { 2 } else { 0 }, "and the catalog's sum");
     }
     let named = all.into_iter().map(|(id, entries)| {
         let values = entries.into_iter().filter_map(|(key, said)| Some((key, said.fold()?)));

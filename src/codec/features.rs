@@ -16,6 +16,10 @@ pub(crate) const FORMAT_VERSION: u32 = 2;
 /// record of the family in which they are kept.
 pub(crate) const PREPARED: u64 = 1;
 
+/// Whoever makes the catalog longer must bring the sum of its bytes up to date; in the superblock, where that
+/// says the sum.
+pub(crate) const CATALOG_SUM: u64 = 2;
+
 /// Of a family with a merge operator, whose name its record says: operands stand in its leaves and in the log
 /// in place of values. In the superblock as well.
 pub(crate) const OPERANDS: u64 = 1;
@@ -24,7 +28,7 @@ pub(crate) const OPERANDS: u64 = 1;
 const READ: u64 = OPERANDS;
 
 /// Features that this engine knows of those without which nothing may be written.
-const WRITE: u64 = PREPARED;
+const WRITE: u64 = PREPARED | CATALOG_SUM;
 
 /// Features that are used in what this stands in, one bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +102,7 @@ mod tests {
         assert!(features.check_reading("it").is_ok());
         let error = features.check_writing("it").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
-        assert!(error.to_string().starts_with("it needs features 0x6 to be written to"), "{error}");
+        assert!(error.to_string().starts_with("it needs features 0x4 to be written to"), "{error}");
         assert!(Features { read: OPERANDS, write: 0 }.check_reading("it").is_ok());
         let error = Features { read: 3, write: 6 }.check_writing("it").unwrap_err();
         assert!(error.to_string().starts_with("it needs features 0x2 to be read"), "{error}");

@@ -246,10 +246,10 @@ impl Shared {
     }
 
     fn compact(&self, families: &[Arc<Family>]) -> Result<()> {
-        // Of dropped families, too, once nobody reads them: free after a checkpoint.
+        // Of dropped families, too, once nobody reads them.
         self.reap();
         if self.data.space().has_waiting() {
-            unless_refused(self.checkpoint())?;
+            unless_refused(self.cut())?;
         }
         let mut had_room = self.make_all_durable(families)?;
         for _ in 0..COMPACTION_ROUNDS {

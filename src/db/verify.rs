@@ -128,7 +128,8 @@ impl ColumnFamilyDatabase {
     /// Reads everything that is merged, past the caches, and checks every checksum, the order of keys,
     /// separators, counts, and that every page is reachable or free, never both, and belongs to one family.
     /// Of the superblock and the catalog, of which there are two copies each, each is read: one that is
-    /// damaged is a fault, though the other serves. Reads and writes go on meanwhile.
+    /// damaged is a fault, though the other serves: in a database that was opened for reading alone also one
+    /// that a crash left half written, which an opening for writing makes whole. Reads and writes go on.
     ///
     /// It goes from one range of keys to the next, each as it is when its turn comes, so it keeps next to
     /// nothing on the disk that merges would give back. Every page that was there at the beginning and still

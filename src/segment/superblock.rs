@@ -15,7 +15,7 @@
 //!     72    8 catalog: length in bytes of each copy
 //!     80    8 catalog: its number, which is part of what its checksums sum
 //!     88    4 catalog: pages that are kept for each copy; 0: as many as its length takes
-//!     92    4 catalog: its CRC-32 if it has format 3 or an older one, else 0
+//!     92    4 catalog: CRC-32 of its bytes; 0: not known, if its number is not 0
 //!     96    4 next family number
 //!    100    8 last sequence number assigned when this was written
 //!    108    8 log: id of the first segment that recovery reads
@@ -41,7 +41,7 @@
 //! A slot that cannot be read is like one whose checksum does not match: the other one serves.
 
 use crate::codec::checksum::crc32;
-use crate::codec::features::{FORMAT_VERSION, Features, newer, unknown};
+use crate::codec::features::{CATALOG_SUM, FORMAT_VERSION, Features, newer, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, SequenceNumber};
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
@@ -115,6 +115,13 @@ pub(crate) struct CatalogExtent {
     pub(crate) room: u32,
 }
 
+impl CatalogExtent {
+    /// What whoever writes must know: that the sum changes with the catalog.
+    fn features(&self) -> u64 {
+        if self.number != 0 && self.checksum != 0 { CATALOG_SUM } else { 0 }
+    }
+}
+
 /// A record of the catalog, encoded, that stands in the superblock itself; empty if there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogRecord {
@@ -185,7 +192,7 @@ impl Superblock {
         put(AT_CHECKPOINT, &self.checkpoint.to_le_bytes());
         put(AT_DATABASE_ID, &self.database_id);
         put(AT_READ_FEATURES, &self.features.read.to_le_bytes());
-        put(AT_WRITE_FEATURES, &self.features.write.to_le_bytes());
+        put(AT_WRITE_FEATURES, &(self.features.write | self.catalog.features()).to_le_bytes());
         for (index, copy) in self.catalog.copies.iter().enumerate() {
             put(AT_CATALOG_COPIES + 8 * index, &copy.unwrap_or(NOWHERE).to_le_bytes());
         }
@@ -253,6 +260,8 @@ impl Superblock {
             Features { read: u64_at(bytes, AT_READ_FEATURES), write: u64_at(bytes, AT_WRITE_FEATURES) };
         // What else stands there may mean something else with features that nobody here knows.
         features.check_reading("the database")?;
+        // Follows from the sum.
+        let features = Features { write: features.write & !CATALOG_SUM, ..features };
         if bytes[AT_RESERVED..AT_RECORD_LEN].iter().any(|&byte| byte != 0) {
             return Err(not_zero());
         }
@@ -568,6 +577,17 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_know_of_the_sum_of_the_catalog_does_not_write() {
+        let write_features = |superblock: &Superblock| u64_at(&superblock.encode(), AT_WRITE_FEATURES);
+        let mut superblock = Superblock { features: Features::OF_PREPARED, ..sample(7) };
+        for (number, checksum, expected) in [(3, 9, 3), (3, 0, 1), (0, 9, 1)] {
+            (superblock.catalog.number, superblock.catalog.checksum) = (number, checksum);
+            assert_eq!(write_features(&superblock), expected);
+            assert_eq!(Superblock::decode(&superblock.encode()).unwrap().features, Features::OF_PREPARED);
+        }
+    }
+
+    #[test]
     fn features_that_nobody_here_knows_are_refused_to_readers_or_to_writers_alone() {
         for bit in 0..64 {
             let changed =
@@ -581,9 +601,8 @@ mod tests {
                 assert!(error.to_string().contains(&format!("{:#x}", 1u64 << bit)), "{error}");
             }
             let superblock = Superblock::decode(&changed(AT_WRITE_FEATURES)).unwrap();
-            assert_eq!(superblock.features, Features { read: 0, write: 1 << bit });
             let writing = superblock.features.check_writing("the database");
-            match superblock.features == Features::OF_PREPARED {
+            match 1 << bit == Features::OF_PREPARED.write || 1 << bit == CATALOG_SUM {
                 true => assert!(writing.is_ok()),
                 false => assert_eq!(writing.unwrap_err().kind(), ErrorKind::NewerFormat),
             }

@@ -11,6 +11,8 @@ use crate::sync::{Condvar, Instant, Mutex};
 /// Counts what is inserted apart, and lets who brings too much wait.
 pub(crate) struct Apart {
     most: u64,
+    /// Held by the one who waits: who comes later waits behind.
+    door: Mutex<()>,
     state: Mutex<State>,
     left: Condvar,
     waits: Waits,
@@ -30,11 +32,19 @@ pub(super) struct Entered<'a> {
 
 impl Apart {
     pub(crate) fn up_to(most: u64) -> Self {
-        Self { most, state: Mutex::default(), left: Condvar::default(), waits: Waits::default() }
+        Self {
+            most,
+            door: Mutex::default(),
+            state: Mutex::default(),
+            left: Condvar::default(),
+            waits: Waits::default(),
+        }
     }
 
-    /// Returns when there is room for `bytes` more. The caller holds no lock.
+    /// Returns when there is room for `bytes` more, in the order of coming. The caller holds nothing that
+    /// those inside need to leave: perhaps locks of rows, and its place in the log.
     pub(super) fn enter(&self, bytes: u64) -> Entered<'_> {
+        let _door = self.door.lock();
         let mut state = self.state.lock();
         let is_too_much = |state: &State| state.bytes > 0 && state.bytes.saturating_add(bytes) > self.most;
         if is_too_much(&state) {

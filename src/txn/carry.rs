@@ -68,6 +68,8 @@ impl Pipeline {
         );
         if let Err(error) = said {
             tracing::warn!(%error, family = id.0, "the log is kept for operands that cannot be folded");
+            // Nobody is to wait for the log to get shorter than that.
+            family.damage.check().unwrap_or_else(|damage| self.log_pace.obstruct(damage));
             return Ok(());
         }
         let side = family.write.lock();

@@ -196,7 +196,7 @@ impl Pipeline {
             }
         };
         if let Some(parts) = Parts::of(write, families) {
-            return self.commit_large(write, durability, families, &parts, condition, standing);
+            return self.commit_large(write, durability, families, &parts, condition, standing, admitted);
         }
         let (mut sides, others) = self.lock_with_room(families, condition)?;
         if let Some(other_end) = self.ask(write, families, condition, standing) {

@@ -27,6 +27,7 @@ use crate::memtable::{BEFORE_ITS_NUMBER, Memtable};
 use crate::options::Durability;
 use crate::sync::Arc;
 use crate::txn::apply::{Replaced, insert_all, placed};
+use crate::txn::log_pace::Admitted;
 use crate::txn::operation::Operation;
 use crate::txn::pipeline::{
     Attempt, Condition, Interrupted, Locked, Pipeline, Standing, Write, account, lock,
@@ -105,6 +106,7 @@ impl Pipeline {
         parts: &Parts<'_>,
         condition: &Condition<'_>,
         standing: Standing,
+        admitted: Admitted<'_>,
     ) -> Result<Attempt> {
         let log = self.log()?;
         let mut entered = self.apart.enter(parts.large_bytes());
@@ -133,7 +135,7 @@ impl Pipeline {
         }
         interrupted.step(self.complete(sequence))?;
         drop((sides, others));
-        drop(entered);
+        drop((entered, admitted));
         interrupted.over();
         self.wait_until_visible(sequence)?;
         if durability == Durability::Sync {

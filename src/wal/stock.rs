@@ -506,7 +506,7 @@ impl Stock {
     }
 
     /// Gives the room of removed files back to the disk, but for that of one segment, which may wait until
-    /// nobody writes. To be called without any lock.
+    /// nobody writes. To be called without any lock that writers or readers take.
     pub(super) fn free_surplus(&self) {
         while self.shelf().removed_bytes() > self.max_segment_bytes {
             if !self.free_one() {

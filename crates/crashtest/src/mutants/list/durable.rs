@@ -200,6 +200,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "    Error::corruption(\"reserved bytes of the superblock are not zero\")",
         "what_a_newer_engine_wrote_is_refused_even_if_the_other_slot_is_older",
     ),
+    tests(
+        "who does not know of the catalog's sum may write to it",
+        SUPERBLOCK,
+        "if self.number != 0 && self.checksum != 0 { CATALOG_SUM } else { 0 }",
+        "0",
+        "who_does_not_know_of_the_sum_of_the_catalog_does_not_write",
+    ),
     file(
         "a log that a newer engine writes to is written to",
         OPEN,
