@@ -383,7 +383,7 @@ fn a_family_may_be_given_an_operator_later_and_keeps_it() {
         let db = builder(&storage, false).merge_operator(operator()).open("memory").unwrap();
         let labels = db.column_family("labels").unwrap();
         let options = labels.options();
-        assert_eq!((options.merge_operator_name(), options.cache_share), (Some("peristyle.append"), 5));
+        assert_eq!((options.merge_operator_name(), options.cache_share), (Some("peristyle.append(; )"), 5));
         failure(labels.get("photo"), ErrorKind::MergeOperatorMissing);
         db.ensure_column_family("labels", with(merge_operators::append("; ")).cache_share(5)).unwrap();
         assert_eq!(labels.get("photo").unwrap().unwrap(), "sea; summer");
@@ -620,4 +620,57 @@ fn writers_in_many_threads_lose_no_operand_while_all_is_merged() {
     let builder = shrunken().merge_operator(merge_operators::add_u64()).storage(storage);
     let db = builder.open("memory").unwrap();
     check(&db.column_family("sums").unwrap());
+}
+
+/// Combines operands into what is longer and says something else, and panics when it goes.
+struct Hostile;
+
+impl MergeOperator for Hostile {
+    fn name(&self) -> &str {
+        "hostile"
+    }
+
+    fn merge(&self, _: &[u8], existing: Option<&[u8]>, operands: MergeOperands<'_>) -> MergeResult {
+        Ok(Guest::list(existing.into_iter().chain(operands)))
+    }
+
+    fn combine(&self, _: &[u8], _: MergeOperands<'_>) -> Option<Vec<u8>> {
+        Some(vec![0; 1 << 20])
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        panic!("it does not go");
+    }
+}
+
+#[test]
+fn an_operator_that_gives_too_much_or_panics_when_it_goes_harms_nobody() {
+    let storage = TestStorage::new();
+    let db = builder(&storage, true).open("memory").unwrap();
+    let family = db.create_column_family("lists", with(Hostile)).unwrap();
+    family.put("key", "a").unwrap();
+    for number in 0..100 {
+        family.put(key(number), "value").unwrap();
+    }
+    db.flush().unwrap();
+    family.merge("key", "b").unwrap();
+    family.merge("key", "c").unwrap();
+    db.flush().unwrap();
+    assert_eq!(family.get("key").unwrap().unwrap(), "a,b,c");
+    failure(family.merge("key", vec![0; (64 << 20) + 1]), ErrorKind::ValueTooLarge);
+    failure(
+        db.write(WriteBatch::new().merge(&family, "key", vec![0; (64 << 20) + 1])),
+        ErrorKind::ValueTooLarge,
+    );
+    let other = db.create_column_family("other", FamilyOptions::default()).unwrap();
+    drop(family);
+    db.drop_column_family("lists").unwrap();
+    other.put("key", "value").unwrap();
+    db.compact().unwrap();
+    assert_eq!(other.get("key").unwrap().unwrap(), "value");
+    assert_clean(&db);
+    drop(other);
+    db.close().unwrap();
 }

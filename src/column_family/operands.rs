@@ -28,6 +28,12 @@ use crate::sync::epoch;
 /// Bytes that the operands of one key come to at most where they are kept one by one: they stand in a leaf.
 const MOST_BYTES: usize = 1 << 30;
 
+/// Bytes that they come to with the value that they are to be folded onto.
+const MOST_WITH_VALUE: usize = u32::MAX as usize - (1 << 20);
+
+/// Bytes up to which a combined operand may be longer than what it was made of, whatever that was.
+const LITTLE: usize = 64 << 10;
+
 /// Bytes that are borrowed, or stand in a page.
 pub(crate) enum Held<'a> {
     Bytes(&'a [u8]),
@@ -189,21 +195,25 @@ impl Family {
     }
 
     fn keep(&self, base: Base<'_>, operands: &[impl AsRef<[u8]>]) -> Result<Combined> {
+        let bytes: usize = operands.iter().map(|operand| operand.as_ref().len()).sum();
         let list = operands::encode(base, operands.iter().map(AsRef::as_ref));
-        if list.len() > MOST_BYTES {
-            let message = format!("the operands of a key that are not folded have {} bytes", list.len());
-            return Err(Error::new(ErrorKind::ValueTooLarge, message).of_family(self.id().0));
+        if bytes > MOST_BYTES || list.len() > MOST_WITH_VALUE {
+            // Nothing is harmed: the merge is put off until they can be folded, or are overwritten.
+            let message = format!("the operands of a key that are not folded have {bytes} bytes");
+            return Err(Error::new(ErrorKind::OutOfResources, message).of_family(self.id().0));
         }
         Ok(Combined::Operands(list))
     }
 
-    /// `operands`, or one that does the same.
+    /// `operands`, or one that does the same, which must not be much longer than they are.
     fn combine<'o>(&self, key: &[u8], operands: Vec<&'o [u8]>) -> Vec<std::borrow::Cow<'o, [u8]>> {
+        let bytes: usize = operands.iter().map(|operand| operand.len()).sum();
         if operands.len() > 1
             && let Some(one) = self.operator().and_then(|operator| {
                 epoch::assert_left();
                 operator.combine(key, &operands)
             })
+            && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)
         {
             return vec![one.into()];
         }

@@ -40,7 +40,7 @@ fn an_older_engine_refuses_a_database_before_an_operand_can_be_written() {
         db.flush().unwrap();
         assert_eq!(features(), Features::OF_OPERANDS);
         let name = db.column_family("lists").unwrap().options().merge_operator_name().map(str::to_owned);
-        assert_eq!(name.as_deref(), Some("peristyle.append"));
+        assert_eq!(name.as_deref(), Some("peristyle.append(,)"));
         assert!(db.column_family("plain").unwrap().options().merge_operator_name().is_none());
     }
 }

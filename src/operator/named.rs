@@ -15,18 +15,31 @@ pub(crate) const MOST_NAME: usize = 255;
 #[derive(Clone)]
 pub(crate) struct NamedOperator {
     name: Arc<str>,
-    code: Option<std::sync::Arc<dyn MergeOperator>>,
+    code: Code,
+}
+
+/// The operator, if the program gave it. What it does when it goes is its own as well.
+#[derive(Clone)]
+struct Code(Option<std::sync::Arc<dyn MergeOperator>>);
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        if let Some(code) = self.0.take() {
+            // Whoever lets go of it last has nothing to do with it.
+            let _panic = guarded(|| drop(code));
+        }
+    }
 }
 
 impl NamedOperator {
     /// Asks it for its name.
     pub(crate) fn new(operator: impl MergeOperator) -> Self {
-        Self { name: operator.name().into(), code: Some(std::sync::Arc::new(operator)) }
+        Self { name: operator.name().into(), code: Code(Some(std::sync::Arc::new(operator))) }
     }
 
     /// One of which nothing but the name is known.
     pub(crate) fn absent(name: &str) -> Self {
-        Self { name: name.into(), code: None }
+        Self { name: name.into(), code: Code(None) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -35,7 +48,7 @@ impl NamedOperator {
 
     /// Whether it can be called.
     pub(crate) fn is_present(&self) -> bool {
-        self.code.is_some()
+        self.code.0.is_some()
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -49,7 +62,7 @@ impl NamedOperator {
 
     /// The value that follows from `existing` and `operands`, the oldest first. The error names the key.
     pub(crate) fn merge(&self, key: &[u8], existing: Option<&[u8]>, operands: &[&[u8]]) -> Result<Vec<u8>> {
-        let Some(code) = &self.code else {
+        let Some(code) = &self.code.0 else {
             return Err(Error::merge_operator_missing(Some(&self.name), key));
         };
         let failed = |reason: &str| Error::merge_failed(&self.name, key, reason);
@@ -69,7 +82,7 @@ impl NamedOperator {
 
     /// One operand that does what `operands` do, the oldest first; `None` if they are to stay as they are.
     pub(crate) fn combine(&self, key: &[u8], operands: &[&[u8]]) -> Option<Vec<u8>> {
-        let code = self.code.as_ref()?;
+        let code = self.code.0.as_ref()?;
         guarded(|| code.combine(key, MergeOperands::new(operands))).ok().flatten()
     }
 }

@@ -150,7 +150,8 @@ pub fn add_i64_saturating() -> impl MergeOperator {
     }
 }
 
-/// Appends each operand to what is there, with `separator` in between. Name: `peristyle.append`.
+/// Appends each operand to what is there, with `separator` in between, which stands in the name:
+/// `peristyle.append(,)`.
 ///
 /// ```
 /// # fn main() -> peristyle::Result<()> {
@@ -165,11 +166,13 @@ pub fn add_i64_saturating() -> impl MergeOperator {
 /// ```
 pub fn append(separator: impl AsRef<[u8]>) -> impl MergeOperator {
     let separator = separator.as_ref().to_vec();
-    associative("peristyle.append", move |list, operand| {
+    let name = format!("peristyle.append({})", separator.escape_ascii());
+    let take_in = move |list: &mut Vec<u8>, operand: &[u8]| {
         list.extend_from_slice(&separator);
         list.extend_from_slice(operand);
         Ok(())
-    })
+    };
+    Associative { name, take_in }
 }
 
 /// Keeps the highest, compared as keys are: byte by byte, big-endian numbers by their value. Name:

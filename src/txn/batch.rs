@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{
-    Operation, Operations, check_bounds, check_key_len, check_value, encode_delete, encode_delete_range,
-    encode_merge, encode_put, is_empty_range,
+    Operation, Operations, check_bounds, check_key_len, check_operand, check_value, encode_delete,
+    encode_delete_range, encode_merge, encode_put, is_empty_range,
 };
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
@@ -106,7 +106,7 @@ impl WriteBatch {
         operand: impl AsRef<[u8]>,
     ) -> &mut Self {
         let (key, operand) = (key.as_ref(), operand.as_ref());
-        let checked = check_key_len(key.len()).and_then(|()| check_value(operand));
+        let checked = check_key_len(key.len()).and_then(|()| check_operand(operand));
         if self.admit(family, checked.and_then(|()| family.check_takes_operands())) {
             encode_merge(&mut self.payload, family.family().id(), key, operand);
         }

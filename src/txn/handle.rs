@@ -22,8 +22,8 @@ use crate::system::Inherited;
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
-    check_bounds, check_key_len, check_value, encode_delete, encode_delete_range, encode_merge, encode_put,
-    is_empty_range,
+    check_bounds, check_key_len, check_operand, check_value, encode_delete, encode_delete_range,
+    encode_merge, encode_put, is_empty_range,
 };
 use crate::txn::pipeline::{Pipeline, Write};
 
@@ -122,7 +122,7 @@ impl ColumnFamily {
         self.write(durability, false, |payload| encode_put(payload, self.family.id(), key, value))
     }
 
-    /// Merges `operand` (at most 4 GiB - 1) into `key`: from then on the key has the value that the family's
+    /// Merges `operand` (at most 64 MiB) into `key`: from then on the key has the value that the family's
     /// [merge operator](crate::FamilyOptions::merge_operator) makes of the one before, if it had one, and of
     /// all operands since, in the order in which they were merged. Reads nothing, and costs what a put costs.
     /// With the database's default durability.
@@ -157,7 +157,7 @@ impl ColumnFamily {
     ) -> Result<SequenceNumber> {
         let (key, operand) = (key.as_ref(), operand.as_ref());
         check_key_len(key.len())?;
-        check_value(operand)?;
+        check_operand(operand)?;
         self.check_takes_operands()?;
         self.write(durability, false, |payload| encode_merge(payload, self.family.id(), key, operand))
     }

@@ -40,6 +40,19 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The longest operand of a merge, in bytes: so many of them can be kept one by one.
+const MAX_OPERAND_LEN: usize = 64 << 20;
+
+pub(crate) fn check_operand(operand: &[u8]) -> Result<()> {
+    if operand.len() > MAX_OPERAND_LEN {
+        return Err(Error::new(
+            ErrorKind::ValueTooLarge,
+            format!("an operand of {} bytes is too long; {MAX_OPERAND_LEN} is the most", operand.len()),
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses bounds of a range that no key reaches.
 pub(crate) fn check_bounds(range: &impl KeyBounds) -> Result<()> {
     use std::ops::Bound::{Excluded, Included, Unbounded};

@@ -20,7 +20,7 @@ use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::keys::Keys;
 use crate::txn::locks::want::{Mode, Want};
-use crate::txn::operation::{check_bounds, check_key_len, check_value, is_empty_range};
+use crate::txn::operation::{check_bounds, check_key_len, check_operand, check_value, is_empty_range};
 use crate::txn::pipeline::{Claimant, Condition, Pipeline};
 use crate::txn::prepared::stored::{EncodedReads, encode};
 use crate::txn::prepared::table::Undecided;
@@ -211,7 +211,7 @@ impl Transaction {
         self.pipeline.process.check()?;
         let (key, operand) = (key.as_ref(), operand.as_ref());
         check_key_len(key.len())?;
-        check_value(operand)?;
+        check_operand(operand)?;
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
             batch.merge(family, key, operand);

@@ -77,4 +77,18 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "Some(_) => encode_delete(&mut entries, id, key),",
         "operands_of_a_damaged_family_that_are_carried_along_count_once",
     ),
+    file(
+        "whatever an operator combines operands into is taken for what they do",
+        OPERANDS,
+        "            && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)\n",
+        "",
+        "merging",
+    ),
+    file(
+        "an operator that panics when it goes does so in whoever lets go of it",
+        "src/operator/named.rs",
+        "            let _panic = guarded(|| drop(code));\n",
+        "            drop(code);\n",
+        "merging",
+    ),
 ];
