@@ -100,13 +100,15 @@ impl Transaction {
     /// one has read or written, [`TransactionExists`](crate::ErrorKind::TransactionExists) if one was
     /// prepared under this name and is not decided, [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge) if
     /// what it has read and written takes 4 GiB or more. Nothing is prepared then, unless all writing has
-    /// ended: then the next opening tells whether it is.
+    /// ended: then the next opening tells whether it is. [`ReadOnly`](crate::ErrorKind::ReadOnly) if the
+    /// transaction was begun for reading only.
     pub fn prepare(self, name: impl AsRef<[u8]>) -> Result<PreparedTransaction> {
         let name = name.as_ref();
         self.check_process()?;
         let Ok(keeper) = Arc::clone(self.keeper()).downcast::<Keeper>() else {
             unreachable!("a transaction is kept by something else than a database")
         };
+        self.check_writes()?;
         keeper.shared.pipeline.writable()?;
         let kept_in = keeper.shared.prepared_family()?;
         Ok(PreparedTransaction { undecided: self.prepare_in(&kept_in, name)?, keeper })

@@ -297,14 +297,17 @@ impl Pipeline {
             }
         };
         let fill = account(family, &side, payload.len());
+        if !in_turn {
+            interrupted.step(self.complete(sequence))?;
+        }
         drop(side);
         if log.wants_prepare() {
             self.work.clock.ring();
         }
-        if !in_turn {
-            interrupted.step(self.publish(sequence))?;
-        }
         interrupted.over();
+        if !in_turn {
+            self.wait_until_visible(sequence)?;
+        }
         family.stall.slow_down(payload.len(), family.memtable_bytes(), fill);
         Ok(Some(sequence))
     }

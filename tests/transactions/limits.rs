@@ -71,6 +71,7 @@ fn who_only_reads_costs_a_snapshot_and_neither_writes_nor_locks() {
             reader.put(&cf, "a", "2"),
             reader.delete(&cf, "a"),
             reader.delete_range(&cf, "a".."b"),
+            reader.merge(&cf, "a", "2"),
             reader.get_for_update(&cf, "a", LockMode::Shared).map(drop),
         ] {
             failure(refused, ErrorKind::ReadOnly);
@@ -81,6 +82,9 @@ fn who_only_reads_costs_a_snapshot_and_neither_writes_nor_locks() {
         assert_eq!(reader.get(&cf, "a").unwrap().unwrap(), "1");
         reader.commit().unwrap();
         assert_eq!(db.statistics().transactions_open, 0);
+        let reader = db.transaction().level(level).read_only(true).begin().unwrap();
+        failure(reader.prepare("name").map(drop), ErrorKind::ReadOnly);
+        assert!(db.prepared_transactions().unwrap().is_empty());
     }
 }
 

@@ -99,7 +99,8 @@ impl Transaction {
         self.locking.is_turned_away()
     }
 
-    fn check_writes(&self) -> Result<()> {
+    /// Refuses to write where the transaction only reads.
+    pub(crate) fn check_writes(&self) -> Result<()> {
         match self.settings.read_only {
             false => Ok(()),
             true => Err(Error::new(ErrorKind::ReadOnly, "the transaction was begun for reading only")),

@@ -28,6 +28,10 @@ const KEYS: u16 = 300;
 const OWN: u8 = 2;
 /// Puts that are refused before the disk counts as full.
 const REFUSED: usize = 2;
+/// Puts of drawn lengths.
+const DRAWN: usize = 5000;
+/// Bytes of a value of which the disk does not hold one for each key.
+const LONG: u16 = 6000;
 /// How often what may still be refused a moment later is tried again, and how long it rests before.
 const TRIES: usize = 300;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -100,22 +104,26 @@ fn reopen_on_full(image: &Image, setup: Setup) -> Checked<peristyle::ColumnFamil
     reopen(&disk, setup)
 }
 
-/// Puts until that is refused.
+/// Puts until that is refused: values of the drawn lengths, and if these leave room, long ones.
+///
+/// # Errors
+/// The disk does not become full.
 fn fill(run: &Run, writer: &mut Writer, random: &mut ChaCha8Rng) -> Checked<()> {
     let longest = random.random_range(300..6000);
     let mut refused = 0;
-    for _ in 0..5000 {
+    for count in 0..2 * DRAWN {
         let family = [0, 1, OWN][random.random_range(0..3)];
-        let put = Write::Put(family, random.random_range(0..KEYS), random.random_range(8..longest));
+        let len = if count < DRAWN { random.random_range(8..longest) } else { LONG };
+        let put = Write::Put(family, random.random_range(0..KEYS), len);
         let durability = if random.random_range(0..20) == 0 { Sync } else { Buffered };
         if let Outcome::Refused(_) = perform(run, writer, &Step::Commit(vec![put], durability))? {
             refused += 1;
             if refused == REFUSED {
-                break;
+                return Ok(());
             }
         }
     }
-    Ok(())
+    Err(Violation::new(Kind::Wrong, "the disk does not become full"))
 }
 
 /// Something that a full disk is left by.
@@ -181,7 +189,7 @@ pub fn goes_on(run: &Run, writer: &mut Writer) -> Checked<()> {
             }
         }
     }
-    perform(run, writer, &Step::Read).map(drop)
+    done(run, writer, &Step::Read)
 }
 
 #[cfg(test)]

@@ -377,7 +377,8 @@ impl Writer {
             }
             (Err(error), _) => match error.kind() {
                 // What cannot be read of a family ends writing to that family alone, and changes nothing.
-                ErrorKind::OutOfSpace | ErrorKind::OutOfResources | ErrorKind::FamilyDamaged => {
+                ErrorKind::OutOfSpace | ErrorKind::FamilyDamaged => Ok(Outcome::Refused(error)),
+                ErrorKind::OutOfResources if self.forgives.contains(&ErrorKind::OutOfResources) => {
                     Ok(Outcome::Refused(error))
                 }
                 ErrorKind::Io | ErrorKind::WriteFailed => {
