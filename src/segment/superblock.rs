@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(bytes[8..16], [2, 0, 0, 0, 0, 32, 0, 0]);
         assert_eq!(bytes[16], 3);
         assert_eq!(&bytes[24..40], b"0123456789abcdef");
-        assert_eq!(bytes[40..56], [0; 16]);
+        assert_eq!((&bytes[40..48], &bytes[48..56]), (&[0; 8][..], &[2, 0, 0, 0, 0, 0, 0, 0][..]));
         assert_eq!((bytes[56], bytes[64], bytes[72], bytes[80], bytes[88]), (77, 99, 0xe1, 6, 3));
         assert_eq!((bytes[95], bytes[96], bytes[105]), (0xde, 12, 1));
         assert_eq!((bytes[108], bytes[116], bytes[128]), (5, 9, 2));
