@@ -25,6 +25,7 @@ mod check;
 mod combine;
 mod cost;
 mod cursor;
+mod estimate;
 mod fill;
 mod inner_level;
 mod key_buffer;

@@ -94,6 +94,7 @@ mod dead;
 #[cfg(all(test, not(loom)))]
 mod dead_tests;
 mod entry;
+mod estimate;
 mod filter;
 mod leaf;
 #[cfg(all(test, loom))]

@@ -6,6 +6,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
+use crate::column_family::reading::approximate::Amount;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::value::Value;
 use crate::column_family::view::FamilyView;
@@ -86,6 +87,91 @@ impl FamilySnapshot {
     pub fn len(&self) -> Result<u64> {
         self.view.check()?;
         self.view.len(self.at)
+    }
+
+    /// About how many entries there are in `range`, in the time of two descents in each of tree and deltas,
+    /// however large the range is.
+    ///
+    /// What the tree holds is counted exactly. What is still in memtables and deltas counts as new where it
+    /// is put, and as there before where it is deleted; of a memtable with many entries, how many lie in the
+    /// range is estimated to a factor of two. So the answer is off by as many entries as these hold
+    /// ([`entries_in_memtables`](crate::FamilyProperties::entries_in_memtables) and
+    /// [`entries_in_deltas`](crate::FamilyProperties::entries_in_deltas)), twice at most, and exact after a
+    /// `compact`. Of ranges that memtables delete the first eight in the range are left out.
+    pub fn approximate_len(&self, range: impl KeyBounds) -> Result<u64> {
+        Ok(self.amount(&range)?.entries.round() as u64)
+    }
+
+    /// About how many bytes of the disk the entries in `range` take, those in memtables what they take of
+    /// memory. Costs what [`approximate_len`](Self::approximate_len) does, and two more descents in a tree
+    /// where the range is long.
+    ///
+    /// In a tree, what lies in the nodes beside the ends of the range, some MiB as a rule, is known to a part
+    /// of a page, large values aside; what lies between is taken to be like two stretches of it, and large
+    /// values like those of the leaves that were read. Where sizes of entries do not depend on their keys the
+    /// answer is right to some percent.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let blocks = db.create_column_family("blocks", FamilyOptions::default())?;
+    /// for height in 0..10_000u32 {
+    ///     blocks.put(height.to_be_bytes(), [7; 100])?;
+    /// }
+    /// db.compact()?;
+    /// let half = 2500u32.to_be_bytes()..7500u32.to_be_bytes();
+    /// assert_eq!(blocks.approximate_len(half.clone())?, 5000);
+    /// let bytes = blocks.approximate_size(half)?;
+    /// assert!((500_000..600_000).contains(&bytes), "{bytes}");
+    /// # Ok(()) }
+    /// ```
+    pub fn approximate_size(&self, range: impl KeyBounds) -> Result<u64> {
+        Ok(self.amount(&range)?.bytes.round() as u64)
+    }
+
+    fn amount(&self, range: &impl KeyBounds) -> Result<Amount> {
+        self.view.check()?;
+        let (start, end) = half_open(range);
+        self.view.amount(KeyRange::new(start, end), self.at)
+    }
+
+    /// At most `parts - 1` keys, ascending and within `range`, which cut it into parts with about as many
+    /// entries each, for callers that work in parallel: up to the first key, from each up to the next, and
+    /// from the last on. The keys need not be there. More than 65,536 parts are taken for as many.
+    ///
+    /// Where all is in the tree the parts differ by an eighth of one at most; what deltas and memtables hold
+    /// makes them differ by more. Fewer keys where there are not as many entries. Costs two descents in each
+    /// of tree and deltas, and about four for each part, which end above the leaves where parts are large.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// # let blocks = db.create_column_family("blocks", FamilyOptions::default())?;
+    /// use std::ops::Bound::{Excluded, Included, Unbounded};
+    ///
+    /// for height in 0..10_000u32 {
+    ///     blocks.put(height.to_be_bytes(), [7; 100])?;
+    /// }
+    /// let moment = blocks.snapshot()?;
+    /// let points = moment.split_points(.., 4)?;
+    /// let starts = std::iter::once(Unbounded).chain(points.iter().map(Included));
+    /// let ends = points.iter().map(Excluded).chain([Unbounded]);
+    /// let counts = std::thread::scope(|scope| {
+    ///     let parts = starts.zip(ends).map(|part| (part, moment.clone()));
+    ///     let threads: Vec<_> =
+    ///         parts.map(|(part, moment)| scope.spawn(move || moment.range(part).count())).collect();
+    ///     threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    /// });
+    /// assert_eq!(counts.iter().sum::<usize>(), 10_000);
+    /// # Ok(()) }
+    /// ```
+    pub fn split_points(&self, range: impl KeyBounds, parts: usize) -> Result<Vec<Key>> {
+        self.view.check()?;
+        let (start, end) = half_open(&range);
+        let points = self.view.split(KeyRange::new(start, end), parts, self.at)?;
+        Ok(points.iter().map(|point| Key::copy(point)).collect())
     }
 
     /// Whether there is no entry.

@@ -348,6 +348,22 @@ impl ColumnFamily {
         self.snapshot()?.len()
     }
 
+    /// About how many entries there are in `range`; see [`FamilySnapshot::approximate_len`].
+    pub fn approximate_len(&self, range: impl KeyBounds) -> Result<u64> {
+        self.snapshot()?.approximate_len(range)
+    }
+
+    /// About how many bytes the entries in `range` take; see [`FamilySnapshot::approximate_size`].
+    pub fn approximate_size(&self, range: impl KeyBounds) -> Result<u64> {
+        self.snapshot()?.approximate_size(range)
+    }
+
+    /// Keys that cut `range` into parts with about as many entries each; see
+    /// [`FamilySnapshot::split_points`].
+    pub fn split_points(&self, range: impl KeyBounds, parts: usize) -> Result<Vec<Key>> {
+        self.snapshot()?.split_points(range, parts)
+    }
+
     /// Whether there is no entry.
     pub fn is_empty(&self) -> Result<bool> {
         self.snapshot()?.is_empty()

@@ -627,6 +627,12 @@ impl World {
                 assert_eq!(handle.is_empty().unwrap(), entries.is_empty());
                 assert_entry(handle.first().unwrap(), entries.first_key_value());
                 assert_entry(handle.last().unwrap(), entries.last_key_value());
+                let parts = 1 + entries.len() % 5;
+                let points = handle.split_points(.., parts).unwrap();
+                assert!(points.len() < parts && points.is_sorted_by(|a, b| a < b), "{points:?}");
+                // How far they may be off depends on what waits in memtables and deltas.
+                let (_len, _size) =
+                    (handle.approximate_len(..).unwrap(), handle.approximate_size(..).unwrap());
             }
             Operation::Walk(_, range, turns) => {
                 let range = bounds(range);

@@ -3,6 +3,7 @@
 //! Start reading at [`read`] for points, then [`cursor`], which finds where to stand in `settle` and shows
 //! entries to closures in `scan`.
 
+pub(crate) mod approximate;
 pub(crate) mod cursor;
 mod hidden;
 pub(crate) mod key;

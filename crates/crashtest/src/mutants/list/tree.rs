@@ -249,4 +249,33 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "if pointer.pages > 1 {",
         "a_run_that_is_read_once_pushes_nothing_out_of_a_full_cache",
     ),
+    // How much there is, about.
+    tests(
+        "what lies between the ends of a range takes no pages",
+        ESTIMATE,
+        "        pages += share(like.pages, like.entries, between);\n",
+        "",
+        "counted_and_its_pages_estimated",
+    ),
+    tests(
+        "a key near a rank is looked for in a leaf, whatever is tolerated",
+        ESTIMATE,
+        "Some(child) if rest > tolerance => pointer = child,",
+        "Some(child) => pointer = child,",
+        "as_many_entries_before_it_as_is_tolerated",
+    ),
+    file(
+        "what memtables delete by range is counted in trees",
+        APPROXIMATE,
+        "        if let Some(end) = hidden.end(from, TREE) {",
+        "        if let Some(end) = hidden.end(from, 0) {",
+        "approximate",
+    ),
+    file(
+        "what deltas and memtables hold cuts no range",
+        APPROXIMATE,
+        "samples.extend(keys.into_iter().map(|key| (key.to_vec(), each)));",
+        "let _ = (keys, each);",
+        "approximate",
+    ),
 ];
