@@ -98,6 +98,7 @@ std::thread_local! {
 
 impl Pipeline {
     /// Writes a commit with large parts; see [`commit_if`](Self::commit_if).
+    #[allow(clippy::too_many_arguments, reason = "what a commit is made of, passed on as it came")]
     pub(super) fn commit_large(
         &self,
         write: &Write<'_>,
