@@ -369,9 +369,9 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, LockStatistics, Locks, LogStatistics, LostLog, MemoryReport,
-    PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder, Statistics, VerifyOptions,
-    VerifyProgress, VerifyReport, WaitStatistics, Waits,
+    ColumnFamilyDatabase, FamilyProperties, FamilySpace, LockStatistics, Locks, LogStatistics, LostLog,
+    MemoryReport, PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder, SpaceReport,
+    Statistics, VerifyOptions, VerifyProgress, VerifyReport, WaitStatistics, Waits,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
 pub use operator::ready as merge_operators;

@@ -10,7 +10,7 @@ use super::locate::locate;
 use super::node::{LeafValue, Node, NodeResult};
 use super::tree::Tree;
 use crate::error::Result;
-use crate::page::PagePointer;
+use crate::page::{HEADER_LEN, PagePointer};
 use crate::segment::PartitionedStorageBackend;
 
 /// What a tree holds in a range of keys.
@@ -86,15 +86,22 @@ struct Met {
     leaf: PagePointer,
     said: Said,
     said_before: Said,
+    /// Bytes of the leaf and its runs that hold something.
+    used: u64,
 }
 
 impl Met {
     fn count(&mut self, node: &Node<'_>, index: usize, looks_closer: bool) -> NodeResult<()> {
+        self.used = node.declared_len() as u64;
         for i in (0..node.count()).take(if looks_closer { usize::MAX } else { 0 }) {
             if i == index {
                 self.said_before = self.said;
             }
-            self.said.add(&node.entry(i)?.value);
+            let value = node.entry(i)?.value;
+            self.said.add(&value);
+            if let LeafValue::Run(run) = value {
+                self.used = self.used.saturating_add(HEADER_LEN as u64 + u64::from(run.len));
+            }
         }
         if !looks_closer {
             self.said.entries = node.count() as u64;
@@ -155,6 +162,21 @@ impl Tree {
         Ok(Estimate { first: low.rank, entries, deletions, pages: pages.max(0.0) })
     }
 
+    /// About what part of its pages the tree uses, 0 to 1: as `looks` leaves do, with their value runs,
+    /// evenly spaced. `None` of an empty one.
+    pub(crate) fn fill(&self, store: &PartitionedStorageBackend, looks: u64) -> Result<Option<f64>> {
+        let (mut used, mut taken) = (0.0, 0.0);
+        for look in 0..looks {
+            let rank = u128::from(self.entries) * u128::from(2 * look + 1) / u128::from(2 * looks);
+            let Some(met) = self.descend(store, Goal::Rank(rank as u64), self.owns_values)? else {
+                return Ok(None);
+            };
+            used += met.used as f64;
+            taken += u64::from(met.leaf.pages).saturating_add(met.said.run_pages) as f64;
+        }
+        Ok(Some((used / (taken * store.page_size() as f64)).clamp(0.0, 1.0)))
+    }
+
     fn descend(
         &self,
         store: &PartitionedStorageBackend,
@@ -171,6 +193,7 @@ impl Tree {
             leaf: pointer,
             said: nothing,
             said_before: nothing,
+            used: 0,
         };
         let mut rest = match goal {
             Goal::Rank(rank) => rank,

@@ -88,6 +88,12 @@ impl CatalogFile {
         (len + len.max(LEAST_ROOM)).div_ceil(page_size)
     }
 
+    /// Pages that are taken for it, its spare place included.
+    pub(super) fn pages(&self) -> u64 {
+        let places = [Some(self.place), self.spare];
+        places.iter().flatten().map(|place| place.copies.iter().flatten().count() as u64 * place.room).sum()
+    }
+
     /// Whether the next catalog is to be a whole one, in another place.
     pub(super) fn is_to_be_replaced(&self) -> bool {
         !self.has_parts

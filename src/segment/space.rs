@@ -100,6 +100,20 @@ impl Drop for Access<'_> {
     }
 }
 
+/// What the pages of the file are for. Those that are in no other part are used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileParts {
+    pub(crate) pages: u64,
+    /// With the two that follow.
+    pub(crate) free: u64,
+    /// Free, and the file system has them back.
+    pub(crate) holes: u64,
+    /// To be kept free for a full disk.
+    pub(crate) kept: u64,
+    /// Given back, and free after the next checkpoint.
+    pub(crate) waiting: u64,
+}
+
 /// How much is kept for a full disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ReserveSize {
@@ -550,6 +564,22 @@ impl SpaceMap {
             }
         }
         Ok(changed)
+    }
+
+    /// What the pages of the file are for, at one moment.
+    pub(crate) fn parts(&self) -> FileParts {
+        let extents = self.extents.lock();
+        let waiting = extents.waiting.iter().chain(&extents.closing).map(|(_, pages)| pages).sum();
+        let free_of = |is_so: fn(&Free) -> bool| -> u64 {
+            extents.free.values().filter(|free| is_so(free)).map(|free| free.pages).sum()
+        };
+        FileParts {
+            pages: extents.end,
+            free: free_of(|_| true),
+            holes: free_of(|free| free.room == Room::Hole),
+            kept: extents.reserve_pages(self.page_size) + extents.promised,
+            waiting,
+        }
     }
 
     /// File pages that exist: used, free, or waiting.

@@ -120,6 +120,7 @@ const TREE_CHECK: &str = "src/btree/check.rs";
 const CACHED_FILE: &str = "src/page/cached_file.rs";
 const ESTIMATE: &str = "src/btree/estimate.rs";
 const APPROXIMATE: &str = "src/column_family/reading/approximate.rs";
+const SPACE_REPORT: &str = "src/db/space_report.rs";
 const NODE: &str = "src/btree/node.rs";
 const FILL: &str = "src/btree/fill.rs";
 const REPACK: &str = "src/btree/repack.rs";

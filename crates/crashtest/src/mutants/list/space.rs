@@ -339,4 +339,26 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        room.saturating_sub(taken.sum::<usize>()).max(100_000)\n",
         "the_catalog_has_room_for_what_families_keep",
     ),
+    // The report.
+    file(
+        "pages that only the last checkpoint reaches are told to be free",
+        SPACE_REPORT,
+        ".saturating_sub(space.pages_superseded) * page_size",
+        " * page_size",
+        "space_report",
+    ),
+    file(
+        "the spare place of the catalog is told to be nobody's",
+        CATALOG_FILE,
+        "let places = [Some(self.place), self.spare];\n        places.iter().flatten().map(",
+        "let places = [Some(self.place)];\n        places.iter().flatten().map(",
+        "space_report",
+    ),
+    file(
+        "what runs hold does not count as used",
+        ESTIMATE,
+        "self.used = self.used.saturating_add(HEADER_LEN as u64 + u64::from(run.len));",
+        "let _ = (run, HEADER_LEN);",
+        "space_report",
+    ),
 ];
