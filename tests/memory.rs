@@ -3,7 +3,7 @@
 mod common;
 
 use common::{eventually, shrunken};
-use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, MemoryReport, MemoryStorage};
+use peristyle::{ColumnFamily, ColumnFamilyDatabase, FamilyOptions, LockMode, MemoryReport, MemoryStorage};
 
 const TOTAL: u64 = 32 << 20;
 
@@ -64,6 +64,163 @@ fn a_merged_memtable_that_a_snapshot_holds_is_counted_until_it_goes() {
         }
     }
     panic!("{:?}", db.memory_report());
+}
+
+#[test]
+fn a_dropped_family_is_counted_until_nobody_reads_it() {
+    let db = open(&MemoryStorage::new());
+    let empty = db.memory_report();
+    let family = create(&db);
+    fill(&family, 1000);
+    db.flush().unwrap();
+    fill(&family, 500);
+    let snapshot = db.snapshot().unwrap();
+    let before = db.memory_report();
+    assert!(before.read_cache > 1000 * 100 && before.memtables > 500 * 100, "{before:?}");
+    db.drop_column_family("family").unwrap();
+    let dropped = db.memory_report();
+    assert_eq!(dropped.memtables, empty.memtables, "{dropped:?}");
+    assert!(dropped.pinned_by_readers > 500 * 100, "{dropped:?}");
+    assert_eq!((dropped.read_cache, dropped.families), (before.read_cache, before.families));
+    assert_eq!(snapshot.get(&family, 7u32.to_be_bytes()).unwrap().unwrap(), [7; 100]);
+    drop((snapshot, family));
+    eventually("nothing is left of it", || {
+        db.flush().unwrap();
+        let report = db.memory_report();
+        report.total_bytes() - report.log == empty.total_bytes() - empty.log
+    });
+}
+
+#[test]
+fn a_memtable_of_a_dropped_family_is_counted_once() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    fill(&family, 1000);
+    let first = db.snapshot().unwrap();
+    // This one is in the tree and in the snapshot when the family goes, the next one is not merged then.
+    db.flush().unwrap();
+    let merged = db.memory_report().pinned_by_readers;
+    fill(&family, 1000);
+    let second = db.snapshot().unwrap();
+    let active = db.memory_report().memtables;
+    db.drop_column_family("family").unwrap();
+    assert_eq!(db.memory_report().pinned_by_readers, merged + active);
+    drop((first, second, family));
+    eventually("both are gone", || {
+        db.flush().unwrap();
+        db.memory_report().pinned_by_readers == 0
+    });
+}
+
+#[test]
+fn what_transactions_write_and_read_is_counted_until_they_end() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    fill(&family, 1000);
+    let taken = || db.memory_report().transactions;
+    assert_eq!(taken(), 0);
+    let mut transaction = db.begin().unwrap();
+    let open = taken();
+    assert!(open > 0, "an open transaction takes something");
+    for n in 0..1000u32 {
+        transaction.put(&family, [&[1; 60][..], &n.to_be_bytes()].concat(), [0; 100]).unwrap();
+    }
+    let written = taken();
+    assert!(written >= open + 1000 * 164, "{written}");
+    // The first read makes an index of what was written.
+    assert!(transaction.get(&family, "none").unwrap().is_none());
+    let indexed = taken();
+    assert!(indexed >= written + 1000 * 164, "{indexed}");
+    for n in 0..1000u32 {
+        let _ = transaction.get(&family, [&[2; 60][..], &n.to_be_bytes()].concat()).unwrap();
+    }
+    let read = taken();
+    assert!(read >= indexed + 1000 * 64, "{read}");
+    let mut cursor = transaction.cursor(&family).unwrap();
+    for n in 0..500u32 {
+        let _ = cursor.seek((2 * n).to_be_bytes()).unwrap();
+    }
+    let walked = taken();
+    assert!(walked >= read + 300 * 32, "{walked}, {read}");
+    let mut iterator_count = 0;
+    for _ in 0..300 {
+        iterator_count += transaction.prefix(&family, 5u32.to_be_bytes()).unwrap().count();
+    }
+    assert_eq!(iterator_count, 300);
+    // The walks of iterators that are gone are put together.
+    assert!(taken() < walked + 300 * 300, "{} after {walked}", taken());
+    transaction.commit().unwrap();
+    assert!(taken() < walked - indexed + (8 << 10), "{} for a cursor", taken());
+    drop(cursor);
+    assert_eq!(taken(), 0);
+}
+
+#[test]
+fn what_is_rolled_back_takes_no_index() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    let mut transaction = db.begin().unwrap();
+    let point = transaction.savepoint();
+    for n in 0..1000u32 {
+        transaction.put(&family, n.to_be_bytes(), [0; 100]).unwrap();
+    }
+    assert!(transaction.get(&family, "none").unwrap().is_none());
+    let indexed = db.memory_report().transactions;
+    transaction.rollback_to(&point).unwrap();
+    assert!(db.memory_report().transactions + 1000 * 100 < indexed);
+}
+
+#[test]
+fn locks_and_what_prepared_transactions_hold_are_counted_until_they_go() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    let taken = || db.memory_report().locks;
+    assert_eq!(taken(), 0);
+    let mut transaction = db.begin().unwrap();
+    for n in 0..1000u32 {
+        let key = [&[1; 60][..], &n.to_be_bytes()].concat();
+        let _ = transaction.get_for_update(&family, key, LockMode::Shared).unwrap();
+    }
+    let shared = taken();
+    assert!(shared >= 1000 * 64, "{shared}");
+    for n in 0..1000u32 {
+        let key = [&[1; 60][..], &n.to_be_bytes()].concat();
+        let _ = transaction.get_for_update(&family, key, LockMode::Exclusive).unwrap();
+    }
+    assert!(taken() > shared);
+    drop(transaction);
+    assert_eq!(taken(), 0);
+    let mut transaction = db.begin().unwrap();
+    for n in 0..1000u32 {
+        transaction.put(&family, [&[1; 60][..], &n.to_be_bytes()].concat(), "").unwrap();
+    }
+    let prepared = transaction.prepare("transfer").unwrap();
+    assert!(taken() >= 1000 * 64, "{}", taken());
+    prepared.commit().unwrap();
+    assert_eq!(taken(), 0);
+}
+
+#[test]
+fn what_is_known_of_pages_that_readers_keep_is_counted_until_they_go() {
+    let db = open(&MemoryStorage::new());
+    let family = create(&db);
+    fill(&family, 20_000);
+    db.flush().unwrap();
+    let before = db.memory_report().page_ages;
+    let snapshot = db.snapshot().unwrap();
+    for _ in 0..3 {
+        fill(&family, 20_000);
+        db.compact().unwrap();
+    }
+    // Sixteen bytes for each page that is kept for the snapshot alone.
+    let pages = db.statistics().pinned_bytes / 4096;
+    let kept = db.memory_report().page_ages;
+    assert!(pages > 400 && kept >= before + 16 * pages, "{kept} bytes, {before} before, for {pages} pages");
+    drop(snapshot);
+    eventually("nobody reads old trees", || {
+        db.flush().unwrap();
+        db.memory_report().page_ages < kept / 10
+    });
 }
 
 #[test]

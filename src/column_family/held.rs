@@ -108,6 +108,15 @@ impl Held {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Bytes of memory that it takes. Looks at all that is held.
+    pub(crate) fn bytes(&self) -> usize {
+        if self.is_free() {
+            return 0;
+        }
+        let both = self.stretches.lock();
+        [&both.read, &both.written].into_iter().map(Stretches::bytes).sum()
+    }
+
     /// Whether somebody holds any of `keys` in a way that keeps others from using them. Call under the write
     /// lock.
     pub(crate) fn keeps_from(&self, used: Use, keys: Stretch<'_>) -> bool {
@@ -126,6 +135,14 @@ fn is_above(end: Option<&Vec<u8>>, start: &[u8]) -> bool {
 }
 
 impl Stretches {
+    fn bytes(&self) -> usize {
+        let ends = |(start, (end, _)): (&Vec<u8>, &(Option<Vec<u8>>, usize))| {
+            start.capacity() + end.as_ref().map_or(0, Vec::capacity)
+        };
+        let stretch = size_of::<(Vec<u8>, (Option<Vec<u8>>, usize))>();
+        self.0.len() * stretch + self.0.iter().map(ends).sum::<usize>()
+    }
+
     fn meets(&self, keys: Stretch<'_>) -> bool {
         let last = match keys.end {
             End::Same => self.last_before(Bound::Included(keys.start)),

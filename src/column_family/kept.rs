@@ -36,6 +36,8 @@ pub(super) struct Kept {
     births: Births,
     /// Pages of all runs in `held`.
     pages: u64,
+    /// How many runs these are.
+    runs: usize,
     /// Runs that were looked at when versions were let go.
     #[cfg(test)]
     looked_at: u64,
@@ -48,6 +50,7 @@ impl Kept {
         let runs = retired.iter().map(|&(first, pages)| (self.births.of(first), first, pages));
         let runs: BinaryHeap<Retired> = runs.collect();
         self.pages += pages_of(retired);
+        self.runs += retired.len();
         let before = self.held.insert(number, runs);
         assert!(before.is_none(), "version {number} was retired twice");
         written.iter().for_each(|&(first, _)| self.births.note(first, number + 1));
@@ -82,6 +85,7 @@ impl Kept {
             self.looked_at += (free.len() - from) as u64;
         }
         self.pages -= pages_of(&free[from..]);
+        self.runs -= free.len() - from;
         self.births.forget(self.held.keys().next().copied());
     }
 
@@ -100,6 +104,12 @@ impl Kept {
         self.pages
     }
 
+    /// Bytes of memory that it takes to know all that.
+    pub(super) fn bytes(&self) -> usize {
+        let versions = self.held.len() * size_of::<(u64, BinaryHeap<Retired>)>();
+        versions + self.runs * size_of::<Retired>() + self.births.bytes()
+    }
+
     #[cfg(test)]
     fn check(&self) {
         for (&number, runs) in &self.held {
@@ -107,6 +117,7 @@ impl Kept {
         }
         let runs = self.held.values().flatten();
         assert_eq!(self.pages, runs.map(|&(.., pages)| u64::from(pages)).sum::<u64>());
+        assert_eq!(self.runs, self.held.values().map(BinaryHeap::len).sum::<usize>());
         let oldest = self.oldest().unwrap_or(u64::MAX);
         assert!(oldest != u64::MAX || self.births.blocks.is_empty(), "births are known for nobody");
     }
@@ -136,6 +147,10 @@ struct Block {
 }
 
 impl Births {
+    fn bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<(u32, Box<Block>)>() + self.blocks.len() * size_of::<Block>()
+    }
+
     /// The version that wrote the run at `first`, as far as anybody asks; else 0.
     fn of(&self, first: PageId) -> u64 {
         let block = self.blocks.get(&(first.0 / BLOCK_PAGES));

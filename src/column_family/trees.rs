@@ -157,6 +157,12 @@ impl Trees {
         self.kept.pages()
     }
 
+    /// Bytes of memory that it takes to know which pages readers keep, and until when.
+    pub(crate) fn bytes(&self) -> usize {
+        let replaced = self.replaced.len() * size_of::<(u64, Instant)>();
+        self.kept.bytes() + replaced + self.let_go.0.lock().capacity() * size_of::<u64>()
+    }
+
     /// How long ago the oldest version that is still held was replaced.
     pub(crate) fn oldest_held(&self) -> Option<Duration> {
         let replaced = self.replaced.get(&self.kept.oldest()?)?;

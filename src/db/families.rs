@@ -479,7 +479,11 @@ impl Shared {
             registry.remove(&family);
             registry.forget_name(name);
             family.set_dropped();
-            self.pipeline.views.update(|views| (views.with(family.slot(), None), ()));
+            let last = self.pipeline.views.update(|views| {
+                (views.with(family.slot(), None), views.family(family.slot(), family.id()).cloned())
+            });
+            // Who has them is who read the family before: nobody merges them any more.
+            last.iter().flat_map(|view| view.memtables()).for_each(|table| table.set_merged());
             registry.give_slot(family.slot());
             registry.dying.push(Arc::clone(&family));
         })?;

@@ -1,10 +1,14 @@
 //! What a database keeps in memory, by kind.
 
+use crate::column_family::delta::Delta;
 use crate::column_family::family::Family;
 use crate::column_family::view::FamilyView;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::shared::Shared;
+use crate::memtable::Memtable;
 use crate::segment::PartitionedStorageBackend;
+use crate::sync::Arc;
+use crate::txn::transactions::transaction::Transaction;
 
 /// Bytes of memory that a database keeps, by kind. Every number is counted where the memory is taken.
 ///
@@ -27,15 +31,23 @@ pub struct MemoryReport {
     pub large_batches: u64,
     /// Mappings of memtables that are gone, kept for the next ones.
     pub memtable_spares: u64,
-    /// Memtables that are merged and that readers still hold.
+    /// Memtables that are merged, or of dropped families, and that readers or open transactions still hold.
     pub pinned_by_readers: u64,
+    /// What is known of pages that readers keep: when they were written, and until when the present had them.
+    pub page_ages: u64,
+    /// Open transactions: what they wrote, indexes over it, and what they noted as read. Each in steps of
+    /// 1 KiB.
+    pub transactions: u64,
+    /// Locks, who waits for them, and keys that prepared transactions hold.
+    pub locks: u64,
     /// What of the log's mapping was made ready or is not let go yet.
     pub log: u64,
     /// Filters of deltas.
     pub filters: u64,
     /// Tables that say where pages stand in memory, which were missed lately, and which are in use.
     pub tables: u64,
-    /// What each family takes whatever it holds.
+    /// What each family takes whatever it holds, also one that was dropped while somebody reads it. Its
+    /// caches, tables and memtables stand with those of the others.
     pub families: u64,
 }
 
@@ -48,6 +60,9 @@ impl MemoryReport {
             + self.large_batches
             + self.memtable_spares
             + self.pinned_by_readers
+            + self.page_ages
+            + self.transactions
+            + self.locks
             + self.log
             + self.filters
             + self.tables
@@ -55,17 +70,32 @@ impl MemoryReport {
     }
 
     fn add(&mut self, view: &FamilyView) {
-        let store = view.family.store();
+        self.add_family(&view.family, &view.active, &view.tree.deltas);
+        self.memtables += view.memtables().map(|table| table.bytes() as u64).sum::<u64>();
+    }
+
+    /// A family that was dropped, and that somebody still reads.
+    fn add_dying(&mut self, family: &Family) {
+        // Who holds this lock waits for nobody but the log.
+        let active = Arc::clone(family.write.lock().writer.table());
+        let version = Arc::clone(family.trees.lock().current());
+        self.add_family(family, &active, &version.deltas);
+    }
+
+    /// All but the memtables of the present; `active` is the last one.
+    fn add_family(&mut self, family: &Family, active: &Memtable, deltas: &[Delta]) {
+        let store = family.store();
         let pages = store.cache().memory();
         self.read_cache += pages.cached;
         self.write_buffers += pages.dirty;
         self.tables += pages.tables + store.map_bytes();
-        self.memtables += view.memtables().map(|table| table.bytes() as u64).sum::<u64>();
-        self.memtable_spares += view.active.spare_bytes() as u64;
-        self.pinned_by_readers += view.active.merged_and_held() as u64;
-        self.filters += view.tree.deltas.iter().map(|delta| delta.filter_bytes()).sum::<u64>();
+        self.memtable_spares += active.spare_bytes() as u64;
+        self.pinned_by_readers += active.merged_and_held() as u64;
+        self.page_ages += family.trees.lock().bytes() as u64;
+        self.locks += family.held.bytes() as u64;
+        self.filters += deltas.iter().map(Delta::filter_bytes).sum::<u64>();
         let fixed = size_of::<Family>() + size_of::<PartitionedStorageBackend>() + size_of::<FamilyView>();
-        self.families += fixed as u64 + view.family.name().len() as u64;
+        self.families += fixed as u64 + family.name().len() as u64;
     }
 }
 
@@ -98,6 +128,11 @@ impl Shared {
 
     /// Adds to `report` what this database keeps.
     pub(super) fn add_memory(&self, report: &mut MemoryReport) {
+        let open = self.pipeline.remembered.kept().open;
+        report.transactions += self.pipeline.transactions.bytes() + open * size_of::<Transaction>() as u64;
+        report.locks += self.pipeline.locks.counts().bytes;
+        let dying = self.registry.lock().dying.clone();
+        dying.iter().for_each(|family| report.add_dying(family));
         report.large_batches += self.pipeline.apart.bytes();
         report.log += self.pipeline.log.as_ref().map_or(0, |log| log.mapped_bytes());
         self.pipeline.views.load_full().families().for_each(|view| report.add(view));

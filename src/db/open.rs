@@ -56,6 +56,7 @@ use crate::txn::latch::Latch;
 use crate::txn::log_pace::LogPace;
 use crate::txn::pipeline::{Pipeline, WaitedFor};
 use crate::txn::prepared::table::Prepared;
+use crate::txn::tally::Tally;
 use crate::wal::{self, Log, LogOptions, Room};
 
 /// The largest log segment, in bytes; the log's limit over [`LOG_SEGMENTS`] if that is less.
@@ -455,6 +456,7 @@ fn open_existing(
             apart: Apart::up_to(options.budgets.write / 8),
             prepared: Prepared::new(options.decision_wait),
             remembered: Arc::new(Remembered::up_to(options.transaction_memory())),
+            transactions: Tally::default(),
             locks: Arc::default(),
             writes_wait: options.locked_writes.limit(),
             closed: AtomicBool::new(false),

@@ -125,12 +125,14 @@ impl Memtable {
         counters.bytes.load(Ordering::Relaxed) + self.filter.bytes(counters.entries.load(Ordering::Relaxed))
     }
 
-    /// Notes that a tree holds what this memtable does: whoever has it now keeps memory that the present does
-    /// not need. Only for a memtable that is written no more, once.
+    /// Notes that a tree holds what this memtable does, or that its family was dropped: whoever has it now
+    /// keeps memory that the present does not need. For a memtable that is written no more; once is enough.
     pub(crate) fn set_merged(&self) {
         let bytes = self.bytes();
-        self.counted_as_held.store(bytes, Ordering::Relaxed);
-        self.merged_and_held.fetch_add(bytes, Ordering::Relaxed);
+        let counted = &self.counted_as_held;
+        if counted.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.merged_and_held.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Bytes of the memtables before this one that are in a tree, and that cursors, iterators and snapshots

@@ -335,6 +335,13 @@ impl WriteBatch {
         &self.payload
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let lists = self.families.capacity() * size_of::<Arc<Family>>()
+            + self.savepoints.capacity() * size_of::<Savepoint>();
+        self.payload.capacity() + lists
+    }
+
     pub(crate) fn has_range_deletions(&self) -> bool {
         self.has_range_deletions
     }

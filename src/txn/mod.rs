@@ -35,5 +35,6 @@ pub(crate) mod operation;
 pub(crate) mod pipeline;
 pub(crate) mod prepared;
 pub(crate) mod snapshot;
+pub(crate) mod tally;
 pub(crate) mod transactions;
 pub(crate) mod update;

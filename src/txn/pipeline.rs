@@ -26,6 +26,7 @@ use crate::txn::locks::table::LockTable;
 use crate::txn::log_pace::LogPace;
 use crate::txn::prepared::table::Prepared;
 use crate::txn::prepared::waiting::HeldBack;
+use crate::txn::tally::Tally;
 use crate::wal::Log;
 
 /// What commits and readers of one open database share.
@@ -50,6 +51,8 @@ pub(crate) struct Pipeline {
     pub(crate) prepared: Prepared,
     /// What is kept for open transactions.
     pub(crate) remembered: Arc<Remembered>,
+    /// Bytes of what open transactions wrote and read.
+    pub(crate) transactions: Tally,
     /// What transactions have locked.
     pub(crate) locks: Arc<LockTable>,
     /// How long a write outside of transactions waits for what they have locked.

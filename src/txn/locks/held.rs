@@ -63,6 +63,19 @@ struct Taken {
     number: u64,
 }
 
+impl Taken {
+    /// Bytes of memory that such a step takes: itself, the keys, and, if it is not one up on a lock that was
+    /// there, how the family has it. A list of holders begins with room for four.
+    fn memory(span: &Span, before: Option<Mode>) -> usize {
+        let in_family = match span {
+            _ if before.is_some() => 0,
+            Span::One(_) => size_of::<(Arc<[u8]>, Vec<Holder>)>() + 4 * size_of::<Holder>(),
+            Span::Range(..) => size_of::<(u64, (Span, Holder))>(),
+        };
+        size_of::<Self>() + span.memory() + in_family
+    }
+}
+
 /// All locks that are held.
 #[derive(Default)]
 pub(super) struct Held {
@@ -73,11 +86,18 @@ pub(super) struct Held {
     count: u64,
     /// Ranges that were ever taken.
     ranges: u64,
+    /// Bytes of memory that all of it takes.
+    bytes: usize,
 }
 
 impl Held {
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Bytes of memory that the locks take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many steps `owner` has made: a mark to [give up](Self::give_up) to.
@@ -128,6 +148,7 @@ impl Held {
                 None
             }
         };
+        self.bytes += Taken::memory(&want.span, before);
         let taken = Taken { family: want.family, span: want.span.clone(), before, number: self.ranges };
         self.taken.entry(owner).or_default().push(taken);
         self.count += u64::from(before.is_none());
@@ -138,6 +159,7 @@ impl Held {
     pub(super) fn give_up(&mut self, owner: LockOwner, mark: usize, mut gone: impl FnMut(FamilyId, Mode)) {
         let Some(all) = self.taken.get_mut(&owner) else { return };
         for Taken { family, span, before, number } in all.drain(mark.min(all.len())..).rev() {
+            self.bytes -= Taken::memory(&span, before);
             let locks = self.families.get_mut(&family).expect("a family with locks is listed");
             let lost = match (&span, before) {
                 (Span::One(key), Some(mode)) => {

@@ -40,6 +40,13 @@ impl Obstacles {
 pub(super) struct Line(pub(super) Vec<Waiter>);
 
 impl Line {
+    /// Bytes of memory that waiting takes.
+    pub(super) fn bytes(&self) -> usize {
+        let wants = self.0.iter().flat_map(|waiter| &waiter.wants);
+        let wants: usize = wants.map(|want| size_of::<Want>() + want.span.memory()).sum();
+        wants + self.0.len() * (size_of::<Waiter>() + size_of::<Condvar>())
+    }
+
     pub(super) fn holds(&self, ticket: u64) -> bool {
         self.0.iter().any(|waiter| waiter.ticket == ticket)
     }

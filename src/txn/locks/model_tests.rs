@@ -228,6 +228,8 @@ proptest! {
             let marked = held.iter().filter(|(_, want)| want.mode.is_marked()).count();
             prop_assert_eq!(marks.of(FamilyId(1)).load(Ordering::Relaxed), marked);
             prop_assert_eq!(state.held.count(), held.len() as u64);
+            let steps: usize = model.taken.iter().map(Vec::len).sum();
+            prop_assert_eq!(state.held.bytes() == 0, steps == 0);
         }
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct LockCounts {
     pub(crate) waited: Duration,
     pub(crate) deadlocks: u64,
     pub(crate) timeouts: u64,
+    /// Bytes of memory that locks and waiting for them take.
+    pub(crate) bytes: u64,
 }
 
 /// What came of a request.

@@ -122,7 +122,9 @@ impl LockTable {
 
     pub(crate) fn counts(&self) -> LockCounts {
         let state = self.state.lock();
-        LockCounts { held: state.held.count(), waiting: state.line.0.len() as u64, ..state.counts }
+        let (held, waiting) = (state.held.count(), state.line.0.len() as u64);
+        let bytes = (state.held.bytes() + state.line.bytes()) as u64;
+        LockCounts { held, waiting, bytes, ..state.counts }
     }
 
     /// All that `owner` holds.

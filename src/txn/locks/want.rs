@@ -50,6 +50,15 @@ pub(crate) enum Span {
 }
 
 impl Span {
+    /// Bytes of its keys in memory.
+    pub(super) fn memory(&self) -> usize {
+        let one = |key: &Arc<[u8]>| key.len() + 2 * size_of::<usize>();
+        match self {
+            Self::One(key) => one(key),
+            Self::Range(start, end) => one(start) + end.as_ref().map_or(0, one),
+        }
+    }
+
     pub(crate) fn keys(&self) -> Keys<'_> {
         match self {
             Self::One(key) => Keys::One(key),

@@ -17,6 +17,7 @@ use crate::sync::{Arc, Mutex};
 use crate::txn::batch::WriteBatch;
 use crate::txn::operation::{Operation, Operations};
 use crate::txn::pipeline::Write;
+use crate::txn::tally::{Part, Share};
 
 /// Operations through which a look-up goes one by one.
 const FEW: usize = 16;
@@ -27,18 +28,32 @@ const SMALL: usize = 4 << 10;
 pub(super) struct Own {
     database: u64,
     batch: WriteBatch,
+    batch_memory: Part,
     index: Mutex<Index>,
 }
 
-#[derive(Default)]
 struct Index {
     tables: BTreeMap<FamilyId, MemtableWriter>,
     /// Bytes of the batch, and operations, that are in it.
     bytes: usize,
     operations: u64,
+    memory: Part,
+    /// Bytes of memory that the tables take.
+    table_bytes: usize,
 }
 
 impl Index {
+    fn new(memory: Part) -> Self {
+        Self { tables: BTreeMap::new(), bytes: 0, operations: 0, memory, table_bytes: 0 }
+    }
+
+    /// Forgets all that was taken in.
+    fn clear(&mut self) {
+        self.tables.clear();
+        (self.bytes, self.operations, self.table_bytes) = (0, 0, 0);
+        self.memory.set(0);
+    }
+
     fn last(&self) -> SequenceNumber {
         SequenceNumber(OWN_WRITES.0 + self.operations)
     }
@@ -50,7 +65,12 @@ impl Index {
             self.operations += 1;
             let number = self.last();
             let room = payload.len().max(SMALL);
-            let writer = self.tables.entry(family).or_insert_with(|| Memtable::create(room));
+            let mut before = None;
+            let writer = self.tables.entry(family).or_insert_with(|| {
+                before = Some(0);
+                Memtable::create(room)
+            });
+            let before = before.unwrap_or_else(|| memory_of(writer));
             match operation {
                 Operation::Put { key, value } => writer.put(key, value, number),
                 Operation::Merge { key, operand } => writer.merge(key, operand, number),
@@ -59,9 +79,16 @@ impl Index {
                     writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), number);
                 }
             }
+            self.table_bytes += memory_of(writer) - before;
         }
         self.bytes = payload.len();
+        self.memory.set(self.table_bytes);
     }
+}
+
+/// Bytes of memory that a table of an index takes.
+fn memory_of(writer: &MemtableWriter) -> usize {
+    size_of::<MemtableWriter>() + size_of::<Memtable>() + writer.table().bytes()
 }
 
 /// What a transaction has written to a key.
@@ -93,9 +120,10 @@ impl OwnWrite {
 }
 
 impl Own {
-    /// Nothing yet, for families of this database.
-    pub(super) fn new(database: u64) -> Self {
-        Self { database, batch: WriteBatch::new(), index: Mutex::default() }
+    /// Nothing yet, for families of this database; what it takes counts as a part of `share`.
+    pub(super) fn new(database: u64, share: &Arc<Share>) -> Self {
+        let index = Mutex::new(Index::new(share.part()));
+        Self { database, batch: WriteBatch::new(), batch_memory: share.part(), index }
     }
 
     pub(super) fn batch(&self) -> &WriteBatch {
@@ -112,6 +140,7 @@ impl Own {
             Ok(()) => self.batch.release_savepoint(),
             Err(_) => self.batch.rollback_to_savepoint(),
         };
+        self.batch_memory.set(self.batch.memory());
         checked
     }
 
@@ -130,7 +159,7 @@ impl Own {
         self.batch.rollback_to_savepoint();
         let index = self.index.get_mut();
         if index.bytes > self.batch.payload().len() {
-            *index = Index::default();
+            index.clear();
         }
     }
 

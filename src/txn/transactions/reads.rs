@@ -10,6 +10,7 @@ use crate::column_family::family::Family;
 use crate::column_family::view::OwnWrites;
 use crate::sync::{Arc, Mutex};
 use crate::txn::keys::Keys;
+use crate::txn::tally::{Part, Share};
 use crate::txn::transactions::check::{Reliance, Relied};
 
 /// Keys, and walks, beyond which those that say the same are put together; then again when they have doubled.
@@ -22,6 +23,11 @@ struct Behind {
 }
 
 impl Behind {
+    /// Bytes of memory that it takes.
+    fn memory(&self) -> usize {
+        size_of::<Self>() - size_of::<Stretch>() + self.stretch.memory()
+    }
+
     /// Up to which number own writes are in front; `None`: there are none.
     fn at(&self) -> Option<SequenceNumber> {
         self.own.as_ref().map(|own| own.at)
@@ -53,6 +59,11 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
+    /// Bytes of memory that it takes.
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.low.capacity() + self.end.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// Whether a key right behind this stretch, or within it, begins the other.
     fn reaches(&self, other: &Self) -> bool {
         self.end.as_deref().is_none_or(|end| key::compare(end, &other.low).is_ge())
@@ -117,31 +128,52 @@ fn join_behind(stretches: &mut Vec<Behind>) {
     *stretches = joined;
 }
 
-/// What one cursor has walked over. The last stretch is the one that it stands in.
-#[derive(Default)]
+/// What one cursor has walked over.
 pub(super) struct Walked {
-    stretches: Mutex<Vec<Stretch>>,
+    stretches: Mutex<Stretches>,
     /// What the cursor has in front.
     own: Option<OwnWrites>,
 }
 
+/// The stretches that a cursor has walked over. The last one is the one that it stands in.
+struct Stretches {
+    list: Vec<Stretch>,
+    /// Bytes of memory of all but the last.
+    before_last: usize,
+    memory: Part,
+}
+
+impl Stretches {
+    fn push(&mut self, stretch: Stretch) {
+        if self.list.len() >= MANY && self.list.len().is_power_of_two() {
+            join(&mut self.list);
+            self.before_last = self.list.iter().map(Stretch::memory).sum();
+        } else {
+            self.before_last += self.list.last().map_or(0, Stretch::memory);
+        }
+        self.memory.set(self.before_last + stretch.memory());
+        self.list.push(stretch);
+    }
+}
+
 impl Walked {
+    fn new(own: Option<OwnWrites>, memory: Part) -> Self {
+        Self { stretches: Mutex::new(Stretches { list: Vec::new(), before_last: 0, memory }), own }
+    }
+
     /// The cursor was placed anew, and found what there is from `low` up to and without `end`.
     pub(super) fn place(&self, low: &[u8], end: Option<&[u8]>) {
         if end.is_some_and(|end| key::compare(low, end).is_ge()) {
             return;
         }
-        let mut stretches = self.stretches.lock();
-        if stretches.len() >= MANY && stretches.len().is_power_of_two() {
-            join(&mut stretches);
-        }
-        stretches.push(Stretch { low: low.to_vec(), end: end.map(<[u8]>::to_vec) });
+        let stretch = Stretch { low: low.to_vec(), end: end.map(<[u8]>::to_vec) };
+        self.stretches.lock().push(stretch);
     }
 
     /// The cursor went up to `key`, which it stands on.
     pub(super) fn up_to(&self, key: &[u8]) {
         let mut stretches = self.stretches.lock();
-        let Some(Stretch { end: Some(end), .. }) = stretches.last_mut() else { return };
+        let Some(Stretch { end: Some(end), .. }) = stretches.list.last_mut() else { return };
         if key::compare(key, end).is_ge() {
             end.clear();
             end.extend_from_slice(key);
@@ -151,14 +183,14 @@ impl Walked {
 
     /// The cursor went up to the end of what it walks, and found no more.
     pub(super) fn up_to_end(&self, end: Option<&[u8]>) {
-        if let Some(stretch) = self.stretches.lock().last_mut() {
+        if let Some(stretch) = self.stretches.lock().list.last_mut() {
             stretch.end_at_least(end);
         }
     }
 
     /// The cursor went down to `key`, which it stands on, or the start of what it walks.
     pub(super) fn down_to(&self, key: &[u8]) {
-        if let Some(stretch) = self.stretches.lock().last_mut()
+        if let Some(stretch) = self.stretches.lock().list.last_mut()
             && key::compare(key, &stretch.low).is_lt()
         {
             stretch.low.clear();
@@ -176,6 +208,11 @@ struct KeyList {
 }
 
 impl KeyList {
+    /// Bytes of memory that it takes.
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ends.iter().enumerate().map(|(index, &end)| {
             let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -211,9 +248,18 @@ struct FamilyReads {
     /// By cursors that are gone.
     stretches: Vec<Behind>,
     walks: Vec<Arc<Walked>>,
+    memory: Part,
+    /// Bytes of memory of `stretches`.
+    stretch_bytes: usize,
 }
 
 impl FamilyReads {
+    /// The list of keys, or of walks, may have grown.
+    fn count(&mut self) {
+        let walks = self.walks.capacity() * (size_of::<Arc<Walked>>() + size_of::<Walked>());
+        self.memory.set(size_of::<Self>() + self.keys.memory() + walks + self.stretch_bytes);
+    }
+
     /// Takes over what was walked, of cursors that are gone for good.
     fn gather(&mut self) {
         let stretches = &mut self.stretches;
@@ -221,45 +267,61 @@ impl FamilyReads {
             let is_held = Arc::strong_count(walk) > 1;
             let walked = walk.stretches.lock();
             let behind = |stretch: &Stretch| Behind { stretch: stretch.clone(), own: walk.own.clone() };
-            stretches.extend(walked.iter().map(behind));
+            stretches.extend(walked.list.iter().map(behind));
             is_held
         });
         join_behind(stretches);
+        self.stretch_bytes = self.stretches.iter().map(Behind::memory).sum();
+        self.count();
     }
 }
 
-#[derive(Default)]
-pub(super) struct Reads(BTreeMap<FamilyId, FamilyReads>);
+pub(super) struct Reads {
+    families: BTreeMap<FamilyId, FamilyReads>,
+    share: Arc<Share>,
+}
 
 impl Reads {
+    /// Nothing yet; what it takes counts as parts of `share`.
+    pub(super) fn new(share: &Arc<Share>) -> Self {
+        Self { families: BTreeMap::new(), share: Arc::clone(share) }
+    }
+
     fn of(&mut self, family: &Arc<Family>) -> &mut FamilyReads {
-        self.0.entry(family.id()).or_insert_with(|| FamilyReads {
+        let share = &self.share;
+        self.families.entry(family.id()).or_insert_with(|| FamilyReads {
             family: Arc::clone(family),
             keys: KeyList::default(),
             stretches: Vec::new(),
             walks: Vec::new(),
+            memory: share.part(),
+            stretch_bytes: 0,
         })
     }
 
     pub(super) fn note(&mut self, family: &Arc<Family>, key: &[u8]) {
-        self.of(family).keys.push(key);
+        let reads = self.of(family);
+        reads.keys.push(key);
+        reads.count();
     }
 
     /// A cursor on `family` begins to walk, with `own` writes in front.
     pub(super) fn walk(&mut self, family: &Arc<Family>, own: Option<OwnWrites>) -> Arc<Walked> {
+        let memory = self.share.part();
         let reads = self.of(family);
         if reads.walks.len() >= MANY && reads.walks.len().is_power_of_two() {
             reads.gather();
         }
-        let walked = Arc::new(Walked { stretches: Mutex::default(), own });
+        let walked = Arc::new(Walked::new(own, memory));
         reads.walks.push(Arc::clone(&walked));
+        reads.count();
         walked
     }
 
     /// All that was read up to now, ascending by family.
     pub(super) fn relied(&mut self) -> Vec<Relied<'_>> {
-        self.0.values_mut().for_each(FamilyReads::gather);
-        let relied = self.0.values().map(|reads| {
+        self.families.values_mut().for_each(FamilyReads::gather);
+        let relied = self.families.values().map(|reads| {
             let keys = reads.keys.iter().map(|key| Keys::One(key).into());
             let stretches = reads.stretches.iter().map(|Behind { stretch, own }| Reliance {
                 keys: Keys::Range(&stretch.low, stretch.end.as_deref()),
@@ -274,6 +336,7 @@ impl Reads {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::txn::tally::Tally;
 
     fn stretch(low: &str, end: Option<&str>) -> Stretch {
         Stretch { low: low.into(), end: end.map(Into::into) }
@@ -319,21 +382,22 @@ mod tests {
 
     #[test]
     fn a_walk_reaches_as_far_as_the_cursor_went() {
-        let walked = Walked::default();
+        let walked = Walked::new(None, Tally::default().share().part());
         walked.place(b"d", Some(b"e"));
         walked.up_to(b"f");
         walked.up_to(b"e");
         walked.down_to(b"c");
         walked.down_to(b"d");
-        assert_eq!(*walked.stretches.lock(), [stretch("c", Some("f\0"))]);
+        let stretches = || walked.stretches.lock().list.clone();
+        assert_eq!(stretches(), [stretch("c", Some("f\0"))]);
         walked.place(b"x", Some(b"x\0"));
         walked.up_to_end(Some(b"z"));
-        assert_eq!(walked.stretches.lock()[1], stretch("x", Some("z")));
+        assert_eq!(stretches()[1], stretch("x", Some("z")));
         walked.place(b"y", Some(b"y\0"));
         walked.up_to_end(None);
-        assert_eq!(walked.stretches.lock()[2], stretch("y", None));
+        assert_eq!(stretches()[2], stretch("y", None));
         walked.place(b"b", Some(b"a"));
-        assert_eq!(walked.stretches.lock().len(), 3, "nothing lies in a range that is upside down");
+        assert_eq!(stretches().len(), 3, "nothing lies in a range that is upside down");
     }
 
     #[test]

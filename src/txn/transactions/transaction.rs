@@ -127,8 +127,9 @@ impl Transaction {
         };
         let (place, moment) = (Inherited::new(place), moment.map(Inherited::new));
         let is_noted = settings.level == IsolationLevel::Serializable && !settings.read_only;
-        let reads = is_noted.then(Mutex::default);
-        let own = Own::new(pipeline.database);
+        let share = pipeline.transactions.share();
+        let reads = is_noted.then(|| Mutex::new(Reads::new(&share)));
+        let own = Own::new(pipeline.database, &share);
         let locking = Locking::new(&pipeline);
         Ok(Self {
             pipeline: Inherited::new(pipeline),

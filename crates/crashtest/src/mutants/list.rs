@@ -170,6 +170,8 @@ const PLACE: &str = "src/db/place.rs";
 const FILE_LOCK: &str = "src/storage/file_lock.rs";
 const REAL_FILE: &str = "src/storage/real_file.rs";
 const HEADER: &str = "src/page/header.rs";
+const TALLY: &str = "src/txn/tally.rs";
+const FAMILIES: &str = "src/db/families.rs";
 
 /// All mutations.
 pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {

@@ -196,4 +196,33 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "            let _ = directory;",
         "a_damaged_record_ends_the_log_for_who_asks_for_it",
     ),
+    // What the report of memory counts.
+    tests(
+        "what a transaction took stays counted when it is gone",
+        TALLY,
+        "        self.tell(0);\n",
+        "",
+        "the_total_is_what_is_there_rounded_up",
+    ),
+    file(
+        "memtables of a dropped family are counted nowhere",
+        FAMILIES,
+        ".for_each(|table| table.set_merged());",
+        ".for_each(drop);",
+        "memory",
+    ),
+    file(
+        "a memtable that was merged before its family was dropped counts twice",
+        MEMTABLE_TABLE,
+        "        if counted.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok() {\n",
+        "        counted.store(bytes, Ordering::Relaxed);\n        {\n",
+        "memory",
+    ),
+    tests(
+        "locks that are given up stay counted",
+        LOCKS_HELD,
+        "            self.bytes -= Taken::memory(&span, before);\n",
+        "",
+        "the_state_is_as_the_model",
+    ),
 ];
