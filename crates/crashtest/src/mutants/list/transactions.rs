@@ -260,7 +260,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "an index of own writes outlives a rollback",
         OWN,
-        "            *index = Index::default();\n",
+        "            index.clear();\n",
         "",
         "transactions",
     ),
