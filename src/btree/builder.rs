@@ -16,6 +16,7 @@ use super::output::Output;
 use super::records::Child;
 use super::split_key::SplitKey;
 use super::tree::Tree;
+use crate::codec::expiry::{self, Expiry, Now};
 use crate::error::{Error, Result};
 use crate::page::{PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -31,12 +32,15 @@ pub(crate) struct MergeOptions {
     /// Whether a deletion stays in the tree as an entry, for what older trees hold; otherwise it only takes
     /// the key out.
     pub(crate) keep_deletions: bool,
+    /// What has expired by then is left out of what is written, unless deletions are kept.
+    pub(crate) now: Now,
 }
 
 pub(super) struct TreeBuilder<'s, 'm> {
     pub(super) out: Output<'s>,
     fill: u8,
     pub(super) keep_deletions: bool,
+    now: Now,
     leaves: LeafLevel<'m>,
     /// `inners[l]` collects nodes of level `l` as children.
     inners: Vec<InnerLevel>,
@@ -50,6 +54,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
             out: Output::new(store, options.generation),
             fill: options.fill,
             keep_deletions: options.keep_deletions,
+            now: if options.keep_deletions { Now::UNASKED } else { options.now },
             leaves: LeafLevel::new(store.page_size(), options.fill),
             inners: Vec::new(),
             at_left_edge: true,
@@ -69,7 +74,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
     /// Adds a new entry.
     pub(super) fn push_new(&mut self, key: &'m [u8], value: &'m [u8]) -> Result<()> {
         let complete = if self.wants_run(value.len()) {
-            let value = self.out.write_value(value)?;
+            let value = self.out.write_value(value, 0)?;
             self.leaves.add_new_run(key, value)
         } else {
             self.leaves.add_new(key, value)
@@ -78,11 +83,41 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         self.write_complete(complete)
     }
 
-    /// Adds what operands came to.
+    /// Adds a new entry with a stamped value.
+    pub(super) fn push_expiring(&mut self, key: &'m [u8], stamped: &'m [u8]) -> Result<()> {
+        let (expiry, value) = self.split(stamped)?;
+        let complete = if self.wants_run(value.len()) {
+            let value = self.out.write_value(value, expiry)?;
+            self.leaves.add_new_run(key, value)
+        } else {
+            self.leaves.add_new_expiring(key, stamped)
+        };
+        let complete = complete.map_err(|fault| self.family_fault(fault))?;
+        self.write_complete(complete)
+    }
+
+    /// Expiry and value of a stamped value.
+    pub(super) fn split<'v>(&self, stamped: &'v [u8]) -> Result<(Expiry, &'v [u8])> {
+        let nonsense = Fault("the expiry of a value makes no sense");
+        expiry::split(stamped).ok_or_else(|| self.family_fault(nonsense))
+    }
+
+    /// Adds what operands came to, if that is anything.
     pub(super) fn push_combined(&mut self, key: &'m [u8], combined: Combined) -> Result<()> {
         let complete = match combined {
+            Combined::Nothing if self.keep_deletions => self.leaves.add_deletion(key),
+            Combined::Nothing => return Ok(()),
+            Combined::Expiring(stamped) => {
+                let (expiry, value) = self.split(&stamped)?;
+                if self.wants_run(value.len()) {
+                    let value = self.out.write_value(value, expiry)?;
+                    self.leaves.add_new_run(key, value)
+                } else {
+                    self.leaves.add_made(key, kind::OPERANDS, stamped)
+                }
+            }
             Combined::Value(value) if self.wants_run(value.len()) => {
-                let value = self.out.write_value(&value)?;
+                let value = self.out.write_value(&value, 0)?;
                 self.leaves.add_new_run(key, value)
             }
             Combined::Value(value) => self.leaves.add_made(key, kind::INLINE, value),
@@ -95,7 +130,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
     /// Adds a new entry with its value in a run of its own, however long it is.
     #[cfg(all(test, not(loom)))]
     pub(super) fn push_in_run(&mut self, key: &'m [u8], value: &[u8]) -> Result<()> {
-        let value = self.out.write_value(value)?;
+        let value = self.out.write_value(value, 0)?;
         let complete = self.leaves.add_new_run(key, value).map_err(|fault| self.family_fault(fault))?;
         self.write_complete(complete)
     }
@@ -123,9 +158,41 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         Ok(())
     }
 
-    /// Adds an old entry whose value stands in a run, with a copy of the run.
-    pub(super) fn push_moved(&mut self, leaf: &OldLeaf, index: usize, value: &[u8]) -> Result<()> {
-        let value = self.out.write_value(value)?;
+    /// The same, without entries that have expired: runs that hold their values are retired.
+    pub(super) fn push_kept(&mut self, leaf: &OldLeaf, from: usize, to: usize) -> Result<()> {
+        if !self.now.judges() {
+            return self.push_old(leaf, from, to);
+        }
+        for index in from..to {
+            if !self.leave_out(leaf, index)? {
+                self.push_old(leaf, index, index + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves entry `index` of an old leaf out if it has expired. Whether it has.
+    pub(super) fn leave_out(&mut self, leaf: &OldLeaf, index: usize) -> Result<bool> {
+        let node = leaf.node();
+        let value = node.entry(index).map_err(|fault| locate(self.out.store, leaf.pointer, fault))?.value;
+        if !node.is_expired(&value, self.now) {
+            return Ok(false);
+        }
+        if let Some((page, pages)) = value.run() {
+            self.out.retire(page, pages);
+        }
+        Ok(true)
+    }
+
+    /// Adds an old entry whose value, which expires or has 0, stands in a run, with a copy of the run.
+    pub(super) fn push_moved(
+        &mut self,
+        leaf: &OldLeaf,
+        index: usize,
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<()> {
+        let value = self.out.write_value(value, expiry)?;
         let complete = self.leaves.add_moved(leaf, index, value);
         let complete = complete.map_err(|fault| locate(self.out.store, leaf.pointer, fault))?;
         self.write_complete(complete)
@@ -138,8 +205,9 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         index: usize,
         value: PinnedPage,
         len: usize,
+        expiry: Expiry,
     ) -> Result<()> {
-        let complete = self.leaves.add_inlined(leaf, index, value, len);
+        let complete = self.leaves.add_inlined(leaf, index, value, len, expiry);
         let complete = complete.map_err(|fault| locate(self.out.store, leaf.pointer, fault))?;
         self.write_complete(complete)
     }
@@ -222,7 +290,7 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         self.leaves.absorbed = true;
         let leaf = self.hold(page, shape, child.pointer);
         self.out.retire(child.pointer.page, child.pointer.pages);
-        self.push_old(&leaf, 0, count)?;
+        self.push_kept(&leaf, 0, count)?;
         Ok(true)
     }
 

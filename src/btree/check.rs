@@ -17,6 +17,7 @@ use super::locate::locate;
 use super::node::{Fault, LeafValue, Node};
 use super::records::ValuePointer;
 use super::tree::Tree;
+use crate::codec::expiry::STAMP_LEN;
 use crate::codec::{key, operands};
 use crate::error::Error;
 use crate::page::{HEADER_LEN, PagePointer};
@@ -319,6 +320,10 @@ impl Checker<'_> {
                         owns_values = true;
                         self.expect(pointer, value.len as usize > quarter, "a value is too short for a run");
                         self.check_value(value, again);
+                    }
+                    LeafValue::Expiring(range) => {
+                        let fits = range.len() <= STAMP_LEN + 3 * self.store.page_size();
+                        self.expect(pointer, fits, "a value is too long for a leaf");
                     }
                     LeafValue::Deletion => {
                         let expected = self.options.deletions;

@@ -8,6 +8,8 @@ pub(crate) enum Old<'t> {
     Nothing,
     Deleted,
     Value(&'t [u8]),
+    /// A stamped value, see `codec/expiry.rs`.
+    Expiring(&'t [u8]),
     /// Operands that are not folded yet, see `codec/operands.rs`.
     Operands(&'t [u8]),
 }
@@ -15,7 +17,11 @@ pub(crate) enum Old<'t> {
 /// What a tree is to say of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Combined {
+    /// The key has no value.
+    Nothing,
     Value(Vec<u8>),
+    /// A stamped value.
+    Expiring(Vec<u8>),
     /// Operands that are not folded yet.
     Operands(Vec<u8>),
 }

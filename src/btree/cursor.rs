@@ -14,6 +14,7 @@ use super::node::{Fault, LeafValue, Node, Shape, USUAL_REST, usual_entry};
 use super::records::ValuePointer;
 use super::split_key::SplitKey;
 use super::tree::{Tree, load_run};
+use crate::codec::expiry::{self, Expiry, Now, STAMP_LEN};
 use crate::error::{Error, Result};
 use crate::page::{Ahead, HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -37,6 +38,10 @@ pub(crate) struct TreeCursor {
     /// What the entry is if its value does not stand in the leaf.
     unusual: Option<Unusual>,
     asked: Asked,
+    /// At which second entries are judged.
+    now: Now,
+    /// Whether what has expired is passed over; otherwise it stands for a deletion.
+    passes_expired: bool,
 }
 
 /// Leaves that the disk was asked for on one way from leaf to leaf.
@@ -56,6 +61,8 @@ enum Unusual {
     Deletion,
     /// Operands stand in place of its value; and what they come to, once somebody said so.
     Operands(Box<OnceCell<Box<[u8]>>>),
+    /// Its value stands in the leaf, until this second.
+    Expiring(Expiry),
 }
 
 struct Run {
@@ -125,7 +132,17 @@ impl TreeCursor {
             value: 0..0,
             unusual: None,
             asked: Asked::default(),
+            now: Now::UNASKED,
+            passes_expired: false,
         }
+    }
+
+    /// This cursor, for which what has expired at `now` is not there in a tree behind which nothing older
+    /// stands, and elsewhere is deleted.
+    pub(crate) fn judging(mut self, now: Now, is_last: bool) -> Self {
+        self.now = now;
+        self.passes_expired = is_last;
+        self
     }
 
     /// Whether the cursor stands at an entry.
@@ -273,6 +290,15 @@ impl TreeCursor {
         matches!(self.unusual, Some(Unusual::Run(_)))
     }
 
+    /// When the entry expires; 0 if it does not, or operands stand in place of its value.
+    pub(crate) fn expiry(&self) -> Expiry {
+        match &self.unusual {
+            Some(Unusual::Expiring(expiry)) => *expiry,
+            Some(Unusual::Run(run)) => run.value.expiry,
+            _ => 0,
+        }
+    }
+
     /// Whether the entry says that its key is deleted.
     #[inline]
     pub(crate) fn is_deletion(&self) -> bool {
@@ -330,7 +356,7 @@ impl TreeCursor {
         assert!(self.valid, "a cursor that stands nowhere has no value");
         match (&self.unusual, &self.leaf) {
             (_, None) => unreachable!("a valid cursor has a leaf"),
-            (None | Some(Unusual::Operands(_)), Some(leaf)) => Ok((&leaf.page, self.value.clone())),
+            (None | Some(Unusual::Operands(_) | Unusual::Expiring(_)), Some(leaf)) => Ok((&leaf.page, self.value.clone())),
             (Some(Unusual::Deletion), Some(leaf)) => Ok((&leaf.page, 0..0)),
             (Some(Unusual::Run(run)), _) => {
                 let range = HEADER_LEN..HEADER_LEN + run.value.len as usize;
@@ -375,18 +401,43 @@ impl TreeCursor {
 
     #[inline(never)]
     fn go_any(&mut self, index: usize, way: Way) -> Result<bool> {
+        let mut index = index;
+        // One step after the other, also from leaf to leaf: there may be very many that have expired.
+        while !self.stand_at(index, way)? {
+            let Some(leaf) = &self.leaf else { return Ok(false) };
+            index = match way.next(index, leaf.shape.count()) {
+                Some(next) => next,
+                None if !self.enter_next(way)? => return Ok(false),
+                None => edge(self.leaf.as_ref().map_or(0, |leaf| leaf.shape.count()), way),
+            };
+        }
+        Ok(true)
+    }
+
+    /// Goes to entry `index` of the leaf. `false` if there is none, or it is passed over.
+    fn stand_at(&mut self, index: usize, way: Way) -> Result<bool> {
         self.valid = false;
         self.unusual = None;
         let Some(leaf) = &mut self.leaf else { return Ok(false) };
         if index >= leaf.shape.count() {
-            return self.leave_leaf(way);
+            return Ok(false);
         }
         leaf.ahead.fetch_some();
-        let entry = Node::with_shape(&leaf.page, leaf.shape).entry(index);
-        let entry = entry.map_err(|fault| locate(&self.store, leaf.pointer, fault))?;
+        let node = Node::with_shape(&leaf.page, leaf.shape);
+        let entry = node.entry(index).map_err(|fault| locate(&self.store, leaf.pointer, fault))?;
+        let is_expired = self.now.judges() && node.is_expired(&entry.value, self.now);
+        if is_expired && self.passes_expired {
+            return Ok(false);
+        }
         self.key.set_rest(leaf.prefix_len, entry.rest);
         match entry.value {
+            _ if is_expired => self.unusual = Some(Unusual::Deletion),
             LeafValue::Inline(range) => self.value = range,
+            LeafValue::Expiring(range) => {
+                let expiry = expiry::split(&leaf.page[range.clone()]).map_or(0, |(expiry, _)| expiry);
+                self.value = range.start + STAMP_LEN..range.end;
+                self.unusual = Some(Unusual::Expiring(expiry));
+            }
             LeafValue::Run(value) => {
                 self.unusual = Some(Unusual::Run(Box::new(Run { value, page: OnceCell::new() })));
             }
@@ -480,6 +531,11 @@ impl TreeCursor {
     /// Goes to the nearest entry of the next leaf.
     #[cold]
     fn leave_leaf(&mut self, way: Way) -> Result<bool> {
+        Ok(self.enter_next(way)? && self.stand_at_edge(way)?)
+    }
+
+    /// Enters the next leaf, if there is one.
+    fn enter_next(&mut self, way: Way) -> Result<bool> {
         self.valid = false;
         let left = self.leaf.take();
         let mut level = 0;
@@ -520,7 +576,7 @@ impl TreeCursor {
                 self.leaf = None;
                 return Err(error);
             }
-            return self.stand_at_edge(way);
+            return Ok(true);
         }
         Ok(false)
     }

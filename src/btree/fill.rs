@@ -5,8 +5,9 @@ use super::leaf_level::entry_len;
 use super::locate::locate;
 use super::node::{LeafValue, Node, NodeResult};
 use super::pack::Packer;
-use super::records::{Child, VALUE_POINTER_LEN};
+use super::records::{Child, value_pointer_len};
 use super::tree::Tree;
+use crate::codec::expiry::STAMP_LEN;
 use crate::codec::key;
 use crate::error::Result;
 use crate::page::HEADER_LEN;
@@ -117,9 +118,15 @@ impl<'s> Sizes<'s> {
         for i in 0..leaf.count() {
             let value = leaf.entry(i)?.value;
             let is_operands = matches!(value, LeafValue::Operands(_));
+            let mut expires = false;
             let len = match value {
                 LeafValue::Inline(range) => range.len(),
+                LeafValue::Expiring(range) => {
+                    expires = true;
+                    range.len() - STAMP_LEN
+                }
                 LeafValue::Run(value) => {
+                    expires = value.expiry != 0;
                     self.taken += u64::from(value.run.pages);
                     self.left = self.left.saturating_sub(u64::from(value.run.pages));
                     value.len as usize
@@ -130,9 +137,9 @@ impl<'s> Sizes<'s> {
             leaf.key(i, &mut self.key)?;
             let len = if !is_operands && self.packer.wants_run(len) {
                 self.packed += (HEADER_LEN + len).div_ceil(self.store.page_size()) as u64;
-                VALUE_POINTER_LEN
+                value_pointer_len(expires)
             } else {
-                len
+                len + if expires { STAMP_LEN } else { 0 }
             };
             let shared =
                 if self.packer.len() > 0 { key::common_prefix(&self.last_key, &self.key) } else { 0 };

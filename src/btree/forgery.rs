@@ -12,6 +12,7 @@ use super::tree::Tree;
 use super::{
     CheckOptions, MergeOptions, MergeOutcome, TreeCursor, merge, pages_with_pointers, relocate, repack,
 };
+use crate::codec::expiry::Now;
 use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::error::{ErrorKind, Result};
@@ -119,7 +120,7 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     let report = tree.check(store, &CheckOptions { max_faults: 3, deletions: true });
     assert!(report.faults.len() <= 3);
 
-    let options = MergeOptions { fill: 100, generation: tree.generation + 1, keep_deletions: false };
+    let options = MergeOptions { fill: 100, generation: tree.generation + 1, keep_deletions: false, now: Now::UNASKED };
     let abandon = |outcome: Result<MergeOutcome>| match outcome {
         Ok(outcome) => store.abandon(&outcome.written),
         Err(error) => {

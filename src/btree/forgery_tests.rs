@@ -12,6 +12,7 @@ use super::records::CHILD_LEN;
 use super::testing::{Bytes, Harness, get, store_of_last_pages};
 use super::tree::Tree;
 use super::{MergeOptions, TreeCursor, merge, repack};
+use crate::codec::expiry::Now;
 use crate::codec::ids::PageId;
 use crate::error::{ErrorKind, Result};
 use crate::page::{HEADER_LEN, PagePointer};
@@ -142,7 +143,7 @@ fn a_tree_that_reaches_a_node_twice_is_reported_and_not_merged() {
             .iter()
             .all(|fault| fault.location().page.is_some() && fault.location().offset.is_some())
     );
-    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false, now: Now::UNASKED };
     let deletion = RangeDeletion { start: b"", end: None };
     let error =
         merge(&tree, &harness.store, &[deletion], std::iter::empty(), &options, &|| false).unwrap_err();
@@ -153,7 +154,7 @@ fn a_tree_that_reaches_a_node_twice_is_reported_and_not_merged() {
 fn what_a_newer_engine_put_into_a_node_is_refused() {
     let harness = sound();
     let first = harness.model.keys().next().unwrap();
-    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false, now: Now::UNASKED };
     for (level, what) in [(2, "child"), (1, "child"), (1, "node"), (0, "node")] {
         let tree = forged(&harness, level, &[0], |bytes| {
             let page = bytes.to_vec();
@@ -198,7 +199,7 @@ fn a_range_deletion_reads_no_leaf_that_it_covers() {
         assert!(!node.child(middle).unwrap().owns_values);
         bytes[at + 8] ^= 1;
     });
-    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false, now: Now::UNASKED };
     let whole = RangeDeletion { start: b"", end: None };
     let outcome = merge(&tree, &harness.store, &[whole], std::iter::empty(), &options, &|| false).unwrap();
     assert_eq!(outcome.tree.root, None);

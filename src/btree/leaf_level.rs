@@ -12,8 +12,9 @@ use super::node::{Fault, LeafValue, Node, NodeResult, Shape, kind};
 use super::node_writer::{NodeWriter, arrays_len};
 use super::output::Output;
 use super::pack::Packer;
-use super::records::{Child, VALUE_POINTER_LEN, ValuePointer};
+use super::records::{Child, ValuePointer};
 use super::split_key::SplitKey;
+use crate::codec::expiry::{self, Expiry, STAMP_LEN};
 use crate::codec::{key, varint};
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
@@ -62,6 +63,11 @@ enum Pending<'m> {
         key: &'m [u8],
         value: ValuePointer,
     },
+    /// A stamped value.
+    NewExpiring {
+        key: &'m [u8],
+        stamped: &'m [u8],
+    },
     Deletion {
         key: &'m [u8],
     },
@@ -89,6 +95,7 @@ impl Entry<'_> {
             }
             Pending::New { .. }
             | Pending::NewRun { .. }
+            | Pending::NewExpiring { .. }
             | Pending::Deletion { .. }
             | Pending::Made { .. } => None,
         }
@@ -113,8 +120,8 @@ pub(super) struct LeafLevel<'m> {
     /// Old leaves that entries refer to, by number from `first_held` on.
     held: VecDeque<OldLeaf>,
     first_held: u32,
-    /// Runs, and lengths of the values in them, that entries refer to, by number from `first_value` on.
-    values: VecDeque<(PinnedPage, usize)>,
+    /// Runs, and lengths and expiries of the values in them, that entries refer to, by number from `first_value` on.
+    values: VecDeque<(PinnedPage, usize, Expiry)>,
     first_value: u32,
     /// Bytes that entries refer to, by number from `first_made` on.
     made: VecDeque<Vec<u8>>,
@@ -188,10 +195,10 @@ impl<'m> LeafLevel<'m> {
         &self.held[(number - self.first_held) as usize]
     }
 
-    /// A value that was read from a run.
-    fn value(&self, number: u32) -> &[u8] {
-        let (run, len) = &self.values[(number - self.first_value) as usize];
-        &run[HEADER_LEN..][..*len]
+    /// A value that was read from a run, and its expiry.
+    fn value(&self, number: u32) -> (&[u8], Expiry) {
+        let (run, len, expiry) = &self.values[(number - self.first_value) as usize];
+        (&run[HEADER_LEN..][..*len], *expiry)
     }
 
     /// Bytes that were made for an entry.
@@ -214,6 +221,7 @@ impl<'m> LeafLevel<'m> {
             }
             Pending::New { key, .. }
             | Pending::NewRun { key, .. }
+            | Pending::NewExpiring { key, .. }
             | Pending::Deletion { key }
             | Pending::Made { key, .. } => Ok(SplitKey::whole(key)),
         }
@@ -226,7 +234,12 @@ impl<'m> LeafLevel<'m> {
 
     /// Adds a new entry whose value was written to a run.
     pub(super) fn add_new_run(&mut self, key: &'m [u8], value: ValuePointer) -> NodeResult<Option<usize>> {
-        self.add(Pending::NewRun { key, value }, SplitKey::whole(key), VALUE_POINTER_LEN, true)
+        self.add(Pending::NewRun { key, value }, SplitKey::whole(key), value.encoded_len(), true)
+    }
+
+    /// Adds a new entry with a stamped value.
+    pub(super) fn add_new_expiring(&mut self, key: &'m [u8], stamped: &'m [u8]) -> NodeResult<Option<usize>> {
+        self.add(Pending::NewExpiring { key, stamped }, SplitKey::whole(key), stamped.len(), false)
     }
 
     /// Adds an entry that says that the key is deleted.
@@ -251,21 +264,23 @@ impl<'m> LeafLevel<'m> {
         let node = leaf.node();
         let key = SplitKey(node.prefix(), node.rest(index)?);
         let pending = Pending::Moved { leaf: leaf.number, index: index as u32, value };
-        self.add(pending, key, VALUE_POINTER_LEN, true)
+        self.add(pending, key, value.encoded_len(), true)
     }
 
-    /// Adds an old entry whose value of `len` bytes stands in `run`, as one that holds its value.
+    /// Adds an old entry whose value of `len` bytes, which expires or has 0, stands in `run`, as one that holds its value.
     pub(super) fn add_inlined(
         &mut self,
         leaf: &OldLeaf,
         index: usize,
         run: PinnedPage,
         len: usize,
+        expiry: Expiry,
     ) -> NodeResult<Option<usize>> {
         let node = leaf.node();
         let key = SplitKey(node.prefix(), node.rest(index)?);
         let value = self.first_value + self.values.len() as u32;
-        self.values.push_back((run, len));
+        self.values.push_back((run, len, expiry));
+        let len = len + if expiry == 0 { 0 } else { STAMP_LEN };
         self.add(Pending::Inlined { leaf: leaf.number, index: index as u32, value }, key, len, false)
     }
 
@@ -394,15 +409,21 @@ impl<'m> LeafLevel<'m> {
         for at in 0..count {
             let value_len = match self.entries[at].pending {
                 Pending::Old { leaf, index } => match self.held(leaf).node().entry(index as usize)?.value {
-                    LeafValue::Inline(range) | LeafValue::Operands(range) => range.len(),
-                    LeafValue::Run(_) => VALUE_POINTER_LEN,
+                    LeafValue::Inline(range) | LeafValue::Operands(range) | LeafValue::Expiring(range) => {
+                        range.len()
+                    }
+                    LeafValue::Run(value) => value.encoded_len(),
                     LeafValue::Deletion => 0,
                 },
-                Pending::Inlined { value, .. } => self.value(value).len(),
+                Pending::Inlined { value, .. } => match self.value(value) {
+                    (value, 0) => value.len(),
+                    (value, _) => STAMP_LEN + value.len(),
+                },
                 Pending::New { value, .. } => value.len(),
                 Pending::Made { bytes, .. } => self.made(bytes).len(),
                 Pending::Deletion { .. } => 0,
-                Pending::Moved { .. } | Pending::NewRun { .. } => VALUE_POINTER_LEN,
+                Pending::NewExpiring { stamped, .. } => stamped.len(),
+                Pending::Moved { value, .. } | Pending::NewRun { value, .. } => value.encoded_len(),
             };
             size += entry_len(self.key(at)?.len() - prefix_len, value_len);
         }
@@ -428,13 +449,22 @@ impl<'m> LeafLevel<'m> {
                     writer.leaf_entry(self.key(at)?.skip(prefix_len), kind::RUN, &value.encode());
                 }
                 Pending::Inlined { value, .. } => {
-                    writer.leaf_entry(self.key(at)?.skip(prefix_len), kind::INLINE, self.value(value));
+                    let rest = self.key(at)?.skip(prefix_len);
+                    match self.value(value) {
+                        (value, 0) => writer.leaf_entry(rest, kind::INLINE, value),
+                        (value, expiry) => {
+                            writer.leaf_entry(rest, kind::OPERANDS, &expiry::stamped(expiry, value));
+                        }
+                    }
                 }
                 Pending::New { key, value } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::INLINE, value);
                 }
                 Pending::NewRun { key, value } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::RUN, &value.encode());
+                }
+                Pending::NewExpiring { key, stamped } => {
+                    writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::OPERANDS, stamped);
                 }
                 Pending::Made { key, kind, bytes } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind, self.made(bytes));
@@ -469,7 +499,9 @@ impl<'m> LeafLevel<'m> {
                 LeafValue::Inline(range) => writer.leaf_entry(rest, kind::INLINE, node.bytes(range)),
                 LeafValue::Run(value) => writer.leaf_entry(rest, kind::RUN, &value.encode()),
                 LeafValue::Deletion => writer.leaf_entry(rest, kind::DELETION, &[]),
-                LeafValue::Operands(range) => writer.leaf_entry(rest, kind::OPERANDS, node.bytes(range)),
+                LeafValue::Operands(range) | LeafValue::Expiring(range) => {
+                    writer.leaf_entry(rest, kind::OPERANDS, node.bytes(range));
+                }
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
 use super::output::MergeOutcome;
 use super::records::Child;
 use super::tree::{Tree, load_run};
-use crate::codec::key;
+use crate::codec::{expiry, key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -29,6 +29,8 @@ use crate::sync::Arc;
 #[derive(Clone, Copy)]
 pub(crate) enum MergeOp<'m> {
     Put(&'m [u8]),
+    /// A stamped value, see `codec/expiry.rs`.
+    PutExpiring(&'m [u8]),
     Delete,
     /// What `by` makes of `list`, whose meaning it knows, and of what the tree says. If it looks at what the
     /// tree says, no range deletion of the same merge covers the key.
@@ -42,6 +44,7 @@ impl fmt::Debug for MergeOp<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Put(value) => f.debug_tuple("Put").field(value).finish(),
+            Self::PutExpiring(value) => f.debug_tuple("PutExpiring").field(value).finish(),
             Self::Delete => f.write_str("Delete"),
             Self::Operands { list, .. } => f.debug_tuple("Operands").field(list).finish(),
         }
@@ -275,6 +278,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
     fn push_op(&mut self, key: &'m [u8], op: MergeOp<'m>) -> Result<bool> {
         match op {
             MergeOp::Put(value) => self.builder.push_new(key, value)?,
+            MergeOp::PutExpiring(stamped) => self.builder.push_expiring(key, stamped)?,
             MergeOp::Delete if self.builder.keep_deletions => self.builder.push_deletion(key)?,
             MergeOp::Delete => return Ok(false),
             MergeOp::Operands { list, by } => {
@@ -298,11 +302,16 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         let entry = node.entry(index).map_err(|fault| self.locate(leaf.pointer, fault))?;
         match entry.value {
             LeafValue::Inline(range) => by.combine(key, list, Old::Value(node.bytes(range)), is_last),
+            LeafValue::Expiring(range) => by.combine(key, list, Old::Expiring(node.bytes(range)), is_last),
             LeafValue::Deletion => by.combine(key, list, Old::Deleted, is_last),
             LeafValue::Operands(range) => by.combine(key, list, Old::Operands(node.bytes(range)), is_last),
             LeafValue::Run(value) => {
                 let run = load_run(self.store, value.run, value.len)?;
-                by.combine(key, list, Old::Value(&run[HEADER_LEN..][..value.len as usize]), is_last)
+                let bytes = &run[HEADER_LEN..][..value.len as usize];
+                if value.expiry == 0 {
+                    return by.combine(key, list, Old::Value(bytes), is_last);
+                }
+                by.combine(key, list, Old::Expiring(&expiry::stamped(value.expiry, bytes)), is_last)
             }
         }
     }
@@ -399,7 +408,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
     #[inline]
     fn carry(&mut self, leaf: &mut LeafMerge<'_>, to: usize) -> Result<()> {
         if let Some(old) = &leaf.old {
-            self.builder.push_old(old, leaf.done, to)?;
+            self.builder.push_kept(old, leaf.done, to)?;
         }
         leaf.done = to;
         Ok(())
@@ -426,7 +435,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         self.builder.out.retire(leaf.pointer.page, leaf.pointer.pages);
         self.builder.open(leaf.low);
         let old = self.builder.hold(leaf.page.clone(), leaf.shape, leaf.pointer);
-        self.builder.push_old(&old, 0, leaf.done)?;
+        self.builder.push_kept(&old, 0, leaf.done)?;
         leaf.old = Some(old);
         Ok(())
     }

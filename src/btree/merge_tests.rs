@@ -7,6 +7,7 @@ use super::node::Node;
 use super::testing::{Bytes, Harness};
 use super::tree::Tree;
 use super::{MergeOp, MergeOptions, merge};
+use crate::codec::expiry::Now;
 use crate::codec::key;
 use crate::error::{Error, ErrorKind};
 
@@ -228,7 +229,7 @@ fn a_merge_that_is_stopped_or_fails_leaves_nothing() {
     }
     let broken = ops.keys().map(|key| Ok((&key[..], MergeOp::Put(&[5; 2000])))).take(3000);
     let broken = broken.chain([Err(Error::new(ErrorKind::Io, "no more"))]);
-    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false };
+    let options = MergeOptions { fill: 100, generation: 9, keep_deletions: false, now: Now::UNASKED };
     let error = merge(&harness.tree, &harness.store, &[], broken, &options, &|| false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     harness.verify();

@@ -13,7 +13,8 @@
 //! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
 //!
 //! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion,
-//! which has no value; 3, operands that are not folded yet, see `codec/operands.rs`.
+//! which has no value; 3, operands that are not folded yet, see `codec/operands.rs`, or if the first byte says
+//! so a value with its expiry, see `codec/expiry.rs`. In a run, that is said by the pointer.
 //!
 //! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`]
 //! is made only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says
@@ -26,9 +27,10 @@ use std::ops::Range;
 
 use super::records::{self, CHILD_LEN, Child, ValuePointer};
 use super::search::{lower_bound, upper_bound};
+use crate::codec::expiry::{self, Now};
 use crate::codec::features::unknown;
 use crate::codec::ids::PageId;
-use crate::codec::{key, varint};
+use crate::codec::{key, operands, varint};
 use crate::error::Error;
 use crate::page::{HEADER_LEN, PageKind};
 
@@ -48,6 +50,7 @@ pub(super) mod kind {
     pub(in super::super) const INLINE: u64 = 0;
     pub(in super::super) const RUN: u64 = 1;
     pub(in super::super) const DELETION: u64 = 2;
+    /// Or a stamped value.
     pub(in super::super) const OPERANDS: u64 = 3;
     pub(super) const MASK: u64 = 3;
 }
@@ -208,6 +211,8 @@ pub(super) enum LeafValue {
     Deletion,
     /// Operands in place of it, at these of the node's bytes.
     Operands(Range<usize>),
+    /// A stamped value, at these of the node's bytes.
+    Expiring(Range<usize>),
 }
 
 impl LeafValue {
@@ -215,7 +220,7 @@ impl LeafValue {
     #[inline]
     pub(super) fn run(&self) -> Option<(PageId, u32)> {
         match self {
-            Self::Inline(_) | Self::Deletion | Self::Operands(_) => None,
+            Self::Inline(_) | Self::Deletion | Self::Operands(_) | Self::Expiring(_) => None,
             Self::Run(value) => Some((value.run.page, value.run.pages)),
         }
     }
@@ -276,6 +281,17 @@ impl<'a> Node<'a> {
         &self.bytes[self.shape.prefix_at as usize..self.shape.entries_at as usize]
     }
 
+    /// Whether a value of this leaf is gone at `now`, as far as the leaf says.
+    pub(super) fn is_expired(&self, value: &LeafValue, now: Now) -> bool {
+        let expiry = match value {
+            LeafValue::Inline(_) | LeafValue::Deletion => None,
+            LeafValue::Run(value) => Some(value.expiry),
+            LeafValue::Expiring(range) => expiry::split(&self.bytes[range.clone()]).map(|(expiry, _)| expiry),
+            LeafValue::Operands(range) => operands::expiry(&self.bytes[range.clone()]),
+        };
+        expiry.is_some_and(|expiry| now.is_past(expiry))
+    }
+
     /// The bytes of an inline value.
     #[inline]
     pub(super) fn bytes(&self, range: Range<usize>) -> &'a [u8] {
@@ -322,6 +338,10 @@ impl<'a> Node<'a> {
             }
             kind::DELETION if value.is_empty() => Ok(LeafEntry { rest, value: LeafValue::Deletion }),
             kind::DELETION => Err(CUT),
+            kind::OPERANDS if value.first() == Some(&expiry::MARK) => match expiry::split(value) {
+                Some(_) => Ok(LeafEntry { rest, value: LeafValue::Expiring(end - value.len()..end) }),
+                None => Err(Fault("the expiry of a value makes no sense")),
+            },
             kind::OPERANDS => Ok(LeafEntry { rest, value: LeafValue::Operands(end - value.len()..end) }),
             _ => Err(UNKNOWN_KIND),
         }

@@ -5,6 +5,7 @@ use super::node::Fault;
 use super::records::ValuePointer;
 use super::tree::Tree;
 use crate::codec::ids::PageId;
+use crate::codec::expiry::Expiry;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PageKind, PagePointer};
 use crate::segment::PartitionedStorageBackend;
@@ -87,14 +88,14 @@ impl<'s> Output<'s> {
         self.write(kind, level, size, |bytes| Ok(fill(bytes)? as u64))
     }
 
-    /// Writes `value` into a run of its own.
-    pub(super) fn write_value(&mut self, value: &[u8]) -> Result<ValuePointer> {
+    /// Writes `value`, which expires or has 0, into a run of its own.
+    pub(super) fn write_value(&mut self, value: &[u8], expiry: Expiry) -> Result<ValuePointer> {
         let len = u32::try_from(value.len()).expect("a value is shorter than 4 GiB");
         let run = self.write(PageKind::Value, 0, HEADER_LEN + value.len(), |bytes| {
             bytes[HEADER_LEN..][..value.len()].copy_from_slice(value);
             Ok(u64::from(len))
         })?;
-        Ok(ValuePointer { run, len })
+        Ok(ValuePointer { run, len, expiry })
     }
 
     fn write(

@@ -165,7 +165,7 @@ impl Relocator<'_> {
                 continue;
             }
             let run = load_run(self.store, value.run, value.len)?;
-            match self.out.write_value(&run[HEADER_LEN..][..value.len as usize]) {
+            match self.out.write_value(&run[HEADER_LEN..][..value.len as usize], value.expiry) {
                 Ok(new) => {
                     let encoded = new.encode().to_vec();
                     patches.push((node.offset(i + 1) - encoded.len(), encoded));

@@ -6,6 +6,7 @@ use super::node::{LeafValue, Node};
 use super::output::MergeOutcome;
 use super::records::Child;
 use super::tree::{Tree, load_run};
+use crate::codec::expiry::STAMP_LEN;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::HEADER_LEN;
 use crate::segment::PartitionedStorageBackend;
@@ -58,21 +59,31 @@ impl Repacker<'_> {
     fn rewrite_leaf(&mut self, child: Child, node: Node<'_>) -> Result<()> {
         let leaf = self.builder.hold(self.store.pin(child.pointer)?, node.shape(), child.pointer);
         for i in 0..node.count() {
+            if self.builder.leave_out(&leaf, i)? {
+                continue;
+            }
             let entry = node.entry(i).map_err(|fault| locate(self.store, child.pointer, fault))?;
             match entry.value {
                 LeafValue::Inline(range) if self.builder.wants_run(range.len()) => {
-                    self.builder.push_moved(&leaf, i, node.bytes(range))?;
+                    self.builder.push_moved(&leaf, i, node.bytes(range), 0)?;
                 }
-                LeafValue::Inline(_) | LeafValue::Deletion | LeafValue::Operands(_) => {
+                LeafValue::Expiring(range) if self.builder.wants_run(range.len() - STAMP_LEN) => {
+                    let (expiry, value) = self.builder.split(node.bytes(range))?;
+                    self.builder.push_moved(&leaf, i, value, expiry)?;
+                }
+                LeafValue::Inline(_)
+                | LeafValue::Expiring(_)
+                | LeafValue::Deletion
+                | LeafValue::Operands(_) => {
                     self.builder.push_old(&leaf, i, i + 1)?;
                 }
                 LeafValue::Run(value) => {
                     let run = load_run(self.store, value.run, value.len)?;
                     let len = value.len as usize;
                     if self.builder.wants_run(len) {
-                        self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..len])?;
+                        self.builder.push_moved(&leaf, i, &run[HEADER_LEN..][..len], value.expiry)?;
                     } else {
-                        self.builder.push_inlined(&leaf, i, run, len)?;
+                        self.builder.push_inlined(&leaf, i, run, len, value.expiry)?;
                     }
                     self.builder.out.retire(value.run.page, value.run.pages);
                 }
@@ -86,13 +97,14 @@ impl Repacker<'_> {
 mod tests {
     use super::super::testing::Harness;
     use super::*;
+    use crate::codec::expiry::Now;
 
     #[test]
     fn values_in_runs_that_they_do_not_fill_go_into_their_leaves() {
         let mut harness = Harness::new(4096);
         let entries: Vec<_> =
             (0..300usize).map(|n| (format!("{n:08}").into_bytes(), vec![n as u8; 1100 + n * 57])).collect();
-        let options = MergeOptions { fill: 100, generation: 1, keep_deletions: false };
+        let options = MergeOptions { fill: 100, generation: 1, keep_deletions: false, now: Now::UNASKED };
         let mut builder = TreeBuilder::new(&harness.store, &options);
         for (key, value) in &entries {
             builder.push_in_run(key, value).unwrap();

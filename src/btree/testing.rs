@@ -10,6 +10,7 @@ use super::output::{MergeOutcome, MergeStats};
 use super::relocate::{pages_with_pointers, relocate};
 use super::repack::repack;
 use super::tree::{FoundValue, Lookup, Tree, load_run};
+use crate::codec::expiry::Now;
 use crate::codec::ids::{FamilyId, PageId};
 use crate::error::Result;
 use crate::page::{CacheBudgets, HEADER_LEN};
@@ -68,7 +69,7 @@ impl Harness {
     }
 
     fn options(&self) -> MergeOptions {
-        MergeOptions { fill: self.fill, generation: self.tree.generation + 1, keep_deletions: false }
+        MergeOptions { fill: self.fill, generation: self.tree.generation + 1, keep_deletions: false, now: Now::UNASKED }
     }
 
     pub(super) fn try_merge(
@@ -244,8 +245,8 @@ pub(super) fn get(tree: &Tree, store: &Arc<PartitionedStorageBackend>, key: &[u8
     Ok(match found {
         None | Some(FoundValue::Deletion) => None,
         Some(FoundValue::Inline(page, range)) => Some(page[range].to_vec()),
-        Some(FoundValue::Operands(page, range)) => Some(page[range].to_vec()),
-        Some(FoundValue::Run(run, len)) => {
+        Some(FoundValue::Operands(page, range) | FoundValue::Expiring(page, range)) => Some(page[range].to_vec()),
+        Some(FoundValue::Run(run, len, _)) => {
             Some(load_run(store, run, len)?[HEADER_LEN..][..len as usize].to_vec())
         }
     })

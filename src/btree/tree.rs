@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::locate::locate;
 use super::node::{LeafValue, MAX_HEIGHT, Node};
+use crate::codec::expiry::Expiry;
 use crate::error::{Error, Result};
 use crate::page::{HEADER_LEN, PagePointer, PageRef, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -27,8 +28,10 @@ pub(crate) struct Tree {
 pub(crate) enum FoundValue<'g> {
     /// In the leaf itself, at these of its bytes.
     Inline(PageRef<'g>, Range<usize>),
-    /// In a run of its own, of this length: see [`load_run`].
-    Run(PagePointer, u32),
+    /// In a run of its own, of this length: see [`load_run`]. It has an expiry, or 0.
+    Run(PagePointer, u32, Expiry),
+    /// A stamped value, at these bytes of the leaf.
+    Expiring(PageRef<'g>, Range<usize>),
     /// None: the key is deleted, whatever older trees say.
     Deletion,
     /// Operands of the key, at these bytes of the leaf, which a merge operator is to fold.
@@ -71,7 +74,8 @@ impl Place {
         }
         Ok(Step::Found(Some(match node.entry(index).map_err(fault)?.value {
             LeafValue::Inline(range) => FoundValue::Inline(page, range),
-            LeafValue::Run(value) => FoundValue::Run(value.run, value.len),
+            LeafValue::Run(value) => FoundValue::Run(value.run, value.len, value.expiry),
+            LeafValue::Expiring(range) => FoundValue::Expiring(page, range),
             LeafValue::Deletion => FoundValue::Deletion,
             LeafValue::Operands(range) => FoundValue::Operands(page, range),
         })))

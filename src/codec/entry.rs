@@ -1,7 +1,6 @@
 //! What an entry of a log batch or of a memtable does to its key.
 
-/// The kind of an entry, as log records store it. Numbers that are not named here are reserved for puts that
-/// expire and prepared transactions.
+/// The kind of an entry, as log records store it. Numbers that are not named here are reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum EntryKind {
@@ -14,6 +13,8 @@ pub(crate) enum EntryKind {
     /// An operand for the merge operator of the family: the key has the value that this makes of what is
     /// older.
     Merge = 4,
+    /// The key has this value until it expires: it is a stamped value, see `codec/expiry.rs`.
+    PutExpiring = 5,
 }
 
 impl EntryKind {
@@ -25,6 +26,7 @@ impl EntryKind {
             2 => Some(Self::Delete),
             3 => Some(Self::RangeDelete),
             4 => Some(Self::Merge),
+            5 => Some(Self::PutExpiring),
             _ => None,
         }
     }
@@ -38,7 +40,7 @@ mod tests {
     fn every_kind_comes_back_from_its_number_and_no_other_number_does() {
         let known = (0..=u8::MAX).filter_map(|number| EntryKind::from_u8(number).map(|kind| (number, kind)));
         let known: Vec<_> = known.collect();
-        assert_eq!(known.len(), 4);
+        assert_eq!(known.len(), 5);
         assert!(known.iter().all(|&(number, kind)| kind as u8 == number));
     }
 }

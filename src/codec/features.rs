@@ -24,8 +24,12 @@ pub(crate) const CATALOG_SUM: u64 = 2;
 /// in place of values. In the superblock as well.
 pub(crate) const OPERANDS: u64 = 1;
 
+/// Of a family whose entries may expire: such values stand in its leaves and in the log beside others. In the
+/// superblock as well.
+pub(crate) const EXPIRY: u64 = 2;
+
 /// Features that this engine knows of those without which nothing may be read.
-const READ: u64 = OPERANDS;
+const READ: u64 = OPERANDS | EXPIRY;
 
 /// Features that this engine knows of those without which nothing may be written.
 const WRITE: u64 = PREPARED | CATALOG_SUM;
@@ -67,6 +71,9 @@ impl Features {
     /// Those of a family with a merge operator.
     pub(crate) const OF_OPERANDS: Self = Self { read: OPERANDS, write: 0 };
 
+    /// Those of a family whose entries may expire.
+    pub(crate) const OF_EXPIRY: Self = Self { read: EXPIRY, write: 0 };
+
     /// These and those of `other`.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { read: self.read | other.read, write: self.write | other.write }
@@ -104,7 +111,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
         assert!(error.to_string().starts_with("it needs features 0x4 to be written to"), "{error}");
         assert!(Features { read: OPERANDS, write: 0 }.check_reading("it").is_ok());
-        let error = Features { read: 3, write: 6 }.check_writing("it").unwrap_err();
-        assert!(error.to_string().starts_with("it needs features 0x2 to be read"), "{error}");
+        let error = Features { read: 7, write: 6 }.check_writing("it").unwrap_err();
+        assert!(error.to_string().starts_with("it needs features 0x4 to be read"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod entry;
+pub(crate) mod expiry;
 pub(crate) mod features;
 pub(crate) mod ids;
 pub(crate) mod key;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! u8      what they are to be folded onto: 0 whatever is older says, 1 nothing, 2 this value:
-//!         varint length of the value, then the value
+//!         varint length of the value, then the value; 3 this value with an expiry: the same, of a stamped
+//!         value, see `codec/expiry.rs`
 //! for each operand, the oldest first:
 //!   varint  length of the operand, then the operand
 //! ```
@@ -10,11 +11,13 @@
 //! A list whose first byte is 0 is *open*: more stands behind it in older deltas or in the tree. Nothing is
 //! behind any other.
 
-use crate::codec::varint;
+use crate::codec::expiry::Expiry;
+use crate::codec::{expiry, varint};
 
 const OLDER: u8 = 0;
 const NOTHING: u8 = 1;
 const VALUE: u8 = 2;
+const EXPIRING: u8 = 3;
 
 /// What operands are to be folded onto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(crate) enum Base<'a> {
     /// The key has no value.
     Nothing,
     Value(&'a [u8]),
+    /// A stamped value.
+    Expiring(&'a [u8]),
 }
 
 impl Base<'_> {
@@ -54,6 +59,10 @@ pub(crate) fn encode<'o>(base: Base<'_>, operands: impl IntoIterator<Item = &'o 
             out.push(VALUE);
             put(&mut out, value);
         }
+        Base::Expiring(stamped) => {
+            out.push(EXPIRING);
+            put(&mut out, stamped);
+        }
     }
     operands.into_iter().for_each(|operand| put(&mut out, operand));
     out
@@ -68,6 +77,7 @@ pub(crate) fn decode<'a>(mut list: &'a [u8], operands: &mut Vec<&'a [u8]>) -> Op
         OLDER => Base::Older,
         NOTHING => Base::Nothing,
         VALUE => Base::Value(take(&mut list)?),
+        EXPIRING => Base::Expiring(take(&mut list).filter(|stamped| expiry::split(stamped).is_some())?),
         _ => return None,
     };
     if list.is_empty() {
@@ -77,6 +87,15 @@ pub(crate) fn decode<'a>(mut list: &'a [u8], operands: &mut Vec<&'a [u8]>) -> Op
         operands.push(take(&mut list)?);
     }
     Some(base)
+}
+
+/// When what the operands of `list` come to expires; `None` if that follows from what is older.
+pub(crate) fn expiry(list: &[u8]) -> Option<Expiry> {
+    match decode(list, &mut Vec::new())? {
+        Base::Older => None,
+        Base::Nothing | Base::Value(_) => Some(0),
+        Base::Expiring(stamped) => expiry::split(stamped).map(|(expiry, _)| expiry),
+    }
 }
 
 /// Whether more stands behind `list`. Of one that makes no sense it is not said.
@@ -94,9 +113,11 @@ mod tests {
 
         #[test]
         fn operands_come_back_as_they_were_encoded(
-            base in 0u8..3, value: Vec<u8>, operands in prop::collection::vec(any::<Vec<u8>>(), 1..9)
+            base_kind in 0u8..4, value: Vec<u8>, operands in prop::collection::vec(any::<Vec<u8>>(), 1..9)
         ) {
-            let base = [Base::Older, Base::Nothing, Base::Value(&value)][usize::from(base)];
+            let stamped = expiry::stamped(7, &value);
+            let base = [Base::Older, Base::Nothing, Base::Value(&value), Base::Expiring(&stamped)];
+            let base = base[usize::from(base_kind)];
             let list = encode(base, operands.iter().map(Vec::as_slice));
             let mut found = Vec::new();
             prop_assert_eq!(decode(&list, &mut found), Some(base));
@@ -114,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_list_without_operands_or_of_another_kind_makes_no_sense() {
-        for list in [&[][..], &[0], &[1], &[2, 1, 7], &[3, 1, 7], &[0, 2, 7]] {
+        for list in [&[][..], &[0], &[1], &[2, 1, 7], &[3, 1, 7], &[4, 1, 7], &[0, 2, 7]] {
             assert_eq!(decode(list, &mut Vec::new()), None, "{list:?}");
         }
     }

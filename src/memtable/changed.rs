@@ -62,7 +62,7 @@ impl Memtable {
     fn settles(&self, key: &[u8], at: SequenceNumber) -> bool {
         match self.get(key, at) {
             None => false,
-            Some(Found::Put(_) | Found::Deleted) => true,
+            Some(Found::Put(_) | Found::Expiring(_) | Found::Deleted) => true,
             Some(Found::Operands(operands)) => !operands.are_open(),
         }
     }

@@ -32,6 +32,7 @@ impl<'m> Operands<'m> {
             match entry.kind() {
                 EntryKind::Merge => operands.push(entry.value()),
                 EntryKind::Put => return Base::Value(entry.value()),
+                EntryKind::PutExpiring => return Base::Expiring(entry.value()),
                 EntryKind::Delete => return Base::Nothing,
                 EntryKind::RangeDelete => panic!("a range deletion stands among the keys"),
             }

@@ -62,6 +62,8 @@ impl Counters {
 pub(crate) enum Found<'m> {
     /// The key has this value.
     Put(&'m [u8]),
+    /// The key has this value until it expires: it is stamped, see `codec/expiry.rs`.
+    Expiring(&'m [u8]),
     /// The key is absent, whatever older memtables and the tree say.
     Deleted,
     /// The key has the value that a merge operator makes of these.
@@ -82,7 +84,10 @@ impl<'m> Found<'m> {
             EntryKind::Merge if covered.is_none_or(|covered| covered <= entry.sequence()) => {
                 Self::Operands(Operands::new(entry, covered))
             }
-            EntryKind::Put | EntryKind::Delete | EntryKind::Merge => Self::Deleted,
+            EntryKind::PutExpiring if covered.is_none_or(|covered| covered <= entry.sequence()) => {
+                Self::Expiring(entry.value())
+            }
+            EntryKind::Put | EntryKind::PutExpiring | EntryKind::Delete | EntryKind::Merge => Self::Deleted,
             EntryKind::RangeDelete => panic!("a range deletion stands among the keys"),
         }
     }
@@ -327,6 +332,12 @@ impl MemtableWriter {
     #[inline]
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], sequence: SequenceNumber) {
         self.prepare(EntryKind::Put, key, value).insert(sequence);
+    }
+
+    /// Gives `key` the value from `sequence` on until it expires; it is stamped.
+    #[inline]
+    pub(crate) fn put_expiring(&mut self, key: &[u8], stamped: &[u8], sequence: SequenceNumber) {
+        self.prepare(EntryKind::PutExpiring, key, stamped).insert(sequence);
     }
 
     /// Gives `key` an operand more from `sequence` on.
