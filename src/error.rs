@@ -74,6 +74,12 @@ pub enum ErrorKind {
     /// The column family's merge operator gave an error or panicked. Nothing is lost: what it was to fold is
     /// there, for one that is mended. [`Error::key`] has the key.
     MergeFailed,
+    /// An entry was to get a time to live, and the column family's entries do not expire: its options say
+    /// neither [`expire_after`](crate::FamilyOptions::expire_after) nor
+    /// [`expire_each`](crate::FamilyOptions::expire_each).
+    NeverExpires,
+    /// The clock that the database was [given](crate::DatabaseBuilder::clock) panicked. Nothing was written.
+    ClockFailed,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
     /// A key is longer than 65,536 bytes.

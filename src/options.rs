@@ -1,16 +1,18 @@
 //! What a database is opened with.
 
+pub(crate) mod clock;
 mod machine;
 mod memory;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::MergeOperator;
 use crate::operator::named::NamedOperator;
+use crate::options::clock::WallClock;
 use crate::storage::StorageBackend;
 
 pub(crate) use memory::{Budgets, MemorySettings};
@@ -168,6 +170,7 @@ pub(crate) struct Options {
     pub(crate) gives_up_lost_families: bool,
     /// Merge operators, for the families that have one of these names.
     pub(crate) merge_operators: Vec<NamedOperator>,
+    pub(crate) clock: WallClock,
 }
 
 impl Default for Options {
@@ -198,6 +201,7 @@ impl Default for Options {
             skips_damaged_log: false,
             gives_up_lost_families: false,
             merge_operators: Vec::new(),
+            clock: WallClock::of_system(),
         }
     }
 }
@@ -332,6 +336,41 @@ impl DatabaseBuilder {
     /// ```
     pub fn merge_operator(mut self, operator: impl MergeOperator) -> Self {
         self.options.merge_operators.push(NamedOperator::new(operator));
+        self
+    }
+
+    /// The clock by which entries [expire](crate::FamilyOptions::expire_after); without it, that of the system.
+    ///
+    /// It is called by threads that write or read families whose entries may expire, and by those that merge,
+    /// several at once, while no lock is held that readers or writers wait for. If it panics, that is an
+    /// error of the call which asked ([`ClockFailed`](ErrorKind::ClockFailed)), and nothing else happens. If
+    /// it is set back, entries are there again that are still stored, but none which a merge or a compaction
+    /// has dropped meanwhile.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::time::{Duration, SystemTime};
+    /// use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    ///
+    /// let seconds = Arc::new(AtomicU64::new(1000));
+    /// let clock = Arc::clone(&seconds);
+    /// let db = ColumnFamilyDatabase::builder()
+    ///     .storage(MemoryStorage::new())
+    ///     .clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::SeqCst)))
+    ///     .open("memory")?;
+    /// let options = FamilyOptions::default().expire_after(Duration::from_secs(60));
+    /// let sessions = db.create_column_family("sessions", options)?;
+    /// sessions.put("ann", "logged in")?;
+    /// seconds.store(1059, Ordering::SeqCst);
+    /// assert!(sessions.contains_key("ann")?);
+    /// seconds.store(1060, Ordering::SeqCst);
+    /// assert!(!sessions.contains_key("ann")?);
+    /// # Ok(()) }
+    /// ```
+    pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.options.clock = WallClock::of(now);
         self
     }
 

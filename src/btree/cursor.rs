@@ -356,7 +356,9 @@ impl TreeCursor {
         assert!(self.valid, "a cursor that stands nowhere has no value");
         match (&self.unusual, &self.leaf) {
             (_, None) => unreachable!("a valid cursor has a leaf"),
-            (None | Some(Unusual::Operands(_) | Unusual::Expiring(_)), Some(leaf)) => Ok((&leaf.page, self.value.clone())),
+            (None | Some(Unusual::Operands(_) | Unusual::Expiring(_)), Some(leaf)) => {
+                Ok((&leaf.page, self.value.clone()))
+            }
             (Some(Unusual::Deletion), Some(leaf)) => Ok((&leaf.page, 0..0)),
             (Some(Unusual::Run(run)), _) => {
                 let range = HEADER_LEN..HEADER_LEN + run.value.len as usize;
@@ -403,7 +405,7 @@ impl TreeCursor {
     fn go_any(&mut self, index: usize, way: Way) -> Result<bool> {
         let mut index = index;
         // One step after the other, also from leaf to leaf: there may be very many that have expired.
-        while !self.stand_at(index, way)? {
+        while !self.stand_at(index)? {
             let Some(leaf) = &self.leaf else { return Ok(false) };
             index = match way.next(index, leaf.shape.count()) {
                 Some(next) => next,
@@ -415,7 +417,7 @@ impl TreeCursor {
     }
 
     /// Goes to entry `index` of the leaf. `false` if there is none, or it is passed over.
-    fn stand_at(&mut self, index: usize, way: Way) -> Result<bool> {
+    fn stand_at(&mut self, index: usize) -> Result<bool> {
         self.valid = false;
         self.unusual = None;
         let Some(leaf) = &mut self.leaf else { return Ok(false) };

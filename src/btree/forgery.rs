@@ -120,7 +120,8 @@ pub(super) fn exercise(harness: &Harness, tree: &Tree, keys: &[Bytes]) {
     let report = tree.check(store, &CheckOptions { max_faults: 3, deletions: true });
     assert!(report.faults.len() <= 3);
 
-    let options = MergeOptions { fill: 100, generation: tree.generation + 1, keep_deletions: false, now: Now::UNASKED };
+    let options =
+        MergeOptions { fill: 100, generation: tree.generation + 1, keep_deletions: false, now: Now::UNASKED };
     let abandon = |outcome: Result<MergeOutcome>| match outcome {
         Ok(outcome) => store.abandon(&outcome.written),
         Err(error) => {

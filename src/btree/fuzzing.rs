@@ -89,7 +89,9 @@ fn read_opened(node: &Node<'_>, level: u8, probes: &[Vec<u8>]) -> Result<(), Fau
             note(node.entry(i).map(|entry| match entry.value {
                 LeafValue::Inline(range) => assert_eq!(node.bytes(range.clone()).len(), range.len()),
                 run @ LeafValue::Run(_) => assert!(run.run().is_some()),
-                LeafValue::Expiring(range) => assert!(crate::codec::expiry::split(node.bytes(range.clone())).is_some()),
+                LeafValue::Expiring(range) => {
+                    assert!(crate::codec::expiry::split(node.bytes(range.clone())).is_some())
+                }
                 LeafValue::Deletion => {}
                 LeafValue::Operands(range) => {
                     operands::decode(node.bytes(range), &mut Vec::new());

@@ -19,7 +19,8 @@ use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
 use super::output::MergeOutcome;
 use super::records::Child;
 use super::tree::{Tree, load_run};
-use crate::codec::{expiry, key};
+use crate::codec::expiry::{self, Now};
+use crate::codec::key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{HEADER_LEN, PagePointer, PinnedPage};
 use crate::segment::PartitionedStorageBackend;
@@ -38,6 +39,16 @@ pub(crate) enum MergeOp<'m> {
         list: &'m [u8],
         by: &'m dyn Combine,
     },
+}
+
+impl<'m> MergeOp<'m> {
+    /// What is to become of a key with a stamped value: if that has expired at `now`, it goes.
+    pub(crate) fn of_stamped(stamped: &'m [u8], now: Now) -> Self {
+        match expiry::split(stamped) {
+            Some((expiry, _)) if now.is_past(expiry) => Self::Delete,
+            _ => Self::PutExpiring(stamped),
+        }
+    }
 }
 
 impl fmt::Debug for MergeOp<'_> {

@@ -69,7 +69,12 @@ impl Harness {
     }
 
     fn options(&self) -> MergeOptions {
-        MergeOptions { fill: self.fill, generation: self.tree.generation + 1, keep_deletions: false, now: Now::UNASKED }
+        MergeOptions {
+            fill: self.fill,
+            generation: self.tree.generation + 1,
+            keep_deletions: false,
+            now: Now::UNASKED,
+        }
     }
 
     pub(super) fn try_merge(
@@ -245,7 +250,9 @@ pub(super) fn get(tree: &Tree, store: &Arc<PartitionedStorageBackend>, key: &[u8
     Ok(match found {
         None | Some(FoundValue::Deletion) => None,
         Some(FoundValue::Inline(page, range)) => Some(page[range].to_vec()),
-        Some(FoundValue::Operands(page, range) | FoundValue::Expiring(page, range)) => Some(page[range].to_vec()),
+        Some(FoundValue::Operands(page, range) | FoundValue::Expiring(page, range)) => {
+            Some(page[range].to_vec())
+        }
         Some(FoundValue::Run(run, len, _)) => {
             Some(load_run(store, run, len)?[HEADER_LEN..][..len as usize].to_vec())
         }

@@ -3,7 +3,7 @@
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::damage::Damage;
 use crate::column_family::held::Held;
-use crate::column_family::options::FamilyOptions;
+use crate::column_family::options::{FamilyOptions, Lifetime};
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
@@ -34,6 +34,8 @@ pub(crate) struct Family {
     slot: usize,
     name: Mutex<Arc<str>>,
     options: Mutex<FamilyOptions>,
+    /// How long entries live, as a number: for who writes and reads without the options' lock.
+    lifetime: AtomicU64,
     /// The merge operator, once the program gave it.
     operator: OnceLock<NamedOperator>,
     store: Arc<PartitionedStorageBackend>,
@@ -123,6 +125,7 @@ impl Family {
             id: origin.id,
             slot: origin.slot,
             name: Mutex::new(origin.name),
+            lifetime: AtomicU64::new(origin.options.lifetime.to_number()),
             options: Mutex::new(origin.options),
             operator: operator.map_or_else(OnceLock::new, OnceLock::from),
             store,
@@ -199,7 +202,15 @@ impl Family {
 
     pub(crate) fn set_options(&self, options: FamilyOptions) {
         self.take_given(&options);
-        *self.options.lock() = options;
+        let mut own = self.options.lock();
+        self.lifetime.store(options.lifetime.to_number(), Ordering::Release);
+        *own = options;
+    }
+
+    /// How long entries live.
+    #[inline]
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        Lifetime::from_number(self.lifetime.load(Ordering::Acquire))
     }
 
     /// What is told of `error`, which who rewrites pages of this family met. If it says that pages cannot be

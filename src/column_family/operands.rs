@@ -17,6 +17,7 @@
 use std::ops::Range;
 
 use crate::btree::{Combine, Combined, Old};
+use crate::codec::expiry::{self, Expiry, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::operands::{self, Base};
 use crate::column_family::family::Family;
@@ -38,6 +39,7 @@ const LITTLE: usize = 64 << 10;
 pub(crate) enum Held<'a> {
     Bytes(&'a [u8]),
     Page(PinnedPage, Range<usize>),
+    Own(Vec<u8>),
 }
 
 impl Held<'_> {
@@ -45,6 +47,7 @@ impl Held<'_> {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Page(page, range) => &page[range.clone()],
+            Self::Own(bytes) => bytes,
         }
     }
 }
@@ -55,6 +58,8 @@ enum Behind<'a> {
     Older,
     Nothing,
     Value(Held<'a>),
+    /// A stamped value.
+    Expiring(Held<'a>),
     /// The last list says it.
     InList,
 }
@@ -84,6 +89,7 @@ impl<'a> Gathered<'a> {
         let base = match found {
             None => return,
             Some(Found::Put(value)) => Base::Value(value),
+            Some(Found::Expiring(stamped)) => Base::Expiring(stamped),
             Some(Found::Deleted) => Base::Nothing,
             Some(Found::Operands(operands)) => operands.collect(&mut self.newest_first),
         };
@@ -91,6 +97,7 @@ impl<'a> Gathered<'a> {
             Base::Older => return,
             Base::Nothing => Behind::Nothing,
             Base::Value(value) => Behind::Value(Held::Bytes(value)),
+            Base::Expiring(stamped) => Behind::Expiring(Held::Bytes(stamped)),
         };
     }
 
@@ -106,6 +113,11 @@ impl<'a> Gathered<'a> {
         self.behind = value.map_or(Behind::Nothing, Behind::Value);
     }
 
+    /// The key has this stamped value.
+    pub(crate) fn end_expiring(&mut self, stamped: Held<'a>) {
+        self.behind = Behind::Expiring(stamped);
+    }
+
     /// Adds what a tree says. `is_last`: nothing older stands behind it.
     fn add_old(&mut self, old: Old<'a>, is_last: bool) {
         if self.is_closed() {
@@ -115,6 +127,7 @@ impl<'a> Gathered<'a> {
             Old::Nothing => {}
             Old::Deleted => self.end(None),
             Old::Value(value) => self.end(Some(Held::Bytes(value))),
+            Old::Expiring(stamped) => self.end_expiring(Held::Bytes(stamped)),
             Old::Operands(list) => self.add_list(Held::Bytes(list)),
         }
         if is_last && !self.is_closed() {
@@ -128,6 +141,7 @@ impl<'a> Gathered<'a> {
             Behind::Older | Behind::InList => Base::Older,
             Behind::Nothing => Base::Nothing,
             Behind::Value(value) => Base::Value(value.get()),
+            Behind::Expiring(stamped) => Base::Expiring(stamped.get()),
         };
         let mut operands = Vec::new();
         for list in self.lists.iter().rev() {
@@ -140,6 +154,14 @@ impl<'a> Gathered<'a> {
         Some((base, operands))
     }
 
+    /// When what was gathered down to the end expires; 0 if it does not. `None` if it makes no sense.
+    pub(crate) fn expiry(&self) -> Option<Expiry> {
+        match self.parts()?.0 {
+            Base::Older | Base::Nothing | Base::Value(_) => Some(0),
+            Base::Expiring(stamped) => expiry::split(stamped).map(|(expiry, _)| expiry),
+        }
+    }
+
     /// One list of all that was gathered.
     pub(crate) fn to_list(&self) -> Option<Vec<u8>> {
         let (base, operands) = self.parts()?;
@@ -148,18 +170,36 @@ impl<'a> Gathered<'a> {
 }
 
 impl Family {
-    /// The value of `key`, whose operands were gathered down to the end; `None` if it has none, which is so
-    /// only where there are no operands. An error of the operator names the key.
-    pub(crate) fn fold(&self, key: &[u8], gathered: &Gathered<'_>) -> Result<Option<Vec<u8>>> {
+    /// The value of `key`, whose operands were gathered down to the end, and its expiry; `None` if it has
+    /// none, which is so only where there are no operands, or it has expired at `now`. An error of the
+    /// operator names the key.
+    pub(crate) fn fold(
+        &self,
+        key: &[u8],
+        gathered: &Gathered<'_>,
+        now: Now,
+    ) -> Result<Option<(Vec<u8>, Expiry)>> {
         let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
-        let value = match base {
-            Base::Value(value) => Some(value),
-            Base::Nothing | Base::Older => None,
-        };
-        if operands.is_empty() {
-            return Ok(value.map(<[u8]>::to_vec));
+        let (value, expiry) = self.value_of(base)?;
+        if now.is_past(expiry) {
+            return Ok(None);
         }
-        self.fold_onto(key, value, &operands).map(Some)
+        if operands.is_empty() {
+            return Ok(value.map(|value| (value.to_vec(), expiry)));
+        }
+        Ok(Some((self.fold_onto(key, value, &operands)?, expiry)))
+    }
+
+    /// The value that operands are folded onto, if there is one, and its expiry.
+    fn value_of<'b>(&self, base: Base<'b>) -> Result<(Option<&'b [u8]>, Expiry)> {
+        match base {
+            Base::Value(value) => Ok((Some(value), 0)),
+            Base::Nothing | Base::Older => Ok((None, 0)),
+            Base::Expiring(stamped) => {
+                let (expiry, value) = expiry::split(stamped).ok_or_else(|| self.nonsense())?;
+                Ok((Some(value), expiry))
+            }
+        }
     }
 
     fn fold_onto(&self, key: &[u8], value: Option<&[u8]>, operands: &[&[u8]]) -> Result<Vec<u8>> {
@@ -177,15 +217,18 @@ impl Family {
     }
 
     /// What a tree is to say of `key`: the value, if all is at hand that it follows from, and the operator
-    /// gives it.
-    fn settle(&self, key: &[u8], gathered: &Gathered<'_>) -> Result<Combined> {
+    /// gives it; nothing, if it has expired at `now`.
+    fn settle(&self, key: &[u8], gathered: &Gathered<'_>, now: Now) -> Result<Combined> {
         let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
-        let value = match base {
-            Base::Older => return self.keep(base, &self.combine(key, operands)),
-            Base::Nothing => None,
-            Base::Value(value) => Some(value),
-        };
+        if base.is_older() {
+            return self.keep(base, &self.combine(key, operands));
+        }
+        let (value, expiry) = self.value_of(base)?;
+        if now.is_past(expiry) {
+            return Ok(Combined::Nothing);
+        }
         match self.fold_onto(key, value, &operands) {
+            Ok(value) if expiry != 0 => Ok(Combined::Expiring(expiry::stamped(expiry, &value))),
             Ok(value) => Ok(Combined::Value(value)),
             Err(error) => {
                 tracing::debug!(%error, "operands are kept as they are");
@@ -221,7 +264,7 @@ impl Family {
     }
 
     #[cold]
-    fn nonsense(&self) -> Error {
+    pub(crate) fn nonsense(&self) -> Error {
         Error::corruption("the operands of a key make no sense").of_family(self.id().0)
     }
 }
@@ -230,6 +273,8 @@ impl Family {
 pub(crate) struct OfMemtables<'m> {
     pub(crate) family: &'m Family,
     pub(crate) tables: &'m [&'m Memtable],
+    /// When the merge judges what has expired.
+    pub(crate) now: Now,
 }
 
 impl<'m> OfMemtables<'m> {
@@ -250,18 +295,18 @@ impl Combine for OfMemtables<'_> {
     fn combine(&self, key: &[u8], _: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
         let mut gathered = self.gather(key);
         gathered.add_old(old, is_last);
-        self.family.settle(key, &gathered)
+        self.family.settle(key, &gathered, self.now)
     }
 }
 
-/// What comes with the operations are lists.
-pub(crate) struct OfLists<'f>(pub(crate) &'f Family);
+/// What comes with the operations are lists. The second: when the merge judges what has expired.
+pub(crate) struct OfLists<'f>(pub(crate) &'f Family, pub(crate) Now);
 
 impl Combine for OfLists<'_> {
     fn combine(&self, key: &[u8], list: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
         let mut gathered = Gathered::new();
         gathered.add_list(Held::Bytes(list));
         gathered.add_old(old, is_last);
-        self.0.settle(key, &gathered)
+        self.0.settle(key, &gathered, self.1)
     }
 }

@@ -1,5 +1,7 @@
 //! The options of one column family.
 
+use std::time::Duration;
+
 use crate::codec::features::Features;
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,11 +30,51 @@ pub struct FamilyOptions {
     /// Weight of the family when memtables and write buffers are split.
     pub memtable_share: u16,
     pub(crate) merge_operator: Option<NamedOperator>,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// How long entries of a family live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until they are overwritten or deleted, all of them.
+    Endless,
+    /// Each as long as was said when it was written.
+    OfEach,
+    /// So many seconds, but for those of which something else was said.
+    Seconds(u64),
+}
+
+/// The longest lifetime that is kept, in seconds: far beyond what clocks count.
+const MOST_SECONDS: u64 = u64::MAX >> 2;
+
+impl Lifetime {
+    /// As one number: 0 if none of them expires.
+    pub(crate) fn to_number(self) -> u64 {
+        match self {
+            Self::Endless => 0,
+            Self::OfEach => 1,
+            Self::Seconds(seconds) => 2 + seconds.min(MOST_SECONDS),
+        }
+    }
+
+    pub(crate) fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Endless,
+            1 => Self::OfEach,
+            seconds => Self::Seconds((seconds - 2).min(MOST_SECONDS)),
+        }
+    }
 }
 
 impl Default for FamilyOptions {
     fn default() -> Self {
-        Self { page_fill: 100, cache_share: 1, memtable_share: 1, merge_operator: None }
+        Self {
+            page_fill: 100,
+            cache_share: 1,
+            memtable_share: 1,
+            merge_operator: None,
+            lifetime: Lifetime::Endless,
+        }
     }
 }
 
@@ -74,6 +116,42 @@ impl FamilyOptions {
         self
     }
 
+    /// What is written to this family from now on lives for `time`, counted in whole seconds, a part of one as
+    /// a whole: then it is gone, for all that read, and what it took is used again as pages are rewritten, or
+    /// by [`compact`](crate::ColumnFamilyDatabase::compact) at once. Each entry may have another lifetime, see
+    /// [`ColumnFamily::put_with_ttl`](crate::ColumnFamily::put_with_ttl). What is there already stays as it
+    /// is.
+    ///
+    /// Kept in the database. A family whose entries may expire stays one: options that say neither this nor
+    /// [`expire_each`](Self::expire_each) leave it as it is.
+    pub fn expire_after(mut self, time: Duration) -> Self {
+        let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+        self.lifetime = Lifetime::Seconds(seconds.min(MOST_SECONDS));
+        self
+    }
+
+    /// Entries of this family live as long as is said when they are written, by
+    /// [`put_with_ttl`](crate::ColumnFamily::put_with_ttl); of others nothing expires. See
+    /// [`expire_after`](Self::expire_after).
+    pub fn expire_each(mut self) -> Self {
+        self.lifetime = Lifetime::OfEach;
+        self
+    }
+
+    /// For how long an entry of this family lives of which nothing else was said; `None` if it does not
+    /// expire.
+    pub fn time_to_live(&self) -> Option<Duration> {
+        match self.lifetime {
+            Lifetime::Endless | Lifetime::OfEach => None,
+            Lifetime::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+        }
+    }
+
+    /// Whether entries of this family may expire.
+    pub fn expires(&self) -> bool {
+        self.lifetime != Lifetime::Endless
+    }
+
     /// The name of the family's merge operator, if it has one; whether it was given since the database was
     /// opened or not.
     pub fn merge_operator_name(&self) -> Option<&str> {
@@ -82,11 +160,18 @@ impl FamilyOptions {
 
     /// What must be known of a family with these options.
     pub(crate) fn features(&self) -> Features {
-        if self.merge_operator.is_some() { Features::OF_OPERANDS } else { Features::default() }
+        let operands =
+            if self.merge_operator.is_some() { Features::OF_OPERANDS } else { Features::default() };
+        let expiry = if self.expires() { Features::OF_EXPIRY } else { Features::default() };
+        operands.and(expiry)
     }
 
-    /// These, with the merge operator of `present` if they have none. Refuses one of another name.
+    /// These, with the merge operator and the lifetime of `present` if they have none. Refuses an operator of
+    /// another name.
     pub(crate) fn onto(mut self, present: &Self) -> Result<Self> {
+        if !self.expires() {
+            self.lifetime = present.lifetime;
+        }
         match (&self.merge_operator, &present.merge_operator) {
             (None, own) => self.merge_operator = own.clone(),
             (Some(given), Some(own)) if given != own => {
@@ -124,6 +209,7 @@ impl FamilyOptions {
             cache_share: varint::take(bytes)?.try_into().ok()?,
             memtable_share: varint::take(bytes)?.try_into().ok()?,
             merge_operator: None,
+            lifetime: Lifetime::Endless,
         };
         options.check().is_ok().then_some(options)
     }

@@ -11,11 +11,16 @@
 //!     varint  page fill, cache share, memtable share
 //!   kind 6: it has other options, and a merge operator
 //!     varint  page fill, cache share, memtable share, length of the operator's name, then the name (UTF-8)
+//!   kind 7: it has other options, a merge operator perhaps, and entries that may expire
+//!     varint  page fill, cache share, memtable share, length of the operator's name, then the name (UTF-8);
+//!             the empty name is none
+//!     lifetime
 //!   kind 4: all that there is to say
 //!     varint  length of the name, then the name (UTF-8)
 //!     varint  features that whoever reads the family must know, those that whoever writes to it must know
 //!     varint  page fill, cache share, memtable share
 //!     with feature 0 of readers: varint length of the merge operator's name, then the name (UTF-8)
+//!     with feature 1 of readers: lifetime
 //!     varint  merged through: every commit up to here that touched the family is in its trees
 //!     tree
 //!     varint  deltas in front of it, then for each, the newest first: tree
@@ -25,6 +30,9 @@
 //!   kind 5: both copies of what was said of the family are lost
 //!     varint  length of the name, then the name (UTF-8)
 //!
+//! lifetime:
+//!   varint  1 if each entry has its own, or none; 2 and the seconds that an entry lives unless it has its own
+//!
 //! tree:
 //!   varint  generation
 //!   varint  height, 0 for an empty tree; otherwise
@@ -32,11 +40,11 @@
 //! ```
 
 use crate::btree::Tree;
-use crate::codec::features::{Features, OPERANDS, unknown};
+use crate::codec::features::{EXPIRY, Features, OPERANDS, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::family::PREPARED_FAMILY;
-use crate::column_family::options::FamilyOptions;
+use crate::column_family::options::{FamilyOptions, Lifetime};
 use crate::error::{Error, Result};
 use crate::operator::named::NamedOperator;
 use crate::page::PagePointer;
@@ -52,6 +60,7 @@ const CHANGED: u8 = 3;
 const WHOLE: u8 = 4;
 const LOST: u8 = 5;
 const CHANGED_WITH_OPERATOR: u8 = 6;
+const CHANGED_WITH_LIFETIME: u8 = 7;
 
 /// Formats of a family's description, the newest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +144,12 @@ impl Record {
                 out.push(RENAMED);
                 put_name(name, out);
             }
+            Self::Changed(_, options) if options.expires() => {
+                out.push(CHANGED_WITH_LIFETIME);
+                options.encode(out);
+                put_name(options.merge_operator_name().unwrap_or_default(), out);
+                varint::put(out, options.lifetime.to_number());
+            }
             Self::Changed(_, options) => match &options.merge_operator {
                 None => {
                     out.push(CHANGED);
@@ -177,6 +192,12 @@ impl Record {
                 options.merge_operator = take_operator(bytes).ok_or_else(nonsense)?;
                 Ok(Self::Changed(id, options))
             }
+            CHANGED_WITH_LIFETIME => {
+                let mut options = FamilyOptions::decode(bytes).ok_or_else(nonsense)?;
+                options.merge_operator = take_operator(bytes).ok_or_else(nonsense)?;
+                options.lifetime = take_lifetime(bytes).ok_or_else(nonsense)?;
+                Ok(Self::Changed(id, options))
+            }
             WHOLE_WITHOUT_FEATURES => whole(bytes, Format::WithoutFeatures),
             WHOLE => whole(bytes, Format::Newest),
             LOST => take_name(bytes).map(|name| Self::Lost(id, name)).ok_or_else(nonsense),
@@ -189,6 +210,11 @@ impl Record {
 fn take_operator(bytes: &mut &[u8]) -> Option<Option<NamedOperator>> {
     let name = take_name(bytes)?;
     Some((!name.is_empty()).then(|| NamedOperator::absent(&name)))
+}
+
+fn take_lifetime(bytes: &mut &[u8]) -> Option<Lifetime> {
+    let lifetime = Lifetime::from_number(varint::take(bytes)?);
+    (lifetime != Lifetime::Endless).then_some(lifetime)
 }
 
 /// What must be known of a family called `name`.
@@ -225,6 +251,10 @@ impl FamilyRecord {
         self.options.encode(out);
         if features.read & OPERANDS != 0 {
             put_name(self.options.merge_operator_name().unwrap_or_default(), out);
+        }
+        if features.read & EXPIRY != 0 {
+            // Of one that had it once nothing else is kept: none is taken back.
+            varint::put(out, self.options.lifetime.to_number().max(1));
         }
         varint::put(out, self.merged_through.0);
         encode_tree(&self.tree, out);
@@ -264,6 +294,9 @@ impl FamilyRecord {
         let mut options = FamilyOptions::decode(bytes)?;
         if features.read & OPERANDS != 0 {
             options.merge_operator = take_operator(bytes)?;
+        }
+        if features.read & EXPIRY != 0 {
+            options.lifetime = take_lifetime(bytes)?;
         }
         let merged_through = take_sequence(bytes)?;
         let tree = decode_tree(bytes)?;

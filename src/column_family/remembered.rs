@@ -205,7 +205,13 @@ mod tests {
     }
 
     fn open(remembered: &Arc<Remembered>, at: u64) -> Place {
-        remembered.open(|| Moment { view: Arc::new(View::default()), at: SequenceNumber(at) }).0
+        remembered
+            .open(|| Moment {
+                view: Arc::new(View::default()),
+                at: SequenceNumber(at),
+                now: crate::codec::expiry::Now::UNASKED,
+            })
+            .0
     }
 
     fn lasts(remembered: &Remembered, since: u64) -> Vec<u64> {

@@ -1,5 +1,6 @@
 //! The view: what the whole database consists of at one moment.
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, SequenceNumber};
 use crate::column_family::family::{Family, dropped};
 use crate::column_family::slots::Slots;
@@ -128,13 +129,15 @@ impl View {
 pub(crate) struct Moment {
     pub(crate) view: Arc<View>,
     pub(crate) at: SequenceNumber,
+    /// When entries are judged.
+    pub(crate) now: Now,
 }
 
 impl Moment {
-    /// The present moment.
+    /// The present moment, at which nothing has expired.
     pub(crate) fn now(views: &ArcCell<View>, visible: &Sequencer) -> Self {
         let (view, at) = moment(views, visible);
-        Self { view, at }
+        Self { view, at, now: Now::UNASKED }
     }
 }
 

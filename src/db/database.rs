@@ -110,7 +110,7 @@ impl ColumnFamilyDatabase {
     /// One consistent moment across all families.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.pipeline().open()?;
-        Ok(Snapshot::new(self.pipeline().now(), self.pipeline().database))
+        Ok(Snapshot::new(self.pipeline().moment()?, self.pipeline().database))
     }
 
     /// Whether this is the process that opened the database.

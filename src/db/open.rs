@@ -440,6 +440,10 @@ fn open_existing(
     // Of what is lost the name may be unknown, as that of the family of prepared transactions always is.
     let has_prepared = superblock.features.write & Features::OF_PREPARED.write != 0;
     let lost_prepared = lost_family.filter(|_| has_prepared && registry.named(PREPARED_FAMILY).is_none());
+    let clock = options.clock.for_database();
+    if superblock.features.read & Features::OF_EXPIRY.read != 0 {
+        clock.set_used();
+    }
     let mut shared = Shared {
         pipeline: Arc::new(Pipeline {
             database,
@@ -451,6 +455,7 @@ fn open_existing(
             work,
             log_pace,
             merge_cost: options.merge_cost,
+            clock,
             waited_for: WaitedFor::default(),
             // A memtable of the one family that is written to takes as much.
             apart: Apart::up_to(options.budgets.write / 8),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::family::Family;
 use crate::column_family::merging::gather::MOST_BYTES;
@@ -128,6 +129,8 @@ impl<'a> Replayer<'a> {
             should_stop: &|| false,
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
+            // The clock is the program's: it is not asked before the database is open.
+            now: Now::UNASKED,
             most_bytes: MOST_BYTES,
             from_reserve: false,
             all_is_logged: true,

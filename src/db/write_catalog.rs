@@ -21,6 +21,7 @@
 //!    catalog is a whole one, elsewhere.
 
 use crate::codec::checksum::crc32;
+use crate::codec::features::Features;
 use crate::column_family::catalog::encode_part;
 use crate::column_family::record::Record;
 use crate::db::catalog_file::{CatalogFile, Change, Place, State};
@@ -49,6 +50,10 @@ impl Shared {
         self.pipeline.owns_files()?;
         self.pipeline.latch.check()?;
         state.superblock.features = state.superblock.features.and(change.features());
+        if change.features().read & Features::OF_EXPIRY.read != 0 {
+            // Before anything can be written that expires.
+            self.pipeline.clock.set_used();
+        }
         let judge = |error: Error| if error.is_refusal() { error } else { self.pipeline.fail(error) };
         if !self.append_change(&mut state, change).map_err(judge)? {
             self.checkpoint_under(&mut state, Some(change), true)?;

@@ -1,4 +1,4 @@
-//! What goes wrong with merge operators.
+//! What goes wrong with what families may have besides: merge operators, entries that expire.
 
 use super::conflict::Brief;
 use super::{Error, ErrorKind};
@@ -38,6 +38,12 @@ impl Error {
     pub(crate) fn merge_operator_differs(own: &str, given: &str) -> Self {
         let message = format!("the column family has the merge operator {own:?}, and not {given:?}");
         Self::new(ErrorKind::MergeOperatorDiffers, message)
+    }
+
+    /// An entry was to get a lifetime in a family whose entries do not expire.
+    pub(crate) fn never_expires() -> Self {
+        let message = "entries of the column family do not expire: its options say nothing of it";
+        Self::new(ErrorKind::NeverExpires, message)
     }
 
     fn on_key(mut self, key: &[u8]) -> Self {

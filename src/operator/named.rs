@@ -103,7 +103,7 @@ impl fmt::Debug for NamedOperator {
 }
 
 /// Calls what is the program's; what it panicked with, if it did, as text.
-fn guarded<R>(call: impl FnOnce() -> R) -> std::result::Result<R, String> {
+pub(crate) fn guarded<R>(call: impl FnOnce() -> R) -> std::result::Result<R, String> {
     // What the call leaves half done is its own: nothing of the engine's is lent to it to change.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = text_of(&*payload);

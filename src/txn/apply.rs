@@ -48,9 +48,10 @@ pub(crate) fn insert_all<'o>(
         let group: [_; GROUP] = std::array::from_fn(|_| {
             let (place, operation) = operations.next()?;
             let expected = match operation {
-                Operation::Put { key, .. } | Operation::Merge { key, .. } | Operation::Delete { key } => {
-                    Some(sides[place].writer.expect(&tables[place], key))
-                }
+                Operation::Put { key, .. }
+                | Operation::PutExpiring { key, .. }
+                | Operation::Merge { key, .. }
+                | Operation::Delete { key } => Some(sides[place].writer.expect(&tables[place], key)),
                 Operation::DeleteRange { .. } => None,
             };
             Some((place, operation, expected))
@@ -62,6 +63,9 @@ pub(crate) fn insert_all<'o>(
                 (Operation::Put { value, .. }, Some(expected)) => {
                     writer.prepare_expected(EntryKind::Put, expected, value).insert(sequence);
                 }
+                (Operation::PutExpiring { value, .. }, Some(expected)) => {
+                    writer.prepare_expected(EntryKind::PutExpiring, expected, value.stamped).insert(sequence);
+                }
                 (Operation::Merge { operand, .. }, Some(expected)) => {
                     writer.prepare_expected(EntryKind::Merge, expected, operand).insert(sequence);
                 }
@@ -69,6 +73,9 @@ pub(crate) fn insert_all<'o>(
                     writer.prepare_expected(EntryKind::Delete, expected, &[]).insert(sequence);
                 }
                 (Operation::Put { key, value }, None) => writer.put(key, value, sequence),
+                (Operation::PutExpiring { key, value }, None) => {
+                    writer.put_expiring(key, value.stamped, sequence);
+                }
                 (Operation::Merge { key, operand }, None) => writer.merge(key, operand, sequence),
                 (Operation::Delete { key }, None) => writer.delete(key, sequence),
                 (Operation::DeleteRange { start, end }, _) => {
@@ -102,7 +109,10 @@ impl Replaced {
         let mut later: BTreeMap<FamilyId, Ranges<'_>> = BTreeMap::new();
         for (index, (family, operation)) in operations.iter().enumerate().rev() {
             match operation {
-                Operation::Put { key, .. } | Operation::Merge { key, .. } | Operation::Delete { key } => {
+                Operation::Put { key, .. }
+                | Operation::PutExpiring { key, .. }
+                | Operation::Merge { key, .. }
+                | Operation::Delete { key } => {
                     replaced[index] = later.get(family).is_some_and(|ranges| ranges.cover(key));
                 }
                 Operation::DeleteRange { start, end } => {

@@ -1,7 +1,9 @@
 //! The write batch: encoded once, in the form in which the log stores it.
 
 use std::fmt;
+use std::time::Duration;
 
+use crate::codec::expiry::Expiry;
 use crate::codec::ids::FamilyId;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
@@ -10,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{
-    Operation, Operations, check_bounds, check_key_len, check_operand, check_value, encode_delete,
-    encode_delete_range, encode_merge, encode_put, is_empty_range,
+    Operation, Operations, check_bounds, check_expiring_value, check_key_len, check_operand, check_value,
+    encode_delete, encode_delete_range, encode_merge, encode_put_until, is_empty_range,
 };
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
@@ -92,8 +94,36 @@ impl WriteBatch {
         value: impl AsRef<[u8]>,
     ) -> &mut Self {
         let (key, value) = (key.as_ref(), value.as_ref());
-        if self.admit(family, check_key_len(key.len()).and_then(|()| check_value(value))) {
-            encode_put(&mut self.payload, family.family().id(), key, value);
+        let checked = check_key_len(key.len()).and_then(|()| check_value(value));
+        let expiry = checked.and_then(|()| family.usual_expiry(value));
+        self.admit_put(family, key, value, expiry)
+    }
+
+    /// Sets `key` to `value` for `time`, see [`ColumnFamily::put_with_ttl`]: that begins when it is added to
+    /// the batch.
+    pub fn put_with_ttl(
+        &mut self,
+        family: &ColumnFamily,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        time: Duration,
+    ) -> &mut Self {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let checked = check_key_len(key.len()).and_then(|()| check_expiring_value(value));
+        let expiry = checked.and_then(|()| family.expiry_after(time));
+        self.admit_put(family, key, value, expiry)
+    }
+
+    fn admit_put(
+        &mut self,
+        family: &ColumnFamily,
+        key: &[u8],
+        value: &[u8],
+        expiry: Result<Expiry>,
+    ) -> &mut Self {
+        let until = expiry.as_ref().map_or(0, |expiry| *expiry);
+        if self.admit(family, expiry.map(drop)) {
+            encode_put_until(&mut self.payload, family.family().id(), key, value, until);
         }
         self
     }

@@ -13,12 +13,13 @@
 
 use std::cell::Cell;
 
+use crate::codec::expiry::{self, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::family::Family;
 use crate::column_family::merging::merge::{Said, unmerged};
 use crate::error::{ErrorKind, Result};
 use crate::sync::Arc;
-use crate::txn::operation::{encode_delete, encode_delete_range, encode_put};
+use crate::txn::operation::{encode_delete, encode_delete_range, encode_put, encode_put_expiring};
 use crate::txn::pipeline::{Interrupted, Pipeline};
 use crate::wal;
 
@@ -57,9 +58,13 @@ impl Pipeline {
                 count();
                 match said {
                     Said::Value(value) => encode_put(&mut entries, id, key, value),
+                    Said::Expiring(stamped) => encode_put_expiring(&mut entries, id, key, stamped),
                     Said::Deleted => encode_delete(&mut entries, id, key),
-                    Said::Operands => match view.read_behind(None, key, SequenceNumber::MAX)? {
-                        Some(value) => encode_put(&mut entries, id, key, &value),
+                    Said::Operands => match view.fold_behind(None, key, SequenceNumber::MAX, Now::UNASKED)? {
+                        Some((value, 0)) => encode_put(&mut entries, id, key, &value),
+                        Some((value, expiry)) => {
+                            encode_put_expiring(&mut entries, id, key, &expiry::stamped(expiry, &value));
+                        }
                         None => encode_delete(&mut entries, id, key),
                     },
                 }

@@ -58,6 +58,9 @@ impl<'a> Write<'a> {
         let mut operations = Operations::new(self.payload);
         match (operations.next()?.ok()?.1, operations.next()) {
             (Operation::Put { key, value }, None) => Some((EntryKind::Put, key, value)),
+            (Operation::PutExpiring { key, value }, None) => {
+                Some((EntryKind::PutExpiring, key, value.stamped))
+            }
             (Operation::Merge { key, operand }, None) => Some((EntryKind::Merge, key, operand)),
             (Operation::Delete { key }, None) => Some((EntryKind::Delete, key, &[])),
             _ => None,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
@@ -21,6 +22,7 @@ use crate::txn::iter::{Cursor, Iter};
 pub struct FamilySnapshot {
     pub(crate) view: Inherited<Arc<FamilyView>>,
     pub(crate) at: SequenceNumber,
+    pub(crate) now: Now,
 }
 
 impl fmt::Debug for FamilySnapshot {
@@ -33,14 +35,14 @@ impl fmt::Debug for FamilySnapshot {
 }
 
 impl FamilySnapshot {
-    pub(super) fn new(view: Arc<FamilyView>, at: SequenceNumber) -> Self {
-        Self { view: Inherited::new(view), at }
+    pub(super) fn new(view: Arc<FamilyView>, at: SequenceNumber, now: Now) -> Self {
+        Self { view: Inherited::new(view), at, now }
     }
 
     /// The value of `key`, or `None`. Waits for no lock.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.view.check()?;
-        self.view.get(key.as_ref(), self.at)
+        self.view.get(key.as_ref(), self.at, self.now)
     }
 
     /// The values of several keys, in the order of the keys.
@@ -51,12 +53,12 @@ impl FamilySnapshot {
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.view.check()?;
-        self.view.contains(key.as_ref(), self.at)
+        self.view.contains(key.as_ref(), self.at, self.now)
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
     pub fn range(&self, range: impl KeyBounds) -> Iter {
-        Iter::new(&self.view, self.at, &range)
+        Iter::new(&self.view, self.at, self.now, &range)
     }
 
     /// The entries whose keys start with `prefix`, ascending.
@@ -78,7 +80,7 @@ impl FamilySnapshot {
     /// range, deleted or not, costs it nothing.
     pub fn cursor_in(&self, range: impl KeyBounds) -> Cursor {
         let (start, end) = half_open(&range);
-        Cursor::new(self.view.pass_on(self.view.cursor(self.at, KeyRange::new(start, end))))
+        Cursor::new(self.view.pass_on(self.view.cursor(self.at, self.now, KeyRange::new(start, end))))
     }
 
     /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that
@@ -86,7 +88,7 @@ impl FamilySnapshot {
     /// tree's keys; nothing if it was counted before and the family was not written to since.
     pub fn len(&self) -> Result<u64> {
         self.view.check()?;
-        self.view.len(self.at)
+        self.view.len(self.at, self.now)
     }
 
     /// About how many entries there are in `range`, in the time of two descents in each of tree and deltas,
@@ -177,7 +179,7 @@ impl FamilySnapshot {
     /// Whether there is no entry.
     pub fn is_empty(&self) -> Result<bool> {
         self.view.check()?;
-        Ok(!self.view.cursor(self.at, KeyRange::default()).first()?)
+        Ok(!self.view.cursor(self.at, self.now, KeyRange::default()).first()?)
     }
 
     /// The entry with the lowest key.

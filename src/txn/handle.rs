@@ -3,11 +3,14 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::time::Duration;
 
+use crate::codec::expiry::{Expiry, Now};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::column_family::family::Family;
+use crate::column_family::options::Lifetime;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::read::Looked;
 use crate::column_family::reading::value::Value;
@@ -22,8 +25,8 @@ use crate::system::Inherited;
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
-    check_bounds, check_key_len, check_operand, check_value, encode_delete, encode_delete_range,
-    encode_merge, encode_put, is_empty_range,
+    check_bounds, check_expiring_value, check_key_len, check_operand, check_value, encode_delete,
+    encode_delete_range, encode_merge, encode_put_until, is_empty_range,
 };
 use crate::txn::pipeline::{Pipeline, Write};
 
@@ -119,7 +122,78 @@ impl ColumnFamily {
         let (key, value) = (key.as_ref(), value.as_ref());
         check_key_len(key.len())?;
         check_value(value)?;
-        self.write(durability, false, |payload| encode_put(payload, self.family.id(), key, value))
+        let expiry = self.usual_expiry(value)?;
+        self.write(durability, false, |payload| {
+            encode_put_until(payload, self.family.id(), key, value, expiry);
+        })
+    }
+
+    /// Sets `key` to `value`, for `time`: from the first second on at which it has passed the entry is gone.
+    /// It is never gone early; a time that is too long to be counted is for ever. Overwriting the key, in
+    /// whichever way, gives it the lifetime of what is written then. With the database's default durability.
+    ///
+    /// # Errors
+    ///
+    /// [`NeverExpires`](crate::ErrorKind::NeverExpires) if the family's options say neither
+    /// [`expire_each`](crate::FamilyOptions::expire_each) nor
+    /// [`expire_after`](crate::FamilyOptions::expire_after); [`ClockFailed`](crate::ErrorKind::ClockFailed);
+    /// besides those of [`put`](Self::put).
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// use std::time::Duration;
+    ///
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let codes = db.create_column_family("codes", FamilyOptions::default().expire_each())?;
+    /// codes.put_with_ttl("ann", "123456", Duration::from_secs(300))?;
+    /// codes.put("ben", "for ever")?;
+    /// assert_eq!(codes.get("ann")?.unwrap(), "123456");
+    /// # Ok(()) }
+    /// ```
+    pub fn put_with_ttl(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        time: Duration,
+    ) -> Result<SequenceNumber> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        check_key_len(key.len())?;
+        check_expiring_value(value)?;
+        let expiry = self.expiry_after(time)?;
+        self.write(self.durability, false, |payload| {
+            encode_put_until(payload, self.family.id(), key, value, expiry);
+        })
+    }
+
+    /// When `value`, written now, expires if nothing is said of that; 0 if it does not.
+    #[inline]
+    pub(super) fn usual_expiry(&self, value: &[u8]) -> Result<Expiry> {
+        match self.family.lifetime() {
+            Lifetime::Endless | Lifetime::OfEach => Ok(0),
+            Lifetime::Seconds(seconds) => {
+                check_expiring_value(value)?;
+                self.pipeline.clock.expiry_after(Duration::from_secs(seconds))
+            }
+        }
+    }
+
+    /// When what is written now expires if it lives for `time`.
+    pub(super) fn expiry_after(&self, time: Duration) -> Result<Expiry> {
+        self.family.check()?;
+        if self.family.lifetime() == Lifetime::Endless {
+            return Err(Error::never_expires().of_family(self.id().0));
+        }
+        self.pipeline.clock.expiry_after(time)
+    }
+
+    /// When entries are judged that are read now, for a caller that holds neither guard nor lock.
+    #[inline]
+    fn judged_at(&self) -> Result<Now> {
+        match self.family.lifetime() {
+            Lifetime::Endless => Ok(Now::UNASKED),
+            Lifetime::OfEach | Lifetime::Seconds(_) => self.pipeline.clock.now(),
+        }
     }
 
     /// Merges `operand` (at most 64 MiB) into `key`: from then on the key has the value that the family's
@@ -255,22 +329,24 @@ impl ColumnFamily {
         self.pipeline.open()?;
         let moment = self.pipeline.now();
         let view = moment.view.family(self.family.slot(), self.family.id())?;
-        Ok(FamilySnapshot::new(Arc::clone(view), moment.at))
+        // Afterwards: what the view does not hold any more since it has expired has by then.
+        Ok(FamilySnapshot::new(Arc::clone(view), moment.at, self.judged_at()?))
     }
 
     /// The value of `key`, or `None`. Waits for no lock, and writes to no memory that threads share.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         self.pipeline.open()?;
+        let judged_at = self.judged_at()?;
         let (view, at, looked) = {
             let guard = epoch::pin();
             let (view, at) = self.now(&guard)?;
-            match view.find(key, at, &guard)? {
+            match view.find(key, at, judged_at, &guard)? {
                 Looked::Break(value) => return Ok(value),
                 looked => (Arc::clone(view), at, looked),
             }
         };
-        view.finish_value(key, at, looked)
+        view.finish_value(key, at, judged_at, looked)
     }
 
     /// This family's part of the present view, and the number up to which it is read.
@@ -291,15 +367,16 @@ impl ColumnFamily {
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         self.pipeline.open()?;
-        let (view, looked) = {
+        let judged_at = self.judged_at()?;
+        let (view, at, looked) = {
             let guard = epoch::pin();
             let (view, at) = self.now(&guard)?;
-            match view.find_presence(key, at, &guard)? {
+            match view.find_presence(key, at, judged_at, &guard)? {
                 Looked::Break(has_value) => return Ok(has_value),
-                looked => (Arc::clone(view), looked),
+                looked => (Arc::clone(view), at, looked),
             }
         };
-        view.finish_presence(key, looked)
+        view.finish_presence(key, at, judged_at, looked)
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
@@ -230,20 +231,26 @@ impl fmt::Debug for Iter {
 struct Source {
     view: Arc<FamilyView>,
     at: SequenceNumber,
+    now: Now,
     own: Option<OwnWrites>,
 }
 
 impl Source {
     fn cursor(&self, start: &[u8], end: Option<&[u8]>) -> FamilyCursor {
         let range = KeyRange::new(start.to_vec(), end.map(<[u8]>::to_vec));
-        self.view.cursor_behind(self.own.as_ref(), self.at, range)
+        self.view.cursor_behind(self.own.as_ref(), self.at, self.now, range)
     }
 }
 
 impl Iter {
-    pub(crate) fn new(view: &Inherited<Arc<FamilyView>>, at: SequenceNumber, range: &impl KeyBounds) -> Self {
+    pub(crate) fn new(
+        view: &Inherited<Arc<FamilyView>>,
+        at: SequenceNumber,
+        now: Now,
+        range: &impl KeyBounds,
+    ) -> Self {
         let (start, end) = half_open(range);
-        Self::behind(None, view, at, start, end)
+        Self::behind(None, view, at, now, start, end)
     }
 
     /// Those from `start` up to and without `end`, with `own` writes in front of the family's.
@@ -251,10 +258,11 @@ impl Iter {
         own: Option<OwnWrites>,
         view: &Inherited<Arc<FamilyView>>,
         at: SequenceNumber,
+        now: Now,
         start: Vec<u8>,
         end: Option<Vec<u8>>,
     ) -> Self {
-        let source = Source { view: Arc::clone(view), at, own };
+        let source = Source { view: Arc::clone(view), at, now, own };
         let entries = Entries {
             source,
             start,

@@ -14,9 +14,10 @@ impl<'a> Keys<'a> {
     /// What `operation` writes.
     pub(crate) fn of(operation: &Operation<'a>) -> Self {
         match *operation {
-            Operation::Put { key, .. } | Operation::Merge { key, .. } | Operation::Delete { key } => {
-                Self::One(key)
-            }
+            Operation::Put { key, .. }
+            | Operation::PutExpiring { key, .. }
+            | Operation::Merge { key, .. }
+            | Operation::Delete { key } => Self::One(key),
             Operation::DeleteRange { start, end } => Self::Range(start, end),
         }
     }

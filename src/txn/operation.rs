@@ -4,11 +4,15 @@
 //! u8      kind of the operation, see `codec/entry.rs`
 //! varint  family
 //! varint  length of the key, then the key
-//! put, merge:   varint length of the value or operand, then that
+//! put, merge:   varint length of the value or operand, then that; of a put that expires, of a stamped value,
+//!               see `codec/expiry.rs`
 //! range delete: varint length of the end, then the end; an empty end means that there is none
 //! ```
 
+use std::fmt;
+
 use crate::codec::entry::EntryKind;
+use crate::codec::expiry::{self, Expiry, STAMP_LEN};
 use crate::codec::features::unknown;
 use crate::codec::ids::FamilyId;
 use crate::codec::key::ABOVE_EVERY_KEY;
@@ -35,6 +39,18 @@ pub(crate) fn check_value(value: &[u8]) -> Result<()> {
         return Err(Error::new(
             ErrorKind::ValueTooLarge,
             format!("a value of {} bytes is too long; {MAX_VALUE_LEN} is the most", value.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// As [`check_value`], of a value that expires: its stamp goes with it.
+pub(crate) fn check_expiring_value(value: &[u8]) -> Result<()> {
+    let most = MAX_VALUE_LEN - STAMP_LEN as u64;
+    if value.len() as u64 > most {
+        return Err(Error::new(
+            ErrorKind::ValueTooLarge,
+            format!("a value of {} bytes that expires is too long; {most} is the most", value.len()),
         ));
     }
     Ok(())
@@ -97,6 +113,31 @@ pub(crate) fn encode_put(out: &mut Vec<u8>, family: FamilyId, key: &[u8], value:
     out.extend_from_slice(value);
 }
 
+/// `stamped` is the value with its expiry.
+pub(crate) fn encode_put_expiring(out: &mut Vec<u8>, family: FamilyId, key: &[u8], stamped: &[u8]) {
+    out.reserve(key.len() + stamped.len() + 16);
+    encode_key(out, EntryKind::PutExpiring, family, key);
+    varint::put(out, stamped.len() as u64);
+    out.extend_from_slice(stamped);
+}
+
+/// The put of a `value` that expires at `expiry`, or stays if that is 0.
+pub(crate) fn encode_put_until(
+    out: &mut Vec<u8>,
+    family: FamilyId,
+    key: &[u8],
+    value: &[u8],
+    expiry: Expiry,
+) {
+    if expiry == 0 {
+        return encode_put(out, family, key, value);
+    }
+    out.reserve(key.len() + STAMP_LEN + value.len() + 16);
+    encode_key(out, EntryKind::PutExpiring, family, key);
+    varint::put(out, (STAMP_LEN + value.len()) as u64);
+    expiry::put_stamped(out, expiry, value);
+}
+
 pub(crate) fn encode_merge(out: &mut Vec<u8>, family: FamilyId, key: &[u8], operand: &[u8]) {
     out.reserve(key.len() + operand.len() + 16);
     encode_key(out, EntryKind::Merge, family, key);
@@ -126,6 +167,13 @@ pub enum Operation<'a> {
         /// The value.
         value: &'a [u8],
     },
+    /// Sets a key to a value that expires.
+    PutExpiring {
+        /// The key.
+        key: &'a [u8],
+        /// The value, and when it expires.
+        value: ExpiringValue<'a>,
+    },
     /// Merges an operand into a key.
     Merge {
         /// The key.
@@ -147,11 +195,45 @@ pub enum Operation<'a> {
     },
 }
 
+/// A value that expires.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ExpiringValue<'a> {
+    /// Which it is, as was seen when this was made.
+    pub(crate) stamped: &'a [u8],
+}
+
+impl<'a> ExpiringValue<'a> {
+    /// `None` if that is no stamped value.
+    pub(crate) fn new(stamped: &'a [u8]) -> Option<Self> {
+        expiry::split(stamped).map(|_| Self { stamped })
+    }
+
+    /// The value.
+    pub fn value(&self) -> &'a [u8] {
+        expiry::split(self.stamped).map_or(&[], |(_, value)| value)
+    }
+
+    /// The second since 1970 from which on it is gone.
+    pub fn expires_at(&self) -> u64 {
+        expiry::split(self.stamped).map_or(0, |(expiry, _)| expiry)
+    }
+}
+
+impl fmt::Debug for ExpiringValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpiringValue")
+            .field("value", &self.value())
+            .field("expires_at", &self.expires_at())
+            .finish()
+    }
+}
+
 impl Operation<'_> {
     /// Bytes of keys and value.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Put { key, value } => key.len() + value.len(),
+            Self::PutExpiring { key, value } => key.len() + value.stamped.len(),
             Self::Merge { key, operand } => key.len() + operand.len(),
             Self::Delete { key } => key.len(),
             Self::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
@@ -191,6 +273,10 @@ impl<'a> Operations<'a> {
         let key = self.bytes(key_limit)?;
         let operation = match kind {
             EntryKind::Put => Operation::Put { key, value: self.bytes(MAX_VALUE_LEN)? },
+            EntryKind::PutExpiring => {
+                let stamped = self.bytes(MAX_VALUE_LEN)?;
+                Operation::PutExpiring { key, value: ExpiringValue::new(stamped)? }
+            }
             EntryKind::Merge => Operation::Merge { key, operand: self.bytes(MAX_VALUE_LEN)? },
             EntryKind::Delete => Operation::Delete { key },
             EntryKind::RangeDelete => {
@@ -242,6 +328,7 @@ mod tests {
         let mut payload = Vec::new();
         encode_put(&mut payload, FamilyId(1), b"k", b"v");
         encode_merge(&mut payload, FamilyId(1), b"k", b"operand");
+        encode_put_until(&mut payload, FamilyId(1), b"k", b"v", 7);
         encode_delete(&mut payload, FamilyId(300), b"");
         encode_delete_range(&mut payload, FamilyId(2), b"a", Some(b"b"));
         encode_delete_range(&mut payload, FamilyId(2), b"", None);
@@ -251,6 +338,13 @@ mod tests {
             [
                 (FamilyId(1), Operation::Put { key: b"k", value: b"v" }),
                 (FamilyId(1), Operation::Merge { key: b"k", operand: b"operand" }),
+                (
+                    FamilyId(1),
+                    Operation::PutExpiring {
+                        key: b"k",
+                        value: ExpiringValue { stamped: &expiry::stamped(7, b"v") }
+                    }
+                ),
                 (FamilyId(300), Operation::Delete { key: b"" }),
                 (FamilyId(2), Operation::DeleteRange { start: b"a", end: Some(b"b") }),
                 (FamilyId(2), Operation::DeleteRange { start: b"", end: None }),

@@ -14,6 +14,7 @@ use crate::column_family::stall::{MAX_FROZEN, Woken};
 use crate::column_family::view::{Moment, View};
 use crate::error::{Error, ErrorKind, LockOwner, Result};
 use crate::options::Durability;
+use crate::options::clock::WallClock;
 use crate::sync::arc_cell::ArcCell;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::sequencer::Sequencer;
@@ -45,6 +46,8 @@ pub(crate) struct Pipeline {
     pub(crate) log_pace: LogPace,
     /// Bytes of a tree that a merge may write for each byte merged.
     pub(crate) merge_cost: u32,
+    /// By which entries expire.
+    pub(crate) clock: WallClock,
     pub(crate) waited_for: WaitedFor,
     /// Large batches on their way.
     pub(crate) apart: Apart,
@@ -201,6 +204,13 @@ impl Pipeline {
         Moment::now(&self.views, &self.visible)
     }
 
+    /// The present moment, for who reads entries that may expire.
+    pub(crate) fn moment(&self) -> Result<Moment> {
+        let moment = self.now();
+        // Afterwards: what the view does not hold any more since it has expired has by then.
+        Ok(Moment { now: self.clock.now_if_used()?, ..moment })
+    }
+
     pub(crate) fn merge_context<'a>(&'a self, should_stop: &'a dyn Fn() -> bool) -> MergeContext<'a> {
         MergeContext {
             views: &self.views,
@@ -208,6 +218,7 @@ impl Pipeline {
             should_stop,
             merge_cost: self.merge_cost,
             remembered: &self.remembered,
+            now: self.clock.now_or_unasked(),
             most_bytes: MOST_BYTES,
             from_reserve: false,
             all_is_logged: !self.unlogged.load(Ordering::Acquire),

@@ -66,7 +66,7 @@ impl Snapshot {
             Error::new(ErrorKind::FamilyNotFound, "the snapshot holds no such column family")
                 .of_family(family.id().0)
         })?;
-        Ok(FamilySnapshot::new(Arc::clone(view), self.moment.at))
+        Ok(FamilySnapshot::new(Arc::clone(view), self.moment.at, self.moment.now))
     }
 
     /// The value of `key` in `family` at this moment.

@@ -30,7 +30,7 @@ use crate::options::Durability;
 use crate::sync::{Arc, epoch};
 use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::handle::ColumnFamily;
-use crate::txn::operation::{check_key_len, check_value, encode_delete, encode_put};
+use crate::txn::operation::{check_key_len, check_value, encode_delete, encode_put_until};
 use crate::txn::pipeline::{Condition, Write};
 
 /// What came of a [`compare_and_swap`](ColumnFamily::compare_and_swap).
@@ -204,7 +204,8 @@ impl ColumnFamily {
                         }
                         Decision::Set(new) => {
                             check_value(new.as_ref())?;
-                            encode_put(&mut payload, self.id(), key, new.as_ref());
+                            let expiry = self.usual_expiry(new.as_ref())?;
+                            encode_put_until(&mut payload, self.id(), key, new.as_ref(), expiry);
                         }
                         Decision::Remove => encode_delete(&mut payload, self.id(), key),
                     }

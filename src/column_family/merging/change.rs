@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::btree::{
     self, Combine, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor,
 };
+use crate::codec::expiry::Now;
 use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::column_family::delta::{Delta, Stage, keys_of};
@@ -44,7 +45,12 @@ impl<'s> Change<'s> {
             version.deltas.iter().map(|delta| delta.tree.generation).fold(version.tree.generation, u64::max);
         Self {
             store,
-            options: MergeOptions { fill, generation: newest.wrapping_add(1), keep_deletions: false },
+            options: MergeOptions {
+                fill,
+                generation: newest.wrapping_add(1),
+                keep_deletions: false,
+                now: Now::UNASKED,
+            },
             should_stop,
             tree: version.tree,
             deltas: version.deltas.clone(),
@@ -53,6 +59,12 @@ impl<'s> Change<'s> {
             stats: MergeStats::default(),
             is_given_up: false,
         }
+    }
+
+    /// What has expired at `now` is left out of what is written.
+    pub(crate) fn judging(mut self, now: Now) -> Self {
+        self.options.now = now;
+        self
     }
 
     /// It is not to be installed: nothing has changed.
@@ -93,7 +105,7 @@ impl<'s> Change<'s> {
         by: &dyn Combine,
     ) -> Result<Option<Vec<u8>>> {
         let mut range = Stretch::gather([self.tree], self.store, start, limit)?;
-        self.merge_into_tree(&[], range.ops(by))?;
+        self.merge_into_tree(&[], range.ops(by, self.options.now))?;
         Ok(range.end.take())
     }
 

@@ -141,7 +141,7 @@ impl Family {
         }
         let mut is_skipped = false;
         let changed = self.change(context, &version, |change| {
-            change.merge_into_tree(&[], range.ops(&OfLists(self)))?;
+            change.merge_into_tree(&[], range.ops(&OfLists(self, context.now), context.now))?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
             change.delete_from_deltas(drained, &[deletion])?;
             if context.from_reserve {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use memmap2::MmapMut;
 
 use crate::btree::{Combine, MergeOp, Tree, TreeCursor};
+use crate::codec::expiry::{self, Now};
 use crate::codec::key;
 use crate::column_family::operands::{Gathered, Held};
 use crate::error::{Error, Result};
@@ -16,10 +17,11 @@ use crate::sync::Arc;
 pub(crate) const MOST_BYTES: usize = 4 << 20;
 
 /// What stands in place of a value's length: there is none, it stands in its run, or what follows is the
-/// length of a list of operands, and the list.
+/// length of a list of operands or a stamped value, and that.
 const DELETION: u32 = u32::MAX;
 const RUN: u32 = u32::MAX - 1;
 const OPERANDS: u32 = u32::MAX - 2;
+const EXPIRING: u32 = u32::MAX - 3;
 /// Lengths of key and value, before both.
 const LENGTHS: usize = 2 * size_of::<u32>();
 
@@ -111,8 +113,11 @@ impl Stretch {
                 gathered.end(None);
             } else {
                 let (page, range) = cursor.pinned_value()?;
-                let held = Held::Page(page, range);
-                if cursor.is_operands() { gathered.add_list(held) } else { gathered.end(Some(held)) }
+                match cursor.expiry() {
+                    0 if cursor.is_operands() => gathered.add_list(Held::Page(page, range)),
+                    0 => gathered.end(Some(Held::Page(page, range))),
+                    expiry => gathered.end_expiring(Held::Own(expiry::stamped(expiry, &page[range]))),
+                }
             }
             if gathered.is_closed() {
                 break;
@@ -132,6 +137,12 @@ impl Stretch {
         let key = cursor.key();
         if cursor.is_deletion() {
             self.push(key, DELETION, &[])?;
+        } else if cursor.expiry() != 0 {
+            // Also one that stands in a run: its expiry and it are to stand together.
+            let stamped = expiry::stamped(cursor.expiry(), cursor.value()?);
+            let len = u32::try_from(stamped.len()).map_err(|_| too_long(store))?;
+            self.bytes += stamped.len();
+            self.push(key, EXPIRING, &[&len.to_ne_bytes(), &stamped[..]].concat())?;
         } else if cursor.value_is_large() {
             let (page, range) = cursor.pinned_value()?;
             self.bytes += range.len();
@@ -161,8 +172,13 @@ impl Stretch {
         self.last.is_none()
     }
 
-    /// The entries, as operations; what operands among them come to is up to `by`.
-    pub(super) fn ops<'s>(&'s self, by: &'s dyn Combine) -> impl Iterator<Item = (&'s [u8], MergeOp<'s>)> {
+    /// The entries, as operations; what operands among them come to is up to `by`. What has expired at `now`
+    /// is deleted.
+    pub(super) fn ops<'s>(
+        &'s self,
+        by: &'s dyn Combine,
+        now: Now,
+    ) -> impl Iterator<Item = (&'s [u8], MergeOp<'s>)> {
         let mut runs = self.runs.iter();
         let mut rest = self.buffer.bytes();
         std::iter::from_fn(move || {
@@ -179,6 +195,11 @@ impl Stretch {
                     let (len, list) = behind.split_first_chunk()?;
                     let len = u32::from_ne_bytes(*len) as usize;
                     (size_of::<u32>() + len, MergeOp::Operands { list: &list[..len], by })
+                }
+                EXPIRING => {
+                    let (len, stamped) = behind.split_first_chunk()?;
+                    let len = u32::from_ne_bytes(*len) as usize;
+                    (size_of::<u32>() + len, MergeOp::of_stamped(&stamped[..len], now))
                 }
                 len => (len as usize, MergeOp::Put(&behind[..len as usize])),
             };
@@ -220,6 +241,11 @@ impl Buffer {
     fn bytes(&self) -> &[u8] {
         &self.map[..self.len]
     }
+}
+
+#[cold]
+fn too_long(store: &PartitionedStorageBackend) -> Error {
+    Error::corruption("a value that expires is longer than a value can be").of_family(store.family().0)
 }
 
 #[cold]

@@ -69,7 +69,7 @@ impl Family {
         }
         let joined = self.change(context, &version, |change| {
             let filling = change.filling_behind(leaving.clone());
-            change.merge_into_delta(filling, range.ops(&OfLists(self)))?;
+            change.merge_into_delta(filling, range.ops(&OfLists(self, context.now), context.now))?;
             let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };
             change.delete_from_deltas(leaving, &[deletion])
         })?;

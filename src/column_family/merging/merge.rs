@@ -1,6 +1,7 @@
 //! The merge: a family's frozen memtables become part of its tree, or a delta in front of it.
 
 use crate::btree::{MergeOp, MergeStats, RangeDeletion};
+use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key::{self, ABOVE_EVERY_KEY};
 use crate::column_family::family::DrainPosition;
@@ -27,6 +28,8 @@ pub(crate) struct MergeContext<'a> {
     /// writes a delta.
     pub(crate) merge_cost: u32,
     pub(crate) remembered: &'a Remembered,
+    /// What has expired by then is dropped.
+    pub(crate) now: Now,
     /// Bytes of keys and values that a step takes at most: less than [`MOST_BYTES`] where the disk has no
     /// room for as much.
     pub(crate) most_bytes: usize,
@@ -150,9 +153,10 @@ impl Family {
         let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
-        let by = OfMemtables { family: self, tables: &tables };
+        let by = OfMemtables { family: self, tables: &tables, now: context.now };
         let ops = Newest::new(&by);
-        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let mut change =
+            Change::of(version, self.store(), self.options().page_fill, &stop).judging(context.now);
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
         } else {
@@ -272,7 +276,8 @@ impl Family {
         apply: impl FnOnce(&mut Change<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
         let stop = || self.is_dropped() || (context.should_stop)();
-        let mut change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let mut change =
+            Change::of(version, self.store(), self.options().page_fill, &stop).judging(context.now);
         let applied = match apply(&mut change) {
             Err(_) if self.is_dropped() => return Ok(None),
             applied => applied?,
@@ -350,6 +355,8 @@ impl Family {
 /// What memtables say of a key.
 pub(crate) enum Said<'m> {
     Value(&'m [u8]),
+    /// A stamped value.
+    Expiring(&'m [u8]),
     Deleted,
     /// It has operands, the value follows from these and what is older.
     Operands,
@@ -364,10 +371,11 @@ pub(crate) fn unmerged(
 ) -> Result<()> {
     let tables: Vec<&Memtable> = view.memtables().map(|table| &**table).collect();
     deletions(&tables).iter().for_each(|deletion| range(deletion.start, deletion.end));
-    let by = OfMemtables { family: &view.family, tables: &tables };
+    let by = OfMemtables { family: &view.family, tables: &tables, now: Now::UNASKED };
     for (key, op) in Newest::new(&by) {
         match op {
             MergeOp::Put(value) => entry(key, Said::Value(value))?,
+            MergeOp::PutExpiring(stamped) => entry(key, Said::Expiring(stamped))?,
             MergeOp::Delete => entry(key, Said::Deleted)?,
             MergeOp::Operands { .. } => entry(key, Said::Operands)?,
         }
@@ -445,6 +453,7 @@ impl<'m> Iterator for Newest<'m> {
             .any(|newer| newer.has_range_deletions() && newer.covering(key, SequenceNumber::MAX).is_some());
         let op = match found {
             Found::Put(value) if !covered => MergeOp::Put(value),
+            Found::Expiring(stamped) if !covered => MergeOp::of_stamped(stamped, self.by.now),
             Found::Operands(_) if !covered => MergeOp::Operands { list: &[], by: self.by },
             _ => MergeOp::Delete,
         };

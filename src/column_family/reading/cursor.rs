@@ -4,7 +4,7 @@
 //! image):
 //! 1. Every source stands on its first key at or above *k*, or is at its end.
 //! 2. The entry is that of the newest source whose key equals *k*.
-//! 3. It is neither a deletion nor covered by a range deletion of a newer source.
+//! 3. It is neither a deletion nor covered by a range deletion of a newer source, nor has it expired.
 //! 4. If it is the tree's, every other source stands on a key above *k*, or is at its end; `nearest` is the
 //!    one with the lowest.
 //! 5. *k* lies in the range of the cursor. `fence` is the head of the end of the range, or that of the key of
@@ -17,6 +17,7 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 
 use crate::btree::TreeCursor;
+use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_range::KeyRange;
@@ -53,6 +54,8 @@ pub(crate) struct FamilyCursor {
     pub(super) hidden: Hidden,
     pub(super) skipped: Skipped<Place>,
     pub(super) at: SequenceNumber,
+    /// When entries are judged: what has expired by then is as good as deleted, or in the tree not there.
+    pub(super) now: Now,
     /// Head of the next key on the way that is hidden from the tree, or the last head there is. `None` where
     /// it was not looked for.
     pub(super) clear: Option<u64>,
@@ -77,8 +80,8 @@ pub(crate) struct FamilyCursor {
 
 impl FamilyView {
     /// A cursor over the keys in `range`.
-    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber, range: KeyRange) -> FamilyCursor {
-        self.cursor_behind(None, at, range)
+    pub(crate) fn cursor(self: &Arc<Self>, at: SequenceNumber, now: Now, range: KeyRange) -> FamilyCursor {
+        self.cursor_behind(None, at, now, range)
     }
 
     /// A cursor over the keys in `range`, with `own` writes in front of the family's.
@@ -86,6 +89,7 @@ impl FamilyView {
         self: &Arc<Self>,
         own: Option<&OwnWrites>,
         at: SequenceNumber,
+        now: Now,
         range: KeyRange,
     ) -> FamilyCursor {
         let store = self.family.store();
@@ -95,17 +99,20 @@ impl FamilyView {
         let tables = own_table.into_iter().chain(self.memtables().map(|table| (table, at)));
         let memtables = tables.enumerate().map(|(age, (table, at))| {
             hidden.add_at(age, table, at);
-            Recent::Memtable(table.cursor_in(at, Arc::clone(&range)))
+            Recent::Memtable(table.cursor_in(at, Arc::clone(&range)), now)
         });
-        let delta = |delta: &Delta| Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store))));
+        let delta = |delta: &Delta| {
+            Recent::Delta(Box::new(TreeCursor::new(delta.tree, Arc::clone(store)).judging(now, false)))
+        };
         let recent = memtables.chain(self.tree.deltas.iter().map(delta)).map(Source::new).collect();
         FamilyCursor {
             range,
             recent,
-            tree: TreeCursor::new(self.tree.tree, Arc::clone(store)),
+            tree: TreeCursor::new(self.tree.tree, Arc::clone(store)).judging(now, true),
             hidden,
             skipped: Skipped::nothing(),
             at,
+            now,
             clear: None,
             forward: true,
             place: Place::Nowhere,
@@ -173,7 +180,7 @@ impl FamilyCursor {
         if let Some(value) = folded.get() {
             return Ok(value);
         }
-        let value = self.view.read_behind(self.own.as_ref(), key, self.at)?;
+        let value = self.view.read_behind(self.own.as_ref(), key, self.at, self.now)?;
         // There is one, since there are operands.
         let value: Vec<u8> = value.map(Vec::from).unwrap_or_default();
         Ok(folded.get_or_init(|| value.into_boxed_slice()))
@@ -189,7 +196,7 @@ impl FamilyCursor {
         let tree = match self.place {
             Place::Recent(i) => match &self.recent[i].recent {
                 // Held where it stands it would keep all of the memtable.
-                Recent::Memtable(_) => return Ok(Value::copy(value)),
+                Recent::Memtable(..) => return Ok(Value::copy(value)),
                 Recent::Delta(cursor) => cursor,
             },
             _ => &self.tree,

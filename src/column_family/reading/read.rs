@@ -1,11 +1,13 @@
-//! Point reads, counts: what needs no cursor.
+//! Point reads and counts: what needs no cursor, as a rule.
 
 use std::ops::{ControlFlow, Range};
 
 use crate::btree::{FoundValue, Lookup, Place, Tree, TreeCursor, load_run};
+use crate::codec::expiry::{self, Expiry, Now, STAMP_LEN};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key::ABOVE_EVERY_KEY;
+use crate::codec::key_range::KeyRange;
 use crate::column_family::delta::Delta;
 use crate::column_family::operands::{Gathered, Held};
 use crate::column_family::reading::hidden::{Hidden, TREE};
@@ -34,16 +36,16 @@ pub(crate) type Looked<T> = ControlFlow<T, Rest>;
 impl FamilyView {
     /// The value of `key` at `at`. Lock-free; a cached key costs one search per memtable that may hold it and
     /// one descent. The caller holds no guard.
-    pub(crate) fn get(&self, key: &[u8], at: SequenceNumber) -> Result<Option<Value>> {
+    pub(crate) fn get(&self, key: &[u8], at: SequenceNumber, now: Now) -> Result<Option<Value>> {
         // Apart, so that the guard is gone before anything is read.
-        let looked = self.find(key, at, &epoch::pin())?;
-        self.finish_value(key, at, looked)
+        let looked = self.find(key, at, now, &epoch::pin())?;
+        self.finish_value(key, at, now, looked)
     }
 
     /// Whether `key` has a value at `at`. Reads no large value. The caller holds no guard.
-    pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber) -> Result<bool> {
-        let looked = self.find_presence(key, at, &epoch::pin())?;
-        self.finish_presence(key, looked)
+    pub(crate) fn contains(&self, key: &[u8], at: SequenceNumber, now: Now) -> Result<bool> {
+        let looked = self.find_presence(key, at, now, &epoch::pin())?;
+        self.finish_presence(key, at, now, looked)
     }
 
     /// The value of `key` at `at`, as far as it is in memory.
@@ -52,17 +54,19 @@ impl FamilyView {
         &self,
         key: &[u8],
         at: SequenceNumber,
+        now: Now,
         guard: &Guard,
     ) -> Result<Looked<Option<Value>>> {
         if let Some(found) = self.in_memtables(key, at) {
             return Ok(match found {
                 Found::Put(bytes) => Looked::Break(Some(Value::copy(bytes))),
+                Found::Expiring(stamped) => Looked::Break(unexpired(stamped, now).map(Value::copy)),
                 Found::Deleted => Looked::Break(None),
                 Found::Operands(_) => Looked::Continue(Rest::Operands),
             });
         }
         Ok(match self.in_trees(key, guard)? {
-            Looked::Break(found) => value_of(found),
+            Looked::Break(found) => value_of(found, now),
             Looked::Continue(rest) => Looked::Continue(rest),
         })
     }
@@ -73,26 +77,27 @@ impl FamilyView {
         &self,
         key: &[u8],
         at: SequenceNumber,
+        now: Now,
         looked: Looked<Option<Value>>,
     ) -> Result<Option<Value>> {
         match looked {
             Looked::Break(value) => Ok(value),
-            Looked::Continue(rest) => self.read_value(key, at, rest),
+            Looked::Continue(rest) => self.read_value(key, at, now, rest),
         }
     }
 
     #[cold]
-    fn read_value(&self, key: &[u8], at: SequenceNumber, mut rest: Rest) -> Result<Option<Value>> {
+    fn read_value(&self, key: &[u8], at: SequenceNumber, now: Now, mut rest: Rest) -> Result<Option<Value>> {
         loop {
             let found = match rest {
                 Rest::Node(tree, place) => self.read_trees(key, tree, place)?,
-                Rest::Operands => return self.read_behind(None, key, at),
+                Rest::Operands => return self.read_behind(None, key, at, now),
                 Rest::Run(pointer, len) => {
                     let page = load_run(self.family.store(), pointer, len)?;
                     return Ok(Some(Value::in_page(page, HEADER_LEN..HEADER_LEN + len as usize)));
                 }
             };
-            match value_of(found) {
+            match value_of(found, now) {
                 Looked::Break(value) => return Ok(value),
                 Looked::Continue(run) => rest = run,
             }
@@ -104,24 +109,56 @@ impl FamilyView {
         &self,
         key: &[u8],
         at: SequenceNumber,
+        now: Now,
         guard: &Guard,
     ) -> Result<Looked<bool>> {
         Ok(match self.in_memtables(key, at) {
-            Some(found) => Looked::Break(!matches!(found, Found::Deleted)),
+            Some(Found::Put(_)) => Looked::Break(true),
+            Some(Found::Deleted) => Looked::Break(false),
+            Some(Found::Expiring(stamped)) => Looked::Break(unexpired(stamped, now).is_some()),
+            Some(Found::Operands(_)) if now.judges() => Looked::Continue(Rest::Operands),
+            Some(Found::Operands(_)) => Looked::Break(true),
             None => match self.in_trees(key, guard)? {
-                Looked::Break(found) => Looked::Break(is_value(&found)),
+                Looked::Break(found) => presence_of(found, now),
                 Looked::Continue(rest) => Looked::Continue(rest),
             },
         })
     }
 
     /// Reads what [`find_presence`](Self::find_presence) left. The caller holds this view, and no guard.
-    pub(crate) fn finish_presence(&self, key: &[u8], looked: Looked<bool>) -> Result<bool> {
-        match looked {
-            Looked::Break(has_value) => Ok(has_value),
-            Looked::Continue(Rest::Node(tree, place)) => Ok(is_value(&self.read_trees(key, tree, place)?)),
-            Looked::Continue(Rest::Run(..) | Rest::Operands) => Ok(true),
+    pub(crate) fn finish_presence(
+        &self,
+        key: &[u8],
+        at: SequenceNumber,
+        now: Now,
+        mut looked: Looked<bool>,
+    ) -> Result<bool> {
+        loop {
+            looked = match looked {
+                Looked::Break(has_value) => return Ok(has_value),
+                Looked::Continue(Rest::Node(tree, place)) => {
+                    presence_of(self.read_trees(key, tree, place)?, now)
+                }
+                Looked::Continue(Rest::Run(..)) => return Ok(true),
+                Looked::Continue(Rest::Operands) => return Ok(!self.is_folded_past(None, key, at, now)?),
+            }
         }
+    }
+
+    /// Whether what the operands of `key` at `at`, behind `own` writes, come to has expired. Does not fold
+    /// them. The caller holds this view, and no guard.
+    pub(crate) fn is_folded_past(
+        &self,
+        own: Option<&OwnWrites>,
+        key: &[u8],
+        at: SequenceNumber,
+        now: Now,
+    ) -> Result<bool> {
+        if !now.judges() {
+            return Ok(false);
+        }
+        let expiry = self.gather(own, key, at)?.expiry().ok_or_else(|| self.family.nonsense())?;
+        Ok(now.is_past(expiry))
     }
 
     /// The value of `key` at `at` behind `own` writes, from all sources that say anything of it, with its
@@ -132,7 +169,29 @@ impl FamilyView {
         own: Option<&OwnWrites>,
         key: &[u8],
         at: SequenceNumber,
+        now: Now,
     ) -> Result<Option<Value>> {
+        Ok(self.fold_behind(own, key, at, now)?.map(|(value, _)| Value::own(value)))
+    }
+
+    /// The same, with the expiry of the value.
+    pub(crate) fn fold_behind(
+        &self,
+        own: Option<&OwnWrites>,
+        key: &[u8],
+        at: SequenceNumber,
+        now: Now,
+    ) -> Result<Option<(Vec<u8>, Expiry)>> {
+        self.family.fold(key, &self.gather(own, key, at)?, now)
+    }
+
+    /// What all sources say of `key`, down to what ends it.
+    fn gather<'v>(
+        &'v self,
+        own: Option<&'v OwnWrites>,
+        key: &[u8],
+        at: SequenceNumber,
+    ) -> Result<Gathered<'v>> {
         let mut gathered = Gathered::new();
         let own = own.map(|own| (&own.table, own.at));
         for (table, at) in own.into_iter().chain(self.memtables().map(|table| (table, at))) {
@@ -144,7 +203,7 @@ impl FamilyView {
         if !gathered.is_closed() {
             self.gather_from_trees(key, &mut gathered)?;
         }
-        Ok(self.family.fold(key, &gathered)?.map(Value::own))
+        Ok(gathered)
     }
 
     fn gather_from_trees(&self, key: &[u8], gathered: &mut Gathered<'_>) -> Result<()> {
@@ -159,9 +218,14 @@ impl FamilyView {
                 Some(FoundValue::Deletion) => gathered.end(None),
                 Some(FoundValue::Inline(page, range)) => gathered.end(Some(held(page, range))),
                 Some(FoundValue::Operands(page, range)) => gathered.add_list(held(page, range)),
-                Some(FoundValue::Run(pointer, len)) => {
+                Some(FoundValue::Expiring(page, range)) => gathered.end_expiring(held(page, range)),
+                Some(FoundValue::Run(pointer, len, expiry)) => {
                     let page = load_run(store, pointer, len)?;
-                    gathered.end(Some(Held::Page(page, HEADER_LEN..HEADER_LEN + len as usize)));
+                    let range = HEADER_LEN..HEADER_LEN + len as usize;
+                    match expiry {
+                        0 => gathered.end(Some(Held::Page(page, range))),
+                        expiry => gathered.end_expiring(Held::Own(expiry::stamped(expiry, &page[range]))),
+                    }
                 }
             }
             if gathered.is_closed() {
@@ -215,7 +279,12 @@ impl FamilyView {
     /// by every key in memtables and deltas. Costs a look-up in the tree for each such key, and for each such
     /// range that holds any of the tree's keys; nothing where it was asked before and the family was not
     /// written to since.
-    pub(crate) fn len(&self, at: SequenceNumber) -> Result<u64> {
+    ///
+    /// Of a family whose entries may expire nobody knows the number beforehand: they are walked, each time.
+    pub(crate) fn len(self: &Arc<Self>, at: SequenceNumber, now: Now) -> Result<u64> {
+        if now.judges() {
+            return self.count_unexpired(at, now);
+        }
         if let Some((then, entries)) = self.measured.last()
             && (then == at || self.is_all_seen_at(then.min(at)))
         {
@@ -224,6 +293,15 @@ impl FamilyView {
         let entries = self.count(at)?;
         self.measured.set(at, entries);
         Ok(entries)
+    }
+
+    fn count_unexpired(self: &Arc<Self>, at: SequenceNumber, now: Now) -> Result<u64> {
+        let mut cursor = self.cursor(at, now, KeyRange::default());
+        let mut count = 0;
+        while cursor.next()? {
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn count(&self, at: SequenceNumber) -> Result<u64> {
@@ -306,11 +384,16 @@ impl FamilyView {
 
 /// The value that was found, or the run that holds it.
 #[inline]
-fn value_of(found: Option<FoundValue<'_>>) -> Looked<Option<Value>> {
+fn value_of(found: Option<FoundValue<'_>>, now: Now) -> Looked<Option<Value>> {
     match found {
+        Some(FoundValue::Run(_, _, expiry)) if now.is_past(expiry) => Looked::Break(None),
+        Some(FoundValue::Expiring(page, range)) => match unexpired(&page[range.clone()], now) {
+            Some(_) => Looked::Break(Some(in_leaf(page, range.start + STAMP_LEN..range.end))),
+            None => Looked::Break(None),
+        },
         None | Some(FoundValue::Deletion) => Looked::Break(None),
         Some(FoundValue::Inline(page, range)) => Looked::Break(Some(in_leaf(page, range))),
-        Some(FoundValue::Run(pointer, len)) => Looked::Continue(Rest::Run(pointer, len)),
+        Some(FoundValue::Run(pointer, len, _)) => Looked::Continue(Rest::Run(pointer, len)),
         Some(FoundValue::Operands(..)) => Looked::Continue(Rest::Operands),
     }
 }
@@ -326,6 +409,20 @@ fn in_leaf(page: PageRef<'_>, range: Range<usize>) -> Value {
     }
 }
 
-fn is_value(found: &Option<FoundValue<'_>>) -> bool {
-    !matches!(found, None | Some(FoundValue::Deletion))
+/// Whether that is a value.
+fn presence_of(found: Option<FoundValue<'_>>, now: Now) -> Looked<bool> {
+    Looked::Break(match found {
+        None | Some(FoundValue::Deletion) => false,
+        Some(FoundValue::Inline(..)) => true,
+        Some(FoundValue::Run(_, _, expiry)) => !now.is_past(expiry),
+        Some(FoundValue::Expiring(page, range)) => unexpired(&page[range], now).is_some(),
+        Some(FoundValue::Operands(..)) if now.judges() => return Looked::Continue(Rest::Operands),
+        Some(FoundValue::Operands(..)) => true,
+    })
+}
+
+/// A stamped value, without its stamp, if it has not expired.
+#[inline]
+fn unexpired(stamped: &[u8], now: Now) -> Option<&[u8]> {
+    expiry::split(stamped).filter(|&(expiry, _)| !now.is_past(expiry)).map(|(_, value)| value)
 }

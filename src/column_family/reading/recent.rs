@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::btree::TreeCursor;
+use crate::codec::expiry::{self, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::error::Result;
@@ -10,28 +11,36 @@ use crate::memtable::{Found, MemtableCursor};
 
 /// A memtable or a delta: what stands in front of the tree.
 pub(super) enum Recent {
-    Memtable(MemtableCursor),
+    /// The second: when entries are judged.
+    Memtable(MemtableCursor, Now),
     Delta(Box<TreeCursor>),
 }
 
 impl Recent {
     pub(super) fn valid(&self) -> bool {
         match self {
-            Self::Memtable(cursor) => cursor.valid(),
+            Self::Memtable(cursor, _) => cursor.valid(),
             Self::Delta(cursor) => cursor.valid(),
         }
     }
 
     pub(super) fn key(&self) -> &[u8] {
         match self {
-            Self::Memtable(cursor) => cursor.key(),
+            Self::Memtable(cursor, _) => cursor.key(),
             Self::Delta(cursor) => cursor.key(),
         }
     }
 
+    /// Whether the key is deleted, or its value has expired.
     pub(super) fn is_deletion(&self) -> bool {
         match self {
-            Self::Memtable(cursor) => matches!(cursor.found(), Found::Deleted),
+            Self::Memtable(cursor, now) => match cursor.found() {
+                Found::Deleted => true,
+                Found::Expiring(stamped) => {
+                    expiry::split(stamped).is_none_or(|(expiry, _)| now.is_past(expiry))
+                }
+                Found::Put(_) | Found::Operands(_) => false,
+            },
             Self::Delta(cursor) => cursor.is_deletion(),
         }
     }
@@ -40,8 +49,8 @@ impl Recent {
     /// for memtables; the source stays where it is.
     pub(super) fn next_value(&mut self, until: Option<&[u8]>, forward: bool) -> Option<&[u8]> {
         match (self, forward) {
-            (Self::Memtable(cursor), true) => cursor.next_value_up(until),
-            (Self::Memtable(cursor), false) => cursor.next_value_down(until),
+            (Self::Memtable(cursor, _), true) => cursor.next_value_up(until),
+            (Self::Memtable(cursor, _), false) => cursor.next_value_down(until),
             (Self::Delta(_), _) => None,
         }
     }
@@ -49,7 +58,7 @@ impl Recent {
     /// Whether the source may hold something of commits after `sequence`, that its cursor sees.
     pub(super) fn may_hold_later_than(&self, sequence: SequenceNumber) -> bool {
         match self {
-            Self::Memtable(cursor) => cursor.last_sequence() > sequence,
+            Self::Memtable(cursor, _) => cursor.last_sequence() > sequence,
             Self::Delta(_) => false,
         }
     }
@@ -59,8 +68,9 @@ impl Recent {
     #[inline]
     pub(super) fn value(&self) -> Result<Option<&[u8]>> {
         match self {
-            Self::Memtable(cursor) => match cursor.found() {
+            Self::Memtable(cursor, _) => match cursor.found() {
                 Found::Put(bytes) => Ok(Some(bytes)),
+                Found::Expiring(stamped) => Ok(expiry::split(stamped).map(|(_, value)| value)),
                 Found::Deleted => unreachable!("the cursor stands on a deletion"),
                 Found::Operands(_) => Ok(None),
             },
@@ -72,44 +82,52 @@ impl Recent {
         }
     }
 
+    /// Whether operands stand in place of a value.
+    pub(super) fn is_operands(&self) -> bool {
+        match self {
+            Self::Memtable(cursor, _) => matches!(cursor.found(), Found::Operands(_)),
+            Self::Delta(cursor) => cursor.is_operands(),
+        }
+    }
+
     pub(super) fn seek(&mut self, key: &[u8]) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.seek(key)),
+            Self::Memtable(cursor, _) => Ok(cursor.seek(key)),
             Self::Delta(cursor) => cursor.seek(key),
         }
     }
 
     pub(super) fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.seek_for_prev(key)),
+            Self::Memtable(cursor, _) => Ok(cursor.seek_for_prev(key)),
             Self::Delta(cursor) => cursor.seek_for_prev(key),
         }
     }
 
     pub(super) fn first(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.first()),
+            Self::Memtable(cursor, _) => Ok(cursor.first()),
             Self::Delta(cursor) => cursor.first(),
         }
     }
 
     pub(super) fn last(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.last()),
+            Self::Memtable(cursor, _) => Ok(cursor.last()),
             Self::Delta(cursor) => cursor.last(),
         }
     }
 
     pub(super) fn next(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.next()),
+            Self::Memtable(cursor, _) => Ok(cursor.next()),
             Self::Delta(cursor) => cursor.next(),
         }
     }
 
     pub(super) fn prev(&mut self) -> Result<bool> {
         match self {
-            Self::Memtable(cursor) => Ok(cursor.prev()),
+            Self::Memtable(cursor, _) => Ok(cursor.prev()),
             Self::Delta(cursor) => cursor.prev(),
         }
     }
@@ -160,11 +178,11 @@ impl Source {
     /// comes sooner. Where the source cannot find it at once it stays.
     pub(super) fn skip_deletions(&mut self, until: Option<&[u8]>, forward: bool) -> Result<()> {
         match &mut self.recent {
-            Recent::Memtable(cursor) if forward => {
+            Recent::Memtable(cursor, _) if forward => {
                 let moved = cursor.skip_up(until);
                 self.went_up(Ok(moved))
             }
-            Recent::Memtable(cursor) => {
+            Recent::Memtable(cursor, _) => {
                 let moved = cursor.skip_down(until);
                 self.went_down(Ok(moved))
             }
@@ -175,7 +193,7 @@ impl Source {
     /// Keys that the source passed over, since they were written later than what its cursor sees.
     pub(super) fn passed(&self) -> u64 {
         match &self.recent {
-            Recent::Memtable(cursor) => cursor.passed(),
+            Recent::Memtable(cursor, _) => cursor.passed(),
             Recent::Delta(_) => 0,
         }
     }

@@ -64,7 +64,7 @@ impl FamilyCursor {
             self.passed += 1;
             match place {
                 _ if self.skip_forward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
+                Place::Recent(i) if self.is_gone(i)? => self.pass(i, run)?,
                 _ => return Ok(self.stand()),
             }
         }
@@ -87,10 +87,20 @@ impl FamilyCursor {
             self.passed += 1;
             match place {
                 _ if self.skip_backward(place)? => {}
-                Place::Recent(i) if self.recent[i].recent.is_deletion() => self.pass(i, run)?,
+                Place::Recent(i) if self.is_gone(i)? => self.pass(i, run)?,
                 _ => return Ok(self.stand()),
             }
         }
+    }
+
+    /// Whether the entry of source `i` is deleted, or has expired.
+    #[inline]
+    fn is_gone(&self, i: usize) -> Result<bool> {
+        let recent = &self.recent[i].recent;
+        if self.now.judges() && recent.is_operands() {
+            return self.view.is_folded_past(self.own.as_ref(), recent.key(), self.at, self.now);
+        }
+        Ok(recent.is_deletion())
     }
 
     /// Passes the deleted entry of source `i`, and more that follow if there is a way around them.
@@ -112,8 +122,8 @@ impl FamilyCursor {
     /// Deleted entries were passed to where the cursor stands now.
     #[inline]
     fn note(&self, run: Run) {
-        // What is deleted for one is there for all others.
-        if run.is_long() && self.own.is_none() {
+        // What is deleted for one is there for all others; and what has expired for this one has not for all.
+        if run.is_long() && self.own.is_none() && !self.now.judges() {
             let stop = match self.place {
                 Place::End => self.range.end(),
                 Place::Start => Some(self.range.start()).filter(|start| !start.is_empty()),

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
@@ -13,7 +14,7 @@ use crate::sync::Arc;
 use crate::txn::keys::Keys;
 use crate::txn::operation::{
     Operation, Operations, check_key_len, check_value, encode_delete, encode_delete_range, encode_merge,
-    encode_put,
+    encode_put, encode_put_expiring,
 };
 use crate::txn::pipeline::{Condition, Pipeline, Write};
 use crate::txn::prepared::stored::{Stored, stretch};
@@ -188,7 +189,7 @@ impl Pipeline {
 
     fn stored(&self, undecided: &Undecided) -> Result<Option<Value>> {
         let (family, now) = (&undecided.kept_in, self.now());
-        now.view.family(family.slot(), family.id())?.get(&undecided.name, now.at)
+        now.view.family(family.slot(), family.id())?.get(&undecided.name, now.at, Now::UNASKED)
     }
 
     /// Finds what is prepared, in the family `kept_in`, and has it hold what it uses again; `find` gives
@@ -200,7 +201,7 @@ impl Pipeline {
     ) -> Result<()> {
         let now = self.now();
         let view = now.view.family(kept_in.slot(), kept_in.id())?;
-        let mut cursor = view.cursor(now.at, KeyRange::default());
+        let mut cursor = view.cursor(now.at, Now::UNASKED, KeyRange::default());
         let mut is_there = cursor.first()?;
         while is_there {
             let (name, value) = (cursor.key().to_vec(), cursor.value()?);
@@ -247,6 +248,9 @@ impl Batch {
         let id = family.id();
         match *operation {
             Operation::Put { key, value } => encode_put(&mut self.payload, id, key, value),
+            Operation::PutExpiring { key, value } => {
+                encode_put_expiring(&mut self.payload, id, key, value.stamped);
+            }
             Operation::Merge { key, operand } => encode_merge(&mut self.payload, id, key, operand),
             Operation::Delete { key } => encode_delete(&mut self.payload, id, key),
             Operation::DeleteRange { start, end } => {

@@ -54,9 +54,10 @@ pub(in crate::txn) fn encode(reads: &EncodedReads, writes: &[u8]) -> Vec<u8> {
 /// The keys that an operation is about.
 pub(super) fn stretch<'a>(operation: &Operation<'a>) -> Stretch<'a> {
     match *operation {
-        Operation::Put { key, .. } | Operation::Merge { key, .. } | Operation::Delete { key } => {
-            Stretch::key(key)
-        }
+        Operation::Put { key, .. }
+        | Operation::PutExpiring { key, .. }
+        | Operation::Merge { key, .. }
+        | Operation::Delete { key } => Stretch::key(key),
         Operation::DeleteRange { start, end } => Stretch::range(start, end),
     }
 }

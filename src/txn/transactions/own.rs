@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::expiry::{self, Expiry};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key::{self, ABOVE_EVERY_KEY};
 use crate::column_family::family::Family;
@@ -73,6 +74,7 @@ impl Index {
             let before = before.unwrap_or_else(|| memory_of(writer));
             match operation {
                 Operation::Put { key, value } => writer.put(key, value, number),
+                Operation::PutExpiring { key, value } => writer.put_expiring(key, value.stamped, number),
                 Operation::Merge { key, operand } => writer.merge(key, operand, number),
                 Operation::Delete { key } => writer.delete(key, number),
                 Operation::DeleteRange { start, end } => {
@@ -94,8 +96,8 @@ fn memory_of(writer: &MemtableWriter) -> usize {
 /// What a transaction has written to a key.
 pub(super) enum OwnWrite {
     Nothing,
-    /// A value, or a deletion.
-    Value(Option<Value>),
+    /// A value with its expiry, or 0; or a deletion.
+    Value(Option<(Value, Expiry)>),
     /// Operands.
     Operands {
         /// Whether they follow a value or a deletion of its own.
@@ -107,7 +109,10 @@ impl OwnWrite {
     /// What an own write makes of a key.
     fn of(found: Found<'_>) -> Self {
         match found {
-            Found::Put(value) => Self::Value(Some(Value::copy(value))),
+            Found::Put(value) => Self::Value(Some((Value::copy(value), 0))),
+            Found::Expiring(stamped) => {
+                Self::Value(expiry::split(stamped).map(|(expiry, value)| (Value::copy(value), expiry)))
+            }
             Found::Deleted => Self::Value(None),
             Found::Operands(operands) => Self::Operands { are_on_own: !operands.are_open() },
         }
@@ -182,14 +187,17 @@ impl Own {
         /// As [`OwnWrite`], of what is not copied yet.
         enum Last<'b> {
             Nothing,
-            Value(Option<&'b [u8]>),
+            Value(Option<(&'b [u8], Expiry)>),
             Operands { are_on_own: bool },
         }
         let operations = Operations::new(self.batch.payload()).map_while(Result::ok);
         let mut last = Last::Nothing;
         for (_, operation) in operations.filter(|(of, _)| *of == family) {
             match operation {
-                Operation::Put { key, value } if key == wanted => last = Last::Value(Some(value)),
+                Operation::Put { key, value } if key == wanted => last = Last::Value(Some((value, 0))),
+                Operation::PutExpiring { key, value } if key == wanted => {
+                    last = Last::Value(Some((value.value(), value.expires_at())));
+                }
                 Operation::Delete { key } if key == wanted => last = Last::Value(None),
                 Operation::Merge { key, .. } if key == wanted => {
                     let are_on_own = matches!(last, Last::Value(_) | Last::Operands { are_on_own: true });
@@ -206,7 +214,7 @@ impl Own {
         }
         match last {
             Last::Nothing => OwnWrite::Nothing,
-            Last::Value(value) => OwnWrite::Value(value.map(Value::copy)),
+            Last::Value(value) => OwnWrite::Value(value.map(|(value, expiry)| (Value::copy(value), expiry))),
             Last::Operands { are_on_own } => OwnWrite::Operands { are_on_own },
         }
     }

@@ -4,7 +4,9 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use crate::codec::expiry::{Expiry, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key_bounds::{KeyBounds, half_open};
@@ -20,7 +22,9 @@ use crate::txn::handle::ColumnFamily;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::keys::Keys;
 use crate::txn::locks::want::{Mode, Want};
-use crate::txn::operation::{check_bounds, check_key_len, check_operand, check_value, is_empty_range};
+use crate::txn::operation::{
+    check_bounds, check_expiring_value, check_key_len, check_operand, check_value, is_empty_range,
+};
 use crate::txn::pipeline::{Claimant, Condition, Pipeline};
 use crate::txn::prepared::stored::{EncodedReads, encode};
 use crate::txn::prepared::table::Undecided;
@@ -119,10 +123,11 @@ impl Transaction {
         pipeline.open()?;
         let (place, moment) = match (settings.level, settings.read_only) {
             (IsolationLevel::ReadCommitted, _) => (pipeline.remembered.open_unchecked(), None),
-            (_, true) => (pipeline.remembered.open_unchecked(), Some(pipeline.now())),
+            (_, true) => (pipeline.remembered.open_unchecked(), Some(pipeline.moment()?)),
             (_, false) => {
                 let (place, moment) = pipeline.remembered.open(|| pipeline.now());
-                (place, Some(moment))
+                // The clock is the program's: it is not asked where others wait.
+                (place, Some(Moment { now: pipeline.clock.now_if_used()?, ..moment }))
             }
         };
         let (place, moment) = (Inherited::new(place), moment.map(Inherited::new));
@@ -194,6 +199,30 @@ impl Transaction {
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
             batch.put(family, key, value);
+        })
+    }
+
+    /// Sets `key` to `value` for `time`, see [`ColumnFamily::put_with_ttl`]: that begins now, not at the
+    /// commit. What a transaction reads, of its own as well, it judges by the time of its beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`NeverExpires`](ErrorKind::NeverExpires), [`ClockFailed`](ErrorKind::ClockFailed), and those of
+    /// [`put`](Self::put).
+    pub fn put_with_ttl(
+        &mut self,
+        family: &ColumnFamily,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        time: Duration,
+    ) -> Result<()> {
+        self.pipeline.process.check()?;
+        let (key, value) = (key.as_ref(), value.as_ref());
+        check_key_len(key.len())?;
+        check_expiring_value(value)?;
+        self.lock_written(family, Keys::One(key))?;
+        self.own.write(|batch| {
+            batch.put_with_ttl(family, key, value, time);
         })
     }
 
@@ -276,22 +305,28 @@ impl Transaction {
         let key = key.as_ref();
         match self.own_write(family, key)? {
             OwnWrite::Nothing => {}
-            OwnWrite::Value(own) => return Ok(own.is_some()),
-            OwnWrite::Operands { .. } => return Ok(true),
+            OwnWrite::Value(own) => return Ok(self.judge(own)?.is_some()),
+            OwnWrite::Operands { .. } => {
+                self.note(family, key);
+                let own = self.own.source(family.family());
+                let is_past =
+                    |view: &Arc<FamilyView>, at, now| view.is_folded_past(own.as_ref(), key, at, now);
+                return Ok(!self.read(family, is_past)?);
+            }
         }
         self.note(family, key);
-        self.read(family, |view, at| view.contains(key, at))
+        self.read(family, |view, at, now| view.contains(key, at, now))
     }
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
     pub fn range(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionIter> {
         let (start, end) = half_open(&range);
         self.check_database(family)?;
-        let (view, at) = self.view_of(family)?;
+        let (view, at, now) = self.view_of(family)?;
         let own = self.own.source(family.family());
         let walk = || self.walk(family, own.clone());
         let walked = walk().zip(walk()).map(|(front, back)| [front, back]);
-        let iter = Iter::behind(own, &Inherited::new(view), at, start.clone(), end.clone());
+        let iter = Iter::behind(own, &Inherited::new(view), at, now, start.clone(), end.clone());
         Ok(TransactionIter::new(iter, start, end, walked))
     }
 
@@ -522,13 +557,24 @@ impl Transaction {
         key: &[u8],
     ) -> Result<Option<Value>> {
         match own {
-            OwnWrite::Nothing => self.read(family, |view, at| view.get(key, at)),
-            OwnWrite::Value(own) => Ok(own),
+            OwnWrite::Nothing => self.read(family, |view, at, now| view.get(key, at, now)),
+            OwnWrite::Value(own) => self.judge(own),
             OwnWrite::Operands { .. } => {
                 let own = self.own.source(family.family());
-                self.read(family, |view, at| view.read_behind(own.as_ref(), key, at))
+                self.read(family, |view, at, now| view.read_behind(own.as_ref(), key, at, now))
             }
         }
+    }
+
+    /// An own value, unless it has expired at the transaction's moment.
+    fn judge(&self, own: Option<(Value, Expiry)>) -> Result<Option<Value>> {
+        let Some((value, expiry)) = own else { return Ok(None) };
+        let now = match (expiry, &self.moment) {
+            (0, _) => Now::UNASKED,
+            (_, Some(moment)) => moment.now,
+            (_, None) => self.pipeline.clock.now()?,
+        };
+        Ok((!now.is_past(expiry)).then_some(value))
     }
 
     pub(super) fn note(&self, family: &ColumnFamily, key: &[u8]) {
@@ -542,27 +588,27 @@ impl Transaction {
     }
 
     /// The family as the transaction reads it, own writes aside.
-    fn view_of(&self, family: &ColumnFamily) -> Result<(Arc<FamilyView>, SequenceNumber)> {
-        self.read(family, |view, at| Ok((Arc::clone(view), at)))
+    fn view_of(&self, family: &ColumnFamily) -> Result<(Arc<FamilyView>, SequenceNumber, Now)> {
+        self.read(family, |view, at, now| Ok((Arc::clone(view), at, now)))
     }
 
     pub(super) fn read<R>(
         &self,
         family: &ColumnFamily,
-        read: impl FnOnce(&Arc<FamilyView>, SequenceNumber) -> Result<R>,
+        read: impl FnOnce(&Arc<FamilyView>, SequenceNumber, Now) -> Result<R>,
     ) -> Result<R> {
         let family = family.family();
         let Some(moment) = &self.moment else {
             self.pipeline.open()?;
-            let now = self.pipeline.now();
-            return read(now.view.family(family.slot(), family.id())?, now.at);
+            let moment = self.pipeline.moment()?;
+            return read(moment.view.family(family.slot(), family.id())?, moment.at, moment.now);
         };
         match moment.view.family(family.slot(), family.id()) {
-            Ok(view) => read(view, moment.at),
+            Ok(view) => read(view, moment.at, moment.now),
             Err(_) => {
                 // It was created since, or dropped before.
                 family.check_not_dropped()?;
-                read(&FamilyView::empty(family), moment.at)
+                read(&FamilyView::empty(family), moment.at, moment.now)
             }
         }
     }
@@ -574,8 +620,8 @@ impl Transaction {
         (start, end): Bounds,
     ) -> Result<Cursor> {
         self.check_database(family)?;
-        let (view, at) = self.view_of(family)?;
-        let cursor = view.cursor_behind(own, at, KeyRange::new(start, end));
+        let (view, at, now) = self.view_of(family)?;
+        let cursor = view.cursor_behind(own, at, now, KeyRange::new(start, end));
         Ok(Cursor::new(Inherited::new(cursor)))
     }
 }
