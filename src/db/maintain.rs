@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::column_family::family::Family;
 use crate::column_family::merging::compaction::Repacked;
+use crate::column_family::options::Lifetime;
 use crate::column_family::merging::drain::Drained;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::full_disk::{Steps, unless_refused};
@@ -267,6 +268,7 @@ impl Shared {
 
     /// Packs `families`, as far as the disk has room for that. Returns whether it had.
     fn pack(&self, families: &[Arc<Family>]) -> Result<bool> {
+        self.drop_expired(families)?;
         self.give_back_all(families)?;
         let (mut sparse, mut had_room) = (Vec::new(), true);
         for family in families {
@@ -283,6 +285,32 @@ impl Shared {
             }
         }
         Ok(had_room)
+    }
+
+    /// Takes what has expired out of the trees of `families`. What finds no room stays, and is still gone for
+    /// who reads.
+    fn drop_expired(&self, families: &[Arc<Family>]) -> Result<()> {
+        let ended = || self.pipeline.owns_files().is_err();
+        let mut any = false;
+        for family in families.iter().filter(|family| family.lifetime() != Lifetime::Endless) {
+            let context = self.pipeline.merge_context(&ended);
+            let (before, mut position) = (family.trees.lock().current().tree.generation, Vec::new());
+            let dropped = loop {
+                match family.drop_expired_step(&context, &mut position) {
+                    Ok(true) => {}
+                    dropped => break dropped.map(drop),
+                }
+            };
+            if let Err(error) = unless_refused(dropped) {
+                is_whole(family, Err::<(), _>(error))?;
+            }
+            any |= family.trees.lock().current().tree.generation != before;
+        }
+        if any {
+            // Lets go of the old pages.
+            self.checkpoint()?;
+        }
+        Ok(())
     }
 
     /// Moves what `families` have far behind in the data file to where the file is free before, so that it

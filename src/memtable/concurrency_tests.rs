@@ -66,7 +66,7 @@ fn value_of(found: Found<'_>) -> Option<u64> {
     match found {
         Found::Put(value) => Some(u64::from_le_bytes(value.try_into().unwrap())),
         Found::Deleted => None,
-        Found::Operands(operands) => panic!("nobody wrote {operands:?}"),
+        other => panic!("nobody wrote {other:?}"),
     }
 }
 

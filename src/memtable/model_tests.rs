@@ -82,7 +82,7 @@ fn seen(key: &[u8], sequence: u64, found: Found<'_>) -> Seen {
     let value = match found {
         Found::Put(value) => Some(value.to_vec()),
         Found::Deleted => None,
-        Found::Operands(operands) => panic!("nobody wrote {operands:?}"),
+        other => panic!("nobody wrote {other:?}"),
     };
     (key.to_vec(), sequence, value)
 }

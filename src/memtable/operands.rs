@@ -120,11 +120,13 @@ mod tests {
     fn seen(found: Option<Found<'_>>) -> Known {
         Some(match found? {
             Found::Put(value) => (Vec::new(), Base::Value(Box::leak(value.into()))),
+            Found::Expiring(value) => (Vec::new(), Base::Expiring(Box::leak(value.into()))),
             Found::Deleted => (Vec::new(), Base::Nothing),
             Found::Operands(operands) => {
                 let mut newest_first = Vec::new();
                 let base = match operands.collect(&mut newest_first) {
                     Base::Value(value) => Base::Value(Box::leak(value.into())),
+                    Base::Expiring(value) => Base::Expiring(Box::leak(value.into())),
                     Base::Nothing => Base::Nothing,
                     Base::Older => Base::Older,
                 };
