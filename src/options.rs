@@ -339,7 +339,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// The clock by which entries [expire](crate::FamilyOptions::expire_after); without it, that of the system.
+    /// The clock by which entries [expire](crate::FamilyOptions::expire_after); without it, that of the
+    /// system.
     ///
     /// It is called by threads that write or read families whose entries may expire, and by those that merge,
     /// several at once, while no lock is held that readers or writers wait for. If it panics, that is an

@@ -120,7 +120,8 @@ pub(super) struct LeafLevel<'m> {
     /// Old leaves that entries refer to, by number from `first_held` on.
     held: VecDeque<OldLeaf>,
     first_held: u32,
-    /// Runs, and lengths and expiries of the values in them, that entries refer to, by number from `first_value` on.
+    /// Runs, and lengths and expiries of the values in them, that entries refer to, by number from
+    /// `first_value` on.
     values: VecDeque<(PinnedPage, usize, Expiry)>,
     first_value: u32,
     /// Bytes that entries refer to, by number from `first_made` on.
@@ -267,7 +268,8 @@ impl<'m> LeafLevel<'m> {
         self.add(pending, key, value.encoded_len(), true)
     }
 
-    /// Adds an old entry whose value of `len` bytes, which expires or has 0, stands in `run`, as one that holds its value.
+    /// Adds an old entry whose value of `len` bytes, which expires or has 0, stands in `run`, as one that
+    /// holds its value.
     pub(super) fn add_inlined(
         &mut self,
         leaf: &OldLeaf,

@@ -13,8 +13,8 @@
 //! | | | leaf: `varint(rest length) varint(value length << 2 \| kind) rest value`; inner: rest of the separator |
 //!
 //! The kinds of a leaf's entries: 0, the value itself; 1, a pointer to the run that holds it; 2, a deletion,
-//! which has no value; 3, operands that are not folded yet, see `codec/operands.rs`, or if the first byte says
-//! so a value with its expiry, see `codec/expiry.rs`. In a run, that is said by the pointer.
+//! which has no value; 3, operands that are not folded yet, see `codec/operands.rs`, or if the first byte
+//! says so a value with its expiry, see `codec/expiry.rs`. In a run, that is said by the pointer.
 //!
 //! The page layer has verified the checksum, but whoever can write the file can also compute one: a [`Node`]
 //! is made only of bytes whose arrays lie inside of them, and whatever an offset or a length in an entry says

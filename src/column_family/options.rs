@@ -116,11 +116,11 @@ impl FamilyOptions {
         self
     }
 
-    /// What is written to this family from now on lives for `time`, counted in whole seconds, a part of one as
-    /// a whole: then it is gone, for all that read, and what it took is used again as pages are rewritten, or
-    /// by [`compact`](crate::ColumnFamilyDatabase::compact) at once. Each entry may have another lifetime, see
-    /// [`ColumnFamily::put_with_ttl`](crate::ColumnFamily::put_with_ttl). What is there already stays as it
-    /// is.
+    /// What is written to this family from now on lives for `time`, counted in whole seconds, a part of one
+    /// as a whole: then it is gone, for all that read, and what it took is used again as pages are rewritten,
+    /// or by [`compact`](crate::ColumnFamilyDatabase::compact) at once. Each entry may have another lifetime,
+    /// see [`ColumnFamily::put_with_ttl`](crate::ColumnFamily::put_with_ttl). What is there already stays as
+    /// it is.
     ///
     /// Kept in the database. A family whose entries may expire stays one: options that say neither this nor
     /// [`expire_each`](Self::expire_each) leave it as it is.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::column_family::family::Family;
 use crate::column_family::merging::compaction::Repacked;
-use crate::column_family::options::Lifetime;
 use crate::column_family::merging::drain::Drained;
+use crate::column_family::options::Lifetime;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::full_disk::{Steps, unless_refused};
 use crate::db::place::{DATA, GONE};

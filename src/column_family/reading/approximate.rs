@@ -203,6 +203,8 @@ fn in_memtable(
         looked += 1;
         let value = match cursor.found() {
             Found::Put(value) => value.len(),
+            // Also where it has expired: it is still stored.
+            Found::Expiring(stamped) => stamped.len(),
             // What they come to is not known.
             Found::Operands(_) => 0,
             Found::Deleted => usize::MAX,
