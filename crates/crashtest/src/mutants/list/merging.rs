@@ -73,8 +73,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "of operands that are carried along nothing is left",
         CARRY,
-        "Some(value) => encode_put(&mut entries, id, key, &value),",
-        "Some(_) => encode_delete(&mut entries, id, key),",
+        "Some((value, 0)) => encode_put(&mut entries, id, key, &value),",
+        "Some((_, 0)) => encode_delete(&mut entries, id, key),",
         "operands_of_a_damaged_family_that_are_carried_along_count_once",
     ),
     file(

@@ -155,7 +155,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "something is kept for who only reads",
         TRANSACTION,
-        "            (_, true) => (pipeline.remembered.open_unchecked(), Some(pipeline.now())),\n            (_, false) => {",
+        "            (_, true) => (pipeline.remembered.open_unchecked(), Some(pipeline.moment()?)),\n            (_, false) => {",
         "            _ => {",
         "transactions",
     ),
@@ -253,8 +253,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a cursor notes for others what is deleted in its transaction alone",
         SETTLE,
-        "        if run.is_long() && self.own.is_none() {",
-        "        if run.is_long() {",
+        "        if run.is_long() && self.own.is_none() && !self.now.judges() {",
+        "        if run.is_long() && !self.now.judges() {",
         "transactions",
     ),
     file(
@@ -267,8 +267,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "of several own writes to a key the first counts",
         OWN,
-        "if key == wanted => last = Last::Value(Some(value)),",
-        "if key == wanted && matches!(last, Last::Nothing) => last = Last::Value(Some(value)),",
+        "if key == wanted => last = Last::Value(Some((value, 0))),",
+        "if key == wanted && matches!(last, Last::Nothing) => last = Last::Value(Some((value, 0))),",
         "transactions",
     ),
     file(
