@@ -80,6 +80,10 @@ pub enum ErrorKind {
     NeverExpires,
     /// The clock that the database was [given](crate::DatabaseBuilder::clock) panicked. Nothing was written.
     ClockFailed,
+    /// The column family's filter gave an error, panicked, or gave a value that is too long, while a
+    /// compaction showed it all entries. Nothing is lost: what it was not shown, and what it said nothing of,
+    /// is as it was. The message names the filter, [`Error::key`] has the key.
+    FilterFailed,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
     /// A key is longer than 65,536 bytes.

@@ -288,6 +288,60 @@
 //! too, with a small [`memtable_share`](FamilyOptions::memtable_share). `len` and `contains_key` fold
 //! nothing.
 //!
+//! # Filters
+//!
+//! What nobody needs any more can go without being searched for, and what is stored in an old way can be
+//! brought into the new one, when it is written anew in any case. A family with a
+//! [`filter`](FamilyOptions::filter) shows it entries as merges write them, and every entry in
+//! [`compact`](ColumnFamilyDatabase::compact); the filter keeps, drops or changes each.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+//! use peristyle::FilterVerdict;
+//!
+//! // Sessions of users who have gone are dropped, and those of the first version get a field more.
+//! let is_gone = |key: &[u8]| key.starts_with(b"guest/");
+//! let options = FamilyOptions::default().filter("sessions", move |entry| {
+//!     if is_gone(entry.key()) {
+//!         return Ok(FilterVerdict::Drop);
+//!     }
+//!     Ok(match entry.value()?.strip_prefix(b"1:") {
+//!         Some(rest) => FilterVerdict::Change([b"2:en:", rest].concat()),
+//!         None => FilterVerdict::Keep,
+//!     })
+//! });
+//!
+//! # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+//! let sessions = db.column_family_or_create("sessions", options)?;
+//! sessions.put("guest/7", "1:basket")?;
+//! sessions.put("anna", "1:basket")?;
+//! let before = sessions.snapshot()?;
+//! db.compact()?;
+//! assert!(sessions.get("guest/7")?.is_none());
+//! assert_eq!(sessions.get("anna")?.unwrap(), "2:en:basket");
+//! // A snapshot sees what was there when it was taken.
+//! assert_eq!(before.get("anna")?.unwrap(), "1:basket");
+//! # Ok(()) }
+//! ```
+//!
+//! *When it is called* is not for the program to know: at any time after an entry was written, by any thread,
+//! again for an entry that it has kept, changed or dropped before (a crash may take back what it did). So its
+//! answers should follow from the entry alone, and what it has changed it should keep. Until an entry was
+//! shown to it readers see the entry as it was written: a program that must not see such looks itself.
+//!
+//! *What it does* is no write: it has no sequence number, stands in no log and is no conflict for a
+//! transaction. Of keys with operands it sees what these come to.
+//!
+//! *A filter that fails* or panics ends a compaction, which returns
+//! [`FilterFailed`](ErrorKind::FilterFailed) with the key, and is not asked any more by a merge, which goes
+//! on. No entry is lost or half changed; with the filter mended, or taken away, the next compaction does the
+//! rest.
+//!
+//! *What it costs.* A call for each entry that is written to a leaf, in the background. Large values are read
+//! if it asks for them. A compaction reads all leaves of the family, and writes those in which something is
+//! dropped or changed.
+//!
 //! # In an async program
 //!
 //! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can
@@ -374,6 +428,7 @@ pub use db::{
     Statistics, VerifyOptions, VerifyProgress, VerifyReport, WaitStatistics, Waits,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
+pub use operator::filter::{FilterResult, FilterVerdict, FilteredEntry};
 pub use operator::ready as merge_operators;
 pub use operator::{MergeOperands, MergeOperator, MergeResult};
 pub use options::{DatabaseBuilder, Durability, LockedWrites, RecoveryProgress};

@@ -198,6 +198,26 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         self.write_complete(complete)
     }
 
+    /// Adds an old entry with another value, which expires or has 0.
+    pub(super) fn push_changed(
+        &mut self,
+        leaf: &OldLeaf,
+        index: usize,
+        value: Vec<u8>,
+        expiry: Expiry,
+    ) -> Result<()> {
+        if self.wants_run(value.len()) {
+            return self.push_moved(leaf, index, &value, expiry);
+        }
+        let (kind, bytes) = match expiry {
+            0 => (kind::INLINE, value),
+            _ => (kind::OPERANDS, expiry::stamped(expiry, &value)),
+        };
+        let complete = self.leaves.add_changed(leaf, index, kind, bytes);
+        let complete = complete.map_err(|fault| locate(self.out.store, leaf.pointer, fault))?;
+        self.write_complete(complete)
+    }
+
     /// Adds an old entry whose value of `len` bytes stands in the run `value`, with the value in its leaf.
     pub(super) fn push_inlined(
         &mut self,

@@ -299,6 +299,14 @@ impl TreeCursor {
         }
     }
 
+    /// Length of its value. Reads nothing.
+    pub(crate) fn value_len(&self) -> usize {
+        match &self.unusual {
+            Some(Unusual::Run(run)) => run.value.len as usize,
+            _ => self.value.len(),
+        }
+    }
+
     /// Whether the entry says that its key is deleted.
     #[inline]
     pub(crate) fn is_deletion(&self) -> bool {

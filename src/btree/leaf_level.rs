@@ -55,6 +55,14 @@ enum Pending<'m> {
         /// Its number among the values that were read from runs.
         value: u32,
     },
+    /// An old key with another value.
+    Changed {
+        leaf: u32,
+        index: u32,
+        kind: u64,
+        /// The number of the value, stamped if it expires, among the bytes that were made.
+        bytes: u32,
+    },
     New {
         key: &'m [u8],
         value: &'m [u8],
@@ -90,9 +98,10 @@ impl Entry<'_> {
     /// The old leaf that the entry refers to.
     fn old_leaf(&self) -> Option<u32> {
         match self.pending {
-            Pending::Old { leaf, .. } | Pending::Moved { leaf, .. } | Pending::Inlined { leaf, .. } => {
-                Some(leaf)
-            }
+            Pending::Old { leaf, .. }
+            | Pending::Moved { leaf, .. }
+            | Pending::Inlined { leaf, .. }
+            | Pending::Changed { leaf, .. } => Some(leaf),
             Pending::New { .. }
             | Pending::NewRun { .. }
             | Pending::NewExpiring { .. }
@@ -216,7 +225,8 @@ impl<'m> LeafLevel<'m> {
         match self.entries[at].pending {
             Pending::Old { leaf, index }
             | Pending::Moved { leaf, index, .. }
-            | Pending::Inlined { leaf, index, .. } => {
+            | Pending::Inlined { leaf, index, .. }
+            | Pending::Changed { leaf, index, .. } => {
                 let node = self.held(leaf).node();
                 Ok(SplitKey(node.prefix(), node.rest(index as usize)?))
             }
@@ -266,6 +276,21 @@ impl<'m> LeafLevel<'m> {
         let key = SplitKey(node.prefix(), node.rest(index)?);
         let pending = Pending::Moved { leaf: leaf.number, index: index as u32, value };
         self.add(pending, key, value.encoded_len(), true)
+    }
+
+    /// Adds an old entry with another value, of this kind, which stands in the leaf however long it is.
+    pub(super) fn add_changed(
+        &mut self,
+        leaf: &OldLeaf,
+        index: usize,
+        kind: u64,
+        value: Vec<u8>,
+    ) -> NodeResult<Option<usize>> {
+        let node = leaf.node();
+        let key = SplitKey(node.prefix(), node.rest(index)?);
+        let (bytes, len) = (self.first_made + self.made.len() as u32, value.len());
+        self.made.push_back(value);
+        self.add(Pending::Changed { leaf: leaf.number, index: index as u32, kind, bytes }, key, len, false)
     }
 
     /// Adds an old entry whose value of `len` bytes, which expires or has 0, stands in `run`, as one that
@@ -422,7 +447,7 @@ impl<'m> LeafLevel<'m> {
                     (value, _) => STAMP_LEN + value.len(),
                 },
                 Pending::New { value, .. } => value.len(),
-                Pending::Made { bytes, .. } => self.made(bytes).len(),
+                Pending::Made { bytes, .. } | Pending::Changed { bytes, .. } => self.made(bytes).len(),
                 Pending::Deletion { .. } => 0,
                 Pending::NewExpiring { stamped, .. } => stamped.len(),
                 Pending::Moved { value, .. } | Pending::NewRun { value, .. } => value.encoded_len(),
@@ -458,6 +483,9 @@ impl<'m> LeafLevel<'m> {
                             writer.leaf_entry(rest, kind::OPERANDS, &expiry::stamped(expiry, value));
                         }
                     }
+                }
+                Pending::Changed { kind, bytes, .. } => {
+                    writer.leaf_entry(self.key(at)?.skip(prefix_len), kind, self.made(bytes));
                 }
                 Pending::New { key, value } => {
                     writer.leaf_entry(SplitKey::whole(&key[prefix_len..]), kind::INLINE, value);
@@ -517,7 +545,8 @@ impl<'m> LeafLevel<'m> {
         self.left = Left::Key;
         self.packer.take(count);
         let is_inlined = |entry: &Entry<'_>| matches!(entry.pending, Pending::Inlined { .. });
-        let is_made = |entry: &Entry<'_>| matches!(entry.pending, Pending::Made { .. });
+        let is_made =
+            |entry: &Entry<'_>| matches!(entry.pending, Pending::Made { .. } | Pending::Changed { .. });
         let (mut inlined, mut made) = (0, 0);
         for entry in self.entries.drain(..count) {
             inlined += usize::from(is_inlined(&entry));

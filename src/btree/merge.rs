@@ -9,6 +9,7 @@
 //! 3. Every page of the old tree that the new one does not reach is retired exactly once. That no page is
 //!    reached twice is checked, since two pointers on disk could name the same one.
 
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 
 use super::builder::{MergeOptions, TreeBuilder};
@@ -18,6 +19,7 @@ use super::locate::locate;
 use super::node::{Fault, LeafValue, Node, Shape, warm_whole};
 use super::output::MergeOutcome;
 use super::records::Child;
+use super::sift::{Sift, Verdict};
 use super::tree::{Tree, load_run};
 use crate::codec::expiry::{self, Now};
 use crate::codec::key;
@@ -39,6 +41,8 @@ pub(crate) enum MergeOp<'m> {
         list: &'m [u8],
         by: &'m dyn Combine,
     },
+    /// What is put here before it comes to the operation.
+    Made(&'m Cell<Option<Combined>>),
 }
 
 impl<'m> MergeOp<'m> {
@@ -58,6 +62,7 @@ impl fmt::Debug for MergeOp<'_> {
             Self::PutExpiring(value) => f.debug_tuple("PutExpiring").field(value).finish(),
             Self::Delete => f.write_str("Delete"),
             Self::Operands { list, .. } => f.debug_tuple("Operands").field(list).finish(),
+            Self::Made(_) => f.write_str("Made"),
         }
     }
 }
@@ -82,6 +87,21 @@ pub(crate) fn merge<'m>(
     options: &MergeOptions,
     should_stop: &dyn Fn() -> bool,
 ) -> Result<MergeOutcome> {
+    merge_sifting(tree, store, deletions, ops, options, should_stop, None)
+}
+
+/// The same; `sift` is asked of every entry of an old leaf that is written anew and that no operation and no
+/// range deletion concerns. Nothing older may stand behind the tree.
+pub(crate) fn merge_sifting<'m>(
+    tree: &Tree,
+    store: &Arc<PartitionedStorageBackend>,
+    deletions: &[RangeDeletion<'m>],
+    ops: impl Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>,
+    options: &MergeOptions,
+    should_stop: &dyn Fn() -> bool,
+    sift: Option<&dyn Sift>,
+) -> Result<MergeOutcome> {
+    assert!(sift.is_none() || !options.keep_deletions, "what is left out would come up from older trees");
     for pair in deletions.windows(2) {
         let disjoint = pair[0].end.is_some_and(|end| key::compare(end, pair[1].start).is_le());
         assert!(disjoint, "{:?} overlaps or follows {:?}", pair[0], pair[1]);
@@ -94,6 +114,7 @@ pub(crate) fn merge<'m>(
         ops,
         next_op: None,
         should_stop,
+        sift,
         changed: false,
     };
     let new = merger.run(tree);
@@ -130,6 +151,7 @@ struct Merger<'s, 'm, 'd, I> {
     /// The first operation not yet applied.
     next_op: Option<(&'m [u8], MergeOp<'m>)>,
     should_stop: &'d dyn Fn() -> bool,
+    sift: Option<&'d dyn Sift>,
     changed: bool,
 }
 
@@ -296,6 +318,10 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
                 let combined = by.combine(key, list, Old::Nothing, !self.builder.keep_deletions)?;
                 self.builder.push_combined(key, combined)?;
             }
+            MergeOp::Made(made) => {
+                let made = made.take().expect("an operation is applied once, after it was made");
+                self.builder.push_combined(key, made)?;
+            }
         }
         Ok(true)
     }
@@ -419,9 +445,68 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
     #[inline]
     fn carry(&mut self, leaf: &mut LeafMerge<'_>, to: usize) -> Result<()> {
         if let Some(old) = &leaf.old {
-            self.builder.push_kept(old, leaf.done, to)?;
+            self.push_old(old, leaf.done, to)?;
         }
         leaf.done = to;
+        Ok(())
+    }
+
+    /// Adds entries `from..to` of an old leaf, as they are or as they are to be.
+    #[inline]
+    fn push_old(&mut self, leaf: &OldLeaf, from: usize, to: usize) -> Result<()> {
+        match self.sift {
+            None => self.builder.push_kept(leaf, from, to),
+            Some(sift) => self.push_sifted(sift, leaf, from, to),
+        }
+    }
+
+    fn push_sifted(&mut self, sift: &dyn Sift, leaf: &OldLeaf, from: usize, to: usize) -> Result<()> {
+        let node = leaf.node();
+        let fault = |fault| locate(self.store, leaf.pointer, fault);
+        let mut key = Vec::new();
+        for index in from..to {
+            if self.builder.leave_out(leaf, index)? {
+                continue;
+            }
+            let entry = node.entry(index).map_err(fault)?;
+            let mut expiry = 0;
+            key.clear();
+            key.extend_from_slice(node.prefix());
+            key.extend_from_slice(entry.rest);
+            let verdict = match &entry.value {
+                LeafValue::Inline(range) => {
+                    let value = node.bytes(range.clone());
+                    sift.sift(&key, value.len(), &|| Ok(value))
+                }
+                LeafValue::Run(value) => {
+                    let (run, len) = (OnceCell::new(), value.len as usize);
+                    expiry = value.expiry;
+                    sift.sift(&key, len, &|| {
+                        if run.get().is_none() {
+                            drop(run.set(load_run(self.store, value.run, value.len)?));
+                        }
+                        Ok(run.get().map_or(&[][..], |run: &PinnedPage| &run[HEADER_LEN..][..len]))
+                    })
+                }
+                LeafValue::Expiring(range) => {
+                    let value;
+                    (expiry, value) = self.builder.split(node.bytes(range.clone()))?;
+                    sift.sift(&key, value.len(), &|| Ok(value))
+                }
+                LeafValue::Deletion | LeafValue::Operands(_) => Verdict::Keep,
+            };
+            match verdict {
+                Verdict::Keep => {
+                    self.builder.push_old(leaf, index, index + 1)?;
+                    continue;
+                }
+                Verdict::Drop => {}
+                Verdict::Change(value) => self.builder.push_changed(leaf, index, value, expiry)?,
+            }
+            if let Some((page, pages)) = entry.value.run() {
+                self.builder.out.retire(page, pages);
+            }
+        }
         Ok(())
     }
 
@@ -446,7 +531,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
         self.builder.out.retire(leaf.pointer.page, leaf.pointer.pages);
         self.builder.open(leaf.low);
         let old = self.builder.hold(leaf.page.clone(), leaf.shape, leaf.pointer);
-        self.builder.push_kept(&old, 0, leaf.done)?;
+        self.push_old(&old, 0, leaf.done)?;
         leaf.old = Some(old);
         Ok(())
     }

@@ -40,6 +40,7 @@ mod records;
 mod relocate;
 mod repack;
 mod search;
+mod sift;
 mod split_key;
 mod tree;
 
@@ -68,8 +69,9 @@ pub(crate) use builder::MergeOptions;
 pub(crate) use check::{CheckOptions, Part};
 pub(crate) use combine::{Combine, Combined, Old};
 pub(crate) use cursor::TreeCursor;
-pub(crate) use merge::{MergeOp, RangeDeletion, merge};
+pub(crate) use merge::{MergeOp, RangeDeletion, merge, merge_sifting};
 pub(crate) use output::{MergeOutcome, MergeStats};
 pub(crate) use relocate::{pages_with_pointers, relocate};
 pub(crate) use repack::repack;
+pub(crate) use sift::{Sift, Verdict};
 pub(crate) use tree::{FoundValue, Lookup, Place, Tree, load_run};

@@ -9,6 +9,7 @@ use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::MemtableWriter;
+use crate::operator::filter::{GivenFilter, NamedFilter};
 use crate::operator::named::NamedOperator;
 use crate::segment::{PartitionedStorageBackend, Segment};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -38,6 +39,8 @@ pub(crate) struct Family {
     lifetime: AtomicU64,
     /// The merge operator, once the program gave it.
     operator: OnceLock<NamedOperator>,
+    /// The filter that the program gave last.
+    filter: Mutex<Option<NamedFilter>>,
     store: Arc<PartitionedStorageBackend>,
     /// The write lock: held while a commit's entries go into the active memtable.
     pub(crate) write: Mutex<WriteSide>,
@@ -91,6 +94,9 @@ pub(crate) struct Counters {
     pub(crate) entries_rewritten: AtomicU64,
     pub(crate) pages_written: AtomicU64,
     pub(crate) merge_nanoseconds: AtomicU64,
+    pub(crate) filter_dropped: AtomicU64,
+    pub(crate) filter_changed: AtomicU64,
+    pub(crate) filter_failures: AtomicU64,
 }
 
 impl Counters {
@@ -113,7 +119,7 @@ pub(crate) struct Origin {
 impl Family {
     /// The family, with an empty memtable and without a view.
     pub(super) fn new(
-        origin: Origin,
+        mut origin: Origin,
         store: Arc<PartitionedStorageBackend>,
         writer: MemtableWriter,
         memtable_bytes: usize,
@@ -121,6 +127,10 @@ impl Family {
         let trees = Trees::new(origin.trees, origin.merged_through);
         let is_internal = *origin.name == *PREPARED_FAMILY;
         let operator = origin.options.merge_operator.clone().filter(NamedOperator::is_present);
+        let filter = match std::mem::take(&mut origin.options.filter) {
+            GivenFilter::Some(filter) => Some(filter),
+            GivenFilter::Unsaid | GivenFilter::None => None,
+        };
         Arc::new(Self {
             id: origin.id,
             slot: origin.slot,
@@ -128,6 +138,7 @@ impl Family {
             lifetime: AtomicU64::new(origin.options.lifetime.to_number()),
             options: Mutex::new(origin.options),
             operator: operator.map_or_else(OnceLock::new, OnceLock::from),
+            filter: Mutex::new(filter),
             store,
             write: Mutex::new(WriteSide { writer }),
             merging: Mutex::default(),
@@ -193,6 +204,23 @@ impl Family {
         }
     }
 
+    /// The filter, if the program gave one.
+    pub(crate) fn filter(&self) -> Option<NamedFilter> {
+        self.filter.lock().clone()
+    }
+
+    /// Takes the filter, or takes it away, if `options` say so. Call without locks: what a filter does that
+    /// goes is its own.
+    pub(crate) fn take_filter(&self, options: &FamilyOptions) {
+        let given = match &options.filter {
+            GivenFilter::Unsaid => return,
+            GivenFilter::None => None,
+            GivenFilter::Some(filter) => Some(filter.clone()),
+        };
+        let before = std::mem::replace(&mut *self.filter.lock(), given);
+        drop(before);
+    }
+
     /// Takes the merge operator, if the program gives it in `options`.
     pub(crate) fn take_given(&self, options: &FamilyOptions) {
         if let Some(operator) = &options.merge_operator {
@@ -200,8 +228,9 @@ impl Family {
         }
     }
 
-    pub(crate) fn set_options(&self, options: FamilyOptions) {
+    pub(crate) fn set_options(&self, mut options: FamilyOptions) {
         self.take_given(&options);
+        options.filter = GivenFilter::Unsaid;
         let mut own = self.options.lock();
         self.lifetime.store(options.lifetime.to_number(), Ordering::Release);
         *own = options;

@@ -6,6 +6,7 @@ use crate::codec::features::Features;
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::MergeOperator;
+use crate::operator::filter::{FilterResult, FilteredEntry, GivenFilter, NamedFilter};
 use crate::operator::named::NamedOperator;
 
 /// Options of one column family, kept in the catalog. All of them can be read, here from
@@ -31,6 +32,7 @@ pub struct FamilyOptions {
     pub memtable_share: u16,
     pub(crate) merge_operator: Option<NamedOperator>,
     pub(crate) lifetime: Lifetime,
+    pub(crate) filter: GivenFilter,
 }
 
 /// How long entries of a family live.
@@ -74,6 +76,7 @@ impl Default for FamilyOptions {
             memtable_share: 1,
             merge_operator: None,
             lifetime: Lifetime::Endless,
+            filter: GivenFilter::Unsaid,
         }
     }
 }
@@ -158,6 +161,70 @@ impl FamilyOptions {
         self.merge_operator.as_ref().map(NamedOperator::name)
     }
 
+    /// Shows the entries of this family to `filter` as they are written anew, which keeps each, drops it or
+    /// changes its value; see [Filters](crate#filters). `name` is what errors call it.
+    ///
+    /// An entry that expires keeps its expiry when it is changed; what has expired is not shown.
+    ///
+    /// It is shown what merges write: the entries that come from memtables, and those beside them in the
+    /// leaves that are written anew for them; and by [`compact`](crate::ColumnFamilyDatabase::compact) every
+    /// entry. Of keys with [operands](crate::ColumnFamily::merge) it is shown what they come to, once all of
+    /// it is in the tree. What it drops is deleted from then on; snapshots, iterators and cursors that were
+    /// there before see the old state.
+    ///
+    /// The filter is the program's and is not kept in the database. It is given when the family is created,
+    /// and anew whenever the database is opened, with [`column_family_or_create`], [`ensure_column_family`]
+    /// or [`set_options`]; another one takes the place of the one before. Options without one leave a family
+    /// the one that it has; [`without_filter`](Self::without_filter) takes it away. Options that are read
+    /// back have none, and options are the same whatever their filters.
+    ///
+    /// It is called by background threads, and by several at once, at any time after an entry was written,
+    /// more than once for the same entry, and in no order across keys or families. What it does is no commit:
+    /// it has no sequence number, is in no log, and is no [conflict](crate::ErrorKind::Conflict) for a
+    /// transaction. If a crash takes a merge back, what the filter did goes with it. It must not write to the
+    /// database, nor flush or compact it. While it runs the family is not merged; reads, and writes to other
+    /// families, wait for nothing.
+    ///
+    /// Where it gives an error, panics or gives a value that is too long, it is not asked any more in what is
+    /// under way: a merge goes on as if there were no filter, which is logged and counted
+    /// ([`FamilyProperties::filter_failures`](crate::FamilyProperties::filter_failures)), and a compaction
+    /// packs what there is and returns the error, [`FilterFailed`](ErrorKind::FilterFailed).
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+    /// use peristyle::FilterVerdict;
+    ///
+    /// # let db = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).open("memory")?;
+    /// let options = FamilyOptions::default().filter("no empty values", |entry| {
+    ///     Ok(if entry.value_len() == 0 { FilterVerdict::Drop } else { FilterVerdict::Keep })
+    /// });
+    /// let notes = db.create_column_family("notes", options)?;
+    /// notes.put("a", "")?;
+    /// notes.put("b", "text")?;
+    /// db.compact()?;
+    /// assert!(notes.get("a")?.is_none() && notes.get("b")?.is_some());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// [`column_family_or_create`]: crate::ColumnFamilyDatabase::column_family_or_create
+    /// [`ensure_column_family`]: crate::ColumnFamilyDatabase::ensure_column_family
+    /// [`set_options`]: crate::ColumnFamily::set_options
+    pub fn filter(
+        mut self,
+        name: &str,
+        filter: impl Fn(&FilteredEntry<'_>) -> FilterResult + Send + Sync + 'static,
+    ) -> Self {
+        self.filter = GivenFilter::Some(NamedFilter::new(name, filter));
+        self
+    }
+
+    /// Takes the family's [filter](Self::filter) away, if it has one.
+    pub fn without_filter(mut self) -> Self {
+        self.filter = GivenFilter::None;
+        self
+    }
+
     /// What must be known of a family with these options.
     pub(crate) fn features(&self) -> Features {
         let operands =
@@ -210,6 +277,7 @@ impl FamilyOptions {
             memtable_share: varint::take(bytes)?.try_into().ok()?,
             merge_operator: None,
             lifetime: Lifetime::Endless,
+            filter: GivenFilter::Unsaid,
         };
         options.check().is_ok().then_some(options)
     }

@@ -173,6 +173,7 @@ impl ColumnFamilyDatabase {
             .of_family(family.id().0));
         }
         family.family().take_given(&options);
+        family.family().take_filter(&options);
         Ok(family)
     }
 
@@ -344,7 +345,9 @@ impl ColumnFamily {
         let db = self.database();
         db.pipeline().writable()?;
         options.check()?;
-        db.shared().change_options(self.family(), &options)
+        db.shared().change_options(self.family(), &options)?;
+        self.family().take_filter(&options);
+        Ok(())
     }
 }
 

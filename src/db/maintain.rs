@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::column_family::family::Family;
+use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::compaction::Repacked;
 use crate::column_family::merging::drain::Drained;
 use crate::column_family::options::Lifetime;
@@ -94,7 +94,13 @@ impl ColumnFamilyDatabase {
     /// On a full disk everything is packed that finds room, piece by piece; the rest stays as it is, which is
     /// no error.
     ///
+    /// Before that every entry of a family with a [filter](crate::FamilyOptions::filter) is shown to it,
+    /// which reads all leaves of the family. Where it has nothing to say nothing is written.
+    ///
     /// # Errors
+    ///
+    /// [`FilterFailed`](ErrorKind::FilterFailed) if a filter failed: the rest of that family was not shown to
+    /// it, and all else was done.
     ///
     /// [`FamilyDamaged`](ErrorKind::FamilyDamaged) if there are families that cannot be read whole; all
     /// others are packed.
@@ -253,6 +259,7 @@ impl Shared {
             unless_refused(self.cut())?;
         }
         let mut had_room = self.make_all_durable(families)?;
+        let filtered = self.sift_all(families)?;
         for _ in 0..COMPACTION_ROUNDS {
             let used = self.data.space().used_pages();
             had_room &= self.pack(families)?;
@@ -263,7 +270,43 @@ impl Shared {
             had_room = self.make_all_durable(families)?;
         }
         unless_refused(self.give_back_log())?;
-        families.iter().try_for_each(|family| family.damage.check())
+        families.iter().try_for_each(|family| family.damage.check())?;
+        filtered
+    }
+
+    /// Shows every entry of the trees of `families` to the filters that they have, and makes durable what
+    /// these say. Fails only where the database does; what it gives says whether a filter failed.
+    fn sift_all(&self, families: &[Arc<Family>]) -> Result<Result<()>> {
+        let (mut outcome, mut any) = (Ok(()), false);
+        for family in families.iter().filter(|family| family.filter().is_some()) {
+            let sifted = self.sift(family, &mut any);
+            self.pipeline.work.touch(family);
+            // Without room what it was not shown stays.
+            let Some(sifted) = unless_refused(sifted)? else { continue };
+            if outcome.is_ok() {
+                outcome = sifted;
+            }
+        }
+        if any {
+            self.checkpoint()?;
+        }
+        Ok(outcome)
+    }
+
+    fn sift(&self, family: &Arc<Family>, any: &mut bool) -> Result<Result<()>> {
+        let ended = || self.pipeline.owns_files().is_err();
+        let (mut start, mut steps) = (Vec::new(), Steps::default());
+        loop {
+            let step = self.in_steps(&mut steps, &ended, |context| family.sift_step(context, &start));
+            let Some(step) = is_whole(family, step)? else { return Ok(Ok(())) };
+            *any |= step.has_changed;
+            if let Some(error) = step.failure {
+                Counters::add(&family.counters.filter_failures, 1);
+                return Ok(Err(error));
+            }
+            let Some(next) = step.next else { return Ok(Ok(())) };
+            start = next;
+        }
     }
 
     /// Packs `families`, as far as the disk has room for that. Returns whether it had.

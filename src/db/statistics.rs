@@ -216,6 +216,13 @@ pub struct FamilyProperties {
     pub pinned_bytes: u64,
     /// Age of the oldest reader that keeps what the present does without; see [`Statistics::oldest_reader`].
     pub oldest_reader: Option<Duration>,
+    /// Entries that the family's [filter](crate::FamilyOptions::filter) dropped since the database was
+    /// opened.
+    pub filter_dropped: u64,
+    /// Entries that its filter changed since then.
+    pub filter_changed: u64,
+    /// Merges and compactions since then in which its filter failed.
+    pub filter_failures: u64,
     /// What is damaged of the family, and where, if a merge or a compaction met such; see
     /// [`ErrorKind::FamilyDamaged`](crate::ErrorKind::FamilyDamaged).
     pub damage: Option<String>,
@@ -280,6 +287,9 @@ impl ColumnFamilyDatabase {
             fill: space.pages_reachable as f64 / (space.pages_total as f64).max(1.0),
             pinned_bytes: pinned_pages * page_size,
             oldest_reader,
+            filter_dropped: load(&view.family.counters.filter_dropped),
+            filter_changed: load(&view.family.counters.filter_changed),
+            filter_failures: load(&view.family.counters.filter_failures),
             damage: view.family.damage.cause().map(ToString::to_string),
         })
     }

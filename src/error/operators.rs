@@ -1,4 +1,4 @@
-//! What goes wrong with what families may have besides: merge operators, entries that expire.
+//! What goes wrong with what families may have besides: merge operators, filters, entries that expire.
 
 use super::conflict::Brief;
 use super::{Error, ErrorKind};
@@ -8,6 +8,12 @@ impl Error {
     pub(crate) fn merge_failed(operator: &str, key: &[u8], reason: &str) -> Self {
         let message = format!("the merge operator {operator:?} failed on the key {}: {reason}", Brief(key));
         Self::new(ErrorKind::MergeFailed, message).on_key(key)
+    }
+
+    /// The filter of this name failed on `key` for a reason.
+    pub(crate) fn filter_failed(filter: &str, key: &[u8], reason: &str) -> Self {
+        let message = format!("the filter {filter:?} failed on the key {}: {reason}", Brief(key));
+        Self::new(ErrorKind::FilterFailed, message).on_key(key)
     }
 
     /// `key` has operands, and the operator, of this name if it is known, is not there.

@@ -5,9 +5,10 @@
 //! background, the one by which one merge of the family runs at a time.
 //!
 //! [`MergeOperator`] is the trait, [`associative`] makes one of a closure, [`ready`] has those that most
-//! programs want, [`named`] is what a family keeps of one.
+//! programs want, [`named`] is what a family keeps of one. [`filter`] is what drops and changes entries.
 
 pub(crate) mod associative;
+pub(crate) mod filter;
 pub(crate) mod named;
 pub mod ready;
 pub(crate) mod sets;

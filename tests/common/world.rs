@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, IsolationLevel, LockMode, MergeOperands, MergeOperator, MergeResult,
-    Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
+    FamilyOptions, FamilySnapshot, FilterVerdict, IsolationLevel, LockMode, MergeOperands, MergeOperator,
+    MergeResult, Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
@@ -82,9 +82,16 @@ impl MergeOperator for OneByOne {
     }
 }
 
-/// Options of a new family: of some with a merge operator.
+/// Options of a new family: of some with a merge operator, of some with a filter, which looks at all that it
+/// is shown and must make no difference.
 fn options_of(name: u8) -> FamilyOptions {
-    let options = FamilyOptions::default();
+    let mut options = FamilyOptions::default();
+    if name >= 2 {
+        options = options.filter("keeps all", |entry| {
+            assert_eq!(entry.value()?.len(), entry.value_len());
+            Ok(FilterVerdict::Keep)
+        });
+    }
     match name % 4 {
         1 => options.merge_operator(merge_operators::append(SEPARATOR)),
         3 => options.merge_operator(OneByOne),

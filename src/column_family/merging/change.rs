@@ -1,15 +1,17 @@
 //! How the trees of a family become others.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use crate::btree::{
-    self, Combine, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Tree, TreeCursor,
+    self, Combine, MergeOp, MergeOptions, MergeOutcome, MergeStats, RangeDeletion, Sift, Tree, TreeCursor,
 };
 use crate::codec::expiry::Now;
 use crate::codec::ids::PageId;
 use crate::codec::key;
 use crate::column_family::delta::{Delta, Stage, keys_of};
 use crate::column_family::merging::gather::Stretch;
+use crate::column_family::merging::sieve::{Sieve, sift_op};
 use crate::column_family::trees::TreeVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::PartitionedStorageBackend;
@@ -23,6 +25,7 @@ pub(crate) struct Change<'s> {
     store: &'s Arc<PartitionedStorageBackend>,
     options: MergeOptions,
     should_stop: &'s dyn Fn() -> bool,
+    sieve: Option<&'s Sieve<'s>>,
     pub(crate) tree: Tree,
     /// Newest first.
     pub(crate) deltas: Vec<Delta>,
@@ -52,6 +55,7 @@ impl<'s> Change<'s> {
                 now: Now::UNASKED,
             },
             should_stop,
+            sieve: None,
             tree: version.tree,
             deltas: version.deltas.clone(),
             written: Vec::new(),
@@ -64,6 +68,12 @@ impl<'s> Change<'s> {
     /// What has expired at `now` is left out of what is written.
     pub(crate) fn judging(mut self, now: Now) -> Self {
         self.options.now = now;
+        self
+    }
+
+    /// What is written to trees goes through `sieve`, if there is one.
+    pub(super) fn through(mut self, sieve: Option<&'s Sieve<'s>>) -> Self {
+        self.sieve = sieve;
         self
     }
 
@@ -82,8 +92,12 @@ impl<'s> Change<'s> {
         deletions: &[RangeDeletion<'m>],
         ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
     ) -> Result<()> {
+        let folded = OnceCell::new();
+        let (sieve, stop) = (self.sieve, self.should_stop);
+        let ops = ops.map(|op| Ok(sift_op(sieve, &folded, op)));
+        let sift = sieve.map(|sieve| sieve as &dyn Sift);
         let outcome =
-            btree::merge(&self.tree, self.store, deletions, ops.map(Ok), &self.options, self.should_stop)?;
+            btree::merge_sifting(&self.tree, self.store, deletions, ops, &self.options, stop, sift)?;
         self.tree = self.note(outcome);
         Ok(())
     }
@@ -204,7 +218,9 @@ impl<'s> Change<'s> {
         ops: impl Iterator<Item = (&'m [u8], MergeOp<'m>)>,
     ) -> Result<()> {
         let Delta { tree, filter, .. } = self.deltas[at].clone();
-        let ops = ops.inspect(|(key, _)| {
+        let folded = OnceCell::new();
+        let sieve = self.sieve;
+        let ops = ops.map(|op| sift_op(sieve, &folded, op)).inspect(|(key, _)| {
             if let Some(filter) = filter.get() {
                 filter.add(filter.spot(key));
             }

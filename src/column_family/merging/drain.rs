@@ -140,7 +140,8 @@ impl Family {
             return Err(out_of_order(self.store()));
         }
         let mut is_skipped = false;
-        let changed = self.change(context, &version, |change| {
+        let sieve = self.sieve_if_roomy(context, &version, 0, &[]);
+        let changed = self.change_through(context, &version, sieve, |change| {
             change.merge_into_tree(&[], range.ops(&OfLists(self, context.now), context.now))?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
             change.delete_from_deltas(drained, &[deletion])?;

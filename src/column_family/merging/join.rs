@@ -67,7 +67,8 @@ impl Family {
         if range.is_empty() {
             return Err(out_of_order(self.store()));
         }
-        let joined = self.change(context, &version, |change| {
+        let sieve = self.sieve_if_roomy(context, &version, leaving.start, &[]);
+        let joined = self.change_through(context, &version, sieve, |change| {
             let filling = change.filling_behind(leaving.clone());
             change.merge_into_delta(filling, range.ops(&OfLists(self, context.now), context.now))?;
             let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };

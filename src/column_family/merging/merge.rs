@@ -8,6 +8,7 @@ use crate::column_family::family::DrainPosition;
 use crate::column_family::family::{Counters, Family};
 use crate::column_family::merging::change::Change;
 use crate::column_family::merging::gather::MOST_BYTES;
+use crate::column_family::merging::sieve::Sieve;
 use crate::column_family::operands::OfMemtables;
 use crate::column_family::remembered::Remembered;
 use crate::column_family::stall::WORTH_A_MERGE;
@@ -155,8 +156,9 @@ impl Family {
         let deletions = deletions(&tables);
         let by = OfMemtables { family: self, tables: &tables, now: context.now };
         let ops = Newest::new(&by);
-        let mut change =
-            Change::of(version, self.store(), self.options().page_fill, &stop).judging(context.now);
+        let sieve = self.sieve_if_roomy(context, version, 0, frozen);
+        let change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let mut change = change.judging(context.now).through(sieve.as_ref());
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
         } else {
@@ -171,6 +173,7 @@ impl Family {
         // Before they leave the view: who looks there first and for what is kept then finds them.
         frozen.iter().for_each(|frozen| context.remembered.keep(self.id(), &frozen.table));
         self.install(change, through, frozen, context.views)?;
+        sieve.into_iter().for_each(Sieve::conclude);
         Counters::add(&self.counters.entries_merged, stats.entries_in);
         self.count(&stats);
         Ok(true)
@@ -275,9 +278,20 @@ impl Family {
         version: &TreeVersion,
         apply: impl FnOnce(&mut Change<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
+        self.change_through(context, version, None, apply)
+    }
+
+    /// The same; what is written to trees goes through `sieve`, if there is one.
+    pub(super) fn change_through<R>(
+        &self,
+        context: &MergeContext<'_>,
+        version: &TreeVersion,
+        sieve: Option<Sieve<'_>>,
+        apply: impl FnOnce(&mut Change<'_>) -> Result<R>,
+    ) -> Result<Option<R>> {
         let stop = || self.is_dropped() || (context.should_stop)();
-        let mut change =
-            Change::of(version, self.store(), self.options().page_fill, &stop).judging(context.now);
+        let change = Change::of(version, self.store(), self.options().page_fill, &stop);
+        let mut change = change.judging(context.now).through(sieve.as_ref());
         let applied = match apply(&mut change) {
             Err(_) if self.is_dropped() => return Ok(None),
             applied => applied?,
@@ -287,7 +301,23 @@ impl Family {
         }
         self.count(&change.stats);
         self.install(change, None, &[], context.views)?;
+        sieve.into_iter().for_each(Sieve::conclude);
         Ok(Some(applied))
+    }
+
+    /// What a merge asks the filter with, if there is one: see [`sieve`](Self::sieve). Not where there is
+    /// little room, nor for a damaged family.
+    pub(super) fn sieve_if_roomy(
+        &self,
+        context: &MergeContext<'_>,
+        version: &TreeVersion,
+        before: usize,
+        merged: &[Frozen],
+    ) -> Option<Sieve<'_>> {
+        if context.is_short() || context.from_reserve || self.damage.is_met() {
+            return None;
+        }
+        self.sieve(context.views, version, before, merged)
     }
 
     fn count(&self, stats: &MergeStats) {
@@ -377,7 +407,7 @@ pub(crate) fn unmerged(
             MergeOp::Put(value) => entry(key, Said::Value(value))?,
             MergeOp::PutExpiring(stamped) => entry(key, Said::Expiring(stamped))?,
             MergeOp::Delete => entry(key, Said::Deleted)?,
-            MergeOp::Operands { .. } => entry(key, Said::Operands)?,
+            MergeOp::Operands { .. } | MergeOp::Made(_) => entry(key, Said::Operands)?,
         }
     }
     Ok(())

@@ -1,10 +1,12 @@
-//! Merge operators.
+//! Merge operators and filters.
 
 use super::*;
 
 const OPERANDS: &str = "src/column_family/operands.rs";
 const MEMTABLE_OPERANDS: &str = "src/memtable/operands.rs";
 const TREE_MERGE: &str = "src/btree/merge.rs";
+const BUILDER: &str = "src/btree/builder.rs";
+const SIEVE: &str = "src/column_family/merging/sieve.rs";
 
 pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
@@ -90,5 +92,47 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "            let _panic = guarded(|| drop(code));\n",
         "            drop(code);\n",
         "merging",
+    ),
+    file(
+        "operands that come to something that is dropped uncover what is older",
+        BUILDER,
+        "            Combined::Nothing if self.keep_deletions => self.leaves.add_deletion(key),\n",
+        "",
+        "filters",
+    ),
+    file(
+        "a filter that has failed is asked on",
+        SIEVE,
+        "        if self.failure.borrow().is_some() || self.is_unfolded(key, from) {",
+        "        if self.is_unfolded(key, from) {",
+        "filters",
+    ),
+    file(
+        "a filter is shown a value onto which operands are still to be folded",
+        SIEVE,
+        "        if self.failure.borrow().is_some() || self.is_unfolded(key, from) {",
+        "        if self.failure.borrow().is_some() {",
+        "filters",
+    ),
+    file(
+        "the pages of a large value that a filter drops stay",
+        TREE_MERGE,
+        "                self.builder.out.retire(page, pages);\n            }\n        }\n        Ok(())\n    }\n\n    /// The next entry",
+        "                let _ = (page, pages);\n            }\n        }\n        Ok(())\n    }\n\n    /// The next entry",
+        "filters",
+    ),
+    file(
+        "entries before the first that changes in a leaf are not shown to a filter",
+        TREE_MERGE,
+        "        self.push_old(&old, 0, leaf.done)?;",
+        "        self.builder.push_old(&old, 0, leaf.done)?;",
+        "filters",
+    ),
+    file(
+        "a compaction in which a filter failed says nothing of it",
+        MAINTAIN,
+        "                return Ok(Err(error));",
+        "                return Ok(Ok(drop(error)));",
+        "filters",
     ),
 ];
