@@ -17,6 +17,8 @@ use peristyle::{
 };
 use proptest::prelude::*;
 
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// What is shown to the filter, and how often.
 type Shown = Arc<Mutex<BTreeMap<Vec<u8>, usize>>>;
 
@@ -63,7 +65,7 @@ fn key(number: u32) -> Vec<u8> {
     format!("key {number:06}").into_bytes()
 }
 
-fn entries(snapshot: &FamilySnapshot) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn entries(snapshot: &FamilySnapshot) -> Entries {
     let all = snapshot.iter().map(|entry| {
         let (key, value) = entry.unwrap();
         (key.to_vec(), value.to_vec())
@@ -73,7 +75,7 @@ fn entries(snapshot: &FamilySnapshot) -> BTreeMap<Vec<u8>, Vec<u8>> {
     all
 }
 
-fn present(family: &ColumnFamily) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn present(family: &ColumnFamily) -> Entries {
     entries(&family.snapshot().unwrap())
 }
 
@@ -580,7 +582,7 @@ fn play(steps: &[Step], deltas: bool, automatic: bool) {
     let mut storage = TestStorage::new();
     let (mut db, family) = open(&storage, deltas, automatic);
     let mut checked = Checked { family, model: BTreeMap::new() };
-    let mut held: Vec<(FamilySnapshot, BTreeMap<Vec<u8>, Vec<u8>>)> = Vec::new();
+    let mut held: Vec<(FamilySnapshot, Entries)> = Vec::new();
     for step in steps {
         let Checked { family, model } = &mut checked;
         match *step {
