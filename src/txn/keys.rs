@@ -30,14 +30,15 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn start(self) -> &'a [u8] {
+    /// The first key, or what none lies before.
+    pub(crate) fn start(self) -> &'a [u8] {
         match self {
             Self::One(key) | Self::Range(key, _) => key,
         }
     }
 
     /// Whether all keys lie below `key`.
-    fn is_below(self, key: &[u8]) -> bool {
+    pub(crate) fn is_below(self, key: &[u8]) -> bool {
         match self {
             Self::One(own) => key::compare(own, key).is_lt(),
             Self::Range(_, end) => end.is_some_and(|end| key::compare(end, key).is_le()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::group_sync::Failed;
 use super::log::Log;
 use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
-use super::stock::{Ahead, GROWTH, Refusal, Retired, Source};
+use super::stock::{Ahead, GROWTH, Length, Refusal, Retired, Source};
 use super::tail::{Behind, Needs, READY_AHEAD};
 use super::weight::Weight;
 use crate::codec::features::Features;
@@ -46,17 +46,22 @@ impl Log {
         let least = self.least_len(needs.len);
         // There was room for the one made ahead.
         let is_there = self.stock.has_prepared(needs.len);
-        let len = if is_there { len } else { self.len_with_room(len, least, weight)? };
-        self.go_on(&making, (len, least), needs.len, Source::Disk)
+        let len = if is_there { Length::of(len) } else { self.len_with_room(len, least, weight)? };
+        self.go_on(&making, len, needs.len, Source::Disk)
     }
 
-    /// The most bytes, up to `len` and down to `least`, that a segment may have after so much log, so that
-    /// there is room to merge what it holds.
-    fn len_with_room(&self, mut len: u64, least: u64, weight: Weight) -> Result<u64> {
+    /// The most bytes, up to `wanted` and down to `least`, that a segment may have after so much log, so that
+    /// there is room to merge what it holds. A file that is kept for reuse may hold more than is wanted: where
+    /// there is no room for that, what is kept gives back its own.
+    fn len_with_room(&self, mut wanted: u64, least: u64, weight: Weight) -> Result<Length> {
         loop {
-            match self.options.room.keep(weight + len) {
-                Err(error) if error.is_refusal() && len > least => len = (len / GROWTH).max(least),
-                kept => return kept.map(|()| len),
+            let most = self.stock.len_of_next(wanted);
+            match self.options.room.keep(weight + most) {
+                Err(error) if error.is_refusal() && self.stock.free_all() => {}
+                Err(error) if error.is_refusal() && wanted > least => {
+                    wanted = (wanted / GROWTH).max(least);
+                }
+                kept => return kept.map(|()| Length { wanted, least, most }),
             }
         }
     }
@@ -77,7 +82,7 @@ impl Log {
             }
         }
         let least = self.least_len(needs.len);
-        match self.go_on(&making, (least, least), needs.len, Source::Reserve) {
+        match self.go_on(&making, Length::of(least), needs.len, Source::Reserve) {
             Err(error) if error.is_refusal() => Ok(false),
             gone_on => gone_on.map(|()| true),
         }
@@ -106,16 +111,9 @@ impl Log {
         self.stock.fill_reserve(&making).map_err(|refusal| self.refused(refusal))
     }
 
-    /// Takes a segment of the most bytes, or of the least for which there is room, or the one made ahead if a
-    /// record of `record_len` bytes fits into it, into use.
-    fn go_on(
-        &self,
-        making: &MutexGuard<'_, ()>,
-        (most, least): (u64, u64),
-        record_len: u64,
-        source: Source,
-    ) -> Result<()> {
-        let next = self.stock.take(making, (most, least), record_len, source);
+    /// Takes a new segment, or the one made ahead if a record of `record_len` bytes fits into it, into use.
+    fn go_on(&self, making: &MutexGuard<'_, ()>, len: Length, record_len: u64, source: Source) -> Result<()> {
+        let next = self.stock.take(making, len, record_len, source);
         let next = next.map_err(|refusal| self.refused(refusal))?;
         // Both locks at once, so that the old segment is at every moment found in one of the two places.
         let mut shelf = self.stock.shelf();
@@ -240,7 +238,7 @@ impl Log {
         let least = self.least_len(0);
         let len = self.len_with_room(len, least, weight)?;
         let ready = if is_stored_into { READY_AHEAD / 2 } else { 0 };
-        let made = self.stock.prepare(&making, len, least, ready);
+        let made = self.stock.prepare(&making, len, ready);
         let made = made.map_err(|refusal| self.refused(refusal))?;
         // It can be taken into use already, so whoever waits for it need not wait for this sync.
         drop(making);
@@ -265,9 +263,17 @@ impl Log {
             return Ok(());
         }
         let least = self.least_len(0);
-        let len = if any_case { least } else { self.next_len(tail.segment.body.len, 0) };
+        let (len, weight) = (self.next_len(tail.segment.body.len, 0), tail.weight_in_all());
         drop(tail);
-        self.go_on(&making, (len, least), 0, Source::Reserve)?;
+        let len = match any_case {
+            false => self.len_with_room(len, least, weight),
+            true => Ok(Length::of(least)),
+        };
+        let len = match len {
+            Err(error) if error.is_refusal() => Length::of(least),
+            len => len?,
+        };
+        self.go_on(&making, len, 0, Source::Reserve)?;
         drop(making);
         // A mark names segments only that are known to be durable, and no record may come that has this one
         // synced.
@@ -310,7 +316,7 @@ impl Log {
         let is_large = tail.segment.body.len > smallest;
         drop(tail);
         if is_large {
-            self.go_on(&making, (smallest, smallest), 0, Source::Reserve)?;
+            self.go_on(&making, Length::of(smallest), 0, Source::Reserve)?;
         }
         drop(making);
         if is_large {

@@ -7,7 +7,7 @@ use super::options::LogOptions;
 use super::replay::{LogEnd, ReplayReport};
 use super::segment::DIRECTORY;
 use super::segment::{self, HEADER_LEN, SegmentHeader, segment_len};
-use super::stock::{Refusal, Retired, Source, Stock};
+use super::stock::{Length, Refusal, Retired, Source, Stock};
 use super::weight::weight_of_records;
 use crate::codec::features::Features;
 use crate::codec::ids::BEYOND_COUNTING;
@@ -55,7 +55,7 @@ impl Log {
         let unlatched = |refusal| match refusal {
             Refusal::Refused(error) | Refusal::Broken(error) => error,
         };
-        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;
+        let segment = stock.make(Length::of(len), Source::Reserve).map_err(unlatched)?;
         let header = SegmentHeader {
             id: segment.id,
             database_id: options.database_id,

@@ -145,15 +145,32 @@ impl Shelf {
         spares.chain(self.prepared.iter().map(|segment| segment.body.len)).sum()
     }
 
-    fn has_spare(&self, len: u64) -> bool {
-        self.spares.iter().any(|spare| spare.body.len >= len)
+    /// Bytes of the smallest spare that holds `len` bytes.
+    fn spare_for(&self, len: u64) -> Option<u64> {
+        self.spares.iter().map(|spare| spare.body.len).filter(|&spare| spare >= len).min()
     }
 
-    /// The smallest spare that holds `len` bytes.
-    fn take_spare(&mut self, len: u64) -> Option<Kept> {
-        let fitting = self.spares.iter().enumerate().filter(|(_, spare)| spare.body.len >= len);
-        let (index, _) = fitting.min_by_key(|(_, spare)| spare.body.len)?;
+    /// The smallest spare that holds `len` bytes, and no more than `most`.
+    fn take_spare(&mut self, len: u64, most: u64) -> Option<Kept> {
+        let wanted = self.spare_for(len).filter(|&spare| spare <= most)?;
+        let index = self.spares.iter().position(|spare| spare.body.len == wanted)?;
         Some(self.spares.swap_remove(index))
+    }
+}
+
+/// How many bytes a segment is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Length {
+    pub(super) wanted: u64,
+    /// If there is no room for as many.
+    pub(super) least: u64,
+    /// Bytes that a file which was kept for reuse may have at most to serve.
+    pub(super) most: u64,
+}
+
+impl Length {
+    pub(super) fn of(len: u64) -> Self {
+        Self { wanted: len, least: len, most: len }
     }
 }
 
@@ -226,13 +243,11 @@ impl Stock {
         shelf.prepared.as_ref().is_some_and(|segment| HEADER_LEN + record_len + END_LEN <= segment.body.len)
     }
 
-    /// Makes a segment of `len` bytes, or of `least` at least, ahead of need, unless there is one, and memory
-    /// ready for its first `ready` bytes.
+    /// Makes a segment ahead of need, unless there is one, and memory ready for its first `ready` bytes.
     pub(super) fn prepare(
         &self,
         _making: &MutexGuard<'_, ()>,
-        len: u64,
-        least: u64,
+        len: Length,
         ready: u64,
     ) -> Result<Ahead, Refusal> {
         let has_spare = {
@@ -240,26 +255,25 @@ impl Stock {
             if shelf.prepared.is_some() {
                 return Ok(Ahead::IsThere);
             }
-            shelf.has_spare(len)
+            shelf.spare_for(len.wanted).is_some_and(|spare| spare <= len.most)
         };
-        if !has_spare && !self.make_way_for(len) {
+        if !has_spare && !self.make_way_for(len.wanted) {
             return Ok(Ahead::Later);
         }
         let recycled = self.shelf().recycled;
         let filled = self.fills.load(Ordering::Relaxed);
-        let segment = self.make_down_to(len, least)?;
+        let segment = self.make_down_to(len)?;
         segment.make_ready(0, ready);
         let mut shelf = self.shelf();
         shelf.prepared = Some(Arc::clone(&segment));
         Ok(if filled && shelf.recycled == recycled { Ahead::Filled(segment) } else { Ahead::IsThere })
     }
 
-    /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one of
-    /// `len` bytes, or as many as there is room for, down to `least`.
+    /// A segment that holds a record of `record_len` bytes: the prepared one if it does, else a new one.
     pub(super) fn take(
         &self,
         _making: &MutexGuard<'_, ()>,
-        (len, least): (u64, u64),
+        len: Length,
         record_len: u64,
         source: Source,
     ) -> Result<Arc<Segment>, Refusal> {
@@ -269,7 +283,7 @@ impl Stock {
         {
             return Ok(Arc::clone(segment));
         }
-        let made = self.make(len, least, source);
+        let made = self.make(len, source);
         let Ok(segment) = &made else {
             self.shelf().prepared = prepared;
             return made;
@@ -284,16 +298,15 @@ impl Stock {
         made
     }
 
-    /// Makes a segment of `len` bytes, or of as many as there is room for, down to `least`; at last of what
-    /// the reserve has, if it may be.
-    pub(super) fn make(&self, len: u64, least: u64, source: Source) -> Result<Arc<Segment>, Refusal> {
-        let refused = match self.make_down_to(len, least) {
+    /// Makes a segment, of as many bytes as there is room for; at last of what the reserve has, if it may be.
+    pub(super) fn make(&self, len: Length, source: Source) -> Result<Arc<Segment>, Refusal> {
+        let refused = match self.make_down_to(len) {
             Err(Refusal::Refused(error)) => error,
             made => return made,
         };
         let may_serve = source == Source::Reserve || refused.kind() == ErrorKind::OutOfResources;
         let mut shelf = self.shelf();
-        let kept = if may_serve { shelf.reserve.take(least) } else { None };
+        let kept = if may_serve { shelf.reserve.take(len.least) } else { None };
         let Some(kept) = kept else { return Err(Refusal::Refused(refused)) };
         shelf.newest_id += 1;
         let id = shelf.newest_id;
@@ -301,11 +314,11 @@ impl Stock {
         self.reuse(kept, id, |shelf, kept| shelf.reserve.add(kept))
     }
 
-    /// Makes a segment of `len` bytes, or of as many as there is room for, down to `least`.
-    fn make_down_to(&self, len: u64, least: u64) -> Result<Arc<Segment>, Refusal> {
-        let mut wanted = len;
+    /// Makes a segment, of as many bytes as there is room for.
+    fn make_down_to(&self, len: Length) -> Result<Arc<Segment>, Refusal> {
+        let Length { mut wanted, least, most } = len;
         loop {
-            match self.make_one(wanted) {
+            match self.make_one(wanted, most) {
                 Err(Refusal::Refused(error)) if wanted > least => {
                     // Where no descriptor is to be had, only what is there already helps.
                     let is_room = error.kind() == ErrorKind::OutOfSpace;
@@ -316,23 +329,21 @@ impl Stock {
         }
     }
 
-    /// Makes a segment of `len` bytes or more.
-    fn make_one(&self, len: u64) -> Result<Arc<Segment>, Refusal> {
+    /// Makes a segment of `len` bytes, or of a file of up to `most` that is kept for reuse.
+    fn make_one(&self, len: u64, most: u64) -> Result<Arc<Segment>, Refusal> {
         let (id, spare) = {
             let mut shelf = self.shelf();
             shelf.newest_id += 1;
-            (shelf.newest_id, shelf.take_spare(len))
+            (shelf.newest_id, shelf.take_spare(len, most))
         };
         if let Some(spare) = spare {
             return self.reuse(spare, id, |shelf, spare| shelf.spares.push(spare));
         }
         self.make_way_for(len);
         let body = Arc::new(match self.create(id, len) {
-            // Removed files may still take the room. Under another id: what was begun may be there still.
-            Err(Refusal::Refused(_)) if self.free_one() => {
-                while self.free_one() {}
-                return self.make_one(len);
-            }
+            // Removed files may still take the room, and those that are too long. Under another id: what was
+            // begun may be there still.
+            Err(Refusal::Refused(_)) if self.free_all() => return self.make_one(len, most),
             created => created?,
         });
         self.enter(id, body, |shelf, body| shelf.spares.push(body))
@@ -503,6 +514,22 @@ impl Stock {
         drop(body);
         self.shelf().removed.bytes -= len;
         true
+    }
+
+    /// Gives the room of everything that is kept for reuse back to the disk, and that of removed files. Says
+    /// whether there was any.
+    pub(super) fn free_all(&self) -> bool {
+        let mut any = false;
+        while self.remove_spare() || self.free_one() {
+            any = true;
+        }
+        any
+    }
+
+    /// Bytes of the segment that is made where so many are wanted: of a file that is kept for reuse, if there
+    /// is any.
+    pub(super) fn len_of_next(&self, wanted: u64) -> u64 {
+        self.shelf().spare_for(wanted).unwrap_or(wanted)
     }
 
     /// Gives the room of removed files back to the disk, but for that of one segment, which may wait until

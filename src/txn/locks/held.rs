@@ -7,7 +7,11 @@ use crate::codec::ids::FamilyId;
 use crate::error::LockOwner;
 use crate::sync::Arc;
 use crate::txn::keys::Keys;
+use crate::txn::locks::ranges::{LockedRange, Ranges};
 use crate::txn::locks::want::{Mode, Span, Want};
+
+/// Ascending.
+const MODES: [Mode; 3] = [Mode::Shared, Mode::Write, Mode::Exclusive];
 
 /// Who holds something, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +24,17 @@ pub(super) struct Holder {
 #[derive(Default)]
 struct FamilyLocks {
     keys: BTreeMap<Arc<[u8]>, Vec<Holder>>,
-    /// By their numbers.
-    ranges: BTreeMap<u64, (Span, Holder)>,
+    /// By how they are held: a search leaves out those that keep nobody from what is wanted.
+    ranges: [Ranges; MODES.len()],
 }
 
 impl FamilyLocks {
-    /// Whoever holds any of `keys`.
-    fn holders(&self, keys: Keys<'_>) -> impl Iterator<Item = Holder> {
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.iter().all(Ranges::is_empty)
+    }
+
+    /// Whoever holds any of `keys` so that nobody else may have it in `mode`.
+    fn against<'r>(&'r self, keys: Keys<'r>, mode: Mode) -> impl Iterator<Item = LockOwner> + 'r {
         let (one, within) = match keys {
             Keys::One(key) => (self.keys.get(key), None),
             Keys::Range(start, end) => {
@@ -34,12 +42,12 @@ impl FamilyLocks {
                 (None, Some(self.keys.range::<[u8], _>(bounds).flat_map(|(_, holders)| holders)))
             }
         };
-        let ranges = self.ranges.values().filter(move |(span, _)| span.keys().overlaps(keys));
-        one.into_iter()
-            .flatten()
-            .chain(within.into_iter().flatten())
-            .copied()
-            .chain(ranges.map(|(_, holder)| *holder))
+        let of_keys = one.into_iter().flatten().chain(within.into_iter().flatten());
+        let ranges = MODES.iter().zip(&self.ranges).filter(move |(other, _)| other.conflicts_with(mode));
+        of_keys
+            .filter(move |holder| holder.mode.conflicts_with(mode))
+            .map(|holder| holder.owner)
+            .chain(ranges.flat_map(move |(_, ranges)| ranges.overlapping(keys)).map(|range| range.owner))
     }
 
     /// How `owner` holds all of `keys` by one lock.
@@ -48,9 +56,11 @@ impl FamilyLocks {
             Keys::One(key) => self.keys.get(key).into_iter().flatten().find(|holder| holder.owner == owner),
             Keys::Range(..) => None,
         };
-        let ranges =
-            self.ranges.values().filter(|(span, holder)| holder.owner == owner && span.keys().contains(keys));
-        one.map(|holder| holder.mode).into_iter().chain(ranges.map(|(_, holder)| holder.mode)).max()
+        let contains = |ranges: &Ranges| {
+            ranges.overlapping(keys).any(|range| range.owner == owner && range.span.keys().contains(keys))
+        };
+        let of_range = MODES.into_iter().zip(&self.ranges).rev().find(|(_, ranges)| contains(ranges));
+        one.map(|holder| holder.mode).max(of_range.map(|(mode, _)| mode))
     }
 }
 
@@ -59,6 +69,8 @@ struct Taken {
     family: FamilyId,
     span: Span,
     before: Option<Mode>,
+    /// How he took it. What is a range stays so.
+    mode: Mode,
     /// That of a range in its family.
     number: u64,
 }
@@ -112,19 +124,20 @@ impl Held {
     }
 
     /// Whoever holds what keeps `owner` from `want`.
-    pub(super) fn in_the_way(&self, owner: LockOwner, want: &Want) -> impl Iterator<Item = LockOwner> {
+    pub(super) fn in_the_way<'r>(
+        &'r self,
+        owner: LockOwner,
+        want: &'r Want,
+    ) -> impl Iterator<Item = LockOwner> + 'r {
         let (keys, mode) = (want.span.keys(), want.mode);
         let locks = self.families.get(&want.family).into_iter();
-        locks
-            .flat_map(move |locks| locks.holders(keys))
-            .filter(move |holder| holder.owner != owner && holder.mode.conflicts_with(mode))
-            .map(|holder| holder.owner)
+        locks.flat_map(move |locks| locks.against(keys, mode)).filter(move |&other| other != owner)
     }
 
     /// Whether anybody holds what keeps a plain write from `keys`.
     pub(super) fn keeps_from(&self, family: FamilyId, keys: Keys<'_>) -> bool {
         let Some(locks) = self.families.get(&family) else { return false };
-        locks.holders(keys).any(|holder| holder.mode.conflicts_with(Mode::Write))
+        locks.against(keys, Mode::Write).next().is_some()
     }
 
     /// `owner` takes what nobody keeps him from; `mark` is called if that is a lock more.
@@ -144,12 +157,14 @@ impl Held {
             }
             range @ Span::Range(..) => {
                 self.ranges += 1;
-                locks.ranges.insert(self.ranges, (range.clone(), holder));
+                let (span, number) = (range.clone(), self.ranges);
+                locks.ranges[want.mode as usize].insert(LockedRange { span, owner, number });
                 None
             }
         };
         self.bytes += Taken::memory(&want.span, before);
-        let taken = Taken { family: want.family, span: want.span.clone(), before, number: self.ranges };
+        let (family, span, mode) = (want.family, want.span.clone(), want.mode);
+        let taken = Taken { family, span, before, mode, number: self.ranges };
         self.taken.entry(owner).or_default().push(taken);
         self.count += u64::from(before.is_none());
         before.is_none()
@@ -158,14 +173,14 @@ impl Held {
     /// `owner` gives up what he took since `mark`; `gone` is told of each lock that is not held any more.
     pub(super) fn give_up(&mut self, owner: LockOwner, mark: usize, mut gone: impl FnMut(FamilyId, Mode)) {
         let Some(all) = self.taken.get_mut(&owner) else { return };
-        for Taken { family, span, before, number } in all.drain(mark.min(all.len())..).rev() {
+        for Taken { family, span, before, mode, number } in all.drain(mark.min(all.len())..).rev() {
             self.bytes -= Taken::memory(&span, before);
             let locks = self.families.get_mut(&family).expect("a family with locks is listed");
             let lost = match (&span, before) {
-                (Span::One(key), Some(mode)) => {
+                (Span::One(key), Some(before)) => {
                     let mut holders = locks.keys.get_mut(key).into_iter().flatten();
                     let own = holders.find(|holder| holder.owner == owner);
-                    own.expect("a lock that was taken is held").mode = mode;
+                    own.expect("a lock that was taken is held").mode = before;
                     continue;
                 }
                 (Span::One(key), None) => {
@@ -175,17 +190,19 @@ impl Held {
                     if holders.is_empty() {
                         locks.keys.remove(key);
                     }
-                    lost
+                    lost.mode
                 }
                 (Span::Range(..), _) => {
-                    locks.ranges.remove(&number).expect("a lock that was taken is held").1
+                    let lost = locks.ranges[mode as usize].remove(&span, number);
+                    lost.expect("a lock that was taken is held");
+                    mode
                 }
             };
-            if locks.keys.is_empty() && locks.ranges.is_empty() {
+            if locks.is_empty() {
                 self.families.remove(&family);
             }
             self.count -= 1;
-            gone(family, lost.mode);
+            gone(family, lost);
         }
         if all.is_empty() {
             self.taken.remove(&owner);
@@ -195,13 +212,14 @@ impl Held {
     /// All that `owner` holds, in the order in which he took it.
     pub(super) fn of(&self, owner: LockOwner) -> impl Iterator<Item = Want> {
         let taken = self.taken.get(&owner).into_iter().flatten();
-        taken.filter(|taken| taken.before.is_none()).map(move |Taken { family, span, number, .. }| {
-            let locks = &self.families[family];
-            let holder = match span {
-                Span::One(key) => locks.keys[key].iter().find(|holder| holder.owner == owner),
-                Span::Range(..) => locks.ranges.get(number).map(|(_, holder)| holder),
+        taken.filter(|taken| taken.before.is_none()).map(move |Taken { family, span, mode, .. }| {
+            let mode = match span {
+                Span::One(key) => {
+                    let own = self.families[family].keys[key].iter().find(|holder| holder.owner == owner);
+                    own.expect("a lock that was taken is held").mode
+                }
+                Span::Range(..) => *mode,
             };
-            let mode = holder.expect("a lock that was taken is held").mode;
             Want { family: *family, span: span.clone(), mode }
         })
     }
@@ -209,12 +227,15 @@ impl Held {
     /// All of them, by family and key.
     pub(super) fn list(&self) -> impl Iterator<Item = (LockOwner, Want)> {
         self.families.iter().flat_map(|(&family, locks)| {
-            let want =
-                move |span: Span, holder: &Holder| (holder.owner, Want { family, span, mode: holder.mode });
+            let want = move |span: &Span, mode| Want { family, span: span.clone(), mode };
             let keys = locks.keys.iter().flat_map(move |(key, holders)| {
-                holders.iter().map(move |holder| want(Span::One(Arc::clone(key)), holder))
+                let span = Span::One(Arc::clone(key));
+                holders.iter().map(move |holder| (holder.owner, want(&span, holder.mode)))
             });
-            keys.chain(locks.ranges.values().map(move |(span, holder)| want(span.clone(), holder)))
+            let ranges = MODES.into_iter().zip(&locks.ranges);
+            keys.chain(ranges.flat_map(move |(mode, ranges)| {
+                ranges.all().map(move |range| (range.owner, want(&range.span, mode)))
+            }))
         })
     }
 }

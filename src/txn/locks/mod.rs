@@ -32,16 +32,17 @@
 //!
 //! Nobody waits here who holds a family's write lock, a place in the log, or an epoch.
 //!
-//! One lock guards all of it. While nobody waits, a look-up in a map of what is locked is all that is done
-//! under it.
+//! One lock guards all of it. While nobody waits, a look-up of what is locked is all that is done under it,
+//! in time that grows with the logarithm of how many keys and ranges are locked.
 //!
-//! Start reading at [`table`], then [`state`], [`held`] and [`line`].
+//! Start reading at [`table`], then [`state`], [`held`], [`ranges`] and [`line`].
 
 mod held;
 mod line;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod model_tests;
 pub(crate) mod owner;
+mod ranges;
 pub(crate) mod state;
 pub(crate) mod table;
 #[cfg(all(test, not(any(loom, shuttle))))]

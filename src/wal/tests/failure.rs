@@ -1,6 +1,87 @@
 //! Full and failing disks.
 
 use super::*;
+use crate::error::Error;
+use crate::wal::reserve::Room;
+
+/// Room for merging so much log.
+#[derive(Debug)]
+struct RoomFor(std::sync::atomic::AtomicU64);
+
+impl RoomFor {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(u64::MAX.into()))
+    }
+
+    fn set(&self, weight: u64) {
+        self.0.store(weight, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Room for RoomFor {
+    fn keep(&self, weight: u64) -> Result<()> {
+        match weight <= self.0.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::OutOfSpace, "there is no room to merge as much")),
+        }
+    }
+
+    fn is_tight(&self, _weight: u64) -> bool {
+        true
+    }
+
+    fn fill(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_file_that_is_kept_for_reuse_serves_only_where_there_is_room_to_merge_all_that_it_holds() {
+    let room = RoomFor::new();
+    let options = LogOptions { room: room.clone(), ..small() };
+    let (segment, smallest) = (options.max_segment_bytes, options.first_segment_bytes);
+    let (backend, log) = fresh(MemoryStorage::new(), options);
+    let mut expected = Records::new();
+    let append = |expected: &mut Records| {
+        let payload = payload(expected.len() as u64, 200);
+        log.append(&payload, 0, false).map(|sequence| expected.push((sequence.0, payload)))
+    };
+    while log.current_segment() < 6 {
+        append(&mut expected).unwrap();
+    }
+    log.sync().unwrap();
+    let mark = log.current_segment();
+    let log_mark = log.mark(mark);
+    log.release_before(mark).unwrap();
+    assert_eq!(log.stats().spare_segments, 1);
+    // The present segment, and two of the smallest size.
+    let limit = segment + 2 * smallest;
+    room.set(limit);
+    let refused = loop {
+        if let Err(error) = append(&mut expected) {
+            break error;
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::OutOfSpace);
+    assert!(log.weight() <= limit, "{} bytes of log, and room to merge {limit}", log.weight());
+    assert_eq!((log.current_segment() - mark, log.stats().spare_segments), (2, 0));
+    log.sync().unwrap();
+    let replayed = replay_from(&*backend, log_mark).unwrap().0;
+    assert_eq!(replayed, expected[expected.len() - replayed.len()..]);
+
+    // Nor does who only leaves the present segment get a longer one.
+    room.set(u64::MAX);
+    while log.current_segment() < mark + 6 {
+        append(&mut expected).unwrap();
+    }
+    log.sync().unwrap();
+    log.mark(log.current_segment());
+    log.release_before(log.current_segment()).unwrap();
+    append(&mut expected).unwrap();
+    assert_eq!(log.stats().spare_segments, 1);
+    log.leave_segment(true).unwrap();
+    assert_eq!(log.stats().spare_segments, 1);
+}
 
 #[test]
 fn a_full_disk_refuses_one_append_and_nothing_more() {

@@ -1,9 +1,9 @@
 //! What happens to a database while it lies closed: a sector of its superblock or of its catalog cannot be
-//! read any more, or has a flipped bit, or a file of its log is gone.
+//! read any more, or has a flipped bit, or a sector of its log cannot be read, or a file of its log is gone.
 //!
 //! Of superblock and catalog there are two, so one bad sector harms nothing: everything is there, and so it
-//! is when the database is opened again. A missing file of the log is noticed, unless nothing of it was
-//! needed: what opens holds everything.
+//! is when the database is opened again. A missing file of the log is noticed, as is a sector of it that
+//! cannot be read, unless nothing of it was needed: what opens holds everything.
 
 use std::ops::Range;
 
@@ -28,15 +28,23 @@ const SLOTS: [u64; 2] = [0, 32 << 10];
 /// Where pages begin in the data file.
 const FIRST_PAGE: u64 = 64 << 10;
 const PAGE: u64 = 4096;
-/// Sectors of catalogs that are tried for each workload.
+/// Sectors of catalogs, and of logs, that are tried for each workload.
 const TRIED: usize = 4;
 
-/// Carries out the workload of a seed, and lets what it leaves age in several ways. Says how many missing
-/// files of the log kept the database from opening.
+/// How often damage to the log kept a database from opening.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Noticed {
+    /// Files of it that were missing.
+    pub missing: usize,
+    /// Sectors of it that could not be read.
+    pub unreadable: usize,
+}
+
+/// Carries out the workload of a seed, and lets what it leaves age in several ways.
 ///
 /// # Errors
 /// A broken promise.
-pub fn run_seed(seed: u64, base: &Image, tally: &Tally) -> Checked<usize> {
+pub fn run_seed(seed: u64, base: &Image, tally: &Tally) -> Checked<Noticed> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let setup = Setup { deltas: random.random(), roomy: random.random(), ..Setup::MANUAL };
     let image = catch(|| workload(&mut random, base, setup))?;
@@ -54,14 +62,23 @@ pub fn run_seed(seed: u64, base: &Image, tally: &Tally) -> Checked<usize> {
     }
     let logs: Vec<String> =
         image.files().map(|(path, _)| path.to_owned()).filter(|path| path.starts_with("wal/")).collect();
-    let mut refused = 0;
-    for path in logs {
-        let opens = catch(|| missing(&image, &path, setup, &whole))
+    let mut noticed = Noticed::default();
+    for path in &logs {
+        let opens = catch(|| missing(&image, path, setup, &whole))
             .map_err(|violation| violation.within(format!("{path} is gone")))?;
-        refused += usize::from(!opens);
+        noticed.missing += usize::from(!opens);
         tally.add(&tally.images);
     }
-    Ok(refused)
+    let sectors: Vec<(&String, u64)> =
+        logs.iter().flat_map(|path| written_sectors(&image, path).map(move |start| (path, start))).collect();
+    for &(path, start) in sectors.choose_multiple(&mut random, TRIED) {
+        let opens = catch(|| unreadable_log(&image, path, start, setup, &whole)).map_err(|violation| {
+            violation.within(format!("the sector at {start} of {path} is unreadable"))
+        })?;
+        noticed.unreadable += usize::from(!opens);
+        tally.add(&tally.images);
+    }
+    Ok(noticed)
 }
 
 /// What a workload leaves that is killed, or closes its database.
@@ -114,6 +131,32 @@ fn missing(image: &Image, path: &str, setup: Setup, whole: &Recovered) -> Checke
     }
 }
 
+/// Whether the database opens while a sector of its log cannot be read. Once it can, everything is there.
+fn unreadable_log(image: &Image, path: &str, start: u64, setup: Setup, whole: &Recovered) -> Checked<bool> {
+    let disk = SimulatedDisk::from_image(image).without_log();
+    disk.sicken(path, start..start + SECTOR, Sickness::Unreadable);
+    let opens = match setup.open(&disk) {
+        Ok(db) => holds(&look(&db)?, whole, "opened").map(|()| true)?,
+        Err(error) if error.kind() == ErrorKind::Io && error.location().file.is_some() => false,
+        Err(error) => return Err(Violation::new(Kind::Wrong, format!("opening failed with: {error}"))),
+    };
+    let again = SimulatedDisk::from_image(&disk.cached()).without_log();
+    holds(&recover(&again, setup)?, whole, "opened when it could be read again")?;
+    Ok(opens)
+}
+
+/// Where the sectors of a file start that hold anything.
+fn written_sectors(image: &Image, path: &str) -> impl Iterator<Item = u64> {
+    let mut bytes = Vec::new();
+    if let Some(content) = image.file(path) {
+        bytes.resize(content.len() as usize, 0);
+        content.read(&mut bytes, 0);
+    }
+    let is_written = |sector: &[u8]| sector.iter().any(|&byte| byte != 0);
+    let written: Vec<bool> = bytes.chunks(SECTOR as usize).map(is_written).collect();
+    (0u64..).step_by(SECTOR as usize).zip(written).filter(|(_, written)| *written).map(|(start, _)| start)
+}
+
 fn holds(shown: &Recovered, whole: &Recovered, what: &str) -> Checked<()> {
     if shown == whole {
         return Ok(());
@@ -150,11 +193,13 @@ mod tests {
     fn one_bad_sector_harms_nothing_and_a_missing_log_is_noticed() {
         let (base, tally) = (crate::campaign::base(), Tally::default());
         assert!(catalog_sectors(&base).len() >= 2);
-        let refused: usize = (0..60)
-            .map(|seed| {
-                run_seed(seed, &base, &tally).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"))
-            })
-            .sum();
-        assert!(refused > 20, "{refused} missing files were noticed");
+        let mut all = Noticed::default();
+        for seed in 0..60 {
+            let noticed = run_seed(seed, &base, &tally);
+            let noticed = noticed.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+            all.missing += noticed.missing;
+            all.unreadable += noticed.unreadable;
+        }
+        assert!(all.missing > 20 && all.unreadable > 20, "{all:?}");
     }
 }

@@ -22,6 +22,8 @@ pub enum FaultKind {
     NoSpace,
     /// What opens or creates a file, with EMFILE.
     NoDescriptor,
+    /// The same with ENFILE.
+    NoDescriptorAnywhere,
     /// What neither writes nor syncs, with ENOMEM.
     NoMemory,
     /// Any call, with EINTR.
@@ -35,10 +37,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Each kind, syncs in each of their ways.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Io,
         Self::NoSpace,
         Self::NoDescriptor,
+        Self::NoDescriptorAnywhere,
         Self::NoMemory,
         Self::Interrupted,
         Self::ShortWrite,
@@ -52,7 +55,7 @@ impl FaultKind {
 impl FaultKind {
     /// Whether it says that the system lacks something at present, and nothing of the disk.
     pub fn is_lack(self) -> bool {
-        matches!(self, Self::NoDescriptor | Self::NoMemory)
+        matches!(self, Self::NoDescriptor | Self::NoDescriptorAnywhere | Self::NoMemory)
     }
 }
 
@@ -112,7 +115,9 @@ impl Faults {
         let is_subject = match fault.kind {
             FaultKind::Io | FaultKind::Interrupted => true,
             FaultKind::NoSpace => matches!(call, Call::Write | Call::Create | Call::TakeRoom),
-            FaultKind::NoDescriptor => matches!(call, Call::Open | Call::Create),
+            FaultKind::NoDescriptor | FaultKind::NoDescriptorAnywhere => {
+                matches!(call, Call::Open | Call::Create)
+            }
             FaultKind::NoMemory => !matches!(call, Call::Write | Call::Sync),
             FaultKind::ShortWrite => call == Call::Write,
             FaultKind::Sync(..) => call == Call::Sync,
@@ -135,6 +140,7 @@ impl FaultKind {
     pub(super) fn error(self) -> io::Error {
         const EINTR: i32 = 4;
         const ENOMEM: i32 = 12;
+        const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
         const EIO: i32 = 5;
         const ENOSPC: i32 = 28;
@@ -142,6 +148,7 @@ impl FaultKind {
             Self::Io | Self::Sync(..) => io::Error::from_raw_os_error(EIO),
             Self::NoSpace => io::Error::from_raw_os_error(ENOSPC),
             Self::NoDescriptor => io::Error::from_raw_os_error(EMFILE),
+            Self::NoDescriptorAnywhere => io::Error::from_raw_os_error(ENFILE),
             Self::NoMemory => io::Error::from_raw_os_error(ENOMEM),
             Self::Interrupted => io::Error::from_raw_os_error(EINTR),
             Self::ShortWrite => io::ErrorKind::WriteZero.into(),

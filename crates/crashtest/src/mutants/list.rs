@@ -77,6 +77,7 @@ const WALK: &str = "src/txn/transactions/walk.rs";
 const TRANSACTION: &str = "src/txn/transactions/transaction.rs";
 const FOR_UPDATE: &str = "src/txn/transactions/for_update.rs";
 const LOCKS_HELD: &str = "src/txn/locks/held.rs";
+const LOCKS_RANGES: &str = "src/txn/locks/ranges.rs";
 const LOCKS_LINE: &str = "src/txn/locks/line.rs";
 const LOCKS_STATE: &str = "src/txn/locks/state.rs";
 const EPOCH: &str = "src/sync/epoch.rs";

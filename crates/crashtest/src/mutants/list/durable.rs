@@ -106,8 +106,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "orphans are removed before the segment that cuts them off is durable",
         START,
-        "        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;\n",
-        "        for &id in &orphans {\n            let orphan = Retired { id, used: 0, last_sequence: 0, body: None };\n            stock.let_go(orphan).map_err(unlatched)?;\n        }\n        let segment = stock.make(len, len, Source::Reserve).map_err(unlatched)?;\n",
+        "        let segment = stock.make(Length::of(len), Source::Reserve).map_err(unlatched)?;\n",
+        "        for &id in &orphans {\n            let orphan = Retired { id, used: 0, last_sequence: 0, body: None };\n            stock.let_go(orphan).map_err(unlatched)?;\n        }\n        let segment = stock.make(Length::of(len), Source::Reserve).map_err(unlatched)?;\n",
         "power_lost_while_a_start_removes_orphans_loses_nothing",
     ),
     // Checksums.

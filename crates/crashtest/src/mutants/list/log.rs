@@ -108,8 +108,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "a segment is made ahead however much the log's files take",
         STOCK,
-        "if !has_spare && !self.make_way_for(len) {",
-        "if false && !has_spare && !self.make_way_for(len) {",
+        "if !has_spare && !self.make_way_for(len.wanted) {",
+        "if false && !has_spare && !self.make_way_for(len.wanted) {",
         "all_files_of_the_log_come_to_its_limit",
     ),
     tests(
