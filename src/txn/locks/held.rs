@@ -82,7 +82,7 @@ impl Taken {
         let in_family = match span {
             _ if before.is_some() => 0,
             Span::One(_) => size_of::<(Arc<[u8]>, Vec<Holder>)>() + 4 * size_of::<Holder>(),
-            Span::Range(..) => size_of::<(u64, (Span, Holder))>(),
+            Span::Range(..) => Ranges::BYTES_EACH,
         };
         size_of::<Self>() + span.memory() + in_family
     }

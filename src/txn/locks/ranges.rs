@@ -70,6 +70,9 @@ impl Node {
 pub(super) struct Ranges(Link);
 
 impl Ranges {
+    /// Bytes of memory that each takes beside its bounds.
+    pub(super) const BYTES_EACH: usize = size_of::<Node>();
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
