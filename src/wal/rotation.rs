@@ -51,8 +51,8 @@ impl Log {
     }
 
     /// The most bytes, up to `wanted` and down to `least`, that a segment may have after so much log, so that
-    /// there is room to merge what it holds. A file that is kept for reuse may hold more than is wanted: where
-    /// there is no room for that, what is kept gives back its own.
+    /// there is room to merge what it holds. A file that is kept for reuse may hold more than is wanted:
+    /// where there is no room for that, what is kept gives back its own.
     fn len_with_room(&self, mut wanted: u64, least: u64, weight: Weight) -> Result<Length> {
         loop {
             let most = self.stock.len_of_next(wanted);
