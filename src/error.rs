@@ -5,6 +5,7 @@
 mod conflict;
 mod locks;
 mod operators;
+mod orders;
 
 use std::fmt;
 use std::io;
@@ -84,6 +85,16 @@ pub enum ErrorKind {
     /// compaction showed it all entries. Nothing is lost: what it was not shown, and what it said nothing of,
     /// is as it was. The message names the filter, [`Error::key`] has the key.
     FilterFailed,
+    /// The column family keeps its keys in another order than was asked for. The message names both.
+    KeyOrderDiffers,
+    /// The column family keeps its keys in an order of the program's, and was opened without it. The message
+    /// names it.
+    KeyOrderMissing,
+    /// The column family's key order has no place for a key: it is not as long as the order's integers, or
+    /// the program's function gave an error or panicked. Nothing was written. [`Error::key`] has the key.
+    KeyOrderFailed,
+    /// Keys with a common prefix do not stand together in the column family's key order.
+    NoPrefixes,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
     /// A key is longer than 65,536 bytes.
@@ -402,7 +413,8 @@ impl Error {
     }
 
     /// The key whose value could not be had: of [`MergeFailed`](ErrorKind::MergeFailed), and of
-    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing) where something was read.
+    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing) where something was read; the key that has
+    /// no place: of [`KeyOrderFailed`](ErrorKind::KeyOrderFailed).
     pub fn key(&self) -> Option<&[u8]> {
         self.0.key.as_deref()
     }
@@ -452,6 +464,10 @@ impl From<Error> for io::Error {
             | ErrorKind::InvalidArgument
             | ErrorKind::MergeOperatorDiffers
             | ErrorKind::MergeOperatorMissing
+            | ErrorKind::KeyOrderDiffers
+            | ErrorKind::KeyOrderMissing
+            | ErrorKind::KeyOrderFailed
+            | ErrorKind::NoPrefixes
             | ErrorKind::OptionsDiffer => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,
         };

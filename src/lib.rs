@@ -342,6 +342,60 @@
 //! if it asks for them. A compaction reads all leaves of the family, and writes those in which something is
 //! dropped or changed.
 //!
+//! # Key order
+//!
+//! Keys stand in the order of their bytes. Most others are had by writing keys so that their bytes sort:
+//! numbers big-endian, times with the year first. Where keys are what they are, a family can be created with
+//! a [`KeyOrder`]: in [`reverse`](KeyOrder::reverse), as integers in the machine's own byte order
+//! ([`native_u64`](KeyOrder::native_u64) and its like), or by what a function gives for each key to sort it
+//! by.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("places");
+//! use peristyle::{ColumnFamilyDatabase, FamilyOptions, KeyOrder};
+//!
+//! // Versions as people count them: 1.9 comes before 1.10.
+//! let by_parts = || KeyOrder::new("by parts", |key, sort_key| {
+//!     for part in std::str::from_utf8(key)?.split('.') {
+//!         sort_key.extend(part.parse::<u32>()?.to_be_bytes());
+//!     }
+//!     Ok(())
+//! });
+//! let options = || FamilyOptions::default().key_order(by_parts());
+//! {
+//!     let db = ColumnFamilyDatabase::open(&path)?;
+//!     let releases = db.column_family_or_create("releases", options())?;
+//!     for version in ["1.10", "1.9", "2.0", "1.2.1"] {
+//!         releases.put(version, "notes")?;
+//!     }
+//!     let between: Vec<_> = releases.range("1.2".."2")?.map(|entry| entry.unwrap().0).collect();
+//!     assert_eq!(between, ["1.2.1", "1.9", "1.10"]);
+//!     assert!(releases.put("next", "").is_err(), "the function has no place for it");
+//! }
+//! // The function is code: it is given anew whenever the database is opened.
+//! let db = ColumnFamilyDatabase::open(&path)?;
+//! let releases = db.column_family_or_create("releases", options())?;
+//! assert_eq!(releases.last()?.unwrap().0, "2.0");
+//! # Ok(()) }
+//! ```
+//!
+//! *Everything goes by it*: walks, ranges and their bounds, range deletes, batches, transactions with what
+//! they rely on and lock, `first` and `last`. Keys with a common prefix stand together in byte order and in
+//! reverse; in other orders [`prefix`](ColumnFamily::prefix) and
+//! [`delete_prefix`](ColumnFamily::delete_prefix) answer with [`NoPrefixes`](ErrorKind::NoPrefixes), and a
+//! range takes their place.
+//!
+//! *It is not a comparator*: the function sees one key, and what it gives is stored with the key. So it is
+//! called once where a key is named, and never while anything is searched, merged or recovered. If it fails
+//! or panics, that call fails ([`KeyOrderFailed`](ErrorKind::KeyOrderFailed)) and nothing else does. Keys for
+//! which it gives the same bytes are different keys, and stand in the order of their own bytes.
+//!
+//! *A family keeps its order.* Its name stands in the database: who opens the family with options that say
+//! another order, or none, is told both names ([`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers)); one of a
+//! program's that was not given is asked for ([`KeyOrderMissing`](ErrorKind::KeyOrderMissing)).
+//!
 //! # In an async program
 //!
 //! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can
@@ -403,6 +457,7 @@ mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod key_order;
 mod memtable;
 mod operator;
 mod options;
@@ -428,6 +483,7 @@ pub use db::{
     Statistics, VerifyOptions, VerifyProgress, VerifyReport, WaitStatistics, Waits,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
+pub use key_order::{KeyOrder, SortKeyResult};
 pub use operator::filter::{FilterResult, FilterVerdict, FilteredEntry};
 pub use operator::ready as merge_operators;
 pub use operator::{MergeOperands, MergeOperator, MergeResult};

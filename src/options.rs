@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::key_order::KeyOrder;
 use crate::operator::MergeOperator;
 use crate::operator::named::NamedOperator;
 use crate::options::clock::WallClock;
@@ -171,6 +172,8 @@ pub(crate) struct Options {
     /// Merge operators, for the families that have one of these names.
     pub(crate) merge_operators: Vec<NamedOperator>,
     pub(crate) clock: WallClock,
+    /// Orders of keys, for the families that have one of these names.
+    pub(crate) key_orders: Vec<KeyOrder>,
 }
 
 impl Default for Options {
@@ -202,6 +205,7 @@ impl Default for Options {
             gives_up_lost_families: false,
             merge_operators: Vec::new(),
             clock: WallClock::of_system(),
+            key_orders: Vec::new(),
         }
     }
 }
@@ -231,6 +235,7 @@ impl Options {
 
     fn check(&self) -> Result<()> {
         self.merge_operators.iter().try_for_each(NamedOperator::check)?;
+        self.key_orders.iter().try_for_each(KeyOrder::check)?;
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if ![4 << 10, 8 << 10, 16 << 10, 32 << 10].contains(&self.page_size) {
             return refuse(format!(
@@ -372,6 +377,33 @@ impl DatabaseBuilder {
     /// ```
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.options.clock = WallClock::of(now);
+        self
+    }
+
+    /// Gives `order` to every family of the database that keeps its keys in an order of its name; see
+    /// [`FamilyOptions::key_order`](crate::FamilyOptions::key_order), which is the other way to give it.
+    /// Those that come with the engine need not be given. May be called for several.
+    ///
+    /// ```
+    /// # fn main() -> peristyle::Result<()> {
+    /// use peristyle::{ColumnFamilyDatabase, FamilyOptions, KeyOrder, MemoryStorage};
+    ///
+    /// let by_end = || KeyOrder::new("by end", |key, sort_key| {
+    ///     sort_key.extend(key.iter().rev());
+    ///     Ok(())
+    /// });
+    /// let builder = ColumnFamilyDatabase::builder().storage(MemoryStorage::new()).key_order(by_end());
+    /// # let db = builder.clone().open("memory")?;
+    /// # let hosts = db.create_column_family("hosts", FamilyOptions::default().key_order(by_end()))?;
+    /// # hosts.put("www.example.org", "")?;
+    /// # drop(hosts);
+    /// # db.close()?;
+    /// let hosts = builder.open("memory")?.column_family("hosts")?;
+    /// assert!(hosts.contains_key("www.example.org")?);
+    /// # Ok(()) }
+    /// ```
+    pub fn key_order(mut self, order: KeyOrder) -> Self {
+        self.options.key_orders.push(order);
         self
     }
 

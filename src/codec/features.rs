@@ -28,8 +28,12 @@ pub(crate) const OPERANDS: u64 = 1;
 /// superblock as well.
 pub(crate) const EXPIRY: u64 = 2;
 
+/// Of a family with an order of keys of its own, whose name its record says: what stands for keys, in its
+/// leaves and in the log, are the stored keys that sort so. In the superblock as well.
+pub(crate) const KEY_ORDER: u64 = 4;
+
 /// Features that this engine knows of those without which nothing may be read.
-const READ: u64 = OPERANDS | EXPIRY;
+const READ: u64 = OPERANDS | EXPIRY | KEY_ORDER;
 
 /// Features that this engine knows of those without which nothing may be written.
 const WRITE: u64 = PREPARED | CATALOG_SUM;
@@ -73,6 +77,9 @@ impl Features {
 
     /// Those of a family whose entries may expire.
     pub(crate) const OF_EXPIRY: Self = Self { read: EXPIRY, write: 0 };
+
+    /// Those of a family with an order of keys of its own.
+    pub(crate) const OF_KEY_ORDER: Self = Self { read: KEY_ORDER, write: 0 };
 
     /// These and those of `other`.
     pub(crate) fn and(self, other: Self) -> Self {

@@ -257,7 +257,9 @@ impl Catalog {
                 None => self.families.get_mut(&id).map(|family| family.name = name),
             },
             Record::Changed(id, _) if self.lost.contains_key(&id) => Some(()),
-            Record::Changed(id, options) => self.families.get_mut(&id).map(|family| family.options = options),
+            Record::Changed(id, options) => {
+                self.families.get_mut(&id).map(|family| family.set_options(options))
+            }
             Record::Whole(family) => {
                 self.lost.remove(&family.id);
                 self.families.insert(family.id, *family);

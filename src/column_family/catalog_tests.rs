@@ -234,7 +234,7 @@ fn a_lost_family_stays_lost_until_it_is_dropped() {
 #[test]
 fn a_family_that_needs_features_nobody_here_knows_is_named() {
     let Record::Whole(mut family) = full(2) else { unreachable!() };
-    family.features.read = 4;
+    family.features.read = 1 << 40;
     let bytes = catalog(&[vec![Record::Whole(family)]]);
     let error = decode(&bytes).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NewerFormat);

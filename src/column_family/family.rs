@@ -4,10 +4,12 @@ use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::damage::Damage;
 use crate::column_family::held::Held;
 use crate::column_family::options::{FamilyOptions, Lifetime};
+use crate::column_family::order::FamilyOrder;
 use crate::column_family::stall::Stall;
 use crate::column_family::touched::{Mark, Touched};
 use crate::column_family::trees::{TreeVersion, Trees};
 use crate::error::{Error, ErrorKind, Result};
+use crate::key_order::KeyOrder;
 use crate::memtable::MemtableWriter;
 use crate::operator::filter::{GivenFilter, NamedFilter};
 use crate::operator::named::NamedOperator;
@@ -41,6 +43,8 @@ pub(crate) struct Family {
     operator: OnceLock<NamedOperator>,
     /// The filter that the program gave last.
     filter: Mutex<Option<NamedFilter>>,
+    /// The order of its keys, if it is not that of their bytes.
+    order: Option<FamilyOrder>,
     store: Arc<PartitionedStorageBackend>,
     /// The write lock: held while a commit's entries go into the active memtable.
     pub(crate) write: Mutex<WriteSide>,
@@ -131,6 +135,7 @@ impl Family {
             GivenFilter::Some(filter) => Some(filter),
             GivenFilter::Unsaid | GivenFilter::None => None,
         };
+        let order = origin.options.key_order.clone().map(FamilyOrder::new);
         Arc::new(Self {
             id: origin.id,
             slot: origin.slot,
@@ -139,6 +144,7 @@ impl Family {
             options: Mutex::new(origin.options),
             operator: operator.map_or_else(OnceLock::new, OnceLock::from),
             filter: Mutex::new(filter),
+            order,
             store,
             write: Mutex::new(WriteSide { writer }),
             merging: Mutex::default(),
@@ -196,6 +202,19 @@ impl Family {
         self.operator.get()
     }
 
+    /// The order of its keys, if it is not that of their bytes.
+    #[inline]
+    pub(crate) fn own_order(&self) -> Option<&FamilyOrder> {
+        self.order.as_ref()
+    }
+
+    /// Takes the family's order of keys, if the program gave it.
+    pub(crate) fn take_order(&self, given: &KeyOrder) {
+        if let Some(order) = &self.order {
+            order.take(given);
+        }
+    }
+
     /// Takes the family's merge operator, if the program gave it.
     pub(crate) fn take_operator(&self, operator: &NamedOperator) {
         // Of two that have one name the first counts.
@@ -221,10 +240,13 @@ impl Family {
         drop(before);
     }
 
-    /// Takes the merge operator, if the program gives it in `options`.
+    /// Takes the merge operator and the order of keys, if the program gives them in `options`.
     pub(crate) fn take_given(&self, options: &FamilyOptions) {
         if let Some(operator) = &options.merge_operator {
             self.take_operator(operator);
+        }
+        if let Some(order) = &options.key_order {
+            self.take_order(order);
         }
     }
 

@@ -86,7 +86,7 @@ impl OldCatalog {
                     self.families.get_mut(&id).ok_or_else(nonsense)?.name = name;
                 }
                 Record::Changed(id, options) => {
-                    self.families.get_mut(&id).ok_or_else(nonsense)?.options = options;
+                    self.families.get_mut(&id).ok_or_else(nonsense)?.set_options(options);
                 }
                 Record::Whole(family) => drop(self.families.insert(family.id, *family)),
                 Record::Lost(..) => return Err(nonsense()),

@@ -205,6 +205,7 @@ impl Family {
     fn fold_onto(&self, key: &[u8], value: Option<&[u8]>, operands: &[&[u8]]) -> Result<Vec<u8>> {
         // What it does is up to users.
         epoch::assert_left();
+        let key = &*self.user_key(key);
         let folded = match self.operator() {
             Some(operator) => operator.merge(key, value, operands),
             None => {
@@ -254,7 +255,7 @@ impl Family {
         if operands.len() > 1
             && let Some(one) = self.operator().and_then(|operator| {
                 epoch::assert_left();
-                operator.combine(key, &operands)
+                operator.combine(&self.user_key(key), &operands)
             })
             && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)
         {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::codec::features::Features;
 use crate::codec::varint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key_order::KeyOrder;
 use crate::operator::MergeOperator;
 use crate::operator::filter::{FilterResult, FilteredEntry, GivenFilter, NamedFilter};
 use crate::operator::named::NamedOperator;
@@ -31,6 +32,8 @@ pub struct FamilyOptions {
     /// Weight of the family when memtables and write buffers are split.
     pub memtable_share: u16,
     pub(crate) merge_operator: Option<NamedOperator>,
+    /// `None`: that of their bytes.
+    pub(crate) key_order: Option<KeyOrder>,
     pub(crate) lifetime: Lifetime,
     pub(crate) filter: GivenFilter,
 }
@@ -75,6 +78,7 @@ impl Default for FamilyOptions {
             cache_share: 1,
             memtable_share: 1,
             merge_operator: None,
+            key_order: None,
             lifetime: Lifetime::Endless,
             filter: GivenFilter::Unsaid,
         }
@@ -225,16 +229,46 @@ impl FamilyOptions {
         self
     }
 
+    /// Keeps the keys of this family in `order`, see [`KeyOrder`]. That is settled when the family is
+    /// created; then the order's name is kept in the database, and options with another order, or with none,
+    /// are refused with [`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers), except that
+    /// [`set_options`](crate::ColumnFamily::set_options) takes options with none to leave it as it is. An
+    /// order that a program has made is code, which it gives whenever it opens the database: by
+    /// [`column_family_or_create`] or [`ensure_column_family`] with such options, or by
+    /// [`DatabaseBuilder::key_order`]. Those that come with the engine it knows by their names.
+    ///
+    /// [`column_family_or_create`]: crate::ColumnFamilyDatabase::column_family_or_create
+    /// [`ensure_column_family`]: crate::ColumnFamilyDatabase::ensure_column_family
+    /// [`DatabaseBuilder::key_order`]: crate::DatabaseBuilder::key_order
+    pub fn key_order(mut self, order: KeyOrder) -> Self {
+        self.key_order = Some(order);
+        self
+    }
+
+    /// The name of the order in which the family keeps its keys; `None` if it is that of their bytes.
+    pub fn key_order_name(&self) -> Option<&str> {
+        self.key_order.as_ref().map(KeyOrder::name)
+    }
+
+    /// Refuses another order of keys than `present` has.
+    pub(crate) fn check_order_of(&self, present: &Self) -> Result<()> {
+        if self.key_order == present.key_order {
+            return Ok(());
+        }
+        Err(Error::key_order_differs(present.key_order_name(), self.key_order_name()))
+    }
+
     /// What must be known of a family with these options.
     pub(crate) fn features(&self) -> Features {
         let operands =
             if self.merge_operator.is_some() { Features::OF_OPERANDS } else { Features::default() };
         let expiry = if self.expires() { Features::OF_EXPIRY } else { Features::default() };
-        operands.and(expiry)
+        let order = if self.key_order.is_some() { Features::OF_KEY_ORDER } else { Features::default() };
+        operands.and(expiry).and(order)
     }
 
-    /// These, with the merge operator and the lifetime of `present` if they have none. Refuses an operator of
-    /// another name.
+    /// These, with the merge operator, the lifetime and the order of keys of `present` if they have none.
+    /// Refuses an operator or an order of another name.
     pub(crate) fn onto(mut self, present: &Self) -> Result<Self> {
         if !self.expires() {
             self.lifetime = present.lifetime;
@@ -246,11 +280,16 @@ impl FamilyOptions {
             }
             _ => {}
         }
+        if self.key_order.is_none() {
+            self.key_order = present.key_order.clone();
+        }
+        self.check_order_of(present)?;
         Ok(self)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
         self.merge_operator.as_ref().map_or(Ok(()), NamedOperator::check)?;
+        self.key_order.as_ref().map_or(Ok(()), KeyOrder::check)?;
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         if !(50..=100).contains(&self.page_fill) {
             return refuse(format!("a page fill of {} % is not possible; 50 to 100 are", self.page_fill));
@@ -278,6 +317,7 @@ impl FamilyOptions {
             merge_operator: None,
             lifetime: Lifetime::Endless,
             filter: GivenFilter::Unsaid,
+            key_order: None,
         };
         options.check().is_ok().then_some(options)
     }

@@ -21,6 +21,7 @@
 //!     varint  page fill, cache share, memtable share
 //!     with feature 0 of readers: varint length of the merge operator's name, then the name (UTF-8)
 //!     with feature 1 of readers: lifetime
+//!     with feature 2 of readers: varint length of the name of the order of keys, then the name (UTF-8)
 //!     varint  merged through: every commit up to here that touched the family is in its trees
 //!     tree
 //!     varint  deltas in front of it, then for each, the newest first: tree
@@ -40,12 +41,13 @@
 //! ```
 
 use crate::btree::Tree;
-use crate::codec::features::{EXPIRY, Features, OPERANDS, unknown};
+use crate::codec::features::{EXPIRY, Features, KEY_ORDER, OPERANDS, unknown};
 use crate::codec::ids::{BEYOND_COUNTING, FamilyId, PageId, SequenceNumber};
 use crate::codec::varint;
 use crate::column_family::family::PREPARED_FAMILY;
 use crate::column_family::options::{FamilyOptions, Lifetime};
 use crate::error::{Error, Result};
+use crate::key_order::KeyOrder;
 use crate::operator::named::NamedOperator;
 use crate::page::PagePointer;
 use crate::segment::{PageSet, Segment};
@@ -228,6 +230,12 @@ pub(super) fn take_id(bytes: &mut &[u8]) -> Option<FamilyId> {
 }
 
 impl FamilyRecord {
+    /// It has these options from now on. The order of its keys stays what it is.
+    pub(super) fn set_options(&mut self, options: FamilyOptions) {
+        let key_order = self.options.key_order.take();
+        self.options = FamilyOptions { key_order, ..options };
+    }
+
     /// A family that holds nothing yet.
     pub(crate) fn new(id: FamilyId, name: &str, options: FamilyOptions) -> Self {
         Self {
@@ -255,6 +263,9 @@ impl FamilyRecord {
         if features.read & EXPIRY != 0 {
             // Of one that had it once nothing else is kept: none is taken back.
             varint::put(out, self.options.lifetime.to_number().max(1));
+        }
+        if features.read & KEY_ORDER != 0 {
+            put_name(self.options.key_order_name().unwrap_or_default(), out);
         }
         varint::put(out, self.merged_through.0);
         encode_tree(&self.tree, out);
@@ -297,6 +308,9 @@ impl FamilyRecord {
         }
         if features.read & EXPIRY != 0 {
             options.lifetime = take_lifetime(bytes)?;
+        }
+        if features.read & KEY_ORDER != 0 {
+            options.key_order = Some(KeyOrder::named(&take_name(bytes)?)?);
         }
         let merged_through = take_sequence(bytes)?;
         let tree = decode_tree(bytes)?;

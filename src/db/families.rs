@@ -118,7 +118,9 @@ impl ColumnFamilyDatabase {
     /// # Errors
     ///
     /// [`FamilyNotFound`](ErrorKind::FamilyNotFound), [`InvalidFamilyName`](ErrorKind::InvalidFamilyName);
-    /// [`Corruption`](ErrorKind::Corruption) if both copies of what the catalog says of it are damaged.
+    /// [`KeyOrderMissing`](ErrorKind::KeyOrderMissing) if its keys are in an order of a program's, and that
+    /// was not given since the database was opened; [`Corruption`](ErrorKind::Corruption) if both copies of
+    /// what the catalog says of it are damaged.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, ErrorKind, FamilyOptions, MemoryStorage};
@@ -134,6 +136,15 @@ impl ColumnFamilyDatabase {
     /// # Ok(()) }
     /// ```
     pub fn column_family(&self, name: &str) -> Result<ColumnFamily> {
+        let family = self.found(name)?;
+        match family.family().own_order().map_or(Ok(()), |order| order.check_present()) {
+            Ok(()) => Ok(family),
+            Err(error) => Err(error.of_family(family.id().0)),
+        }
+    }
+
+    /// The column family called `name`, whether the order of its keys was given or not.
+    fn found(&self, name: &str) -> Result<ColumnFamily> {
         self.pipeline().open()?;
         check_name(name)?;
         self.shared().family_named(name).map(|family| self.handle(family))
@@ -144,7 +155,8 @@ impl ColumnFamilyDatabase {
     /// # Errors
     ///
     /// [`MergeOperatorDiffers`](ErrorKind::MergeOperatorDiffers) if there is one whose merge operator has
-    /// another name; [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options:
+    /// another name, [`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers) if it keeps its keys in another order;
+    /// [`OptionsDiffer`](ErrorKind::OptionsDiffer) if there is one, with other options:
     /// [`ensure_column_family`](Self::ensure_column_family) gives it these,
     /// [`column_family`](Self::column_family) does not ask. And those of
     /// [`create_column_family`](Self::create_column_family).
@@ -164,7 +176,8 @@ impl ColumnFamilyDatabase {
     pub fn column_family_or_create(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         let family = self.find_or_create(name, &options)?;
         let present = family.options();
-        let options = options.onto(&present).map_err(|error| error.of_family(family.id().0))?;
+        let options = options.check_order_of(&present).and_then(|()| options.onto(&present));
+        let options = options.map_err(|error| error.of_family(family.id().0))?;
         if present != options {
             return Err(Error::new(
                 ErrorKind::OptionsDiffer,
@@ -182,7 +195,9 @@ impl ColumnFamilyDatabase {
     ///
     /// # Errors
     ///
-    /// Those of [`create_column_family`](Self::create_column_family).
+    /// Those of [`create_column_family`](Self::create_column_family), and
+    /// [`MergeOperatorDiffers`](ErrorKind::MergeOperatorDiffers) and
+    /// [`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers), which stay what they are.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
@@ -197,6 +212,8 @@ impl ColumnFamilyDatabase {
     pub fn ensure_column_family(&self, name: &str, options: FamilyOptions) -> Result<ColumnFamily> {
         loop {
             let family = self.find_or_create(name, &options)?;
+            let present = family.family().options();
+            options.check_order_of(&present).map_err(|error| error.of_family(family.id().0))?;
             match family.set_options(options.clone()) {
                 Err(error) if error.kind() == ErrorKind::FamilyDropped => {}
                 set => return set.map(|()| family),
@@ -207,7 +224,7 @@ impl ColumnFamilyDatabase {
     fn find_or_create(&self, name: &str, options: &FamilyOptions) -> Result<ColumnFamily> {
         options.check()?;
         loop {
-            match self.column_family(name) {
+            match self.found(name) {
                 Err(error) if error.kind() == ErrorKind::FamilyNotFound => {}
                 found => return found,
             }
@@ -330,7 +347,8 @@ impl ColumnFamily {
     /// # Errors
     ///
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for options out of range,
-    /// [`FamilyDropped`](ErrorKind::FamilyDropped), and those of writing.
+    /// [`FamilyDropped`](ErrorKind::FamilyDropped), [`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers) and
+    /// [`MergeOperatorDiffers`](ErrorKind::MergeOperatorDiffers), and those of writing.
     ///
     /// ```
     /// # use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};

@@ -38,7 +38,6 @@ use crate::db::resources::{SharedResources, own_hands};
 use crate::db::shared::{Counters, Keeper, Shared};
 use crate::db::waiting::Waiting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::operator::named::NamedOperator;
 use crate::options::{DatabaseBuilder, Options};
 use crate::page::CacheBudgets;
 use crate::segment::{
@@ -224,7 +223,7 @@ fn restore(
     pool: FileHandlePool,
     superblock: &mut Superblock,
     memory: &Arc<Memory>,
-    operators: &[NamedOperator],
+    options: &Options,
 ) -> Result<Restored> {
     let CatalogRead { catalog, newest, failure } = read_catalog(&**pool.permanent(), superblock)?;
     superblock.next_family = superblock.next_family.max(catalog.next_family);
@@ -250,11 +249,14 @@ fn restore(
         let slot = registry.take_slot();
         let budgets = memory.initial(&record.options, data.page_size(), weights);
         let view = restore_family(record, slot, &data, budgets, &touched)?;
-        let operator =
-            operators.iter().find(|operator| record.options.merge_operator.as_ref() == Some(operator));
+        let operator = options
+            .merge_operators
+            .iter()
+            .find(|operator| record.options.merge_operator.as_ref() == Some(operator));
         if let Some(operator) = operator {
             view.family.take_operator(operator);
         }
+        options.key_orders.iter().for_each(|order| view.family.take_order(order));
         let name = view.family.name();
         if registry.named(&name).is_some() {
             let message = format!("the catalog names two column families {name:?}");
@@ -337,7 +339,7 @@ fn open_existing(
     let database = DATABASES.fetch_add(1, Ordering::Relaxed);
     let work = Work::new(&crew.desk, database);
     let Restored { data, views, registry, touched, catalog, newest, loss } =
-        restore(pool, &mut superblock, memory, &options.merge_operators)?;
+        restore(pool, &mut superblock, memory, &options)?;
     let lost_family = loss.clone();
     if let Some(error) = loss.filter(|_| !options.read_only && !options.gives_up_lost_families) {
         // The first checkpoint would write down that the family is lost, and the log would go without its

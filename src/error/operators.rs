@@ -52,7 +52,7 @@ impl Error {
         Self::new(ErrorKind::NeverExpires, message)
     }
 
-    fn on_key(mut self, key: &[u8]) -> Self {
+    pub(super) fn on_key(mut self, key: &[u8]) -> Self {
         self.0.key = Some(key.to_vec());
         self
     }

@@ -1,13 +1,15 @@
 //! The write batch: encoded once, in the form in which the log stores it.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::codec::expiry::Expiry;
 use crate::codec::ids::FamilyId;
 use crate::codec::key;
-use crate::codec::key_bounds::{KeyBounds, half_open};
+use crate::codec::key_bounds::KeyBounds;
 use crate::column_family::family::Family;
+use crate::column_family::keys::StoredBounds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
@@ -15,6 +17,7 @@ use crate::txn::operation::{
     Operation, Operations, check_bounds, check_expiring_value, check_key_len, check_operand, check_value,
     encode_delete, encode_delete_range, encode_merge, encode_put_until, is_empty_range,
 };
+use crate::txn::shown::{shown_keys, with_keys};
 
 /// Writes to any number of column families that become visible, and survive a crash, together or not at all.
 ///
@@ -48,6 +51,8 @@ pub struct WriteBatch {
     has_range_deletions: bool,
     fault: Option<Error>,
     savepoints: Vec<Savepoint>,
+    /// The keys of all operations as users see them, once somebody asked and they are stored otherwise.
+    shown: OnceLock<Option<Vec<StoredBounds>>>,
 }
 
 /// What a batch was like.
@@ -93,7 +98,14 @@ impl WriteBatch {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> &mut Self {
-        let (key, value) = (key.as_ref(), value.as_ref());
+        match family.family().stored_key(key.as_ref()) {
+            Ok(key) => self.put_stored(family, &key, value.as_ref()),
+            Err(error) => self.refuse(family, error),
+        }
+    }
+
+    /// Sets the key that is stored as `key` to `value`.
+    pub(crate) fn put_stored(&mut self, family: &ColumnFamily, key: &[u8], value: &[u8]) -> &mut Self {
         let checked = check_key_len(key.len()).and_then(|()| check_value(value));
         let expiry = checked.and_then(|()| family.usual_expiry(value));
         self.admit_put(family, key, value, expiry)
@@ -108,7 +120,20 @@ impl WriteBatch {
         value: impl AsRef<[u8]>,
         time: Duration,
     ) -> &mut Self {
-        let (key, value) = (key.as_ref(), value.as_ref());
+        match family.family().stored_key(key.as_ref()) {
+            Ok(key) => self.put_stored_with_ttl(family, &key, value.as_ref(), time),
+            Err(error) => self.refuse(family, error),
+        }
+    }
+
+    /// Sets the key that is stored as `key` to `value` for `time`.
+    pub(crate) fn put_stored_with_ttl(
+        &mut self,
+        family: &ColumnFamily,
+        key: &[u8],
+        value: &[u8],
+        time: Duration,
+    ) -> &mut Self {
         let checked = check_key_len(key.len()).and_then(|()| check_expiring_value(value));
         let expiry = checked.and_then(|()| family.expiry_after(time));
         self.admit_put(family, key, value, expiry)
@@ -135,7 +160,14 @@ impl WriteBatch {
         key: impl AsRef<[u8]>,
         operand: impl AsRef<[u8]>,
     ) -> &mut Self {
-        let (key, operand) = (key.as_ref(), operand.as_ref());
+        match family.family().stored_key(key.as_ref()) {
+            Ok(key) => self.merge_stored(family, &key, operand.as_ref()),
+            Err(error) => self.refuse(family, error),
+        }
+    }
+
+    /// Merges `operand` into the key that is stored as `key`.
+    pub(crate) fn merge_stored(&mut self, family: &ColumnFamily, key: &[u8], operand: &[u8]) -> &mut Self {
         let checked = check_key_len(key.len()).and_then(|()| check_operand(operand));
         if self.admit(family, checked.and_then(|()| family.check_takes_operands())) {
             encode_merge(&mut self.payload, family.family().id(), key, operand);
@@ -145,7 +177,14 @@ impl WriteBatch {
 
     /// Removes `key`; nothing happens if it is not there.
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> &mut Self {
-        let key = key.as_ref();
+        match family.family().stored_key(key.as_ref()) {
+            Ok(key) => self.delete_stored(family, &key),
+            Err(error) => self.refuse(family, error),
+        }
+    }
+
+    /// Removes the key that is stored as `key`.
+    pub(crate) fn delete_stored(&mut self, family: &ColumnFamily, key: &[u8]) -> &mut Self {
         if self.admit(family, check_key_len(key.len())) {
             encode_delete(&mut self.payload, family.family().id(), key);
         }
@@ -154,12 +193,24 @@ impl WriteBatch {
 
     /// Removes every key in `range`, at a cost that does not depend on how many there are.
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> &mut Self {
-        let (start, end) = half_open(&range);
-        if is_empty_range(&start, end.as_deref()) {
+        match family.family().stored_range(&range) {
+            Ok(bounds) => self.delete_between(family, &bounds, check_bounds(&range)),
+            Err(error) => self.refuse(family, error),
+        }
+    }
+
+    /// Removes every key between `bounds`, which were `checked`.
+    pub(crate) fn delete_between(
+        &mut self,
+        family: &ColumnFamily,
+        (start, end): &StoredBounds,
+        checked: Result<()>,
+    ) -> &mut Self {
+        if is_empty_range(start, end.as_deref()) {
             return self;
         }
-        if self.admit(family, check_bounds(&range)) {
-            encode_delete_range(&mut self.payload, family.family().id(), &start, end.as_deref());
+        if self.admit(family, checked) {
+            encode_delete_range(&mut self.payload, family.family().id(), start, end.as_deref());
             self.has_range_deletions = true;
         }
         self
@@ -181,7 +232,11 @@ impl WriteBatch {
     /// # Ok(()) }
     /// ```
     pub fn delete_prefix(&mut self, family: &ColumnFamily, prefix: impl AsRef<[u8]>) -> &mut Self {
-        self.delete_range(family, key::prefix_bounds(prefix.as_ref()))
+        let prefix = prefix.as_ref();
+        match family.family().stored_prefix(prefix) {
+            Ok(bounds) => self.delete_between(family, &bounds, check_bounds(&key::prefix_bounds(prefix))),
+            Err(error) => self.refuse(family, error),
+        }
     }
 
     /// Adds all operations of `other` behind those that are here. Its savepoints stay behind.
@@ -201,6 +256,7 @@ impl WriteBatch {
     /// # Ok(()) }
     /// ```
     pub fn append(&mut self, other: &WriteBatch) -> &mut Self {
+        self.forget_shown();
         if let Some(database) = other.database {
             self.check_database(database);
         }
@@ -217,7 +273,8 @@ impl WriteBatch {
     }
 
     /// The operations, in order, each with the number of its family. Those from the first on that cannot be
-    /// are left out.
+    /// are left out. In a family with an [order](crate::KeyOrder) of its own a range begins and ends with the
+    /// keys that it was made of, whether these belong to it or not.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {
@@ -234,8 +291,12 @@ impl WriteBatch {
     /// # Ok(()) }
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = (FamilyId, Operation<'_>)> + '_ {
-        Operations::new(&self.payload)
-            .map(|operation| operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}")))
+        let shown = self.shown.get_or_init(|| shown_keys(&self.families, &self.payload)).as_deref();
+        Operations::new(&self.payload).enumerate().map(move |(index, operation)| {
+            let (family, operation) =
+                operation.unwrap_or_else(|error| panic!("a batch does not decode: {error}"));
+            (family, shown.map_or(operation, |shown| with_keys(operation, &shown[index])))
+        })
     }
 
     /// Notes what the batch holds, to come back to with
@@ -270,6 +331,7 @@ impl WriteBatch {
     /// `false`, and nothing happens, if there is none.
     pub fn rollback_to_savepoint(&mut self) -> bool {
         let Some(savepoint) = self.savepoints.pop() else { return false };
+        self.forget_shown();
         self.payload.truncate(savepoint.payload);
         self.families.truncate(savepoint.families);
         self.database = savepoint.database;
@@ -309,6 +371,7 @@ impl WriteBatch {
 
     /// Removes all operations and savepoints, and keeps the memory.
     pub fn clear(&mut self) {
+        self.forget_shown();
         self.payload.clear();
         self.families.clear();
         self.database = None;
@@ -318,8 +381,15 @@ impl WriteBatch {
         self.savepoints.clear();
     }
 
+    /// Counts an operation on `family` that cannot be.
+    fn refuse(&mut self, family: &ColumnFamily, error: Error) -> &mut Self {
+        self.admit(family, Err(error));
+        self
+    }
+
     /// Counts an operation on `family`. Whether it is to be encoded.
     fn admit(&mut self, family: &ColumnFamily, checked: Result<()>) -> bool {
+        self.forget_shown();
         self.check_database(family.database_number());
         if let Err(error) = checked {
             self.fault.get_or_insert(error);
@@ -327,6 +397,14 @@ impl WriteBatch {
         self.list(family.family());
         self.operations += 1;
         self.fault.is_none()
+    }
+
+    /// The operations are about to change.
+    #[inline]
+    fn forget_shown(&mut self) {
+        if self.shown.get().is_some() {
+            self.shown = OnceLock::new();
+        }
     }
 
     fn check_database(&mut self, database: u64) {

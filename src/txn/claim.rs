@@ -102,7 +102,12 @@ impl Pipeline {
 }
 
 fn shown(families: &BTreeMap<FamilyId, Arc<Family>>, owner: LockOwner, want: &Want) -> Lock {
-    let (start, end) = want.span.keys().bounds();
-    let family_name = families.get(&want.family).map(|family| family.name().to_string()).unwrap_or_default();
+    let family = families.get(&want.family);
+    let bounds = want.span.keys().bounds();
+    let (start, end) = match family {
+        Some(family) => family.user_bounds(bounds),
+        None => bounds,
+    };
+    let family_name = family.map(|family| family.name().to_string()).unwrap_or_default();
     Lock { owner, family: want.family, family_name, start, end, mode: want.mode.shown() }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
-use crate::codec::key;
-use crate::codec::key_bounds::{KeyBounds, half_open};
+use crate::codec::key_bounds::KeyBounds;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::reading::approximate::Amount;
 use crate::column_family::reading::key::Key;
@@ -42,7 +41,13 @@ impl FamilySnapshot {
     /// The value of `key`, or `None`. Waits for no lock.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.view.check()?;
-        self.view.get(key.as_ref(), self.at, self.now)
+        self.view.get(&self.view.family.stored_key(key.as_ref())?, self.at, self.now)
+    }
+
+    /// The value of the key that is stored as `key`, or `None`.
+    pub(super) fn get_stored(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.view.check()?;
+        self.view.get(key, self.at, self.now)
     }
 
     /// The values of several keys, in the order of the keys.
@@ -53,17 +58,19 @@ impl FamilySnapshot {
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.view.check()?;
-        self.view.contains(key.as_ref(), self.at, self.now)
+        self.view.contains(&self.view.family.stored_key(key.as_ref())?, self.at, self.now)
     }
 
-    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
+    /// The entries whose keys are in `range`, ascending; from the other end with `rev()`. The first item is
+    /// an error if a bound has no place in the family's [order](crate::KeyOrder).
     pub fn range(&self, range: impl KeyBounds) -> Iter {
-        Iter::new(&self.view, self.at, self.now, &range)
+        Iter::new(&self.view, self.at, self.now, self.view.family.stored_range(&range))
     }
 
-    /// The entries whose keys start with `prefix`, ascending.
+    /// The entries whose keys start with `prefix`, ascending. The first item is an error if such keys do not
+    /// stand together in the family's [order](crate::KeyOrder).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        self.range(key::prefix_bounds(prefix.as_ref()))
+        Iter::new(&self.view, self.at, self.now, self.view.family.stored_prefix(prefix.as_ref()))
     }
 
     /// All entries, ascending.
@@ -77,10 +84,18 @@ impl FamilySnapshot {
     }
 
     /// A cursor that moves among the keys in `range` alone, and stands nowhere yet. Whatever lies beyond the
-    /// range, deleted or not, costs it nothing.
+    /// range, deleted or not, costs it nothing. If a bound has no place in the family's
+    /// [order](crate::KeyOrder), each of its moves says so.
     pub fn cursor_in(&self, range: impl KeyBounds) -> Cursor {
-        let (start, end) = half_open(&range);
-        Cursor::new(self.view.pass_on(self.view.cursor(self.at, self.now, KeyRange::new(start, end))))
+        match self.view.family.stored_range(&range) {
+            Ok((start, end)) => self.cursor_between(start, end),
+            Err(fault) => self.cursor_between(Vec::new(), Some(Vec::new())).failing(fault),
+        }
+    }
+
+    fn cursor_between(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Cursor {
+        let cursor = self.view.cursor(self.at, self.now, KeyRange::new(start, end));
+        Cursor::new(&self.view.family, self.view.pass_on(cursor))
     }
 
     /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that
@@ -134,7 +149,7 @@ impl FamilySnapshot {
 
     fn amount(&self, range: &impl KeyBounds) -> Result<Amount> {
         self.view.check()?;
-        let (start, end) = half_open(range);
+        let (start, end) = self.view.family.stored_range(range)?;
         self.view.amount(KeyRange::new(start, end), self.at)
     }
 
@@ -171,9 +186,20 @@ impl FamilySnapshot {
     /// ```
     pub fn split_points(&self, range: impl KeyBounds, parts: usize) -> Result<Vec<Key>> {
         self.view.check()?;
-        let (start, end) = half_open(&range);
-        let points = self.view.split(KeyRange::new(start, end), parts, self.at)?;
-        Ok(points.iter().map(|point| Key::copy(point)).collect())
+        let (start, end) = self.view.family.stored_range(&range)?;
+        let points = self.view.split(KeyRange::new(start.clone(), end.clone()), parts, self.at)?;
+        if self.view.family.own_order().is_none() {
+            return Ok(points.iter().map(|point| Key::copy(point)).collect());
+        }
+        // What divides leaves need not be a key as the order stores it: what stands behind it is.
+        let mut cursor = self.cursor_between(start, end);
+        let mut keys: Vec<Key> = Vec::with_capacity(points.len());
+        for point in points {
+            if cursor.seek_stored(&point)? && keys.last().is_none_or(|last| **last != *cursor.key()) {
+                keys.push(Key::copy(cursor.key()));
+            }
+        }
+        Ok(keys)
     }
 
     /// Whether there is no entry.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::codec::expiry::{Expiry, Now};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
-use crate::codec::key_bounds::{KeyBounds, half_open};
+use crate::codec::key_bounds::KeyBounds;
 use crate::column_family::family::Family;
+use crate::column_family::keys::StoredBounds;
 use crate::column_family::options::Lifetime;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::read::Looked;
@@ -103,6 +104,8 @@ impl ColumnFamily {
     ///
     /// Besides those of I/O: [`KeyTooLarge`](crate::ErrorKind::KeyTooLarge),
     /// [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge),
+    /// [`KeyOrderFailed`](crate::ErrorKind::KeyOrderFailed) (the family keeps its keys in an
+    /// [order](crate::KeyOrder) that has no place for this one),
     /// [`FamilyDropped`](crate::ErrorKind::FamilyDropped), [`ReadOnly`](crate::ErrorKind::ReadOnly),
     /// [`Closed`](crate::ErrorKind::Closed), [`FamilyDamaged`](crate::ErrorKind::FamilyDamaged) (nothing was
     /// written; other families take writes), [`OutOfSpace`](crate::ErrorKind::OutOfSpace) (nothing was
@@ -119,7 +122,7 @@ impl ColumnFamily {
         value: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<SequenceNumber> {
-        let (key, value) = (key.as_ref(), value.as_ref());
+        let (key, value) = (&*self.family.stored_key(key.as_ref())?, value.as_ref());
         check_key_len(key.len())?;
         check_value(value)?;
         let expiry = self.usual_expiry(value)?;
@@ -157,7 +160,7 @@ impl ColumnFamily {
         value: impl AsRef<[u8]>,
         time: Duration,
     ) -> Result<SequenceNumber> {
-        let (key, value) = (key.as_ref(), value.as_ref());
+        let (key, value) = (&*self.family.stored_key(key.as_ref())?, value.as_ref());
         check_key_len(key.len())?;
         check_expiring_value(value)?;
         let expiry = self.expiry_after(time)?;
@@ -229,7 +232,7 @@ impl ColumnFamily {
         operand: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<SequenceNumber> {
-        let (key, operand) = (key.as_ref(), operand.as_ref());
+        let (key, operand) = (&*self.family.stored_key(key.as_ref())?, operand.as_ref());
         check_key_len(key.len())?;
         check_operand(operand)?;
         self.check_takes_operands()?;
@@ -254,7 +257,7 @@ impl ColumnFamily {
 
     /// Removes `key` with a durability of its own.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<SequenceNumber> {
-        let key = key.as_ref();
+        let key = &*self.family.stored_key(key.as_ref())?;
         check_key_len(key.len())?;
         self.write(durability, false, |payload| encode_delete(payload, self.family.id(), key))
     }
@@ -280,17 +283,30 @@ impl ColumnFamily {
 
     /// Removes every key in `range` with a durability of its own.
     pub fn delete_range_with(&self, range: impl KeyBounds, durability: Durability) -> Result<SequenceNumber> {
-        let (start, end) = half_open(&range);
+        self.delete_between(self.family.stored_range(&range)?, check_bounds(&range), durability)
+    }
+
+    fn delete_between(
+        &self,
+        (start, end): StoredBounds,
+        checked: Result<()>,
+        durability: Durability,
+    ) -> Result<SequenceNumber> {
         if is_empty_range(&start, end.as_deref()) {
             return self.pipeline.nothing_to_write();
         }
-        check_bounds(&range)?;
+        checked?;
         self.write(durability, true, |payload| {
             encode_delete_range(payload, self.family.id(), &start, end.as_deref());
         })
     }
 
     /// Removes every key that starts with `prefix`, at a cost that does not depend on how many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPrefixes`](crate::ErrorKind::NoPrefixes) if such keys do not stand together in the family's
+    /// [order](crate::KeyOrder), besides those of [`put`](Self::put).
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<SequenceNumber> {
         self.delete_prefix_with(prefix, self.durability)
     }
@@ -301,7 +317,9 @@ impl ColumnFamily {
         prefix: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<SequenceNumber> {
-        self.delete_range_with(key::prefix_bounds(prefix.as_ref()), durability)
+        let prefix = prefix.as_ref();
+        let checked = check_bounds(&key::prefix_bounds(prefix));
+        self.delete_between(self.family.stored_prefix(prefix)?, checked, durability)
     }
 
     fn write(
@@ -335,7 +353,7 @@ impl ColumnFamily {
 
     /// The value of `key`, or `None`. Waits for no lock, and writes to no memory that threads share.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let key = key.as_ref();
+        let key = &*self.family.stored_key(key.as_ref())?;
         self.pipeline.open()?;
         let judged_at = self.judged_at()?;
         let (view, at, looked) = {
@@ -365,7 +383,7 @@ impl ColumnFamily {
 
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
+        let key = &*self.family.stored_key(key.as_ref())?;
         self.pipeline.open()?;
         let judged_at = self.judged_at()?;
         let (view, at, looked) = {
@@ -384,7 +402,9 @@ impl ColumnFamily {
         Ok(self.snapshot()?.range(range))
     }
 
-    /// The entries whose keys start with `prefix`, ascending.
+    /// The entries whose keys start with `prefix`, ascending. The first item is an error,
+    /// [`NoPrefixes`](crate::ErrorKind::NoPrefixes), if such keys do not stand together in the family's
+    /// [order](crate::KeyOrder).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Iter> {
         Ok(self.snapshot()?.prefix(prefix))
     }

@@ -1,5 +1,6 @@
 //! What users walk a column family with.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -7,13 +8,14 @@ use std::ops::ControlFlow;
 use crate::codec::expiry::Now;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
-use crate::codec::key_bounds::{KeyBounds, half_open};
 use crate::codec::key_range::KeyRange;
+use crate::column_family::family::Family;
+use crate::column_family::keys::StoredBounds;
 use crate::column_family::reading::cursor::FamilyCursor;
 use crate::column_family::reading::key::Key;
 use crate::column_family::reading::value::Value;
 use crate::column_family::view::{FamilyView, OwnWrites};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::system::Inherited;
 
@@ -40,6 +42,29 @@ use crate::system::Inherited;
 /// ```
 pub struct Cursor {
     inner: Inherited<FamilyCursor>,
+    /// Of a family with an order of keys of its own.
+    own: Option<Box<OwnOrder>>,
+}
+
+/// What a cursor needs where stored keys are not what users see.
+struct OwnOrder {
+    family: Arc<Family>,
+    /// The key that the cursor stands on.
+    key: Vec<u8>,
+    /// A bound of the cursor has no place in the order.
+    fault: Option<Error>,
+}
+
+impl OwnOrder {
+    fn check(&self) -> Result<()> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// The cursor stands on what is stored as `stored`.
+    fn show(&mut self, stored: &[u8]) -> Result<()> {
+        let Some(order) = self.family.own_order() else { return Ok(()) };
+        order.restore(stored, &mut self.key).map_err(|error| error.of_family(self.family.id().0))
+    }
 }
 
 impl fmt::Debug for Cursor {
@@ -49,48 +74,117 @@ impl fmt::Debug for Cursor {
     }
 }
 
+/// Which way a cursor scans.
+#[derive(Clone, Copy)]
+enum Way {
+    Up,
+    Down,
+}
+
 impl Cursor {
-    pub(crate) fn new(inner: Inherited<FamilyCursor>) -> Self {
-        Self { inner }
+    pub(crate) fn new(family: &Arc<Family>, inner: Inherited<FamilyCursor>) -> Self {
+        let own = || Box::new(OwnOrder { family: Arc::clone(family), key: Vec::new(), fault: None });
+        let own = family.own_order().map(|_| own());
+        Self { inner, own }
+    }
+
+    /// This cursor, which goes nowhere because of a `fault` of its family's order.
+    pub(super) fn failing(mut self, fault: Error) -> Self {
+        if let Some(own) = &mut self.own {
+            own.fault = Some(fault);
+        }
+        self
+    }
+
+    #[inline]
+    fn check(&self) -> Result<()> {
+        self.inner.check()?;
+        self.own.as_ref().map_or(Ok(()), |own| own.check())
+    }
+
+    /// It `moved`; whether it stands on an entry, whose key can be shown.
+    #[inline]
+    fn moved(&mut self, moved: Result<bool>) -> Result<bool> {
+        match &mut self.own {
+            None => moved,
+            Some(own) => {
+                let stands = moved?;
+                if stands {
+                    own.show(self.inner.key())?;
+                }
+                Ok(stands)
+            }
+        }
+    }
+
+    /// The key that is stored for `key`.
+    pub(super) fn stored<'k>(&self, key: &'k [u8]) -> Result<Cow<'k, [u8]>> {
+        match &self.own {
+            None => Ok(Cow::Borrowed(key)),
+            Some(own) => own.family.stored_key(key),
+        }
+    }
+
+    /// The stored key that it stands on.
+    pub(super) fn stored_key(&self) -> &[u8] {
+        self.inner.key()
+    }
+
+    /// To the first entry at or above the key that is stored as `key`.
+    pub(super) fn seek_stored(&mut self, key: &[u8]) -> Result<bool> {
+        self.check()?;
+        let moved = self.inner.seek(key);
+        self.moved(moved)
+    }
+
+    /// To the last entry at or below the key that is stored as `key`.
+    pub(super) fn seek_stored_for_prev(&mut self, key: &[u8]) -> Result<bool> {
+        self.check()?;
+        let moved = self.inner.seek_for_prev(key);
+        self.moved(moved)
     }
 
     /// To the first entry at or above `key`; `false` if there is none.
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.seek(key.as_ref())
+        let key = self.stored(key.as_ref())?;
+        self.seek_stored(&key)
     }
 
     /// To the last entry at or below `key`; `false` if there is none.
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.seek_for_prev(key.as_ref())
+        let key = self.stored(key.as_ref())?;
+        self.seek_stored_for_prev(&key)
     }
 
     /// To the first entry; `false` if there is none.
     pub fn first(&mut self) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.first()
+        self.check()?;
+        let moved = self.inner.first();
+        self.moved(moved)
     }
 
     /// To the last entry; `false` if there is none.
     pub fn last(&mut self) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.last()
+        self.check()?;
+        let moved = self.inner.last();
+        self.moved(moved)
     }
 
     /// To the next entry; `false` past the last one.
     #[inline]
     #[expect(clippy::should_implement_trait, reason = "a cursor lends what it stands on, an iterator cannot")]
     pub fn next(&mut self) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.next()
+        self.check()?;
+        let moved = self.inner.next();
+        self.moved(moved)
     }
 
     /// To the entry before; `false` before the first one.
     #[inline]
     pub fn prev(&mut self) -> Result<bool> {
-        self.inner.check()?;
-        self.inner.prev()
+        self.check()?;
+        let moved = self.inner.prev();
+        self.moved(moved)
     }
 
     /// Shows the entry that the cursor stands on and those after it to `visit`, in ascending order, until it
@@ -131,8 +225,11 @@ impl Cursor {
         &mut self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
-        self.inner.check()?;
-        self.inner.scan(&mut visit)
+        self.check()?;
+        match self.own.take() {
+            None => self.inner.scan(&mut visit),
+            Some(own) => self.scan_own(own, visit, Way::Up),
+        }
     }
 
     /// As [`scan`](Self::scan), with the entries before, in descending order. A cursor that stands nowhere
@@ -142,8 +239,34 @@ impl Cursor {
         &mut self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>> {
-        self.inner.check()?;
-        self.inner.scan_back(&mut visit)
+        self.check()?;
+        match self.own.take() {
+            None => self.inner.scan_back(&mut visit),
+            Some(own) => self.scan_own(own, visit, Way::Down),
+        }
+    }
+
+    /// Scans a family with an `own` order.
+    fn scan_own<B>(
+        &mut self,
+        own: Box<OwnOrder>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+        way: Way,
+    ) -> Result<ControlFlow<B>> {
+        let Self { inner, own: place } = self;
+        let own = place.insert(own);
+        let mut shown = |stored: &[u8], value: &[u8]| match own.show(stored) {
+            Ok(()) => visit(&own.key, value).map_break(Ok),
+            Err(error) => ControlFlow::Break(Err(error)),
+        };
+        let scanned = match way {
+            Way::Up => inner.scan(&mut shown)?,
+            Way::Down => inner.scan_back(&mut shown)?,
+        };
+        match scanned {
+            ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
+            ControlFlow::Break(broken) => broken.map(ControlFlow::Break),
+        }
     }
 
     /// Whether the cursor stands on an entry.
@@ -155,20 +278,23 @@ impl Cursor {
     /// The key of the entry; empty if the cursor stands on none.
     #[inline]
     pub fn key(&self) -> &[u8] {
-        self.inner.key()
+        match &self.own {
+            Some(own) if self.inner.valid() => &own.key,
+            _ => self.inner.key(),
+        }
     }
 
     /// The value of the entry, without a copy; empty if the cursor stands on none. A value that stands in
     /// pages of its own is read now: one of more than three quarters of a page may.
     #[inline]
     pub fn value(&self) -> Result<&[u8]> {
-        self.inner.check()?;
+        self.check()?;
         self.inner.value()
     }
 
     /// The value of the entry in a form that outlives the cursor's next step.
     pub fn owned_value(&self) -> Result<Value> {
-        self.inner.check()?;
+        self.check()?;
         self.inner.owned_value()
     }
 }
@@ -179,6 +305,10 @@ impl Cursor {
 /// allocation if they are short; a [`Cursor`] copies less.
 pub struct Iter {
     inner: Inherited<Entries>,
+    /// Whether keys are stored otherwise than users see them.
+    is_own: bool,
+    /// What the next item says, if there is no entry to walk over.
+    fault: Option<Error>,
 }
 
 /// Entries that the front copies ahead of need at most: those of one leaf, one after the other, are cheaper
@@ -243,14 +373,22 @@ impl Source {
 }
 
 impl Iter {
+    /// Those in `range`; or an error, if that is none.
     pub(crate) fn new(
         view: &Inherited<Arc<FamilyView>>,
         at: SequenceNumber,
         now: Now,
-        range: &impl KeyBounds,
+        range: Result<StoredBounds>,
     ) -> Self {
-        let (start, end) = half_open(range);
-        Self::behind(None, view, at, now, start, end)
+        match range {
+            Ok((start, end)) => Self::behind(None, view, at, now, start, end),
+            Err(fault) => {
+                let mut iter = Self::behind(None, view, at, now, Vec::new(), None);
+                iter.inner.done = true;
+                iter.fault = Some(fault);
+                iter
+            }
+        }
     }
 
     /// Those from `start` up to and without `end`, with `own` writes in front of the family's.
@@ -274,7 +412,56 @@ impl Iter {
             is_apart: false,
             done: false,
         };
-        Self { inner: view.pass_on(entries) }
+        Self { inner: view.pass_on(entries), is_own: view.family.own_order().is_some(), fault: None }
+    }
+
+    /// The next entry, with the key as it is stored.
+    #[inline]
+    pub(super) fn next_stored(&mut self) -> Option<Result<(Key, Value)>> {
+        if self.inner.done {
+            return self.fault.take().map(Err);
+        }
+        let checked = self.inner.check();
+        if checked.is_ok()
+            && let Some(entry) = self.inner.ahead.0.pop_front()
+        {
+            return Some(Ok(entry));
+        }
+        let stepped = checked.and_then(|()| self.inner.step_forward());
+        let item = self.inner.item(stepped, true);
+        if matches!(item, Some(Ok(_))) {
+            self.inner.look_ahead();
+        }
+        item
+    }
+
+    /// The next entry from the other end, with the key as it is stored.
+    #[inline]
+    pub(super) fn next_stored_back(&mut self) -> Option<Result<(Key, Value)>> {
+        if self.inner.done {
+            return self.fault.take().map(Err);
+        }
+        let stepped = self.inner.check().and_then(|()| self.inner.step_backward());
+        self.inner.item(stepped, false)
+    }
+
+    /// `item` as users see it.
+    #[inline]
+    pub(super) fn show(&mut self, item: Option<Result<(Key, Value)>>) -> Option<Result<(Key, Value)>> {
+        if self.is_own { item.map(|item| item.and_then(|entry| self.show_own(entry))) } else { item }
+    }
+
+    fn show_own(&mut self, (stored, value): (Key, Value)) -> Result<(Key, Value)> {
+        let family = &self.inner.source.view.family;
+        let mut key = Vec::new();
+        if let Some(order) = family.own_order()
+            && let Err(error) = order.restore(&stored, &mut key)
+        {
+            let error = error.of_family(family.id().0);
+            self.inner.done = true;
+            return Err(error);
+        }
+        Ok((Key::copy(&key), value))
     }
 }
 
@@ -361,32 +548,16 @@ impl Iterator for Iter {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.inner.done {
-            return None;
-        }
-        let checked = self.inner.check();
-        if checked.is_ok()
-            && let Some(entry) = self.inner.ahead.0.pop_front()
-        {
-            return Some(Ok(entry));
-        }
-        let stepped = checked.and_then(|()| self.inner.step_forward());
-        let item = self.inner.item(stepped, true);
-        if matches!(item, Some(Ok(_))) {
-            self.inner.look_ahead();
-        }
-        item
+        let item = self.next_stored();
+        self.show(item)
     }
 }
 
 impl DoubleEndedIterator for Iter {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.inner.done {
-            return None;
-        }
-        let stepped = self.inner.check().and_then(|()| self.inner.step_backward());
-        self.inner.item(stepped, false)
+        let item = self.next_stored_back();
+        self.show(item)
     }
 }
 

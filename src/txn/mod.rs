@@ -34,6 +34,7 @@ pub(crate) mod log_pace;
 pub(crate) mod operation;
 pub(crate) mod pipeline;
 pub(crate) mod prepared;
+mod shown;
 pub(crate) mod snapshot;
 pub(crate) mod tally;
 pub(crate) mod transactions;

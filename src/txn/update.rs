@@ -183,13 +183,14 @@ impl ColumnFamily {
         durability: Durability,
         mut decide: impl FnMut(Option<&[u8]>) -> Decision<V>,
     ) -> Result<Outcome> {
+        let key = &*self.family().stored_key(key)?;
         check_key_len(key.len())?;
         // The value that was shown last, and the commit that follows from it.
         let mut decided: Option<(Option<Value>, Vec<u8>)> = None;
         loop {
             let log = self.pipeline.writable()?;
             let seen = self.snapshot()?;
-            let old = seen.get(key)?;
+            let old = seen.get_stored(key)?;
             let payload = match decided.take() {
                 Some((before, payload)) if before.as_deref() == old.as_deref() => payload,
                 _ => {

@@ -100,7 +100,8 @@ impl Sieve<'_> {
         epoch::assert_left();
         let unread = RefCell::new(None);
         let read = || value().inspect_err(|error| *unread.borrow_mut() = Some(error.clone()));
-        let verdict = self.filter.judge(&FilteredEntry::new(key, len, &read));
+        let shown = self.family.user_key(key);
+        let verdict = self.filter.judge(&FilteredEntry::new(&shown, len, &read));
         match unread.take().map_or(verdict, Err) {
             Ok(FilterVerdict::Keep) => Verdict::Keep,
             Ok(FilterVerdict::Drop) => {

@@ -35,7 +35,8 @@ pub(in crate::txn) struct HeldBack {
 impl HeldBack {
     /// Keys of `family` were found to be held, after as many decisions as were `seen` before.
     pub(super) fn new(seen: u64, family: &Family, keys: Stretch<'_>) -> Self {
-        let conflict = Conflict { family: family.id(), start: keys.start.to_vec(), end: keys.end() };
+        let (start, end) = family.user_bounds((keys.start.to_vec(), keys.end()));
+        let conflict = Conflict { family: family.id(), start, end };
         Self { seen, error: Error::held_in(&family.name(), conflict) }
     }
 }

@@ -38,7 +38,7 @@ impl Reliance<'_> {
     }
 
     fn conflict_in(self, family: &Family) -> Error {
-        let (start, end) = self.keys.bounds();
+        let (start, end) = family.user_bounds(self.keys.bounds());
         Error::conflict_in(&family.name(), Conflict { family: family.id(), start, end })
     }
 }

@@ -64,7 +64,7 @@ impl Transaction {
         key: impl AsRef<[u8]>,
         mode: LockMode,
     ) -> Result<Option<Value>> {
-        let key = key.as_ref();
+        let key = &*family.family().stored_key(key.as_ref())?;
         self.check_database(family)?;
         self.check_writes()?;
         check_key_len(key.len())?;

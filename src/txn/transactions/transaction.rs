@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::codec::expiry::{Expiry, Now};
 use crate::codec::ids::SequenceNumber;
-use crate::codec::key;
-use crate::codec::key_bounds::{KeyBounds, half_open};
+use crate::codec::key_bounds::KeyBounds;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
+use crate::column_family::keys::StoredBounds;
 use crate::column_family::reading::value::Value;
 use crate::column_family::remembered::Place;
 use crate::column_family::view::{FamilyView, Moment, OwnWrites};
@@ -111,9 +111,6 @@ struct Point {
     locked: usize,
 }
 
-/// Bounds of a range: a start that belongs to it, an end that does not.
-type Bounds = (Vec<u8>, Option<Vec<u8>>);
-
 impl Transaction {
     pub(crate) fn begin(
         pipeline: Arc<Pipeline>,
@@ -193,12 +190,12 @@ impl Transaction {
     ) -> Result<()> {
         self.pipeline.process.check()?;
         // What is the caller's may panic, and is asked before anything is written.
-        let (key, value) = (key.as_ref(), value.as_ref());
+        let (key, value) = (&*family.family().stored_key(key.as_ref())?, value.as_ref());
         check_key_len(key.len())?;
         check_value(value)?;
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
-            batch.put(family, key, value);
+            batch.put_stored(family, key, value);
         })
     }
 
@@ -217,12 +214,12 @@ impl Transaction {
         time: Duration,
     ) -> Result<()> {
         self.pipeline.process.check()?;
-        let (key, value) = (key.as_ref(), value.as_ref());
+        let (key, value) = (&*family.family().stored_key(key.as_ref())?, value.as_ref());
         check_key_len(key.len())?;
         check_expiring_value(value)?;
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
-            batch.put_with_ttl(family, key, value, time);
+            batch.put_stored_with_ttl(family, key, value, time);
         })
     }
 
@@ -239,23 +236,23 @@ impl Transaction {
         operand: impl AsRef<[u8]>,
     ) -> Result<()> {
         self.pipeline.process.check()?;
-        let (key, operand) = (key.as_ref(), operand.as_ref());
+        let (key, operand) = (&*family.family().stored_key(key.as_ref())?, operand.as_ref());
         check_key_len(key.len())?;
         check_operand(operand)?;
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
-            batch.merge(family, key, operand);
+            batch.merge_stored(family, key, operand);
         })
     }
 
     /// Removes `key`. Errors are those of [`put`](Self::put).
     pub fn delete(&mut self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<()> {
         self.pipeline.process.check()?;
-        let key = key.as_ref();
+        let key = &*family.family().stored_key(key.as_ref())?;
         check_key_len(key.len())?;
         self.lock_written(family, Keys::One(key))?;
         self.own.write(|batch| {
-            batch.delete(family, key);
+            batch.delete_stored(family, key);
         })
     }
 
@@ -264,19 +261,20 @@ impl Transaction {
     pub fn delete_range(&mut self, family: &ColumnFamily, range: impl KeyBounds) -> Result<()> {
         self.pipeline.process.check()?;
         let bounds = range.bounds();
-        let (start, end) = half_open(&bounds);
-        if !is_empty_range(&start, end.as_deref()) {
+        let stored = family.family().stored_range(&bounds)?;
+        let (start, end) = (&stored.0, stored.1.as_deref());
+        if !is_empty_range(start, end) {
             check_bounds(&bounds)?;
-            self.lock_written(family, Keys::Range(&start, end.as_deref()))?;
+            self.lock_written(family, Keys::Range(start, end))?;
         }
         self.own.write(|batch| {
-            batch.delete_range(family, bounds);
+            batch.delete_between(family, &stored, Ok(()));
         })
     }
 
     /// The value of `key`, or `None`.
     pub fn get(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let key = key.as_ref();
+        let key = &*family.family().stored_key(key.as_ref())?;
         let own = self.own_write(family, key)?;
         if !own.is_final() {
             self.note(family, key);
@@ -286,7 +284,7 @@ impl Transaction {
 
     /// The value of `key`, or `None`; if another commit changes it, this one is not refused for that.
     pub fn get_untracked(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let key = key.as_ref();
+        let key = &*family.family().stored_key(key.as_ref())?;
         let own = self.own_write(family, key)?;
         self.read_behind(own, family, key)
     }
@@ -302,7 +300,7 @@ impl Transaction {
 
     /// Whether `key` has a value. Does not read the value.
     pub fn contains_key(&self, family: &ColumnFamily, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
+        let key = &*family.family().stored_key(key.as_ref())?;
         match self.own_write(family, key)? {
             OwnWrite::Nothing => {}
             OwnWrite::Value(own) => return Ok(self.judge(own)?.is_some()),
@@ -320,7 +318,10 @@ impl Transaction {
 
     /// The entries whose keys are in `range`, ascending; from the other end with `rev()`.
     pub fn range(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionIter> {
-        let (start, end) = half_open(&range);
+        self.among(family, family.family().stored_range(&range)?)
+    }
+
+    fn among(&self, family: &ColumnFamily, (start, end): StoredBounds) -> Result<TransactionIter> {
         self.check_database(family)?;
         let (view, at, now) = self.view_of(family)?;
         let own = self.own.source(family.family());
@@ -332,7 +333,7 @@ impl Transaction {
 
     /// The entries whose keys start with `prefix`, ascending.
     pub fn prefix(&self, family: &ColumnFamily, prefix: impl AsRef<[u8]>) -> Result<TransactionIter> {
-        self.range(family, key::prefix_bounds(prefix.as_ref()))
+        self.among(family, family.family().stored_prefix(prefix.as_ref())?)
     }
 
     /// All entries, ascending.
@@ -347,7 +348,7 @@ impl Transaction {
 
     /// A cursor that moves among the keys in `range` alone, and stands nowhere yet.
     pub fn cursor_in(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<TransactionCursor> {
-        let (start, end) = half_open(&range);
+        let (start, end) = family.family().stored_range(&range)?;
         let own = self.own.source(family.family());
         let cursor = self.cursor_between(family, own.as_ref(), (start.clone(), end.clone()))?;
         Ok(TransactionCursor::new(cursor, start, end, self.walk(family, own)))
@@ -356,7 +357,8 @@ impl Transaction {
     /// A cursor among the keys in `range`; if another commit changes what it passes, this one is not refused
     /// for that.
     pub fn cursor_untracked(&self, family: &ColumnFamily, range: impl KeyBounds) -> Result<Cursor> {
-        self.cursor_between(family, self.own.source(family.family()).as_ref(), half_open(&range))
+        let bounds = family.family().stored_range(&range)?;
+        self.cursor_between(family, self.own.source(family.family()).as_ref(), bounds)
     }
 
     /// A point to [roll back to](Self::rollback_to), as often as there is need. Points nest: to roll back to
@@ -617,11 +619,11 @@ impl Transaction {
         &self,
         family: &ColumnFamily,
         own: Option<&OwnWrites>,
-        (start, end): Bounds,
+        (start, end): StoredBounds,
     ) -> Result<Cursor> {
         self.check_database(family)?;
         let (view, at, now) = self.view_of(family)?;
         let cursor = view.cursor_behind(own, at, now, KeyRange::new(start, end));
-        Ok(Cursor::new(Inherited::new(cursor)))
+        Ok(Cursor::new(family.family(), Inherited::new(cursor)))
     }
 }

@@ -73,7 +73,7 @@ impl TransactionCursor {
     fn placed_up(&mut self, low: &[u8], moved: Result<bool>) -> Result<bool> {
         let stands = self.moved(moved, Stand::BehindLast)?;
         if let Some(walked) = &self.walked {
-            let end = if stands { Some(behind(self.cursor.key())) } else { self.end.clone() };
+            let end = if stands { Some(behind(self.cursor.stored_key())) } else { self.end.clone() };
             walked.place(low, end.as_deref());
         }
         Ok(stands)
@@ -83,7 +83,7 @@ impl TransactionCursor {
     fn placed_down(&mut self, end: Option<&[u8]>, moved: Result<bool>) -> Result<bool> {
         let stands = self.moved(moved, Stand::BeforeFirst)?;
         if let Some(walked) = &self.walked {
-            walked.place(if stands { self.cursor.key() } else { &self.start }, end);
+            walked.place(if stands { self.cursor.stored_key() } else { &self.start }, end);
         }
         Ok(stands)
     }
@@ -99,16 +99,17 @@ impl TransactionCursor {
 
     /// To the first entry at or above `key`; `false` if there is none.
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
-        let moved = self.cursor.seek(key);
+        let key = &*self.cursor.stored(key.as_ref())?;
+        let moved = self.cursor.seek_stored(key);
         let low = if key::compare(key, &self.start).is_ge() { key.to_vec() } else { self.start.clone() };
         self.placed_up(&low, moved)
     }
 
     /// To the last entry at or below `key`; `false` if there is none.
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let end = behind(key.as_ref());
-        let moved = self.cursor.seek_for_prev(key);
+        let key = self.cursor.stored(key.as_ref())?;
+        let end = behind(&key);
+        let moved = self.cursor.seek_stored_for_prev(&key);
         let is_within = self.end.as_deref().is_none_or(|own| key::compare(&end, own).is_le());
         let end = if is_within { Some(end) } else { self.end.clone() };
         self.placed_down(end.as_deref(), moved)
@@ -138,7 +139,7 @@ impl TransactionCursor {
                 let moved = self.cursor.next();
                 let stands = self.moved(moved, Stand::BehindLast)?;
                 match &self.walked {
-                    Some(walked) if stands => walked.up_to(self.cursor.key()),
+                    Some(walked) if stands => walked.up_to(self.cursor.stored_key()),
                     Some(walked) => walked.up_to_end(self.end.as_deref()),
                     None => {}
                 }
@@ -156,7 +157,7 @@ impl TransactionCursor {
                 let moved = self.cursor.prev();
                 let stands = self.moved(moved, Stand::BeforeFirst)?;
                 if let Some(walked) = &self.walked {
-                    walked.down_to(if stands { self.cursor.key() } else { &self.start });
+                    walked.down_to(if stands { self.cursor.stored_key() } else { &self.start });
                 }
                 Ok(stands)
             }
@@ -290,17 +291,17 @@ impl Iterator for TransactionIter {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = self.iter.next();
+        let item = self.iter.next_stored();
         self.note(FRONT, item.as_ref());
-        item
+        self.iter.show(item)
     }
 }
 
 impl DoubleEndedIterator for TransactionIter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let item = self.iter.next_back();
+        let item = self.iter.next_stored_back();
         self.note(BACK, item.as_ref());
-        item
+        self.iter.show(item)
     }
 }
 

@@ -6,6 +6,7 @@ mod durable;
 mod log;
 mod memtable;
 mod merging;
+mod orders;
 mod space;
 mod transactions;
 mod tree;
@@ -173,6 +174,13 @@ const REAL_FILE: &str = "src/storage/real_file.rs";
 const HEADER: &str = "src/page/header.rs";
 const TALLY: &str = "src/txn/tally.rs";
 const FAMILIES: &str = "src/db/families.rs";
+const KEY_ORDER_FORM: &str = "src/key_order/form.rs";
+const ITER: &str = "src/txn/iter.rs";
+const FAMILY_ORDER: &str = "src/column_family/order.rs";
+const FAMILY_RECORD: &str = "src/column_family/record.rs";
+const FAMILY_OPTIONS: &str = "src/column_family/options.rs";
+const FAMILY_OPERANDS: &str = "src/column_family/operands.rs";
+const FAMILY_SNAPSHOT: &str = "src/txn/family_snapshot.rs";
 
 /// All mutations.
 pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {
@@ -183,6 +191,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {
         tree::MUTATIONS,
         memtable::MUTATIONS,
         merging::MUTATIONS,
+        orders::MUTATIONS,
         writes::MUTATIONS,
         transactions::MUTATIONS,
         database::MUTATIONS,

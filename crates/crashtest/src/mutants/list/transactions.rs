@@ -288,8 +288,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "the gap before the first entry of a range does not count as read",
         WALK,
-        "                    walked.down_to(if stands { self.cursor.key() } else { &self.start });",
-        "                    walked.down_to(self.cursor.key());",
+        "                    walked.down_to(if stands { self.cursor.stored_key() } else { &self.start });",
+        "                    walked.down_to(self.cursor.stored_key());",
         "transactions",
     ),
     file(
