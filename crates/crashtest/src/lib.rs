@@ -9,6 +9,8 @@ pub mod chain;
 pub mod command;
 pub mod digest;
 pub mod disk;
+#[cfg(unix)]
+pub mod fork;
 pub mod history;
 pub mod ledger;
 pub mod mutants;

@@ -2,13 +2,15 @@
 //!
 //! A child opens the database in a directory and lets writers carry out the steps that a seed gives, saying
 //! after each that it is done. The parent kills it, opens what is left, and goes through the same steps to
-//! know what must be there. The next child goes on from that.
+//! know what must be there. The next child goes on from that. Some children fork while they write: what they
+//! fork inherits the database, and may do nothing to it.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use peristyle::{ColumnFamilyDatabase, ErrorKind, SequenceNumber};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -30,6 +32,16 @@ const CHILD_WRITERS: usize = 3;
 
 /// Kills that one directory sees.
 const KILLS_PER_DIRECTORY: usize = 8;
+
+/// Of so many children, one forks.
+#[cfg(unix)]
+const FORKING: u64 = 3;
+/// And that before one step in so many.
+#[cfg(unix)]
+const STEPS_PER_FORK: u32 = 24;
+
+/// How long what a killed child has forked may keep the database.
+const LET_GO_WITHIN: Duration = Duration::from_secs(60);
 
 /// Steps after which a child is surely killed.
 const MAX_STEPS: usize = 400;
@@ -93,11 +105,14 @@ fn write_until_killed(directory: &Path, seed: u64) -> Checked<()> {
                 let (run, base) = (&run, &base);
                 scope.spawn(move || {
                     let mut writer = Writer::new(number, base);
+                    let mut random = ChaCha8Rng::seed_from_u64(!seed ^ (number as u64) << 56);
                     for (index, step) in Steps::new(seed, number).enumerate() {
-                        match writer.perform(run, &step)? {
+                        at_times_fork(run, seed, &mut random)?;
+                        let outcome = writer.perform(run, &step);
+                        match outcome.map_err(|violation| violation.within(format!("in {step}")))? {
                             Outcome::Done => say(&format!("done {number} {index}")),
                             Outcome::Refused(error) | Outcome::Failed(error) => {
-                                return Err(failed("a write", &error));
+                                return Err(failed(&format!("in {step}"), &error));
                             }
                         }
                     }
@@ -108,6 +123,38 @@ fn write_until_killed(directory: &Path, seed: u64) -> Checked<()> {
         threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect()
     });
     outcomes.into_iter().collect()
+}
+
+#[cfg(unix)]
+fn at_times_fork(run: &Run, seed: u64, random: &mut ChaCha8Rng) -> Checked<()> {
+    if std::env::var_os("NOFORK").is_none()
+        && seed.is_multiple_of(FORKING)
+        && random.random_range(0..STEPS_PER_FORK) == 0
+    {
+        crate::fork::fork(run.db(), FAMILIES[random.random_range(0..FAMILIES.len())], random)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn at_times_fork(_: &Run, _: u64, _: &mut ChaCha8Rng) -> Checked<()> {
+    Ok(())
+}
+
+/// Opens what a killed child leaves, as soon as what that has forked ends as well.
+fn open_after_kill(place: &Place) -> Checked<ColumnFamilyDatabase> {
+    let since = Instant::now();
+    loop {
+        match place.open(SETUP) {
+            Err(error) if error.kind() == ErrorKind::Locked && since.elapsed() < LET_GO_WITHIN => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => {
+                let message = |error| format!("the database does not open: {error}");
+                return opened.map_err(|error| Violation::new(Kind::Lost, message(error)));
+            }
+        }
+    }
 }
 
 /// Kills children until `enough`.
@@ -159,17 +206,24 @@ fn kill_once(path: &Path, random: &mut ChaCha8Rng) -> Checked<()> {
     let place = Place::Files(path.to_owned());
     let (base, base_sequence) = {
         let db = place.open(SETUP).map_err(|error| failed("opening", &error))?;
-        (read_state(&db)?, db.recovery_report().last_sequence.0)
+        let last = decide(&db, random).map_err(|error| failed("deciding", &error))?;
+        (read_state(&db)?, last.0)
     };
     let seed = random.random();
     let heard = listen_and_kill(path, seed, random)?;
-    let db = place
-        .open(SETUP)
-        .map_err(|error| Violation::new(Kind::Lost, format!("the database does not open: {error}")))?;
+    let db = open_after_kill(&place)?;
     let recovered = look(&db)?;
     let ledger = retell(&base, base_sequence, seed, heard);
     ledger.check(&recovered, usize::MAX, Crash::Kill)?;
     if random.random() { db.close().map_err(|error| failed("closing", &error)) } else { Ok(()) }
+}
+
+/// Decides what killed children have prepared, so that it is in nobody's way. The last number after that.
+fn decide(db: &ColumnFamilyDatabase, random: &mut ChaCha8Rng) -> peristyle::Result<SequenceNumber> {
+    for prepared in db.prepared_transactions()? {
+        if random.random() { prepared.commit().map(drop)? } else { prepared.rollback()? }
+    }
+    Ok(db.snapshot()?.sequence_number())
 }
 
 /// What the child did, and may have done.
