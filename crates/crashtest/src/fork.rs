@@ -120,7 +120,11 @@ pub fn fork(db: ColumnFamilyDatabase, family: &str, random: &mut ChaCha8Rng) -> 
     }
     if child == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            if uses { inherited.use_all() } else { Ok(drop(inherited)) }
+            if uses {
+                return inherited.use_all();
+            }
+            drop(inherited);
+            Ok(())
         }));
         let status = match outcome {
             Ok(Ok(())) => 0,
