@@ -396,6 +396,15 @@
 //! another order, or none, is told both names ([`KeyOrderDiffers`](ErrorKind::KeyOrderDiffers)); one of a
 //! program's that was not given is asked for ([`KeyOrderMissing`](ErrorKind::KeyOrderMissing)).
 //!
+//! # Copies
+//!
+//! [`checkpoint_to`](ColumnFamilyDatabase::checkpoint_to) copies the database into another directory while it
+//! is written to. The copy is what the database was at one number, all families of it, and a database of its
+//! own. Where the file system shares bytes (btrfs, XFS) it takes neither time nor room to speak of.
+//! [`space_report`](ColumnFamilyDatabase::space_report) says where bytes are, also those that a copy under
+//! way keeps; [`approximate_size`](ColumnFamily::approximate_size) what a range of keys takes, and
+//! [`split_points`](ColumnFamily::split_points) where to cut it for threads that each take a part.
+//!
 //! # In an async program
 //!
 //! Every call is a plain function, and returns when it is done. Handles, snapshots, iterators and cursors can
@@ -407,7 +416,7 @@
 //! | `get`, `range`, `next` and other reads | the disk, where a page is not in the cache | a blocking thread, unless what is read is known to be in memory |
 //! | writes with [`Buffered`](Durability::Buffered) and [`None`](Durability::None), `update`, `compare_and_swap` | as a rule for nothing; some milliseconds while merges are behind, and for as long as a merge takes when memory is full | a blocking thread |
 //! | writes with [`Sync`](Durability::Sync), `sync`, `sync_through`, creating, renaming and dropping families, `set_options` | a sync | a blocking thread |
-//! | `open`, `flush`, `checkpoint`, `compact`, `verify`, `wait_until_idle`, `close`, dropping the last handle | much of the disk | a blocking thread |
+//! | `open`, `flush`, `checkpoint`, `compact`, `verify`, `checkpoint_to`, `space_report`, `wait_until_idle`, `close`, dropping the last handle | much of the disk | a blocking thread |
 //!
 //! *What belongs together goes to a blocking thread together*: to go there costs more than most calls do, and
 //! a batch is one commit. A program with very many small writes has one thread of its own that takes them
@@ -478,9 +487,9 @@ pub use column_family::options::FamilyOptions;
 pub use column_family::reading::key::Key;
 pub use column_family::reading::value::Value;
 pub use db::{
-    ColumnFamilyDatabase, FamilyProperties, FamilySpace, LockStatistics, Locks, LogStatistics, LostLog,
-    MemoryReport, PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder, SpaceReport,
-    Statistics, VerifyOptions, VerifyProgress, VerifyReport, WaitStatistics, Waits,
+    ColumnFamilyDatabase, CopyReport, FamilyProperties, FamilySpace, LockStatistics, Locks, LogStatistics,
+    LostLog, MemoryReport, PreparedTransaction, RecoveryReport, SharedResources, SharedResourcesBuilder,
+    SpaceReport, Statistics, VerifyOptions, VerifyProgress, VerifyReport, WaitStatistics, Waits,
 };
 pub use error::{Conflict, Error, ErrorKind, Location, Lock, LockMode, LockOwner, LockWait, Result};
 pub use key_order::{KeyOrder, SortKeyResult};
@@ -492,7 +501,7 @@ pub use page::CacheStats;
 pub use segment::Segment;
 pub use storage::{
     FileHandlePoolStats, FileMode, FileStorage, MemoryStorage, SharedMapping, StorageBackend, StorageFile,
-    StorageLock,
+    StorageLock, Taken,
 };
 #[cfg(debug_assertions)]
 #[doc(hidden)]

@@ -46,10 +46,11 @@ pub enum Kind {
     Compact,
     CompactFamily,
     Verify,
+    Copy,
     Reopen,
 }
 
-pub const SHARES: [(Kind, u8); 33] = [
+pub const SHARES: [(Kind, u8); 34] = [
     (Kind::Put, 5),
     (Kind::Merge, 2),
     (Kind::Delete, 3),
@@ -66,7 +67,7 @@ pub const SHARES: [(Kind, u8); 33] = [
     (Kind::Measure, 1),
     (Kind::Walk, 3),
     (Kind::Prefix, 1),
-    (Kind::Cursor, 5),
+    (Kind::Cursor, 4),
     (Kind::Snapshot, 2),
     (Kind::Compare, 2),
     (Kind::Release, 1),
@@ -82,6 +83,7 @@ pub const SHARES: [(Kind, u8); 33] = [
     (Kind::Compact, 1),
     (Kind::CompactFamily, 1),
     (Kind::Verify, 1),
+    (Kind::Copy, 1),
     (Kind::Reopen, 3),
 ];
 
@@ -184,6 +186,7 @@ fn operation(input: &mut Input<'_>) -> Operation {
         Kind::Compact => Operation::Compact,
         Kind::CompactFamily => Operation::CompactFamily(family(input)),
         Kind::Verify => Operation::Verify,
+        Kind::Copy => Operation::Copy,
         Kind::Reopen => Operation::Reopen([End::Close, End::Drop, End::Kill][input.below(3)]),
     }
 }

@@ -147,7 +147,7 @@ fn is_whole<R>(family: &Family, outcome: Result<R>) -> Result<Option<R>> {
 }
 
 impl Shared {
-    fn drain_all(&self) -> Result<()> {
+    pub(super) fn drain_all(&self) -> Result<()> {
         let families = self.families();
         self.hurry(&families)?;
         families.iter().try_for_each(|family| self.drain(family))

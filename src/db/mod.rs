@@ -8,6 +8,8 @@ mod catalog_file;
 mod checkpoint;
 #[cfg(all(test, not(loom)))]
 mod checkpoint_tests;
+mod copy;
+mod copy_layout;
 mod crew;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod crew_tests;
@@ -84,6 +86,7 @@ mod watch;
 mod watch_tests;
 mod write_catalog;
 
+pub use copy::CopyReport;
 pub use database::ColumnFamilyDatabase;
 pub use memory::MemoryReport;
 pub use prepared::PreparedTransaction;

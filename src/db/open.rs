@@ -156,7 +156,7 @@ fn find_or_create(backend: &Arc<dyn StorageBackend>, options: &Options) -> Resul
     Ok(Arc::new(held.take().expect("they were just taken")))
 }
 
-fn random_id() -> [u8; 16] {
+pub(super) fn random_id() -> [u8; 16] {
     let mut id = [0; 16];
     for half in id.chunks_exact_mut(8) {
         // Every `RandomState` has keys of its own, seeded by the operating system.

@@ -21,6 +21,8 @@ pub(super) const DATA: &str = "data";
 pub(super) const NEW_DATA: &str = "data.new";
 pub(super) const WAL: &str = "wal";
 const LOCK: &str = "LOCK";
+/// Stands beside a copy that is not complete.
+const UNFINISHED: &str = "copy.unfinished";
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// What the directory holds.
@@ -65,6 +67,76 @@ pub(super) fn look(backend: &Arc<dyn StorageBackend>) -> Result<Contents> {
         None => Ok(Contents::Nothing),
         Some(name) => {
             refuse(format!("the directory holds {name:?} and no database; give an empty or a new one"))
+        }
+    }
+}
+
+/// A copy of a database that is being made in a directory: until its data file has its name, a file says that
+/// it is unfinished, so that an opening refuses the directory, and whatever fails takes all of it away again.
+pub(super) struct Unfinished {
+    backend: Arc<dyn StorageBackend>,
+    is_done: bool,
+}
+
+impl Unfinished {
+    /// Makes the directory, which must be missing or empty, and a folder for the log in it.
+    pub(super) fn begin(backend: &Arc<dyn StorageBackend>) -> Result<Self> {
+        let failed = |error| Error::io("making the directory of a copy", error);
+        let (names, others) =
+            list(backend, "").and_then(|names| Ok((names, list(backend, WAL)?))).map_err(failed)?;
+        if names.iter().any(|name| name == DATA) {
+            return Err(Error::new(ErrorKind::DatabaseExists, "the directory of a copy holds a database"));
+        }
+        let foreign = |name: String| {
+            let message = format!("the directory of a copy must be missing or empty, and holds {name:?}");
+            Error::new(ErrorKind::NotADatabase, message)
+        };
+        if let Some(name) = names.into_iter().chain(others).find(|name| name != LOST_AND_FOUND) {
+            return Err(foreign(name));
+        }
+        backend.create_directory("").map_err(failed)?;
+        match backend.open(UNFINISHED, FileMode::Create) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(foreign(UNFINISHED.to_owned()));
+            }
+            made => drop(made.map_err(failed)?),
+        }
+        let unfinished = Self { backend: Arc::clone(backend), is_done: false };
+        // Before anything of what an opening takes for the beginning of a database.
+        backend.sync_directory("").map_err(failed)?;
+        backend.create_directory(WAL).map_err(failed)?;
+        Ok(unfinished)
+    }
+
+    /// All of the copy is durable but the names in its directory: it becomes a database.
+    pub(super) fn end(mut self) -> Result<()> {
+        let failed = |error| Error::io("naming the data file of a copy", error).in_file(DATA);
+        self.backend.sync_directory("").map_err(failed)?;
+        self.backend.rename(NEW_DATA, DATA).map_err(failed)?;
+        self.is_done = true;
+        self.backend.sync_directory("").map_err(failed)?;
+        self.backend.remove(UNFINISHED).map_err(failed)?;
+        self.backend.sync_directory("").map_err(failed)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        for log in list(&self.backend, WAL)? {
+            self.backend.remove(&format!("{WAL}/{log}"))?;
+        }
+        let _ = self.backend.remove_directory(WAL);
+        let _ = self.backend.remove(NEW_DATA);
+        self.backend.sync_directory("")?;
+        self.backend.remove(UNFINISHED)?;
+        self.backend.remove_directory("")
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_done
+            && let Err(error) = self.remove()
+        {
+            tracing::warn!(%error, "a copy that could not be made left traces");
         }
     }
 }

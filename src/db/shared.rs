@@ -115,6 +115,8 @@ pub(super) struct Counters {
     pub(super) first_segment: AtomicU64,
     /// Merges that the last checkpoint found done.
     pub(super) merges_seen: AtomicU64,
+    /// Copies of the database that are being made.
+    pub(super) copies: AtomicU64,
     /// The log is to be let go of up to this segment; 0 if it is short.
     pub(super) wanted_segment: AtomicU64,
 }

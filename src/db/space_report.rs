@@ -7,6 +7,7 @@ use crate::column_family::view::FamilyView;
 use crate::db::database::ColumnFamilyDatabase;
 use crate::db::shared::Shared;
 use crate::error::Result;
+use crate::sync::atomic::Ordering;
 
 /// Leaves of each tree that are looked at for its fill.
 const LOOKS: u64 = 8;
@@ -18,7 +19,7 @@ const LOOKS: u64 = 8;
 /// ```text
 /// data_file_bytes = total_bytes of all families + superblock_bytes + catalog_bytes
 ///                 + waiting_bytes + free_bytes + other_bytes
-/// log_bytes       = log_live_bytes + log_spare_bytes + log_kept_bytes
+/// log_bytes       = log_live_bytes + log_spare_bytes + log_held_bytes + log_kept_bytes
 /// ```
 ///
 /// The parts are looked at one after the other: what goes from one to another meanwhile may be counted in
@@ -52,6 +53,9 @@ pub struct SpaceReport {
     pub log_live_bytes: u64,
     /// Files that hold nothing that recovery would read: kept for reuse, made ahead of need, or removed.
     pub log_spare_bytes: u64,
+    /// Files that stay for [copies](ColumnFamilyDatabase::checkpoint_to) that are being made, and for nobody
+    /// else.
+    pub log_held_bytes: u64,
     /// What of segments in use holds no record yet, and files that are kept for a full disk.
     pub log_kept_bytes: u64,
     /// Versions of families' trees that only readers hold.
@@ -59,6 +63,8 @@ pub struct SpaceReport {
     /// How long ago the oldest of these was replaced, which is what the reader who holds it has been in the
     /// way for: a snapshot, an iterator, a cursor, a transaction.
     pub oldest_reader: Option<Duration>,
+    /// Copies of the database that are being made: they hold versions of trees as readers do, and log.
+    pub copies_under_way: u64,
     /// Open transactions. What they read they keep as snapshots do.
     pub transactions_open: u64,
     /// Transactions that are prepared and not decided.
@@ -131,6 +137,7 @@ impl Shared {
         let kept = self.pipeline.remembered.kept();
         let mut report = SpaceReport {
             superblock_bytes: self.data.offset(0),
+            copies_under_way: self.checkpoints.copies.load(Ordering::Relaxed),
             transactions_open: kept.open,
             transactions_prepared: self.pipeline.prepared.len() as u64,
             ..SpaceReport::default()
@@ -162,7 +169,9 @@ impl Shared {
             report.log_bytes = stats.bytes_on_disk;
             report.log_live_bytes = stats.bytes_live;
             report.log_spare_bytes = stats.bytes_spare;
-            report.log_kept_bytes = stats.bytes_on_disk.saturating_sub(stats.bytes_live + stats.bytes_spare);
+            report.log_held_bytes = stats.bytes_held;
+            let known = stats.bytes_live + stats.bytes_spare + stats.bytes_held;
+            report.log_kept_bytes = stats.bytes_on_disk.saturating_sub(known);
         }
         Ok(report)
     }

@@ -84,6 +84,17 @@ pub trait StorageLock: Debug + Send + Sync {
     }
 }
 
+/// How bytes went from one file to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Both share them until one of them is written to there.
+    Shared,
+    /// The operating system copied them by itself, at least in part.
+    InSystem,
+    /// They were read and written.
+    Copied,
+}
+
 /// An open file. All methods may be called from several threads at once.
 pub trait StorageFile: Debug + Send + Sync {
     /// Fills `buffer` from `offset`; `UnexpectedEof` if the file ends before.
@@ -138,6 +149,32 @@ pub trait StorageFile: Debug + Send + Sync {
 
     /// Gives the range back to the file system where it can; it then reads as zeros or as before.
     fn deallocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The file of the operating system that this is, if it is one and nothing stands between.
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    /// Reads `len` bytes at `from` of `source`, and writes them at `offset`. `UnexpectedEof` if the source
+    /// ends before.
+    fn copy_from(&self, source: &dyn StorageFile, from: u64, offset: u64, len: u64) -> io::Result<()> {
+        const PIECE: u64 = 256 << 10;
+        let mut bytes = vec![0; PIECE.min(len) as usize];
+        let mut done = 0;
+        while done < len {
+            let piece = &mut bytes[..PIECE.min(len - done) as usize];
+            source.read_at(piece, from + done)?;
+            self.write_at(piece, offset + done)?;
+            done += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// As [`copy_from`](Self::copy_from), in the cheapest way that there is between the two: by default in
+    /// that one. The bytes stay as they are in both, whatever becomes of those of the other.
+    fn take_from(&self, source: &dyn StorageFile, from: u64, offset: u64, len: u64) -> io::Result<Taken> {
+        self.copy_from(source, from, offset, len).map(|()| Taken::Copied)
+    }
 
     /// A shared mapping of the first `len` bytes, which must be written or [reserved](Self::allocate):
     /// storing into it is a write that survives a killed process. `None` where the backend has no mappings,

@@ -22,11 +22,12 @@ mod pool_model;
 mod positioned;
 mod real_file;
 mod room;
+mod taking;
 
 #[cfg(all(test, not(loom)))]
 mod behaviour_tests;
 
-pub use backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock};
+pub use backend::{FileMode, SharedMapping, StorageBackend, StorageFile, StorageLock, Taken};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
 pub use pool::FileHandlePoolStats;

@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::backend::{SharedMapping, StorageFile};
+use super::backend::{SharedMapping, StorageFile, Taken};
 use super::mapping::FileMapping;
 use super::positioned;
 use super::room;
+use super::taking::within_the_system;
 
 /// Opens what must be a regular file. Does not wait for the other end of a pipe, and gives it up again.
 #[cfg_attr(not(unix), allow(unused_mut, reason = "there are no flags to set"))]
@@ -116,6 +117,23 @@ impl StorageFile for RealFile {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
             outcome => outcome,
         }
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+
+    fn take_from(&self, source: &dyn StorageFile, from: u64, offset: u64, len: u64) -> io::Result<Taken> {
+        let end = end_of(offset, len)?;
+        if end > self.len()? {
+            may_be_so_long(end)?;
+        }
+        let Some(file) = source.as_file() else {
+            return self.copy_from(source, from, offset, len).map(|()| Taken::Copied);
+        };
+        let (done, taken) = within_the_system(&self.file, file, from, offset, len)?;
+        self.copy_from(source, from + done, offset + done, len - done)?;
+        Ok(if done == 0 && len > 0 { Taken::Copied } else { taken })
     }
 
     fn map(&self, len: u64) -> io::Result<Option<Box<dyn SharedMapping>>> {

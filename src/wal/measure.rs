@@ -70,6 +70,7 @@ impl Log {
             weight: tail.weight_in_all(),
             bytes_live: shelf.retired.iter().map(|retired| retired.used).sum::<u64>() + tail.offset,
             bytes_spare: shelf.reserve_bytes() + shelf.removed_bytes(),
+            bytes_held: shelf.held_bytes(),
             bytes_on_disk: shelf.bytes_on_disk(),
             segment_waits: self.segment_waits.totals(),
         }

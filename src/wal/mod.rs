@@ -27,6 +27,7 @@
 mod aside;
 mod end;
 mod group_sync;
+mod held;
 mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -48,6 +49,7 @@ mod tests;
 mod weight;
 
 pub(crate) use aside::keep_aside;
+pub(crate) use held::HeldSegments;
 pub(crate) use log::Log;
 pub(crate) use options::LogOptions;
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub(crate) struct LogStats {
     pub(crate) bytes_live: u64,
     /// Length of files that hold nothing that recovery would read, and of removed ones.
     pub(crate) bytes_spare: u64,
+    /// Length of files that stay for copies alone.
+    pub(crate) bytes_held: u64,
     /// Length of all files of the log, in bytes; also of removed ones whose room the disk does not have back.
     pub(crate) bytes_on_disk: u64,
     /// How often an append waited for a segment to be made, and for how long in all.

@@ -89,6 +89,17 @@ impl SegmentHeader {
         bytes
     }
 
+    /// Makes the header of segment `id`, which is at the front of `bytes`, that of a segment of the database
+    /// `to`. Returns its length; `None` and errors as [`decode`](Self::decode) does.
+    pub(super) fn move_to(bytes: &mut [u8], id: u64, from: &[u8; 16], to: &[u8; 16]) -> Result<Option<u64>> {
+        let Some(header) = Self::decode(bytes, id, from)? else { return Ok(None) };
+        let bytes = &mut bytes[..header.records_at as usize];
+        bytes[DATABASE_ID..PREVIOUS].copy_from_slice(to);
+        let checksum = crc32(&[&bytes[..CHECKSUM], &bytes[ID..]]);
+        bytes[CHECKSUM..ID].copy_from_slice(&checksum.to_le_bytes());
+        Ok(Some(header.records_at))
+    }
+
     /// The header of segment `id`, which is at the front of `bytes`; `None` if these bytes never were that. A
     /// header that is whole and yet cannot be used (another database's, a newer format's) is an error.
     pub(super) fn decode(bytes: &[u8], id: u64, database_id: &[u8; 16]) -> Result<Option<Self>> {

@@ -110,6 +110,10 @@ pub(super) struct Shelf {
     /// Length of the current segment's file.
     pub(super) current_len: u64,
     removed: Removed,
+    /// For each copy under way the first segment that it needs: see `held.rs`.
+    pub(super) holds: Vec<u64>,
+    /// Segments that were let go of and that a copy needs.
+    pub(super) held: Vec<Retired>,
     prepared: Option<Arc<Segment>>,
     spares: Vec<Kept>,
     reserve: Reserve,
@@ -125,10 +129,15 @@ impl Shelf {
 
     /// Bytes of all files, those included that are removed and not given back to the disk yet.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.bytes_for_records() + self.reserve.bytes_in_all()
+        self.bytes_for_records() + self.reserve.bytes_in_all() + self.held_bytes()
     }
 
-    /// The same without files that are kept for a full disk.
+    /// Bytes of files that stay for copies alone.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held.iter().map(|held| held.len).sum()
+    }
+
+    /// The same without files that are kept for a full disk, and those that copies keep.
     fn bytes_for_records(&self) -> u64 {
         let retired = self.retired.iter().map(|retired| retired.len);
         retired.sum::<u64>() + self.current_len + self.reserve_bytes() + self.removed.bytes
@@ -210,6 +219,8 @@ impl Stock {
                 retired,
                 current_len: 0,
                 removed: Removed::default(),
+                holds: Vec::new(),
+                held: Vec::new(),
                 prepared: None,
                 spares: Vec::new(),
                 reserve,
@@ -471,6 +482,13 @@ impl Stock {
     /// Keeps the file for reuse or for the reserve if that is allowed, else removes it. Says whether the
     /// directory was changed.
     pub(super) fn let_go(&self, retired: Retired) -> Result<bool, Refusal> {
+        {
+            let mut shelf = self.shelf();
+            if shelf.holds.iter().any(|&first| first <= retired.id) {
+                shelf.held.push(retired);
+                return Ok(false);
+            }
+        }
         if let Some(body) = &retired.body {
             let mut shelf = self.shelf();
             if shelf.reserve.lacks(body.len) {
@@ -487,6 +505,13 @@ impl Stock {
             }
         }
         self.remove(&path(retired.id), retired.body).map(|()| true)
+    }
+
+    /// Removes what no copy needs any more. It is not reused: somebody else may have the directory by now.
+    pub(super) fn remove_held(&self, held: Retired) -> crate::error::Result<()> {
+        self.remove(&path(held.id), held.body).map_err(|refusal| match refusal {
+            Refusal::Refused(error) | Refusal::Broken(error) => error,
+        })
     }
 
     /// Removes the name of a file. The room goes back with the `body`, see [`free_one`](Self::free_one).

@@ -196,5 +196,7 @@ pub(crate) enum Operation {
     Compact,
     CompactFamily(u8),
     Verify,
+    /// Makes a copy of the database, opens it and compares it with what was there.
+    Copy,
     Reopen(End),
 }

@@ -183,6 +183,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Compact),
         1 => family().prop_map(Operation::CompactFamily),
         1 => Just(Operation::Verify),
+        1 => Just(Operation::Copy),
         4 => end().prop_map(Operation::Reopen),
     ];
     // Boxed, so that the union of all does not take much of a stack.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Cursor, DatabaseBuilder, Durability, ErrorKind, FamilyId,
-    FamilyOptions, FamilySnapshot, FilterVerdict, IsolationLevel, LockMode, MergeOperands, MergeOperator,
-    MergeResult, Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
+    FamilyOptions, FamilySnapshot, FilterVerdict, IsolationLevel, LockMode, MemoryStorage, MergeOperands,
+    MergeOperator, MergeResult, Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
 };
 
 use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
@@ -775,9 +775,28 @@ impl World {
                 self.db().compact_column_family(&self.families[index].handle).unwrap();
             }
             Operation::Verify => assert_clean(self.db()),
+            Operation::Copy => self.copy(),
             Operation::Reopen(end) => self.reopen(*end),
             _ => unreachable!("{operation:?} keeps nothing"),
         }
+    }
+
+    /// A copy holds what the database does, and is one that can be written to.
+    fn copy(&self) {
+        let memory = MemoryStorage::new();
+        let before = self.db().snapshot().unwrap().sequence_number();
+        let report = self.db().checkpoint_into(memory.clone()).unwrap();
+        assert!(report.sequence_number >= before);
+        let builder = self.whole.as_ref().map_or_else(super::shrunken, |(_, builder)| builder.clone());
+        let copy = Place::Memory(TestStorage::over(memory)).open(&builder);
+        for Known { name, options, handle, entries } in &self.families {
+            let family = copy.column_family(name).unwrap();
+            assert_eq!((family.id(), &family.options()), (handle.id(), options));
+            assert_same(&family.snapshot().unwrap(), entries);
+            family.put("of the copy", "alone").unwrap();
+        }
+        assert_clean(&copy);
+        copy.close().unwrap();
     }
 
     fn be_told(&self) {

@@ -95,6 +95,8 @@ pub enum Step {
     Compact,
     /// Compacts one family.
     CompactFamily(u8),
+    /// Copies the database to another disk, where the copy is opened and verified.
+    Copy,
     /// Reads everything and compares.
     Read,
     /// Closes the database and opens it again. Only where there is one writer.

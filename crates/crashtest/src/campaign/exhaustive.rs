@@ -67,6 +67,7 @@ pub fn operations() -> Vec<(&'static str, Vec<Step>)> {
         ("drop", vec![Step::Drop(3)]),
         ("rename", vec![Step::Rename(3, 2)]),
         ("compact", vec![Step::Compact]),
+        ("copy", vec![Step::Copy]),
         ("close", vec![Step::Close]),
     ]
 }

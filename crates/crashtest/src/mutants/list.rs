@@ -1,6 +1,7 @@
 //! What is broken on purpose, one thing at a time: what a mutation is, which files have some, and their lists
 //! by area. A mutation stands in the list of the area whose promise it breaks.
 
+mod copies;
 mod database;
 mod durable;
 mod log;
@@ -122,6 +123,9 @@ const TREE_CHECK: &str = "src/btree/check.rs";
 const CACHED_FILE: &str = "src/page/cached_file.rs";
 const ESTIMATE: &str = "src/btree/estimate.rs";
 const APPROXIMATE: &str = "src/column_family/reading/approximate.rs";
+const COPY: &str = "src/db/copy.rs";
+const COPY_LAYOUT: &str = "src/db/copy_layout.rs";
+const WAL_HELD: &str = "src/wal/held.rs";
 const SPACE_REPORT: &str = "src/db/space_report.rs";
 const NODE: &str = "src/btree/node.rs";
 const FILL: &str = "src/btree/fill.rs";
@@ -195,6 +199,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {
         writes::MUTATIONS,
         transactions::MUTATIONS,
         database::MUTATIONS,
+        copies::MUTATIONS,
     ];
     areas.into_iter().flatten()
 }

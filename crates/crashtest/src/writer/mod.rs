@@ -13,8 +13,9 @@ use shuttle::sync::mpsc;
 
 use self::reading::{HeldIterator, HeldSnapshot};
 use crate::chain::family_options;
+use crate::disk::SimulatedDisk;
 use crate::history::{Action, Change, History, State, is_unlogged};
-use crate::run::{FAMILIES, Run};
+use crate::run::{FAMILIES, Run, Setup};
 use crate::step::{Step, Write, value};
 use crate::violation::{Checked, Kind, Violation};
 
@@ -253,6 +254,7 @@ impl Writer {
                 let name = self.family_name(*family);
                 self.keep(run, Keeps::Logged, |db| db.compact_column_family(&db.column_family(&name)?))
             }
+            Step::Copy => self.keep(run, Keeps::Logged, copied),
             Step::Snapshot => self.forgive(|writer| writer.take_snapshot(run)),
             Step::Compare => self.forgive(Self::compare_snapshot),
             Step::Iterate(family) => {
@@ -394,6 +396,14 @@ impl Writer {
 
 /// How an action is carried out; beside it stands whether that begins with reading what is there.
 type Execute = fn(&ColumnFamilyDatabase, &Action, Durability) -> peristyle::Result<()>;
+
+/// Copies the database, and opens the copy.
+fn copied(db: &ColumnFamilyDatabase) -> peristyle::Result<()> {
+    let disk = SimulatedDisk::new().without_log();
+    db.checkpoint_into(disk.clone())?;
+    let copy = Setup::MANUAL.open(&disk)?;
+    copy.verify()?.into_result()
+}
 
 /// Waits until a callback tells that all that was committed so far is durable.
 fn be_told(db: &ColumnFamilyDatabase) -> peristyle::Result<()> {
