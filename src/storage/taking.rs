@@ -2,7 +2,7 @@
 //! copied within the system. Where neither can be done, they are read and written.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use super::backend::Taken;
 
@@ -28,7 +28,8 @@ pub(super) fn within_the_system(
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 let error = io::Error::from(error);
-                let is_lack = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+                let is_lack =
+                    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
                 // Whatever else it is, reading and writing meets it again or does without.
                 if is_lack {
                     return Err(error);
@@ -108,7 +109,7 @@ mod tests {
             let untouched = bytes[..8192].iter().chain(&bytes[308_192..400_000]).chain(&bytes[900_000..]);
             assert!(untouched.into_iter().all(|&byte| byte == 9), "pair {i}");
             let beyond = file.take_from(&*source, 999_000, 0, 2000).unwrap_err();
-            assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof, "pair {i}");
+            assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof, "pair {i}");
         }
     }
 }
