@@ -140,6 +140,9 @@ fn writers_and_all_else_go_on_while_a_copy_is_stopped_in_the_middle() {
                 db.checkpoint().unwrap();
             }
             assert!(log_files(&db) < 4 << 20, "the log is let go of");
+            let space = db.space_report().unwrap();
+            assert_eq!(space.copies_under_way, 1);
+            assert!(space.log_held_bytes > 0 && space.oldest_reader.is_some(), "{space:?}");
             db.create_column_family("new", FamilyOptions::default()).unwrap().put("key", "value").unwrap();
             db.drop_column_family("dropped").unwrap();
             db.rename_column_family("family", "renamed").unwrap();
@@ -147,6 +150,8 @@ fn writers_and_all_else_go_on_while_a_copy_is_stopped_in_the_middle() {
             copying.join().unwrap().unwrap()
         });
         assert!(report.log_bytes > 0 && report.bytes > 2000 * 400);
+        let space = db.space_report().unwrap();
+        assert_eq!((space.copies_under_way, space.log_held_bytes), (0, 0));
         let copy = open(&copy);
         assert_clean(&copy);
         assert!(content(&copy) == before, "held at read {reads}");
@@ -174,6 +179,7 @@ fn a_copy_in_files_opens_on_its_own() {
         }
     }
     let report = db.checkpoint_to(&copy).unwrap();
+    println!("{report:?}");
     assert_eq!(report.bytes, report.bytes_shared + report.bytes_copied_in_system + report.bytes_copied);
     assert!(report.bytes > 20_000 * 200 && report.log_bytes > 4000 * 200, "{report:?}");
     let error = failure(db.checkpoint_to(&copy), ErrorKind::DatabaseExists);

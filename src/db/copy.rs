@@ -23,7 +23,7 @@
 //!    two in the place of one of the other is refused, wherever their ways part. Pages do not name it.
 //!
 //! The pages of the copy stand where the catalog of the copy says: one segment behind the other, without what
-//! is free at their ends.
+//! is free at their ends, then the catalog.
 
 use std::io;
 use std::path::Path;
@@ -281,14 +281,13 @@ impl Shared {
         target.open(NEW_DATA, FileMode::Create).map_err(failed)?;
         let pool = FileHandlePool::new(Arc::clone(target), NEW_DATA, FileMode::Write, 2)?;
         let page_size = self.data.page_size() as u64;
-        // As long as the catalog with the segments of the source, of which some may go and none comes.
-        let estimate = encode_part(&self.all_records(held), held.checkpoint, 0).len() as u64;
-        let room = (2 * estimate).div_ceil(page_size);
-        let mut layout = Layout::behind(2 * room);
+        let mut layout = Layout::default();
         let runs: Vec<Run> = held.records.iter_mut().flat_map(|record| layout.place(record)).collect();
-        let catalog = encode_part(&self.all_records(held), held.checkpoint, 0);
+        let catalog = encode_part(&all_records(held), held.checkpoint, 0);
+        // As many parts behind the first.
+        let room = (2 * catalog.len() as u64).div_ceil(page_size);
         let extent = CatalogExtent {
-            copies: [Some(0), Some(room)],
+            copies: [Some(layout.take(room)), Some(layout.take(room))],
             len: catalog.len() as u64,
             number: held.checkpoint,
             checksum: crc32(&[&catalog]),
@@ -305,11 +304,6 @@ impl Shared {
         // What is free within segments, and behind the catalogs, has room as well.
         file.allocate(0, end).map_err(failed)?;
         Ok((pool, extent))
-    }
-
-    fn all_records(&self, held: &Held<'_>) -> Vec<Record> {
-        let whole = held.records.iter().map(|record| Record::Whole(Box::new(record.clone())));
-        whole.chain(held.lost.iter().cloned()).collect()
     }
 
     fn copy_runs(&self, runs: &[Run], file: &dyn StorageFile, report: &mut CopyReport) -> Result<()> {
@@ -337,4 +331,10 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// What the catalog of the copy says.
+fn all_records(held: &Held<'_>) -> Vec<Record> {
+    let whole = held.records.iter().map(|record| Record::Whole(Box::new(record.clone())));
+    whole.chain(held.lost.iter().cloned()).collect()
 }

@@ -16,14 +16,16 @@ pub(super) struct Run {
 }
 
 /// The file of the copy, as far as it is laid out.
+#[derive(Default)]
 pub(super) struct Layout {
     end: u64,
 }
 
 impl Layout {
-    /// A file of which the first `pages` pages are taken.
-    pub(super) fn behind(pages: u64) -> Self {
-        Self { end: pages }
+    /// Takes so many pages. Returns the first.
+    pub(super) fn take(&mut self, pages: u64) -> u64 {
+        self.end += pages;
+        self.end - pages
     }
 
     /// Pages of the file.
@@ -55,15 +57,14 @@ impl Layout {
             let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
             let (first_page, end) = (first.start, last.end);
             let in_source = |page: u64| source.file_page + (page - start);
-            let file_page = self.end;
+            let pages = end - first_page;
+            let file_page = self.take(pages);
             runs.extend(parts.iter().map(|part| Run {
                 from: in_source(part.start),
                 to: file_page + (part.start - first_page),
                 pages: part.end - part.start,
             }));
-            let pages = (end - first_page) as u32;
-            record.segments.push(Segment { first_page: first_page as u32, pages, file_page });
-            self.end += u64::from(pages);
+            record.segments.push(Segment { first_page: first_page as u32, pages: pages as u32, file_page });
         }
         runs
     }
@@ -86,7 +87,8 @@ mod tests {
         for (first, pages) in [(5, 5), (12, 3), (60, 1), (90, 30), (130, 1)] {
             assert!(record.reachable.insert_run(PageId(first), pages));
         }
-        let mut layout = Layout::behind(7);
+        let mut layout = Layout::default();
+        assert_eq!(layout.take(7), 0);
         let runs = layout.place(&mut record);
         assert_eq!(record.segments, [segment(5, 95, 7), segment(100, 31, 102)]);
         let run = |from, to, pages| Run { from, to, pages };
