@@ -114,8 +114,8 @@ impl FamilySnapshot {
     /// range is estimated to a factor of two. So the answer is off by as many entries as these hold
     /// ([`entries_in_memtables`](crate::FamilyProperties::entries_in_memtables) and
     /// [`entries_in_deltas`](crate::FamilyProperties::entries_in_deltas)), twice at most, and exact after a
-    /// `compact`. Of ranges that memtables delete the first eight in the range are left out. Entries that have
-    /// expired count until they are dropped from the tree.
+    /// `compact`. Of ranges that memtables delete the first eight in the range are left out. Entries that
+    /// have expired count until they are dropped from the tree.
     pub fn approximate_len(&self, range: impl KeyBounds) -> Result<u64> {
         Ok(self.amount(&range)?.entries.round() as u64)
     }

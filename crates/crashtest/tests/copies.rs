@@ -1,5 +1,5 @@
-//! A machine that goes down while a copy is made leaves the copy whole or refused, at every instant of it, and
-//! the source as a crash without a copy does.
+//! A machine that goes down while a copy is made leaves the copy whole or refused, at every instant of it,
+//! and the source as a crash without a copy does.
 
 use std::collections::BTreeMap;
 
