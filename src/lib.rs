@@ -279,6 +279,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! `examples/counters.rs` in the repository counts page views by minute.
+//!
 //! *In a transaction* a merge is a write that reads nothing: at
 //! [`Serializable`](IsolationLevel::Serializable) any number of them may merge into one key at the same time,
 //! and none is refused. A snapshot sees what was merged up to its moment.

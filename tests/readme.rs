@@ -1,5 +1,5 @@
-//! The README's first program is the one that runs, the tests that it names are there, and the bank that it
-//! points to loses nothing.
+//! The README's first program is the one that runs, the tests that it names are there, and the bank and
+//! the counters that it points to lose nothing.
 
 use std::path::Path;
 use std::process::Command;
@@ -66,6 +66,23 @@ fn the_bank_loses_no_coin_at_any_level() {
         assert!(run.status.success(), "{arguments}: {said}{}", String::from_utf8_lossy(&run.stderr));
         assert!(said.contains("no coin is lost") && said.contains("audits"), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn the_counters_have_every_view() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = tempfile::tempdir().unwrap();
+    let run = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--offline", "--example", "counters", "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        .args(["--", "--seconds", "0.6", "--threads", "3", "--keep", "2", "--speed", "600"])
+        .current_dir(directory.path())
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(said.contains("what is left has them all"), "{said}");
 }
 
 #[test]
