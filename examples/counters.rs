@@ -130,7 +130,7 @@ fn print_head() {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    if arguments.keep == 0 || !(arguments.speed > 0.0) {
+    if arguments.keep == 0 || arguments.speed <= 0.0 {
         return Err("counts live for a minute at least, and the clock goes on".into());
     }
     let directory = tempfile::tempdir()?;

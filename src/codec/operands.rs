@@ -70,7 +70,17 @@ pub(crate) fn encode<'o>(base: Base<'_>, operands: impl IntoIterator<Item = &'o 
 
 /// Adds the operands of `list` to `operands`, the oldest first, and says what they are to be folded onto.
 /// `None` if the list makes no sense.
-pub(crate) fn decode<'a>(mut list: &'a [u8], operands: &mut Vec<&'a [u8]>) -> Option<Base<'a>> {
+pub(crate) fn decode<'a>(list: &'a [u8], operands: &mut Vec<&'a [u8]>) -> Option<Base<'a>> {
+    walk(list, |operand| operands.push(operand))
+}
+
+/// What the operands of `list` are to be folded onto. `None` if the list makes no sense. Takes no memory,
+/// however many they are.
+pub(crate) fn base(list: &[u8]) -> Option<Base<'_>> {
+    walk(list, |_| {})
+}
+
+fn walk<'a>(mut list: &'a [u8], mut operand: impl FnMut(&'a [u8])) -> Option<Base<'a>> {
     let (&base, rest) = list.split_first()?;
     list = rest;
     let base = match base {
@@ -84,14 +94,14 @@ pub(crate) fn decode<'a>(mut list: &'a [u8], operands: &mut Vec<&'a [u8]>) -> Op
         return None;
     }
     while !list.is_empty() {
-        operands.push(take(&mut list)?);
+        operand(take(&mut list)?);
     }
     Some(base)
 }
 
 /// When what the operands of `list` come to expires; `None` if that follows from what is older.
 pub(crate) fn expiry(list: &[u8]) -> Option<Expiry> {
-    match decode(list, &mut Vec::new())? {
+    match base(list)? {
         Base::Older => None,
         Base::Nothing | Base::Value(_) => Some(0),
         Base::Expiring(stamped) => expiry::split(stamped).map(|(expiry, _)| expiry),
@@ -122,6 +132,7 @@ mod tests {
             let mut found = Vec::new();
             prop_assert_eq!(decode(&list, &mut found), Some(base));
             prop_assert_eq!(found, operands);
+            prop_assert_eq!(super::base(&list), Some(base));
             prop_assert_eq!(is_open(&list), base.is_older());
         }
 

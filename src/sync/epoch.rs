@@ -78,11 +78,30 @@ mod own {
 
         fn give(&'static self, guard: &Guard, reclaim: Reclaim) {
             guard.defer(move || {
-                let outer = RECLAIMING.try_with(|reclaiming| reclaiming.replace(true)).unwrap_or(false);
+                let _reclaiming = Reclaiming::begin(&self.pending);
                 reclaim();
-                let _ = RECLAIMING.try_with(|reclaiming| reclaiming.set(outer));
-                self.pending.fetch_sub(1, Ordering::Release);
             });
+        }
+    }
+
+    /// What was deferred runs on this thread, until this is dropped: also if it panics.
+    struct Reclaiming {
+        /// Whether it ran inside of another.
+        outer: bool,
+        pending: &'static AtomicUsize,
+    }
+
+    impl Reclaiming {
+        fn begin(pending: &'static AtomicUsize) -> Self {
+            let outer = RECLAIMING.try_with(|reclaiming| reclaiming.replace(true)).unwrap_or(false);
+            Self { outer, pending }
+        }
+    }
+
+    impl Drop for Reclaiming {
+        fn drop(&mut self) {
+            let _ = RECLAIMING.try_with(|reclaiming| reclaiming.set(self.outer));
+            self.pending.fetch_sub(1, Ordering::Release);
         }
     }
 
