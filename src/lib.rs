@@ -512,7 +512,7 @@ pub use txn::batch::WriteBatch;
 pub use txn::family_snapshot::FamilySnapshot;
 pub use txn::handle::ColumnFamily;
 pub use txn::iter::{Cursor, Iter};
-pub use txn::operation::{ExpiringValue, Operation};
+pub use txn::operation::{ExpiringOperand, ExpiringValue, Operation};
 pub use txn::snapshot::Snapshot;
 pub use txn::transactions::level::IsolationLevel;
 pub use txn::transactions::retry::TransactionBuilder;

@@ -14,6 +14,7 @@ use common::storage::TestStorage;
 use common::{assert_clean, failure, shrunken};
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, ErrorKind, FamilyOptions, Operation, WriteBatch,
+    merge_operators,
 };
 
 /// A clock that a test sets.
@@ -80,6 +81,8 @@ fn check(family: &ColumnFamily, model: &Model, now: u64) {
     let left = model.iter().filter(|(_, (_, expiry))| is_there(*expiry));
     let left: Vec<(Vec<u8>, Vec<u8>)> = left.map(|(key, (value, _))| (key.clone(), value.clone())).collect();
     let snapshot = family.snapshot().unwrap();
+    let keys = |entry: peristyle::Result<(peristyle::Key, _)>| entry.unwrap().0.to_vec();
+    assert!(snapshot.iter().map(keys).eq(left.iter().map(|(key, _)| key.clone())), "{left:?} {:?}", snapshot.iter().map(keys).map(|k| String::from_utf8(k).unwrap()).collect::<Vec<_>>());
     assert_eq!(snapshot.len().unwrap(), left.len() as u64);
     assert_eq!(snapshot.is_empty().unwrap(), left.is_empty());
     for ((key, (value, expiry)), found) in model.iter().zip(family.multi_get(model.keys()).unwrap()) {
@@ -450,4 +453,141 @@ fn very_many_expired_entries_in_a_row_are_passed_one_leaf_after_the_other() {
     assert!(cursor.prev().unwrap());
     assert_eq!(cursor.value().unwrap(), b"first");
     assert_eq!(family.len().unwrap(), 2);
+}
+
+/// What a key has after an operand that is written at `now` and lives until `expiry`, if that is said.
+fn merge_into(model: &mut Model, key: Vec<u8>, operand: &[u8], now: u64, expiry: Option<u64>) {
+    let before = model.remove(&key).filter(|(_, expiry)| expiry.is_none_or(|expiry| expiry > now));
+    let (mut value, until) = before.unwrap_or_default();
+    if !value.is_empty() {
+        value.push(b',');
+    }
+    value.extend_from_slice(operand);
+    model.insert(key, (value, expiry.or(until)));
+}
+
+#[test]
+fn what_operands_come_to_does_not_depend_on_when_they_are_folded() {
+    for (deltas, lifetime) in [(false, None), (true, None), (false, Some(3)), (true, Some(3))] {
+        let (storage, clock) = (TestStorage::new(), Clock::at(100));
+        let operator = || merge_operators::append(",");
+        let builder = || builder(&storage, &clock, deltas).merge_operator(operator());
+        let options = FamilyOptions::default().merge_operator(operator());
+        let options = match lifetime {
+            None => options.expire_each(),
+            Some(time) => options.expire_after(seconds(time)),
+        };
+        let mut db = builder().open("memory").unwrap();
+        let mut family = db.create_column_family("family", options).unwrap();
+        let mut model = Model::new();
+        for round in 0..24u32 {
+            let now = 100 + u64::from(round / 2);
+            clock.set(now);
+            for number in 0..60 {
+                let value = format!("{round}").into_bytes();
+                let value = if number == 33 { value.repeat(2000) } else { value };
+                match (number * 7 + round * 3) % 13 {
+                    0..5 => {
+                        family.merge(key(number), &value).unwrap();
+                        let expiry = lifetime.map(|time| now + time);
+                        merge_into(&mut model, key(number), &value, now, expiry);
+                    }
+                    5 => {
+                        family.delete(key(number)).unwrap();
+                        model.remove(&key(number));
+                    }
+                    6 => {
+                        family.put(key(number), &value).unwrap();
+                        model.insert(key(number), (value, lifetime.map(|time| now + time)));
+                    }
+                    7 | 8 => {
+                        let time = u64::from(number % 4);
+                        family.put_with_ttl(key(number), &value, seconds(time)).unwrap();
+                        model.insert(key(number), (value, Some(now + time)));
+                    }
+                    _ => {}
+                }
+            }
+            check(&family, &model, now);
+            clock.set(now + 1);
+            check(&family, &model, now + 1);
+            clock.set(now);
+            match round % 7 {
+                1 | 2 | 4 | 5 => db.flush().unwrap(),
+                6 if round > 12 => db.compact().unwrap(),
+                _ => {}
+            }
+            check(&family, &model, now);
+            if round == 15 {
+                db.sync().unwrap();
+                let copy = storage.copy();
+                let builder = self::builder(&copy, &clock, deltas).merge_operator(operator());
+                let after = builder.open("memory").unwrap();
+                check(&after.column_family("family").unwrap(), &model, now);
+            }
+            if round == 20 {
+                drop(family);
+                db.close().unwrap();
+                db = builder().open("memory").unwrap();
+                family = db.column_family("family").unwrap();
+                check(&family, &model, now);
+            }
+        }
+        assert_clean(&db);
+        clock.set(1000);
+        check(&family, &model, 1000);
+        db.compact().unwrap();
+        check(&family, &model, 1000);
+    }
+}
+
+#[test]
+fn a_transaction_judges_by_its_beginning_and_an_own_operand_lives_as_any_other() {
+    let clock = Clock::at(100);
+    let db = builder(&TestStorage::new(), &clock, false).open("memory").unwrap();
+    let options = FamilyOptions::default().merge_operator(merge_operators::append(","));
+    let family = db.create_column_family("family", options.expire_after(seconds(5))).unwrap();
+    family.put("a", "1").unwrap();
+    family.put("b", "1").unwrap();
+    let mut transaction = db.begin().unwrap();
+    clock.set(104);
+    transaction.merge(&family, "a", "2").unwrap();
+    transaction.put_with_ttl(&family, "own", "", seconds(1)).unwrap();
+    clock.set(200);
+    assert_eq!(transaction.get(&family, "a").unwrap().unwrap(), "1,2");
+    assert!(
+        transaction.contains_key(&family, "a").unwrap() && transaction.contains_key(&family, "own").unwrap()
+    );
+    let count = |transaction: &peristyle::Transaction| transaction.iter(&family).unwrap().count();
+    assert_eq!(count(&transaction), 3);
+    // Many own writes are looked for in another way than few.
+    for number in 0..40u32 {
+        transaction.put_with_ttl(&family, number.to_be_bytes(), "", seconds(1)).unwrap();
+        transaction.delete(&family, number.to_be_bytes()).unwrap();
+    }
+    assert_eq!(transaction.get(&family, "a").unwrap().unwrap(), "1,2");
+    assert!(transaction.contains_key(&family, "own").unwrap());
+    assert_eq!(count(&transaction), 3);
+    clock.set(107);
+    transaction.commit().unwrap();
+    assert_eq!(family.get("a").unwrap().unwrap(), "1,2");
+    assert_eq!(family.len().unwrap(), 1, "the rest has expired");
+    clock.set(109);
+    assert_eq!(family.get("a").unwrap(), None);
+    // What is prepared expires as well.
+    let mut transaction = db.begin().unwrap();
+    transaction.put_with_ttl(&family, "c", "3", seconds(5)).unwrap();
+    transaction.merge(&family, "d", "4").unwrap();
+    let prepared = transaction.prepare("name").unwrap();
+    clock.set(111);
+    prepared.commit().unwrap();
+    assert_eq!(family.len().unwrap(), 2);
+    clock.set(114);
+    assert_eq!(family.len().unwrap(), 0);
+    // One that reads the present judges by the present.
+    let transaction = db.transaction().level(peristyle::IsolationLevel::ReadCommitted).begin().unwrap();
+    family.put("e", "").unwrap();
+    assert!(transaction.contains_key(&family, "e").unwrap());
+    clock.set(119);
+    assert!(!transaction.contains_key(&family, "e").unwrap());
 }

@@ -94,7 +94,7 @@ fn read_opened(node: &Node<'_>, level: u8, probes: &[Vec<u8>]) -> Result<(), Fau
                 }
                 LeafValue::Deletion => {}
                 LeafValue::Operands(range) => {
-                    operands::decode(node.bytes(range), &mut Vec::new());
+                    operands::decode(node.bytes(range), &mut operands::Listed::default());
                 }
             }));
         } else {

@@ -15,6 +15,8 @@ pub(crate) enum EntryKind {
     Merge = 4,
     /// The key has this value until it expires: it is a stamped value, see `codec/expiry.rs`.
     PutExpiring = 5,
+    /// An operand as that of a [`Merge`](Self::Merge), with its stamp: see `codec/operands.rs`.
+    MergeStamped = 6,
 }
 
 impl EntryKind {
@@ -27,6 +29,7 @@ impl EntryKind {
             3 => Some(Self::RangeDelete),
             4 => Some(Self::Merge),
             5 => Some(Self::PutExpiring),
+            6 => Some(Self::MergeStamped),
             _ => None,
         }
     }
@@ -40,7 +43,7 @@ mod tests {
     fn every_kind_comes_back_from_its_number_and_no_other_number_does() {
         let known = (0..=u8::MAX).filter_map(|number| EntryKind::from_u8(number).map(|kind| (number, kind)));
         let known: Vec<_> = known.collect();
-        assert_eq!(known.len(), 5);
+        assert_eq!(known.len(), 6);
         assert!(known.iter().all(|&(number, kind)| kind as u8 == number));
     }
 }

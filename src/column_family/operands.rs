@@ -14,12 +14,13 @@
 //!
 //! The operator is called while no lock is held but that by which one merge of the family runs at a time.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::btree::{Combine, Combined, Old};
 use crate::codec::expiry::{self, Expiry, Now};
 use crate::codec::ids::SequenceNumber;
-use crate::codec::operands::{self, Base};
+use crate::codec::operands::{self, Base, Group, Listed, Stamp};
 use crate::column_family::family::Family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memtable::{Found, Memtable};
@@ -67,7 +68,7 @@ enum Behind<'a> {
 /// Operands of a key, of newer sources first.
 pub(crate) struct Gathered<'a> {
     /// Those of memtables, the newest first.
-    newest_first: Vec<&'a [u8]>,
+    newest_first: Listed<'a>,
     /// Lists, the newest first, all older than what memtables have.
     lists: Vec<Held<'a>>,
     behind: Behind<'a>,
@@ -76,7 +77,7 @@ pub(crate) struct Gathered<'a> {
 impl<'a> Gathered<'a> {
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { newest_first: Vec::new(), lists: Vec::new(), behind: Behind::Older }
+        Self { newest_first: Listed::default(), lists: Vec::new(), behind: Behind::Older }
     }
 
     /// Whether older sources do not matter any more.
@@ -135,38 +136,51 @@ impl<'a> Gathered<'a> {
         }
     }
 
-    /// The operands, the oldest first, and what they are to be folded onto. `None` if a list makes no sense.
-    fn parts(&self) -> Option<(Base<'_>, Vec<&[u8]>)> {
+    /// What counts of it. `None` if a list makes no sense.
+    fn parts(&self) -> Option<Parts<'_>> {
+        let (mut base, mut operands) = self.all()?;
+        let expiry = operands.settle(&mut base);
+        Some(Parts { base, operands, expiry: expiry.unwrap_or(0) })
+    }
+
+    /// The operands, the oldest first, and what they are to be folded onto.
+    fn all(&self) -> Option<(Base<'_>, Listed<'_>)> {
         let mut base = match &self.behind {
             Behind::Older | Behind::InList => Base::Older,
             Behind::Nothing => Base::Nothing,
             Behind::Value(value) => Base::Value(value.get()),
             Behind::Expiring(stamped) => Base::Expiring(stamped.get()),
         };
-        let mut operands = Vec::new();
+        let mut operands = Listed::default();
         for list in self.lists.iter().rev() {
             let own = operands::decode(list.get(), &mut operands)?;
             if !own.is_older() {
                 base = own;
             }
         }
-        operands.extend(self.newest_first.iter().rev());
+        operands.extend_reversed(&self.newest_first);
         Some((base, operands))
     }
 
     /// When what was gathered down to the end expires; 0 if it does not. `None` if it makes no sense.
     pub(crate) fn expiry(&self) -> Option<Expiry> {
-        match self.parts()?.0 {
-            Base::Older | Base::Nothing | Base::Value(_) => Some(0),
-            Base::Expiring(stamped) => expiry::split(stamped).map(|(expiry, _)| expiry),
-        }
+        Some(self.parts()?.expiry)
     }
 
     /// One list of all that was gathered.
     pub(crate) fn to_list(&self) -> Option<Vec<u8>> {
-        let (base, operands) = self.parts()?;
-        Some(operands::encode(base, operands))
+        let (base, operands) = self.all()?;
+        Some(operands::encode(base, operands.iter()))
     }
+}
+
+/// What of operands, the oldest first, and of what they are to be folded onto counts: what had not expired
+/// when they were written.
+struct Parts<'p> {
+    base: Base<'p>,
+    operands: Listed<'p>,
+    /// When what they come to expires; 0 if it does not, or that follows from what is older.
+    expiry: Expiry,
 }
 
 impl Family {
@@ -179,25 +193,24 @@ impl Family {
         gathered: &Gathered<'_>,
         now: Now,
     ) -> Result<Option<(Vec<u8>, Expiry)>> {
-        let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
-        let (value, expiry) = self.value_of(base)?;
+        let Parts { base, operands, expiry } = gathered.parts().ok_or_else(|| self.nonsense())?;
         if now.is_past(expiry) {
             return Ok(None);
         }
-        if operands.is_empty() {
+        let value = self.value_of(base)?;
+        if operands.operands().is_empty() {
             return Ok(value.map(|value| (value.to_vec(), expiry)));
         }
-        Ok(Some((self.fold_onto(key, value, &operands)?, expiry)))
+        Ok(Some((self.fold_onto(key, value, operands.operands())?, expiry)))
     }
 
-    /// The value that operands are folded onto, if there is one, and its expiry.
-    fn value_of<'b>(&self, base: Base<'b>) -> Result<(Option<&'b [u8]>, Expiry)> {
+    /// The value that operands are folded onto, if there is one.
+    fn value_of<'b>(&self, base: Base<'b>) -> Result<Option<&'b [u8]>> {
         match base {
-            Base::Value(value) => Ok((Some(value), 0)),
-            Base::Nothing | Base::Older => Ok((None, 0)),
+            Base::Value(value) => Ok(Some(value)),
+            Base::Nothing | Base::Older => Ok(None),
             Base::Expiring(stamped) => {
-                let (expiry, value) = expiry::split(stamped).ok_or_else(|| self.nonsense())?;
-                Ok((Some(value), expiry))
+                expiry::split(stamped).map(|(_, value)| Some(value)).ok_or_else(|| self.nonsense())
             }
         }
     }
@@ -220,27 +233,31 @@ impl Family {
     /// What a tree is to say of `key`: the value, if all is at hand that it follows from, and the operator
     /// gives it; nothing, if it has expired at `now`.
     fn settle(&self, key: &[u8], gathered: &Gathered<'_>, now: Now) -> Result<Combined> {
-        let (base, operands) = gathered.parts().ok_or_else(|| self.nonsense())?;
+        let Parts { base, operands, expiry } = gathered.parts().ok_or_else(|| self.nonsense())?;
         if base.is_older() {
-            return self.keep(base, &self.combine(key, operands));
+            let combined = self.combine(key, &operands);
+            return self.keep(base, combined.iter().map(|(operand, stamp)| (&operand[..], *stamp)));
         }
-        let (value, expiry) = self.value_of(base)?;
         if now.is_past(expiry) {
             return Ok(Combined::Nothing);
         }
-        match self.fold_onto(key, value, &operands) {
+        match self.fold_onto(key, self.value_of(base)?, operands.operands()) {
             Ok(value) if expiry != 0 => Ok(Combined::Expiring(expiry::stamped(expiry, &value))),
             Ok(value) => Ok(Combined::Value(value)),
             Err(error) => {
                 tracing::debug!(%error, "operands are kept as they are");
-                self.keep(base, &operands)
+                self.keep(base, operands.iter())
             }
         }
     }
 
-    fn keep(&self, base: Base<'_>, operands: &[impl AsRef<[u8]>]) -> Result<Combined> {
-        let bytes: usize = operands.iter().map(|operand| operand.as_ref().len()).sum();
-        let list = operands::encode(base, operands.iter().map(AsRef::as_ref));
+    fn keep<'o>(
+        &self,
+        base: Base<'_>,
+        operands: impl Iterator<Item = (&'o [u8], Stamp)> + Clone,
+    ) -> Result<Combined> {
+        let bytes: usize = operands.clone().map(|(operand, _)| operand.len()).sum();
+        let list = operands::encode(base, operands);
         if bytes > MOST_BYTES || list.len() > MOST_WITH_VALUE {
             // Nothing is harmed: the merge is put off until they can be folded, or are overwritten.
             let message = format!("the operands of a key that are not folded have {bytes} bytes");
@@ -249,19 +266,37 @@ impl Family {
         Ok(Combined::Operands(list))
     }
 
-    /// `operands`, or one that does the same, which must not be much longer than they are.
-    fn combine<'o>(&self, key: &[u8], operands: Vec<&'o [u8]>) -> Vec<std::borrow::Cow<'o, [u8]>> {
-        let bytes: usize = operands.iter().map(|operand| operand.len()).sum();
-        if operands.len() > 1
-            && let Some(one) = self.operator().and_then(|operator| {
-                epoch::assert_left();
-                operator.combine(&self.user_key(key), &operands)
-            })
-            && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)
-        {
-            return vec![one.into()];
+    /// `operands`, or fewer that do the same, which must not be much longer than they are.
+    fn combine<'o>(&self, key: &[u8], operands: &Listed<'o>) -> Vec<(Cow<'o, [u8]>, Stamp)> {
+        let mut combined = Vec::new();
+        let mut from = 0;
+        for Group { operands: group, stamp } in operands.groups() {
+            match self.combine_group(key, group) {
+                Some(one) => combined.push((one.into(), stamp)),
+                None => {
+                    let group = group.iter().zip(from..);
+                    combined.extend(group.map(|(&operand, at)| (operand.into(), operands.stamp(at))));
+                }
+            }
+            from += group.len();
         }
-        operands.into_iter().map(Into::into).collect()
+        combined
+    }
+
+    /// One operand that does what those of `group` do, if there are several and the operator knows one.
+    fn combine_group(&self, key: &[u8], group: &[&[u8]]) -> Option<Vec<u8>> {
+        if group.len() < 2 {
+            return None;
+        }
+        let bytes: usize = group.iter().map(|operand| operand.len()).sum();
+        if let Some(one) = self.operator().and_then(|operator| {
+            epoch::assert_left();
+            operator.combine(&self.user_key(key), group)
+        }) && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)
+        {
+            return Some(one);
+        }
+        None
     }
 
     #[cold]

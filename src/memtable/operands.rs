@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::entry::EntryRef;
 use crate::codec::entry::EntryKind;
+use crate::codec::expiry::Expiry;
 use crate::codec::ids::SequenceNumber;
-use crate::codec::operands::Base;
+use crate::codec::operands::{Base, Listed, Stamp};
 
 /// The operands of a key from one on down to the newest version, or range deletion, that is none.
 #[derive(Clone, Copy)]
@@ -23,14 +24,18 @@ impl<'m> Operands<'m> {
     }
 
     /// Adds them to `operands`, the newest first, and says what they are to be folded onto.
-    pub(crate) fn collect(self, operands: &mut Vec<&'m [u8]>) -> Base<'m> {
+    pub(crate) fn collect(self, operands: &mut Listed<'m>) -> Base<'m> {
         let mut version = Some(self.newest);
         while let Some(entry) = version {
             if self.covered > entry.sequence() {
                 break;
             }
             match entry.kind() {
-                EntryKind::Merge => operands.push(entry.value()),
+                EntryKind::Merge => operands.push(entry.value(), Stamp::default()),
+                EntryKind::MergeStamped => {
+                    let (stamp, operand) = stamped(entry);
+                    operands.push(operand, stamp);
+                }
                 EntryKind::Put => return Base::Value(entry.value()),
                 EntryKind::PutExpiring => return Base::Expiring(entry.value()),
                 EntryKind::Delete => return Base::Nothing,
@@ -43,8 +48,19 @@ impl<'m> Operands<'m> {
 
     /// Whether they are to be folded onto what is older than the memtable.
     pub(crate) fn are_open(self) -> bool {
-        self.collect(&mut Vec::new()).is_older()
+        self.collect(&mut Listed::default()).is_older()
     }
+
+    /// When what they come to expires, if the newest of them says so.
+    pub(crate) fn expiry(self) -> Option<Expiry> {
+        let is_stamped = self.newest.kind() == EntryKind::MergeStamped;
+        is_stamped.then(|| stamped(self.newest).0.expiry).filter(|&expiry| expiry != 0)
+    }
+}
+
+/// The stamp of an operand that has one, and the operand.
+fn stamped(entry: EntryRef<'_>) -> (Stamp, &[u8]) {
+    Stamp::split(entry.value()).unwrap_or_else(|| panic!("an operand was written without its stamp"))
 }
 
 /// Two are the same if they begin with the same version.
@@ -58,7 +74,7 @@ impl Eq for Operands<'_> {}
 
 impl fmt::Debug for Operands<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut operands = Vec::new();
+        let mut operands = Listed::default();
         let base = self.collect(&mut operands);
         f.debug_struct("Operands").field("newest_first", &operands).field("base", &base).finish()
     }
@@ -123,7 +139,7 @@ mod tests {
             Found::Expiring(value) => (Vec::new(), Base::Expiring(Box::leak(value.into()))),
             Found::Deleted => (Vec::new(), Base::Nothing),
             Found::Operands(operands) => {
-                let mut newest_first = Vec::new();
+                let mut newest_first = Listed::default();
                 let base = match operands.collect(&mut newest_first) {
                     Base::Value(value) => Base::Value(Box::leak(value.into())),
                     Base::Expiring(value) => Base::Expiring(Box::leak(value.into())),
@@ -131,7 +147,7 @@ mod tests {
                     Base::Older => Base::Older,
                 };
                 assert_eq!(operands.are_open(), base.is_older());
-                (newest_first.iter().rev().map(|operand| operand[0]).collect(), base)
+                (newest_first.operands().iter().rev().map(|operand| operand[0]).collect(), base)
             }
         })
     }

@@ -81,13 +81,19 @@ impl<'m> Found<'m> {
             EntryKind::Put if covered.is_none_or(|covered| covered <= entry.sequence()) => {
                 Self::Put(entry.value())
             }
-            EntryKind::Merge if covered.is_none_or(|covered| covered <= entry.sequence()) => {
+            EntryKind::Merge | EntryKind::MergeStamped
+                if covered.is_none_or(|covered| covered <= entry.sequence()) =>
+            {
                 Self::Operands(Operands::new(entry, covered))
             }
             EntryKind::PutExpiring if covered.is_none_or(|covered| covered <= entry.sequence()) => {
                 Self::Expiring(entry.value())
             }
-            EntryKind::Put | EntryKind::PutExpiring | EntryKind::Delete | EntryKind::Merge => Self::Deleted,
+            EntryKind::Put
+            | EntryKind::PutExpiring
+            | EntryKind::Delete
+            | EntryKind::Merge
+            | EntryKind::MergeStamped => Self::Deleted,
             EntryKind::RangeDelete => panic!("a range deletion stands among the keys"),
         }
     }
@@ -344,6 +350,12 @@ impl MemtableWriter {
     #[inline]
     pub(crate) fn merge(&mut self, key: &[u8], operand: &[u8], sequence: SequenceNumber) {
         self.prepare(EntryKind::Merge, key, operand).insert(sequence);
+    }
+
+    /// The same, of an operand with its stamp in front.
+    #[inline]
+    pub(crate) fn merge_stamped(&mut self, key: &[u8], stamped: &[u8], sequence: SequenceNumber) {
+        self.prepare(EntryKind::MergeStamped, key, stamped).insert(sequence);
     }
 
     /// Makes `key` absent from `sequence` on.

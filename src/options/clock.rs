@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::codec::expiry::{Expiry, Now, expiry_after};
+use crate::codec::operands::Stamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operator::named::guarded;
 use crate::sync::Arc;
@@ -85,6 +86,14 @@ impl WallClock {
     /// When what is written now expires if it lives for `time`.
     pub(crate) fn expiry_after(&self, time: Duration) -> Result<Expiry> {
         self.time().map(|now| expiry_after(now, time))
+    }
+
+    /// The stamp of an operand that is written now; what it makes lives for `time`, if that is said.
+    pub(crate) fn stamp(&self, time: Option<Duration>) -> Result<Stamp> {
+        let now = self.time()?;
+        // One that is not zeros altogether: that would be none.
+        let written = now.as_secs().max(1);
+        Ok(Stamp { written, expiry: time.map_or(0, |time| expiry_after(now, time)) })
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn insert_all<'o>(
                 Operation::Put { key, .. }
                 | Operation::PutExpiring { key, .. }
                 | Operation::Merge { key, .. }
+                | Operation::MergeExpiring { key, .. }
                 | Operation::Delete { key } => Some(sides[place].writer.expect(&tables[place], key)),
                 Operation::DeleteRange { .. } => None,
             };
@@ -69,6 +70,10 @@ pub(crate) fn insert_all<'o>(
                 (Operation::Merge { operand, .. }, Some(expected)) => {
                     writer.prepare_expected(EntryKind::Merge, expected, operand).insert(sequence);
                 }
+                (Operation::MergeExpiring { operand, .. }, Some(expected)) => {
+                    let stamped = operand.stamped;
+                    writer.prepare_expected(EntryKind::MergeStamped, expected, stamped).insert(sequence);
+                }
                 (Operation::Delete { .. }, Some(expected)) => {
                     writer.prepare_expected(EntryKind::Delete, expected, &[]).insert(sequence);
                 }
@@ -77,6 +82,9 @@ pub(crate) fn insert_all<'o>(
                     writer.put_expiring(key, value.stamped, sequence);
                 }
                 (Operation::Merge { key, operand }, None) => writer.merge(key, operand, sequence),
+                (Operation::MergeExpiring { key, operand }, None) => {
+                    writer.merge_stamped(key, operand.stamped, sequence);
+                }
                 (Operation::Delete { key }, None) => writer.delete(key, sequence),
                 (Operation::DeleteRange { start, end }, _) => {
                     writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), sequence);
@@ -112,6 +120,7 @@ impl Replaced {
                 Operation::Put { key, .. }
                 | Operation::PutExpiring { key, .. }
                 | Operation::Merge { key, .. }
+                | Operation::MergeExpiring { key, .. }
                 | Operation::Delete { key } => {
                     replaced[index] = later.get(family).is_some_and(|ranges| ranges.cover(key));
                 }

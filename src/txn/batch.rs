@@ -15,7 +15,7 @@ use crate::sync::Arc;
 use crate::txn::handle::ColumnFamily;
 use crate::txn::operation::{
     Operation, Operations, check_bounds, check_expiring_value, check_key_len, check_operand, check_value,
-    encode_delete, encode_delete_range, encode_merge, encode_put_until, is_empty_range,
+    encode_delete, encode_delete_range, encode_merge_at, encode_put_until, is_empty_range,
 };
 use crate::txn::shown::{shown_keys, with_keys};
 
@@ -169,8 +169,10 @@ impl WriteBatch {
     /// Merges `operand` into the key that is stored as `key`.
     pub(crate) fn merge_stored(&mut self, family: &ColumnFamily, key: &[u8], operand: &[u8]) -> &mut Self {
         let checked = check_key_len(key.len()).and_then(|()| check_operand(operand));
-        if self.admit(family, checked.and_then(|()| family.check_takes_operands())) {
-            encode_merge(&mut self.payload, family.family().id(), key, operand);
+        let stamp = checked.and_then(|()| family.check_takes_operands()).and_then(|()| family.stamp());
+        let stamped = stamp.as_ref().map_or(None, |stamp| *stamp);
+        if self.admit(family, stamp.map(drop)) {
+            encode_merge_at(&mut self.payload, family.family().id(), key, operand, stamped);
         }
         self
     }

@@ -62,6 +62,9 @@ impl<'a> Write<'a> {
                 Some((EntryKind::PutExpiring, key, value.stamped))
             }
             (Operation::Merge { key, operand }, None) => Some((EntryKind::Merge, key, operand)),
+            (Operation::MergeExpiring { key, operand }, None) => {
+                Some((EntryKind::MergeStamped, key, operand.stamped))
+            }
             (Operation::Delete { key }, None) => Some((EntryKind::Delete, key, &[])),
             _ => None,
         }

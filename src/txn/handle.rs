@@ -9,6 +9,7 @@ use crate::codec::expiry::{Expiry, Now};
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::codec::key;
 use crate::codec::key_bounds::KeyBounds;
+use crate::codec::operands::Stamp;
 use crate::column_family::family::Family;
 use crate::column_family::keys::StoredBounds;
 use crate::column_family::options::Lifetime;
@@ -27,7 +28,7 @@ use crate::txn::family_snapshot::FamilySnapshot;
 use crate::txn::iter::{Cursor, Iter};
 use crate::txn::operation::{
     check_bounds, check_expiring_value, check_key_len, check_operand, check_value, encode_delete,
-    encode_delete_range, encode_merge, encode_put_until, is_empty_range,
+    encode_delete_range, encode_merge_at, encode_put_until, is_empty_range,
 };
 use crate::txn::pipeline::{Pipeline, Write};
 
@@ -190,6 +191,17 @@ impl ColumnFamily {
         self.pipeline.clock.expiry_after(time)
     }
 
+    /// The stamp of an operand that is written now, in a family whose entries may expire.
+    #[inline]
+    pub(super) fn stamp(&self) -> Result<Option<Stamp>> {
+        let time = match self.family.lifetime() {
+            Lifetime::Endless => return Ok(None),
+            Lifetime::OfEach => None,
+            Lifetime::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+        };
+        self.pipeline.clock.stamp(time).map(Some)
+    }
+
     /// When entries are judged that are read now, for a caller that holds neither guard nor lock.
     #[inline]
     fn judged_at(&self) -> Result<Now> {
@@ -203,6 +215,10 @@ impl ColumnFamily {
     /// [merge operator](crate::FamilyOptions::merge_operator) makes of the one before, if it had one, and of
     /// all operands since, in the order in which they were merged. Reads nothing, and costs what a put costs.
     /// With the database's default durability.
+    ///
+    /// In a family with a [lifetime](crate::FamilyOptions::expire_after) the value lives for that time from the
+    /// newest operand on; where each entry has [its own](crate::FamilyOptions::expire_each), as long as the value
+    /// that operands are merged into. What had expired when an operand was written counts as absent.
     ///
     /// # Errors
     ///
@@ -236,7 +252,10 @@ impl ColumnFamily {
         check_key_len(key.len())?;
         check_operand(operand)?;
         self.check_takes_operands()?;
-        self.write(durability, false, |payload| encode_merge(payload, self.family.id(), key, operand))
+        let stamp = self.stamp()?;
+        self.write(durability, false, |payload| {
+            encode_merge_at(payload, self.family.id(), key, operand, stamp);
+        })
     }
 
     /// Refuses operands for a family whose merge operator is not there.

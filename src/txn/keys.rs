@@ -17,6 +17,7 @@ impl<'a> Keys<'a> {
             Operation::Put { key, .. }
             | Operation::PutExpiring { key, .. }
             | Operation::Merge { key, .. }
+            | Operation::MergeExpiring { key, .. }
             | Operation::Delete { key } => Self::One(key),
             Operation::DeleteRange { start, end } => Self::Range(start, end),
         }

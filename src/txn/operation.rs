@@ -4,8 +4,8 @@
 //! u8      kind of the operation, see `codec/entry.rs`
 //! varint  family
 //! varint  length of the key, then the key
-//! put, merge:   varint length of the value or operand, then that; of a put that expires, of a stamped value,
-//!               see `codec/expiry.rs`
+//! put, merge:   varint length of the value or operand, then that; where entries may expire, of a stamped
+//!               value, see `codec/expiry.rs`, or an operand behind its stamp, see `codec/operands.rs`
 //! range delete: varint length of the end, then the end; an empty end means that there is none
 //! ```
 
@@ -17,6 +17,7 @@ use crate::codec::features::unknown;
 use crate::codec::ids::FamilyId;
 use crate::codec::key::ABOVE_EVERY_KEY;
 use crate::codec::key_bounds::KeyBounds;
+use crate::codec::operands::{OPERAND_STAMP_LEN, Stamp};
 use crate::codec::{key, varint};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -145,6 +146,30 @@ pub(crate) fn encode_merge(out: &mut Vec<u8>, family: FamilyId, key: &[u8], oper
     out.extend_from_slice(operand);
 }
 
+/// The merge of an `operand` with its stamp, if it has one.
+pub(crate) fn encode_merge_at(
+    out: &mut Vec<u8>,
+    family: FamilyId,
+    key: &[u8],
+    operand: &[u8],
+    stamp: Option<Stamp>,
+) {
+    let Some(stamp) = stamp else { return encode_merge(out, family, key, operand) };
+    out.reserve(key.len() + OPERAND_STAMP_LEN + operand.len() + 16);
+    encode_key(out, EntryKind::MergeStamped, family, key);
+    varint::put(out, (OPERAND_STAMP_LEN + operand.len()) as u64);
+    stamp.put(out);
+    out.extend_from_slice(operand);
+}
+
+/// `stamped` is the operand behind its stamp.
+pub(crate) fn encode_merge_stamped(out: &mut Vec<u8>, family: FamilyId, key: &[u8], stamped: &[u8]) {
+    out.reserve(key.len() + stamped.len() + 16);
+    encode_key(out, EntryKind::MergeStamped, family, key);
+    varint::put(out, stamped.len() as u64);
+    out.extend_from_slice(stamped);
+}
+
 pub(crate) fn encode_delete(out: &mut Vec<u8>, family: FamilyId, key: &[u8]) {
     encode_key(out, EntryKind::Delete, family, key);
 }
@@ -180,6 +205,13 @@ pub enum Operation<'a> {
         key: &'a [u8],
         /// The operand.
         operand: &'a [u8],
+    },
+    /// Merges an operand into a key whose value may expire.
+    MergeExpiring {
+        /// The key.
+        key: &'a [u8],
+        /// The operand, and when what it makes expires.
+        operand: ExpiringOperand<'a>,
     },
     /// Removes a key.
     Delete {
@@ -228,6 +260,39 @@ impl fmt::Debug for ExpiringValue<'_> {
     }
 }
 
+/// An operand, and until when what it makes lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ExpiringOperand<'a> {
+    /// Behind its stamp, as was seen when this was made.
+    pub(crate) stamped: &'a [u8],
+}
+
+impl<'a> ExpiringOperand<'a> {
+    fn new(stamped: &'a [u8]) -> Option<Self> {
+        Stamp::split(stamped).map(|_| Self { stamped })
+    }
+
+    /// The operand.
+    pub fn operand(&self) -> &'a [u8] {
+        Stamp::split(self.stamped).map_or(&[], |(_, operand)| operand)
+    }
+
+    /// The second since 1970 from which on what it makes is gone; `None` if that lives as long as what it is
+    /// merged into.
+    pub fn expires_at(&self) -> Option<u64> {
+        Stamp::split(self.stamped).map(|(stamp, _)| stamp.expiry).filter(|&expiry| expiry != 0)
+    }
+}
+
+impl fmt::Debug for ExpiringOperand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpiringOperand")
+            .field("operand", &self.operand())
+            .field("expires_at", &self.expires_at())
+            .finish()
+    }
+}
+
 impl Operation<'_> {
     /// Bytes of keys and value.
     pub(crate) fn bytes(&self) -> usize {
@@ -235,6 +300,7 @@ impl Operation<'_> {
             Self::Put { key, value } => key.len() + value.len(),
             Self::PutExpiring { key, value } => key.len() + value.stamped.len(),
             Self::Merge { key, operand } => key.len() + operand.len(),
+            Self::MergeExpiring { key, operand } => key.len() + operand.stamped.len(),
             Self::Delete { key } => key.len(),
             Self::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
         }
@@ -278,6 +344,10 @@ impl<'a> Operations<'a> {
                 Operation::PutExpiring { key, value: ExpiringValue::new(stamped)? }
             }
             EntryKind::Merge => Operation::Merge { key, operand: self.bytes(MAX_VALUE_LEN)? },
+            EntryKind::MergeStamped => {
+                let stamped = self.bytes(MAX_VALUE_LEN)?;
+                Operation::MergeExpiring { key, operand: ExpiringOperand::new(stamped)? }
+            }
             EntryKind::Delete => Operation::Delete { key },
             EntryKind::RangeDelete => {
                 let end = self.bytes(BOUND)?;
@@ -329,6 +399,8 @@ mod tests {
         encode_put(&mut payload, FamilyId(1), b"k", b"v");
         encode_merge(&mut payload, FamilyId(1), b"k", b"operand");
         encode_put_until(&mut payload, FamilyId(1), b"k", b"v", 7);
+        let stamp = Stamp { written: 7, expiry: 9 };
+        encode_merge_at(&mut payload, FamilyId(1), b"k", b"operand", Some(stamp));
         encode_delete(&mut payload, FamilyId(300), b"");
         encode_delete_range(&mut payload, FamilyId(2), b"a", Some(b"b"));
         encode_delete_range(&mut payload, FamilyId(2), b"", None);
@@ -343,6 +415,13 @@ mod tests {
                     Operation::PutExpiring {
                         key: b"k",
                         value: ExpiringValue { stamped: &expiry::stamped(7, b"v") }
+                    }
+                ),
+                (
+                    FamilyId(1),
+                    Operation::MergeExpiring {
+                        key: b"k",
+                        operand: ExpiringOperand { stamped: b"\x07\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0operand" }
                     }
                 ),
                 (FamilyId(300), Operation::Delete { key: b"" }),

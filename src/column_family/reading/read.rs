@@ -8,6 +8,7 @@ use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
 use crate::codec::key::ABOVE_EVERY_KEY;
 use crate::codec::key_range::KeyRange;
+use crate::codec::operands;
 use crate::column_family::delta::Delta;
 use crate::column_family::operands::{Gathered, Held};
 use crate::column_family::reading::hidden::{Hidden, TREE};
@@ -116,7 +117,10 @@ impl FamilyView {
             Some(Found::Put(_)) => Looked::Break(true),
             Some(Found::Deleted) => Looked::Break(false),
             Some(Found::Expiring(stamped)) => Looked::Break(unexpired(stamped, now).is_some()),
-            Some(Found::Operands(_)) if now.judges() => Looked::Continue(Rest::Operands),
+            Some(Found::Operands(operands)) if now.judges() => match operands.expiry() {
+                Some(expiry) => Looked::Break(!now.is_past(expiry)),
+                None => Looked::Continue(Rest::Operands),
+            },
             Some(Found::Operands(_)) => Looked::Break(true),
             None => match self.in_trees(key, guard)? {
                 Looked::Break(found) => presence_of(found, now),
@@ -416,7 +420,10 @@ fn presence_of(found: Option<FoundValue<'_>>, now: Now) -> Looked<bool> {
         Some(FoundValue::Inline(..)) => true,
         Some(FoundValue::Run(_, _, expiry)) => !now.is_past(expiry),
         Some(FoundValue::Expiring(page, range)) => unexpired(&page[range], now).is_some(),
-        Some(FoundValue::Operands(..)) if now.judges() => return Looked::Continue(Rest::Operands),
+        Some(FoundValue::Operands(page, range)) if now.judges() => match operands::expiry(&page[range]) {
+            Some(expiry) => !now.is_past(expiry),
+            None => return Looked::Continue(Rest::Operands),
+        },
         Some(FoundValue::Operands(..)) => true,
     })
 }

@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 
 use crate::btree::TreeCursor;
-use crate::codec::expiry::{self, Now};
+use crate::codec::expiry::{self, Expiry, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::codec::key;
+use crate::codec::operands;
 use crate::error::Result;
 use crate::memtable::{Found, MemtableCursor};
 
@@ -79,6 +80,17 @@ impl Recent {
                 None if cursor.is_operands() => Ok(None),
                 None => cursor.value().map(Some),
             },
+        }
+    }
+
+    /// When what operands come to that stand in place of a value expires, if they say so by themselves.
+    pub(super) fn operands_expiry(&self) -> Result<Option<Expiry>> {
+        match self {
+            Self::Memtable(cursor, _) => match cursor.found() {
+                Found::Operands(operands) => Ok(operands.expiry()),
+                _ => Ok(None),
+            },
+            Self::Delta(cursor) => Ok(operands::expiry(cursor.value()?)),
         }
     }
 

@@ -98,6 +98,9 @@ impl FamilyCursor {
     fn is_gone(&self, i: usize) -> Result<bool> {
         let recent = &self.recent[i].recent;
         if self.now.judges() && recent.is_operands() {
+            if let Some(expiry) = recent.operands_expiry()? {
+                return Ok(self.now.is_past(expiry));
+            }
             return self.view.is_folded_past(self.own.as_ref(), recent.key(), self.at, self.now);
         }
         Ok(recent.is_deletion())

@@ -14,7 +14,7 @@ use crate::sync::Arc;
 use crate::txn::keys::Keys;
 use crate::txn::operation::{
     Operation, Operations, check_key_len, check_value, encode_delete, encode_delete_range, encode_merge,
-    encode_put, encode_put_expiring,
+    encode_merge_stamped, encode_put, encode_put_expiring,
 };
 use crate::txn::pipeline::{Condition, Pipeline, Write};
 use crate::txn::prepared::stored::{Stored, stretch};
@@ -252,6 +252,9 @@ impl Batch {
                 encode_put_expiring(&mut self.payload, id, key, value.stamped);
             }
             Operation::Merge { key, operand } => encode_merge(&mut self.payload, id, key, operand),
+            Operation::MergeExpiring { key, operand } => {
+                encode_merge_stamped(&mut self.payload, id, key, operand.stamped);
+            }
             Operation::Delete { key } => encode_delete(&mut self.payload, id, key),
             Operation::DeleteRange { start, end } => {
                 encode_delete_range(&mut self.payload, id, start, end);

@@ -57,6 +57,7 @@ pub(super) fn stretch<'a>(operation: &Operation<'a>) -> Stretch<'a> {
         Operation::Put { key, .. }
         | Operation::PutExpiring { key, .. }
         | Operation::Merge { key, .. }
+        | Operation::MergeExpiring { key, .. }
         | Operation::Delete { key } => Stretch::key(key),
         Operation::DeleteRange { start, end } => Stretch::range(start, end),
     }

@@ -76,6 +76,9 @@ impl Index {
                 Operation::Put { key, value } => writer.put(key, value, number),
                 Operation::PutExpiring { key, value } => writer.put_expiring(key, value.stamped, number),
                 Operation::Merge { key, operand } => writer.merge(key, operand, number),
+                Operation::MergeExpiring { key, operand } => {
+                    writer.merge_stamped(key, operand.stamped, number);
+                }
                 Operation::Delete { key } => writer.delete(key, number),
                 Operation::DeleteRange { start, end } => {
                     writer.delete_range(start, end.unwrap_or(&ABOVE_EVERY_KEY), number);
@@ -199,7 +202,7 @@ impl Own {
                     last = Last::Value(Some((value.value(), value.expires_at())));
                 }
                 Operation::Delete { key } if key == wanted => last = Last::Value(None),
-                Operation::Merge { key, .. } if key == wanted => {
+                Operation::Merge { key, .. } | Operation::MergeExpiring { key, .. } if key == wanted => {
                     let are_on_own = matches!(last, Last::Value(_) | Last::Operands { are_on_own: true });
                     last = Last::Operands { are_on_own };
                 }
