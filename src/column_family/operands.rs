@@ -231,15 +231,12 @@ impl Family {
     }
 
     /// What a tree is to say of `key`: the value, if all is at hand that it follows from, and the operator
-    /// gives it; nothing, if it has expired at `now`.
-    fn settle(&self, key: &[u8], gathered: &Gathered<'_>, now: Now) -> Result<Combined> {
+    /// gives it. Also if it has expired: see `merging/expired.rs`.
+    fn settle(&self, key: &[u8], gathered: &Gathered<'_>) -> Result<Combined> {
         let Parts { base, operands, expiry } = gathered.parts().ok_or_else(|| self.nonsense())?;
         if base.is_older() {
             let combined = self.combine(key, &operands);
             return self.keep(base, combined.iter().map(|(operand, stamp)| (&operand[..], *stamp)));
-        }
-        if now.is_past(expiry) {
-            return Ok(Combined::Nothing);
         }
         match self.fold_onto(key, self.value_of(base)?, operands.operands()) {
             Ok(value) if expiry != 0 => Ok(Combined::Expiring(expiry::stamped(expiry, &value))),
@@ -309,7 +306,7 @@ impl Family {
 pub(crate) struct OfMemtables<'m> {
     pub(crate) family: &'m Family,
     pub(crate) tables: &'m [&'m Memtable],
-    /// When the merge judges what has expired.
+    /// What has expired by then is dropped.
     pub(crate) now: Now,
 }
 
@@ -331,18 +328,18 @@ impl Combine for OfMemtables<'_> {
     fn combine(&self, key: &[u8], _: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
         let mut gathered = self.gather(key);
         gathered.add_old(old, is_last);
-        self.family.settle(key, &gathered, self.now)
+        self.family.settle(key, &gathered)
     }
 }
 
-/// What comes with the operations are lists. The second: when the merge judges what has expired.
-pub(crate) struct OfLists<'f>(pub(crate) &'f Family, pub(crate) Now);
+/// What comes with the operations are lists.
+pub(crate) struct OfLists<'f>(pub(crate) &'f Family);
 
 impl Combine for OfLists<'_> {
     fn combine(&self, key: &[u8], list: &[u8], old: Old<'_>, is_last: bool) -> Result<Combined> {
         let mut gathered = Gathered::new();
         gathered.add_list(Held::Bytes(list));
         gathered.add_old(old, is_last);
-        self.0.settle(key, &gathered, self.1)
+        self.0.settle(key, &gathered)
     }
 }

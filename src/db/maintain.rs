@@ -337,13 +337,16 @@ impl Shared {
         let mut any = false;
         for family in families.iter().filter(|family| family.lifetime() != Lifetime::Endless) {
             let context = self.pipeline.merge_context(&ended);
-            let (before, mut position) = (family.trees.lock().current().tree.generation, Vec::new());
-            let dropped = loop {
-                match family.drop_expired_step(&context, &mut position) {
-                    Ok(true) => {}
-                    dropped => break dropped.map(drop),
-                }
-            };
+            let before = family.trees.lock().current().tree.generation;
+            let mut dropped = Ok(Some(Vec::new()));
+            while let Ok(Some(from)) = dropped {
+                dropped = match family.has_operator() {
+                    true => self.pipeline.delete_expired(family, &from),
+                    false => family.drop_expired_step(&context, &from),
+                };
+            }
+            // What was deleted is in memtables.
+            let dropped = dropped.and_then(|_| self.drain_deltas(family));
             if let Err(error) = unless_refused(dropped) {
                 is_whole(family, Err::<(), _>(error))?;
             }

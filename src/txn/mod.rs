@@ -22,6 +22,7 @@ pub(crate) mod claim;
 mod commit;
 #[cfg(all(test, loom))]
 mod commit_model;
+mod expired;
 pub(crate) mod family_snapshot;
 mod full_disk;
 pub(crate) mod handle;

@@ -80,7 +80,7 @@ impl Family {
         let rewritten = self.rewrite(context, place, |change, at_once| {
             match at_once {
                 true => change.repack_tree()?,
-                false => next = change.repack_range(start, limit, &OfLists(self, context.now))?,
+                false => next = change.repack_range(start, limit, &OfLists(self))?,
             }
             if context.from_reserve { change.check_frees() } else { Ok(()) }
         });

@@ -142,7 +142,7 @@ impl Family {
         let mut is_skipped = false;
         let sieve = self.sieve_if_roomy(context, &version, 0, &[]);
         let changed = self.change_through(context, &version, sieve, |change| {
-            change.merge_into_tree(&[], range.ops(&OfLists(self, context.now), context.now))?;
+            change.merge_into_tree(&[], range.ops(&OfLists(self), self.dropped_at(context.now)))?;
             let deletion = RangeDeletion { start: &range.start, end: range.end.as_deref() };
             change.delete_from_deltas(drained, &[deletion])?;
             if context.from_reserve {

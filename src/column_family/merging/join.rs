@@ -70,7 +70,7 @@ impl Family {
         let sieve = self.sieve_if_roomy(context, &version, leaving.start, &[]);
         let joined = self.change_through(context, &version, sieve, |change| {
             let filling = change.filling_behind(leaving.clone());
-            change.merge_into_delta(filling, range.ops(&OfLists(self, context.now), context.now))?;
+            change.merge_into_delta(filling, range.ops(&OfLists(self), self.dropped_at(context.now)))?;
             let deletion = RangeDeletion { start: &[], end: range.end.as_deref() };
             change.delete_from_deltas(leaving, &[deletion])
         })?;

@@ -154,11 +154,12 @@ impl Family {
         let tables: Vec<&Memtable> = frozen.iter().map(|frozen| &*frozen.table).collect();
         let stop = || self.is_dropped() || (context.should_stop)();
         let deletions = deletions(&tables);
-        let by = OfMemtables { family: self, tables: &tables, now: context.now };
+        let now = self.dropped_at(context.now);
+        let by = OfMemtables { family: self, tables: &tables, now };
         let ops = Newest::new(&by);
         let sieve = self.sieve_if_roomy(context, version, 0, frozen);
         let change = Change::of(version, self.store(), self.options().page_fill, &stop);
-        let mut change = change.judging(context.now).through(sieve.as_ref());
+        let mut change = change.judging(self.dropped_at(context.now)).through(sieve.as_ref());
         let merged = if as_delta {
             self.merge_as_delta(&mut change, &tables, &deletions, ops)
         } else {
@@ -291,7 +292,7 @@ impl Family {
     ) -> Result<Option<R>> {
         let stop = || self.is_dropped() || (context.should_stop)();
         let change = Change::of(version, self.store(), self.options().page_fill, &stop);
-        let mut change = change.judging(context.now).through(sieve.as_ref());
+        let mut change = change.judging(self.dropped_at(context.now)).through(sieve.as_ref());
         let applied = match apply(&mut change) {
             Err(_) if self.is_dropped() => return Ok(None),
             applied => applied?,

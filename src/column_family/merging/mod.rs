@@ -8,7 +8,7 @@ pub(crate) mod change;
 pub(crate) mod compaction;
 pub(crate) mod desk;
 pub(crate) mod drain;
-mod expired;
+pub(crate) mod expired;
 pub(crate) mod gather;
 mod join;
 pub(crate) mod merge;

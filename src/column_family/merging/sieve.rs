@@ -5,7 +5,8 @@
 //! 2. What it drops is deleted as by an operation: in a delta that is an entry, which hides what is older.
 //! 3. Once it has failed it is not asked any more, and what is left stays as it is. So nothing depends on it:
 //!    memtables become part of the trees whatever it does.
-//! 4. It sees values without their expiry, which they keep, and nothing that has expired.
+//! 4. It sees values without their expiry, which they keep, and nothing that has expired; but in a family
+//!    with a merge operator, where that may yet be folded.
 //! 5. Where there is little room it is not asked: what it changes may be longer than it was.
 
 use std::cell::{Cell, OnceCell, RefCell};
