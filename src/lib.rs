@@ -290,6 +290,58 @@
 //! too, with a small [`memtable_share`](FamilyOptions::memtable_share). `len` and `contains_key` fold
 //! nothing.
 //!
+//! # Expiry
+//!
+//! Sessions, codes, caches and counters by the minute are of no use after a while. A family can give all that
+//! is written to it a time to live ([`expire_after`](FamilyOptions::expire_after)), or each entry its own
+//! ([`put_with_ttl`](ColumnFamily::put_with_ttl), where the options say that or
+//! [`expire_each`](FamilyOptions::expire_each)). At its second an entry is gone.
+//!
+//! ```
+//! # fn main() -> peristyle::Result<()> {
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//! use std::time::{Duration, SystemTime};
+//! use peristyle::{ColumnFamilyDatabase, FamilyOptions, MemoryStorage};
+//!
+//! // A clock that can be set, as tests like it. Without one it is that of the system.
+//! let seconds = Arc::new(AtomicU64::new(1_000_000));
+//! let clock = Arc::clone(&seconds);
+//! let db = ColumnFamilyDatabase::builder()
+//!     .storage(MemoryStorage::new())
+//!     .clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::SeqCst)))
+//!     .open("memory")?;
+//! let hour = FamilyOptions::default().expire_after(Duration::from_secs(3600));
+//! let sessions = db.create_column_family("sessions", hour)?;
+//! sessions.put("ann", "...")?;
+//! sessions.put_with_ttl("ben", "...", Duration::from_secs(60))?;
+//!
+//! let before = sessions.snapshot()?;
+//! seconds.fetch_add(60, Ordering::SeqCst);
+//! assert_eq!(sessions.get("ben")?, None);
+//! assert_eq!(sessions.len()?, 1);
+//! // One moment stays one moment.
+//! assert!(before.contains_key("ben")?);
+//! assert_eq!(before.len()?, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! *When.* An expiry is a whole second, decided when the entry is written (added to a batch, or written in a
+//! transaction), and rounded up: nothing is gone early. A time that no clock comes to is for ever. A
+//! snapshot, cursor, iterator and transaction judges all that it sees by the second at which it was made;
+//! each other read by its own. `len` counts what has not expired, and walks the family for it.
+//!
+//! *The space* comes back as pages are rewritten, and with [`compact`](ColumnFamilyDatabase::compact) at
+//! once; older snapshots keep what they see. In families with a merge operator `compact` alone does it. What
+//! was dropped does not come back if the clock is set back; what is still stored does.
+//!
+//! *Overwriting* a key, by whatever means, gives it the lifetime of what is written then: `update` and
+//! `compare_and_swap` that of the family. A *merge* gives a key the family's time to live from then on, or
+//! leaves it the one that it has; what had expired when the operand was written counts as absent.
+//!
+//! *A clock that fails* by a panic fails the call that asked for the time
+//! ([`ClockFailed`](ErrorKind::ClockFailed)), and nothing else. Programs none of whose families expire call
+//! none.
 //! # Filters
 //!
 //! What nobody needs any more can go without being searched for, and what is stored in an old way can be

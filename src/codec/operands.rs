@@ -367,9 +367,10 @@ mod tests {
                 (_, Some(stamped)) => Base::Expiring(stamped),
                 _ => Base::Nothing,
             };
-            let expiry = listed.clone().settle(&mut onto).unwrap();
             let mut at_once = listed.clone();
-            at_once.settle(&mut onto);
+            let expiry = at_once.settle(&mut onto).unwrap();
+            // What was settled is what it is.
+            prop_assert_eq!(at_once.clone().settle(&mut onto), Some(expiry));
             let value = if onto == Base::Nothing { vec![] } else { vec![100] };
             let folded = [value, at_once.operands().concat()].concat();
             prop_assert_eq!((folded, expiry), expected.clone());

@@ -127,7 +127,8 @@ impl FamilyOptions {
     /// as a whole: then it is gone, for all that read, and what it took is used again as pages are rewritten,
     /// or by [`compact`](crate::ColumnFamilyDatabase::compact) at once. Each entry may have another lifetime,
     /// see [`ColumnFamily::put_with_ttl`](crate::ColumnFamily::put_with_ttl). What is there already stays as
-    /// it is.
+    /// it is. In a family with a [merge operator](Self::merge_operator) compactions alone give the space
+    /// back.
     ///
     /// Kept in the database. A family whose entries may expire stays one: options that say neither this nor
     /// [`expire_each`](Self::expire_each) leave it as it is.

@@ -216,9 +216,10 @@ impl ColumnFamily {
     /// all operands since, in the order in which they were merged. Reads nothing, and costs what a put costs.
     /// With the database's default durability.
     ///
-    /// In a family with a [lifetime](crate::FamilyOptions::expire_after) the value lives for that time from the
-    /// newest operand on; where each entry has [its own](crate::FamilyOptions::expire_each), as long as the value
-    /// that operands are merged into. What had expired when an operand was written counts as absent.
+    /// In a family with a [lifetime](crate::FamilyOptions::expire_after) the value lives for that time from
+    /// the newest operand on; where each entry has [its own](crate::FamilyOptions::expire_each), as long as
+    /// the value that operands are merged into. What had expired when an operand was written counts as
+    /// absent.
     ///
     /// # Errors
     ///

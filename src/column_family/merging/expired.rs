@@ -1,11 +1,11 @@
-//! What has expired is found in the tree, for a compaction, and taken out of it; leaves that hold none stay as
-//! they are.
+//! What has expired is found in the tree, for a compaction, and taken out of it; leaves that hold none stay
+//! as they are.
 //!
-//! In a family with a merge operator a tree drops nothing by itself, neither here nor in any merge. An operand
-//! that was written while a value had not expired may still stand in front of it, or be on its way, and what
-//! it comes to follows from that value, however long after. So there the value is deleted, by a commit like
-//! any other (`txn/expired.rs`): then its place among the operands says what they are folded onto, and
-//! whether it was dropped is no question of when merges ran.
+//! In a family with a merge operator a tree drops nothing by itself, neither here nor in any merge. An
+//! operand that was written while a value had not expired may still stand in front of it, or be on its way,
+//! and what it comes to follows from that value, however long after. So there the value is deleted, by a
+//! commit like any other (`txn/expired.rs`): then its place among the operands says what they are folded
+//! onto, and whether it was dropped is no question of when merges ran.
 
 use crate::btree::{MergeOp, TreeCursor};
 use crate::codec::expiry::Now;
