@@ -342,6 +342,7 @@
 //! *A clock that fails* by a panic fails the call that asked for the time
 //! ([`ClockFailed`](ErrorKind::ClockFailed)), and nothing else. Programs none of whose families expire call
 //! none.
+//!
 //! # Filters
 //!
 //! What nobody needs any more can go without being searched for, and what is stored in an old way can be

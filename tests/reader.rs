@@ -48,29 +48,53 @@ type Pointer = (u32, u32, u32);
 #[derive(Default)]
 struct Said {
     /// `None`: what is older counts; `Some(None)`: there is no value.
-    base: Option<Option<Vec<u8>>>,
-    /// What is to be folded onto it, the oldest first.
-    operands: Vec<Vec<u8>>,
+    base: Option<Option<Value>>,
+    /// What is to be folded onto it, the oldest first, with its stamp.
+    operands: Vec<(Vec<u8>, Stamp)>,
 }
+
+/// A value, and when it expires, or 0.
+type Value = (Vec<u8>, u64);
+
+/// When an operand was written, and when what it makes expires; zeros without a stamp.
+type Stamp = (u64, u64);
+
+/// The second at which the reader looks.
+const NOW: u64 = 105;
 
 type Entries = BTreeMap<Vec<u8>, Said>;
 
 impl Said {
     fn value(value: Option<Vec<u8>>) -> Self {
-        Self { base: Some(value), operands: Vec::new() }
+        Self { base: Some(value.map(|value| (value, 0))), operands: Vec::new() }
+    }
+
+    fn expiring(mut stamped: &[u8]) -> Self {
+        Self { base: Some(Some(expiring(&mut stamped))), operands: Vec::new() }
     }
 
     /// What an entry of kind 3 says.
     fn of_operands(mut entry: &[u8]) -> Self {
-        let base = match take(&mut entry, 1)[0] {
+        if entry[0] == 8 {
+            return Self::expiring(entry);
+        }
+        let first = take(&mut entry, 1)[0];
+        let base = match first & !4 {
             0 => None,
             1 => Some(None),
-            2 => Some(Some(with_length(&mut entry))),
+            2 => Some(Some((with_length(&mut entry), 0))),
+            3 => Some(Some(expiring(&mut &with_length(&mut entry)[..]))),
             base => panic!("operands of {base}"),
         };
         let mut operands = Vec::new();
         while !entry.is_empty() {
-            operands.push(with_length(&mut entry));
+            if first & 4 == 0 {
+                operands.push((with_length(&mut entry), (0, 0)));
+                continue;
+            }
+            let len = varint(&mut entry);
+            let stamp = if len & 1 == 1 { stamp(&mut entry) } else { (0, 0) };
+            operands.push((take(&mut entry, len >> 1).to_vec(), stamp));
         }
         Self { base, operands }
     }
@@ -84,12 +108,28 @@ impl Said {
 
     /// The value, where operands are members of a list.
     fn fold(self) -> Option<Vec<u8>> {
-        let base = self.base.flatten();
-        if self.operands.is_empty() {
-            return base;
+        let is_there = |expiry: u64, now| expiry == 0 || expiry > now;
+        let mut value = self.base.flatten();
+        for (operand, (written, expiry)) in self.operands {
+            let before = value.filter(|(_, expiry)| is_there(*expiry, written));
+            let (before, until) = before.map_or((None, 0), |(value, until)| (Some(value), until));
+            let list = before.into_iter().chain([operand]).collect::<Vec<_>>().join(&b","[..]);
+            value = Some((list, if expiry != 0 { expiry } else { until }));
         }
-        Some(base.into_iter().chain(self.operands).collect::<Vec<_>>().join(&b","[..]))
+        value.filter(|(_, expiry)| is_there(*expiry, NOW)).map(|(value, _)| value)
     }
+}
+
+/// A stamped value.
+fn expiring(bytes: &mut &[u8]) -> Value {
+    assert_eq!(take(bytes, 1), [8]);
+    let expiry = u64_at(take(bytes, 8), 0);
+    assert!(expiry > 0);
+    (take(bytes, bytes.len() as u64).to_vec(), expiry)
+}
+
+fn stamp(bytes: &mut &[u8]) -> Stamp {
+    (u64_at(take(bytes, 8), 0), u64_at(take(bytes, 8), 0))
 }
 
 fn with_length(bytes: &mut &[u8]) -> Vec<u8> {
@@ -101,6 +141,7 @@ fn with_length(bytes: &mut &[u8]) -> Vec<u8> {
 struct Family {
     name: String,
     has_operator: bool,
+    expires: bool,
     merged_through: u64,
     /// Root and height of the tree, then of the deltas, the newest first.
     trees: Vec<Option<(Pointer, u64)>>,
@@ -130,11 +171,13 @@ fn whole(body: &mut &[u8], has_features: bool, has_deltas: bool) -> Family {
     let mut family = Family { name: name(body), ..Family::default() };
     if has_features {
         let features = (varint(body), varint(body));
-        assert_eq!((features.0 & !1, features.1), (0, u64::from(family.name.is_empty())), "features");
-        family.has_operator = features.0 == 1;
+        assert_eq!((features.0 & !3, features.1), (0, u64::from(family.name.is_empty())), "features");
+        family.has_operator = features.0 & 1 != 0;
+        family.expires = features.0 & 2 != 0;
     }
     let _options = [0; 3].map(|_: u8| varint(body));
     let _operator = family.has_operator.then(|| name(body));
+    assert!(!family.expires || varint(body) > 0, "a lifetime");
     family.merged_through = varint(body);
     family.trees.push(tree(body));
     for _ in 0..if has_deltas { varint(body) } else { 0 } {
@@ -161,6 +204,12 @@ fn record(body: &mut &[u8], families: &mut BTreeMap<u64, Family>) {
         4 => drop(families.insert(id, whole(body, true, true))),
         // Nobody knows where its pages are.
         5 => drop((name(body), families.remove(&id))),
+        7 => {
+            let _options = [0; 3].map(|_: u8| varint(body));
+            let family = families.get_mut(&id).unwrap();
+            (family.has_operator, family.expires) = (!name(body).is_empty(), true);
+            assert!(varint(body) > 0, "a lifetime");
+        }
         6 => {
             let _options = [0; 3].map(|_: u8| varint(body));
             families.get_mut(&id).unwrap().has_operator = !name(body).is_empty();
@@ -277,7 +326,8 @@ impl Reader<'_> {
                     let pointer = (u32_at(entry, 0), u32_at(entry, 4), u32_at(entry, 8));
                     let value = &self.run(id, family, pointer)[32..];
                     assert_eq!(value.len(), u32_at(entry, 12) as usize);
-                    Said::value(Some(value.to_vec()))
+                    let expiry = if entry.len() > 16 { u64_at(entry, 16) } else { 0 };
+                    Said { base: Some(Some((value.to_vec(), expiry))), operands: Vec::new() }
                 }
                 2 => Said::value(None),
                 _ => Said::of_operands(entry),
@@ -396,7 +446,13 @@ fn commit(
         match kind {
             1 => entries.entry(key).or_default().follow(Said::value(Some(second))),
             2 => drop(entries.remove(&key)),
-            4 => entries.entry(key).or_default().operands.push(second),
+            4 => entries.entry(key).or_default().operands.push((second, (0, 0))),
+            5 => entries.entry(key).or_default().follow(Said::expiring(&second)),
+            6 => {
+                let mut operand = &second[..];
+                let stamp = stamp(&mut operand);
+                entries.entry(key).or_default().operands.push((operand.to_vec(), stamp));
+            }
             3 => {
                 let end = if second.is_empty() { Bound::Unbounded } else { Bound::Excluded(second) };
                 let range = (Bound::Included(key), end);
@@ -449,8 +505,9 @@ fn read(files: &Files) -> Contents {
         commit(number, &payload, &families, &mut all);
     }
     if !is_old {
-        let has_operands = families.values().any(|family| family.has_operator);
-        assert_eq!(u64_at(superblock, 40), u64::from(has_operands), "features that readers must know");
+        let bit = |has: fn(&Family) -> bool| u64::from(families.values().any(has));
+        let features = bit(|family| family.has_operator) | bit(|family| family.expires) << 1;
+        assert_eq!(u64_at(superblock, 40), features, "features that readers must know");
         let is_used = families.values().any(|family| family.name.is_empty());
         let writers = u64_at(superblock, 48);
         assert!(writers & 1 == 1 || !is_used, "writers must know what is prepared");
@@ -511,6 +568,60 @@ fn a_reader_made_from_the_description_finds_what_the_engine_finds() {
         let found = read(&files(&storage));
         assert!(found == contents(&storage));
         assert!(found["small"].len() > 1000 && found["large"].len() == 20 && found["other"].len() == 4);
+    }
+}
+
+#[test]
+fn it_reads_what_expires_wherever_it_stands() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    let clock = std::sync::Arc::new(AtomicU64::new(100));
+    let time = std::sync::Arc::clone(&clock);
+    let append = || peristyle::merge_operators::append(",");
+    let options = || FamilyOptions::default().expire_each();
+    let storage = MemoryStorage::new();
+    let builder = move |storage: &MemoryStorage| {
+        let time = std::sync::Arc::clone(&time);
+        let builder = ColumnFamilyDatabase::builder().page_size(4096).storage(storage.clone());
+        let builder = builder.merge_operator(append()).merge_cost(0).automatic_maintenance(false);
+        builder.clock(move || UNIX_EPOCH + Duration::from_secs(time.load(Ordering::SeqCst)))
+    };
+    let db = builder(&storage).open("memory").unwrap();
+    let values = db.create_column_family("values", options()).unwrap();
+    let lists = db.create_column_family("lists", options().merge_operator(append())).unwrap();
+    // The first round comes into the tree, the second into a delta, the third into the log alone.
+    for round in 0..3u64 {
+        clock.store(100 + round, Ordering::SeqCst);
+        for i in 0..400u64 {
+            let value = format!("{round} {i}").repeat(if i % 40 == 3 { 2000 } else { 1 });
+            let time = Duration::from_secs((i + round) % 8);
+            if (i + round) % 5 < 2 {
+                values.put_with_ttl(i.to_be_bytes(), &value, time).unwrap();
+                lists.merge(i.to_be_bytes(), &value).unwrap();
+            } else if (i + round) % 7 == 3 {
+                lists.put_with_ttl(i.to_be_bytes(), &value, time).unwrap();
+            }
+        }
+        if round == 0 {
+            db.compact().unwrap();
+        } else if round == 1 {
+            lists.set_options(FamilyOptions::default().expire_after(Duration::from_secs(4))).unwrap();
+            db.flush().unwrap();
+            db.checkpoint().unwrap();
+        }
+    }
+    db.sync().unwrap();
+    clock.store(NOW, Ordering::SeqCst);
+    let files = files(&storage);
+    let killed = builder(&common::kept::storage(&files)).read_only(true).open("memory").unwrap();
+    let found = read(&files);
+    for name in ["values", "lists"] {
+        let entries = killed.column_family(name).unwrap().iter().unwrap();
+        let entries: BTreeMap<_, _> =
+            entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect();
+        assert!(entries.len() > 50, "{} in {name}", entries.len());
+        assert!(found[name] == entries, "{name}");
     }
 }
 

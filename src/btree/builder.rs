@@ -102,9 +102,11 @@ impl<'s, 'm> TreeBuilder<'s, 'm> {
         expiry::split(stamped).ok_or_else(|| self.family_fault(nonsense))
     }
 
-    /// Adds what operands came to.
+    /// Adds what operands came to, if that is anything.
     pub(super) fn push_combined(&mut self, key: &'m [u8], combined: Combined) -> Result<()> {
         let complete = match combined {
+            Combined::Nothing if self.keep_deletions => self.leaves.add_deletion(key),
+            Combined::Nothing => return Ok(()),
             Combined::Expiring(stamped) => {
                 let (expiry, value) = self.split(&stamped)?;
                 if self.wants_run(value.len()) {

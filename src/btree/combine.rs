@@ -17,6 +17,8 @@ pub(crate) enum Old<'t> {
 /// What a tree is to say of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Combined {
+    /// The key has no value.
+    Nothing,
     Value(Vec<u8>),
     /// A stamped value.
     Expiring(Vec<u8>),

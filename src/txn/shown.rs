@@ -31,6 +31,7 @@ pub(super) fn with_keys<'b>(operation: Operation<'b>, shown: &'b StoredBounds) -
         Operation::Put { value, .. } => Operation::Put { key, value },
         Operation::PutExpiring { value, .. } => Operation::PutExpiring { key, value },
         Operation::Merge { operand, .. } => Operation::Merge { key, operand },
+        Operation::MergeExpiring { operand, .. } => Operation::MergeExpiring { key, operand },
         Operation::Delete { .. } => Operation::Delete { key },
         Operation::DeleteRange { .. } => Operation::DeleteRange { start: key, end },
     }

@@ -4,6 +4,7 @@
 mod copies;
 mod database;
 mod durable;
+mod expiry;
 mod log;
 mod memtable;
 mod merging;
@@ -196,6 +197,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Mutation> {
         memtable::MUTATIONS,
         merging::MUTATIONS,
         orders::MUTATIONS,
+        expiry::MUTATIONS,
         writes::MUTATIONS,
         transactions::MUTATIONS,
         database::MUTATIONS,
