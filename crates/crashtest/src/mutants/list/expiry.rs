@@ -53,8 +53,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     tests(
         "operands are folded onto what had expired",
         STAMPS,
-        "            if expiry.is_some_and(|expiry| Now(stamp.written).is_past(expiry)) {",
-        "            if expiry.is_some_and(|expiry| Now(stamp.written).is_past(expiry)) && at > usize::MAX / 2 {",
+        "    let had_expired = expiry.is_some_and(|expiry| Now(stamp.written).is_past(expiry));",
+        "    let had_expired = expiry.is_some_and(|expiry| Now(stamp.written).is_past(expiry.saturating_mul(2)));",
         "what_is_folded_does_not_depend_on_how",
     ),
     tests(
