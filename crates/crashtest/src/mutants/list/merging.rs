@@ -40,8 +40,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "an operator that fails in the background takes the operands along",
         OPERANDS,
-        "                self.keep(base, &operands)\n",
-        "                Ok(Combined::Value(value.unwrap_or_default().to_vec()))\n",
+        "                self.keep(base, operands.iter())\n",
+        "                Ok(Combined::Value(self.value_of(base)?.unwrap_or_default().to_vec()))\n",
         "merging",
     ),
     file(
@@ -82,8 +82,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "whatever an operator combines operands into is taken for what they do",
         OPERANDS,
-        "            && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)\n",
-        "",
+        "        }) && one.len() <= bytes.saturating_mul(2).clamp(LITTLE, MOST_BYTES)\n",
+        "        })\n",
         "merging",
     ),
     file(
