@@ -305,13 +305,6 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "a_shorter_one_is_made",
     ),
     tests(
-        "a file of the log that is used again is longer than there is room to merge",
-        ROTATION,
-        "self.options.room.keep(weight + most)",
-        "self.options.room.keep(weight + wanted)",
-        "serves_only_where_there_is_room_to_merge",
-    ),
-    tests(
         "what the log keeps for reuse keeps its room where merges have none",
         ROTATION,
         "if error.is_refusal() && self.stock.free_all() => {}",
