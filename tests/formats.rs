@@ -24,6 +24,15 @@ const LOST: &str = "2-lost";
 /// As the others, with a family beside theirs that has a merge operator, [`Lists`].
 const OPERANDS: &str = "2-operands";
 
+/// As the others, with a family beside theirs of which entries expire, and that has a merge operator,
+/// [`Lists`]. Written at second 1000.
+const EXPIRY: &str = "2-expiry";
+
+/// The time at so many seconds.
+fn at(seconds: u64) -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+}
+
 /// Operands are members of a list, and nothing is made of several of them.
 struct Lists {
     /// Whether it fails on the key `stuck`.
@@ -314,6 +323,34 @@ fn operands_are_folded_onto_what_is_older_wherever_they_stand() {
 }
 
 #[test]
+fn what_expires_does_so_wherever_it_stands() {
+    let storage = kept(EXPIRY);
+    let lists = || Lists { fails: false };
+    for (now, expected) in [
+        (1004, vec!["delta", "folded", "hidden", "log", "run", "stays", "tree"]),
+        (1005, vec!["delta", "folded", "log", "run", "stays", "tree"]),
+        (1010, vec!["folded", "stays", "tree"]),
+        (1015, vec!["stays"]),
+    ] {
+        let builder = ColumnFamilyDatabase::builder().merge_operator(lists()).clock(move || at(now));
+        let db = builder.storage(storage.clone()).open("kept").unwrap();
+        let family = db.column_family("expiring").unwrap();
+        for _ in 0..2 {
+            let keys = family.iter().unwrap().map(|entry| entry.unwrap().0.to_vec());
+            assert!(keys.eq(expected.iter().map(|key| key.as_bytes().to_vec())), "{now}");
+            assert_eq!(family.len().unwrap(), expected.len() as u64);
+            if now < 1015 {
+                assert_eq!(family.get("folded").unwrap().unwrap(), "a,b,c");
+                assert_eq!(family.get("tree").unwrap().unwrap(), "a,b");
+            }
+            db.compact().unwrap();
+        }
+        assert_clean(&db);
+        db.close().unwrap();
+    }
+}
+
+#[test]
 fn what_nobody_here_may_write_to_is_read() {
     let unknown = 0x40;
     for part in ["family", "log"] {
@@ -397,7 +434,8 @@ fn make(kind: &str) -> peristyle::Result<Files> {
     let storage = MemoryStorage::new();
     let page_size = if kind == "2-pages-of-32-kib" { 32 << 10 } else { 4096 };
     let mut builder = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone());
-    if kind == OPERANDS {
+    builder = builder.clock(|| at(1000));
+    if kind == OPERANDS || kind == EXPIRY {
         // Every merge that finds a tree writes a delta.
         builder = builder.merge_cost(0);
     }
@@ -433,6 +471,29 @@ fn make(kind: &str) -> peristyle::Result<Files> {
             }
             db.sync()?;
         }
+        EXPIRY => {
+            let options = FamilyOptions::default().merge_operator(Lists { fails: false }).expire_each();
+            let family = db.create_column_family("expiring", options)?;
+            let put = |key: &str, value: &str, seconds| {
+                family.put_with_ttl(key, value, std::time::Duration::from_secs(seconds))
+            };
+            put("tree", "a", 10)?;
+            put("folded", "a", 10)?;
+            put("run", &"a".repeat(9000), 10)?;
+            put("hidden", "a", 20)?;
+            family.put("stays", "a")?;
+            db.flush()?;
+            put("delta", "a", 10)?;
+            put("hidden", "b", 5)?;
+            family.merge("folded", "b")?;
+            db.flush()?;
+            db.checkpoint()?;
+            put("log", "a", 10)?;
+            family.set_options(FamilyOptions::default().expire_after(std::time::Duration::from_secs(15)))?;
+            family.merge("folded", "c")?;
+            family.merge("tree", "b")?;
+            db.sync()?;
+        }
         LOST => {
             let lost = db.create_column_family("lost", FamilyOptions::default())?;
             lost.put("key", "value")?;
@@ -457,7 +518,7 @@ fn make(kind: &str) -> peristyle::Result<Files> {
 #[test]
 #[ignore = "makes databases for the repository"]
 fn make_the_databases_of_today() {
-    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST, OPERANDS] {
+    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST, OPERANDS, EXPIRY] {
         let mut files = make(kind).unwrap();
         for (path, bytes) in &mut files {
             if path != "data" {
