@@ -128,6 +128,7 @@ fn writers_and_all_else_go_on_while_a_copy_is_stopped_in_the_middle() {
         storage.hold_read(reads);
         let report = std::thread::scope(|scope| {
             let copying = scope.spawn(|| db.checkpoint_into(copy.clone()));
+            let _let_go = LetGo(&storage);
             eventually("the copy is held", || storage.is_held());
             // None of this waits for the copy.
             let log_files = |db: &ColumnFamilyDatabase| db.statistics().log.bytes_live;
@@ -223,6 +224,15 @@ fn a_directory_that_is_not_empty_is_refused_and_stays_as_it_is() {
     drop(open(&storage));
     failure(db.checkpoint_into(storage.clone()), ErrorKind::DatabaseExists);
     drop(open(&storage));
+}
+
+/// Lets go of the read that a storage holds, also where a test fails: who reads is waited for.
+struct LetGo<'s>(&'s TestStorage);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
 }
 
 fn is_refusal(error: &peristyle::Error) -> bool {
@@ -322,6 +332,7 @@ fn what_a_killed_process_leaves_of_a_copy_is_refused_or_whole() {
         source.hold_read(reads);
         let left = std::thread::scope(|scope| {
             let copying = scope.spawn(|| db.checkpoint_into(target.clone()));
+            let _let_go = LetGo(&source);
             eventually("it is held or done", || source.is_held() || copying.is_finished());
             stopped = source.is_held();
             let left = target.copy();
@@ -366,6 +377,7 @@ fn a_database_that_is_closed_meanwhile_gives_no_copy() {
         storage.hold_read(reads);
         let stopped = std::thread::scope(|scope| {
             let copying = scope.spawn(|| db.checkpoint_into(target.clone()));
+            let _let_go = LetGo(&storage);
             eventually("the copy is held or done", || storage.is_held() || copying.is_finished());
             let stopped = storage.is_held();
             if stopped {
