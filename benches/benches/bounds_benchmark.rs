@@ -8,8 +8,8 @@ use clap::{Args, value_parser};
 use peristyle_benches::comparison::{Benchmark, Case};
 use peristyle_benches::engine::Memory;
 use peristyle_benches::workload::bounds::{
-    Beside, Bound, DeletedKeys, Families, HeldMemory, HeldSnapshot, Idle, Log, OldVersion, Queue,
-    RangeDeletes, SIZES, ShortLives, ValueSizes, Waiting,
+    AbsentKeys, Beside, Bound, DeletedKeys, Descriptors, Families, HeldMemory, HeldSnapshot, Idle, Iterating, Log, OldVersion, Queue,
+    RangeDeletes, Resident, SIZES, ShortLives, ValueSizes, Waiting,
 };
 
 /// Stands for all workloads on the command line.
@@ -33,6 +33,10 @@ const BENCHMARK: Benchmark = Benchmark {
         "families",
         "idle",
         "memory",
+        "iterating",
+        "descriptors",
+        "absent-keys",
+        "resident",
     ],
     peers: &["rocksdb", "leveldb", "canopydb"],
     temporary: env!("CARGO_TARGET_TMPDIR"),
@@ -134,6 +138,11 @@ fn rows(options: &Options, memory: Option<Memory>, quick: bool) -> Result<Vec<Bo
         let positions = if quick { 10_000 } else { 5_000_000 };
         Bound::Waiting(Waiting { memory, writers, puts_per_second, positions, seconds })
     };
+    let resident = |total| {
+        // Of data that is larger than the memory.
+        let bytes = if quick { 4 << 20 } else { total.unwrap_or(512 << 20) * 3 };
+        Bound::Resident(Resident { total, entries: bytes / 116, seconds: seconds / 4.0 })
+    };
     Ok(vec![
         Bound::HeldSnapshot(HeldSnapshot {
             memory,
@@ -190,5 +199,16 @@ fn rows(options: &Options, memory: Option<Memory>, quick: bool) -> Result<Vec<Bo
             kept: 400,
             seconds: short,
         }),
+        Bound::Iterating(Iterating { seconds: short }),
+        Bound::Descriptors(Descriptors {
+            families: if quick { 80 } else { 512 },
+            cap: if quick { 8 } else { 64 },
+            entries: if quick { 20 } else { 200 },
+            seconds: short * 5.0,
+        }),
+        Bound::AbsentKeys(AbsentKeys { entries: if quick { 4000 } else { 1_000_000 }, seconds: short }),
+        resident(Some(64 << 20)),
+        resident(Some(512 << 20)),
+        resident(None),
     ])
 }

@@ -99,6 +99,8 @@ pub enum Feature {
     Log,
     /// Writers of different durabilities at the same time.
     MixedDurabilities,
+    /// Peristyle's own interface, of which more is used than other engines have.
+    OwnApi,
 }
 
 /// An open database, shared by all threads of a run.

@@ -82,18 +82,22 @@ macro_rules! peer {
     };
 }
 
+/// What all but one are not asked for.
+const NOT_ASKED: (Feature, &str) = (Feature::OwnApi, "the row uses Peristyle's own interface");
+
 /// All engines that the benchmarks know, whether compiled in or not.
 pub fn all() -> Vec<Peer> {
     vec![
         peer!("peristyle", "engine", true, "", &[], peristyle::open),
-        peer!("rocksdb", "rocksdb", true, "", &[], rocksdb::open_as_users_do),
-        peer!("rocksdb-tuned", "rocksdb", true, "", &[], rocksdb::open_tuned),
+        peer!("rocksdb", "rocksdb", true, "", &[NOT_ASKED], rocksdb::open_as_users_do),
+        peer!("rocksdb-tuned", "rocksdb", true, "", &[NOT_ASKED], rocksdb::open_tuned),
         peer!(
             "leveldb",
             "leveldb",
             true,
             "has no families: where there are several, all keys lie in one database behind the number of their family",
             &[
+                NOT_ASKED,
                 (Feature::Families, "it has no families to create"),
                 (Feature::RangeDeletes, "it has no range deletions"),
             ],
@@ -105,6 +109,7 @@ pub fn all() -> Vec<Peer> {
             true,
             "unsynced: MDB_NOSYNC, where a power loss may damage the whole file, not only the last commits",
             &[
+                NOT_ASKED,
                 (
                     Feature::Snapshots,
                     "a thread has one read transaction at a time, and has to read beside the one that is held"
@@ -121,7 +126,7 @@ pub fn all() -> Vec<Peer> {
             "redb",
             false,
             "unsynced: Durability::None keeps commits in memory, so a killed process loses them (less than asked)",
-            &[(Feature::RangeDeletes, "it has no range deletions"), (Feature::Log, "it has no log"),],
+            &[NOT_ASKED, (Feature::RangeDeletes, "it has no range deletions"), (Feature::Log, "it has no log"),],
             redb::open
         ),
         peer!(
@@ -129,7 +134,7 @@ pub fn all() -> Vec<Peer> {
             "fjall",
             true,
             "",
-            &[(Feature::RangeDeletes, "it has no range deletions")],
+            &[NOT_ASKED, (Feature::RangeDeletes, "it has no range deletions")],
             fjall::open
         ),
         peer!(
@@ -137,7 +142,7 @@ pub fn all() -> Vec<Peer> {
             "canopydb",
             true,
             "families are databases of one environment, so what is held of several is a moment of each",
-            &[],
+            &[NOT_ASKED],
             canopydb::open
         ),
         peer!(
@@ -146,6 +151,7 @@ pub fn all() -> Vec<Peer> {
             false,
             "unsynced: writes reach the operating system every 500 ms, so a killed process loses the last (less than asked)",
             &[
+                NOT_ASKED,
                 (Feature::Snapshots, "it has no snapshots"),
                 (Feature::RangeDeletes, "it has no range deletions"),
                 (Feature::Log, "its log and its data are one"),

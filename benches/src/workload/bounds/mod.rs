@@ -4,6 +4,14 @@
 //! times of single calls and counts; whether what was read is right is looked at as well. [`Row`] is what
 //! they have in common.
 
+#[cfg(feature = "engine")]
+mod absent_keys;
+#[cfg(feature = "engine")]
+mod descriptors;
+#[cfg(feature = "engine")]
+mod iterating;
+#[cfg(feature = "engine")]
+mod resident;
 mod beside;
 mod deleted_keys;
 mod families;
@@ -26,6 +34,14 @@ use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "engine")]
+pub use self::absent_keys::AbsentKeys;
+#[cfg(feature = "engine")]
+pub use self::descriptors::Descriptors;
+#[cfg(feature = "engine")]
+pub use self::iterating::Iterating;
+#[cfg(feature = "engine")]
+pub use self::resident::Resident;
 pub use self::beside::Beside;
 pub use self::deleted_keys::DeletedKeys;
 pub use self::families::Families;
@@ -112,6 +128,18 @@ pub enum Bound {
     Idle(Idle),
     /// Memory held and given back.
     HeldMemory(HeldMemory),
+    /// Steps of an iterator beside those of a cursor.
+    #[cfg(feature = "engine")]
+    Iterating(Iterating),
+    /// More families than descriptors.
+    #[cfg(feature = "engine")]
+    Descriptors(Descriptors),
+    /// Absent keys where deltas were there at opening.
+    #[cfg(feature = "engine")]
+    AbsentKeys(AbsentKeys),
+    /// Resident memory beside its bound.
+    #[cfg(feature = "engine")]
+    Resident(Resident),
 }
 
 impl Bound {
@@ -130,6 +158,14 @@ impl Bound {
             Self::Families(row) => row,
             Self::Idle(row) => row,
             Self::HeldMemory(row) => row,
+            #[cfg(feature = "engine")]
+            Self::Iterating(row) => row,
+            #[cfg(feature = "engine")]
+            Self::Descriptors(row) => row,
+            #[cfg(feature = "engine")]
+            Self::AbsentKeys(row) => row,
+            #[cfg(feature = "engine")]
+            Self::Resident(row) => row,
         }
     }
 
