@@ -2,6 +2,7 @@
 //! allocator counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use peristyle::{ColumnFamilyDatabase, FamilyOptions};
@@ -42,12 +43,53 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const FAMILIES: usize = 1000;
+/// Of which the resident memory is looked at: what threads and their allocators take is little beside them.
+const MANY: usize = 4000;
 /// Bytes of memory for each, and for one that is being written to besides.
 const MOST: u64 = 16 << 10;
 const MOST_WRITTEN_TO: u64 = 20 << 10;
 
+/// One test after the other: each looks at the memory of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Memory of the process that belongs to nobody's file, in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    anonymous.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_family_of_three_small_entries_takes_little_of_the_systems_memory() {
+    let _alone = ALONE.lock();
+    let directory = tempfile::tempdir().unwrap();
+    let db = ColumnFamilyDatabase::builder().open(directory.path().join("db")).unwrap();
+    let before = resident();
+    let names = (0..MANY).map(|number| (format!("family {number}"), FamilyOptions::default()));
+    let families = db.create_column_families(names).unwrap();
+    for family in &families {
+        for key in ["a", "b", "c"] {
+            family.put(key, "value").unwrap();
+        }
+    }
+    let each = |when: &str| {
+        let each = (resident() - before) / MANY as u64;
+        println!("{when}: {each} bytes for each family");
+        each
+    };
+    each("in memtables");
+    db.flush().unwrap();
+    let in_trees = each("in trees");
+    assert!(in_trees <= MOST, "{in_trees} bytes for each family");
+    drop(families);
+    db.close().unwrap();
+}
+
 #[test]
 fn a_family_of_three_small_entries_takes_little_memory() {
+    let _alone = ALONE.lock();
     let directory = tempfile::tempdir().unwrap();
     let builder = ColumnFamilyDatabase::builder().automatic_maintenance(false);
     let db = builder.open(directory.path().join("db")).unwrap();

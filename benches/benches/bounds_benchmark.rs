@@ -8,8 +8,8 @@ use clap::{Args, value_parser};
 use peristyle_benches::comparison::{Benchmark, Case};
 use peristyle_benches::engine::Memory;
 use peristyle_benches::workload::bounds::{
-    AbsentKeys, Beside, Bound, DeletedKeys, Descriptors, Families, HeldMemory, HeldSnapshot, Idle, Iterating, Log, OldVersion, Queue,
-    RangeDeletes, Resident, SIZES, ShortLives, ValueSizes, Waiting,
+    AbsentKeys, Beside, Bound, DeletedKeys, Descriptors, Families, HeldMemory, HeldSnapshot, Idle, Iterating,
+    Log, OldVersion, Queue, RangeDeletes, Resident, SIZES, ShortLives, ValueSizes, Waiting,
 };
 
 /// Stands for all workloads on the command line.

@@ -227,3 +227,36 @@ fn an_iterator_gives_every_entry_once_wherever_it_turns_around() {
         }
     }
 }
+
+/// Short values, longer ones, and some that are held where they stand; most are merged.
+#[test]
+fn an_iterator_that_is_taken_from_both_ends_gives_every_entry_once() {
+    let (db, family) = open(builder());
+    let value = |n: u32| vec![n as u8; [3, 60, 200, 1500][n as usize % 4 * usize::from(n % 16 < 4)]];
+    for n in 0..400 {
+        family.put(key(n), value(n)).unwrap();
+    }
+    db.flush().unwrap();
+    for n in (0..400).filter(|n| n % 50 == 7) {
+        family.put(key(n), value(n)).unwrap();
+    }
+    let all: Vec<u32> = (0..400).collect();
+    // How many are taken from the front, then from the back, and so on.
+    for turns in [&[1, 1][..], &[40, 3], &[0, 40, 1], &[0, 5, 2, 30], &[17, 60, 3, 1], &[0, 400], &[400, 1]] {
+        let (mut iter, mut expected) = (family.iter().unwrap(), all.iter());
+        'all: for (turn, &count) in turns.iter().enumerate().cycle() {
+            for _ in 0..count {
+                let is_front = turn % 2 == 0;
+                let entry = if is_front { iter.next() } else { iter.next_back() };
+                let n = if is_front { expected.next() } else { expected.next_back() };
+                let Some(&n) = n else {
+                    assert!(entry.is_none());
+                    break 'all;
+                };
+                let (found, bytes) = entry.unwrap().unwrap();
+                assert_eq!((number(&found), &bytes[..]), (n, &value(n)[..]), "in turns of {turns:?}");
+            }
+        }
+        assert!(iter.next().is_none() && iter.next_back().is_none());
+    }
+}

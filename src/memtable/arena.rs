@@ -21,7 +21,7 @@ use crate::sync::{Arc, Mutex};
 use crate::system::{IS_LAZY, Mapping};
 
 /// The first chunk of a stream: little, since thousands of families may hold a few entries each.
-const SMALLEST_CHUNK: usize = 1 << 10;
+const SMALLEST_CHUNK: usize = 1 << 8;
 const HUGE_PAGE: usize = 2 << 20;
 /// What would be as long as this or longer is a mapping. A part of it that is given back to the allocator
 /// would often stay with it.

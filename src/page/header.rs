@@ -104,6 +104,23 @@ pub(crate) fn stated_checksum(bytes: &[u8]) -> u32 {
     u32_at(bytes, CHECKSUM)
 }
 
+/// A page of the system, or a part of one.
+const SYSTEM_PAGE: usize = 4096;
+
+/// Zeroes `bytes`. Writes only where not all is zero already: a frame that was never used is, and where it is
+/// only read the system gives it no memory. A family of few entries takes half of its one page so.
+fn clear(bytes: &mut [u8]) {
+    // To the end of the system's page at once: that one holds what stands in front, too.
+    let ahead = bytes.as_ptr().addr().wrapping_neg() % SYSTEM_PAGE;
+    let (begun, whole) = bytes.split_at_mut(ahead.min(bytes.len()));
+    begun.fill(0);
+    for page in whole.chunks_mut(SYSTEM_PAGE) {
+        if page.chunks(64).any(|line| line.iter().fold(0, |all, &byte| all | byte) != 0) {
+            page.fill(0);
+        }
+    }
+}
+
 /// Writes the header in front of `bytes` (whole pages), zeroes what lies behind the content, and returns the
 /// checksum.
 ///
@@ -124,7 +141,7 @@ pub(crate) fn seal(bytes: &mut [u8], header: &PageHeader) -> u32 {
     bytes[LEVEL] = header.level;
     bytes[READ_FEATURES..PAGES].fill(0);
     bytes[PAGES..HEADER_LEN].copy_from_slice(&header.pages.to_le_bytes());
-    bytes[end..].fill(0);
+    clear(&mut bytes[end..]);
     let checksum = crc32(&[&bytes[FAMILY..end]]);
     bytes[CHECKSUM..FAMILY].copy_from_slice(&checksum.to_le_bytes());
     checksum
@@ -204,6 +221,23 @@ mod tests {
         let header = PageHeader { family, page, pages, kind, level, generation: 13, length };
         let checksum = seal(&mut bytes, &header);
         (bytes, header, PagePointer { page, pages, checksum })
+    }
+
+    #[test]
+    fn what_lies_behind_the_content_is_cleared_wherever_it_begins() {
+        let whole = vec![0xa5u8; 5 * SYSTEM_PAGE];
+        for (from, len) in
+            [(0, 0), (1, 0), (0, SYSTEM_PAGE), (77, 3 * SYSTEM_PAGE), (SYSTEM_PAGE - 1, 2), (5, 9)]
+        {
+            for zeros_before in [0, SYSTEM_PAGE, 2 * SYSTEM_PAGE + 1] {
+                let mut bytes = whole.clone();
+                bytes[from..][..zeros_before].fill(0);
+                let mut expected = bytes.clone();
+                expected[from..][..len].fill(0);
+                clear(&mut bytes[from..][..len]);
+                assert!(bytes == expected, "{len} bytes from {from}");
+            }
+        }
     }
 
     #[test]

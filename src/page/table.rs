@@ -81,9 +81,14 @@ pub(super) struct Retired {
 
 pub(super) struct FrameTable {
     directory: [AtomicPtr<AtomicPtr<Piece>>; CHUNKS],
-    clean: CachePadded<AtomicUsize>,
-    dirty: CachePadded<AtomicUsize>,
-    pieces: CachePadded<AtomicUsize>,
+    counts: CachePadded<Counts>,
+}
+
+/// What changes with every insertion, apart from what every hit reads.
+struct Counts {
+    clean: AtomicUsize,
+    dirty: AtomicUsize,
+    pieces: AtomicUsize,
 }
 
 /// What became of an insertion.
@@ -134,9 +139,11 @@ impl FrameTable {
     pub(super) fn new() -> Self {
         Self {
             directory: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
-            clean: CachePadded::new(AtomicUsize::new(0)),
-            dirty: CachePadded::new(AtomicUsize::new(0)),
-            pieces: CachePadded::new(AtomicUsize::new(0)),
+            counts: CachePadded::new(Counts {
+                clean: AtomicUsize::new(0),
+                dirty: AtomicUsize::new(0),
+                pieces: AtomicUsize::new(0),
+            }),
         }
     }
 
@@ -147,17 +154,17 @@ impl FrameTable {
 
     /// Pages in memory that may be evicted.
     pub(super) fn clean(&self) -> usize {
-        self.clean.load(Ordering::Relaxed)
+        self.counts.clean.load(Ordering::Relaxed)
     }
 
     /// Pages in memory that are not yet written.
     pub(super) fn dirty(&self) -> usize {
-        self.dirty.load(Ordering::Relaxed)
+        self.counts.dirty.load(Ordering::Relaxed)
     }
 
     /// Bytes of the pieces.
     pub(super) fn piece_bytes(&self) -> usize {
-        self.pieces.load(Ordering::Relaxed) * size_of::<Piece>()
+        self.counts.pieces.load(Ordering::Relaxed) * size_of::<Piece>()
     }
 
     /// Bytes of the directory. Of a large chunk only what was used takes memory.
@@ -196,7 +203,7 @@ impl FrameTable {
             return Inserted::Refused;
         };
         // Counted first: an entry that is visible can be taken out, and uncounted, at once.
-        let count = if dirty { &self.dirty } else { &self.clean };
+        let count = if dirty { &self.counts.dirty } else { &self.counts.clean };
         count.fetch_add(1, Ordering::Relaxed);
         let value = value_of(frame, if dirty { DIRTY } else { 0 });
         let entry = piece.entry(page);
@@ -224,7 +231,7 @@ impl FrameTable {
         let piece = self.piece(page, guard)?;
         let value = piece.entry(page).swap(EMPTY, Ordering::AcqRel);
         let frame = frame_of(value)?;
-        let count = if value & DIRTY == 0 { &self.clean } else { &self.dirty };
+        let count = if value & DIRTY == 0 { &self.counts.clean } else { &self.counts.dirty };
         count.fetch_sub(1, Ordering::Relaxed);
         self.leave(piece, page, retired);
         Some(frame)
@@ -236,14 +243,14 @@ impl FrameTable {
         let mut value = entry.load(Ordering::Acquire);
         while frame_of(value) == Some(frame) && value & DIRTY != 0 {
             // As in `insert`, counted before it can be taken out.
-            self.clean.fetch_add(1, Ordering::Relaxed);
+            self.counts.clean.fetch_add(1, Ordering::Relaxed);
             match entry.compare_exchange(value, value & !DIRTY, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    self.dirty.fetch_sub(1, Ordering::Relaxed);
+                    self.counts.dirty.fetch_sub(1, Ordering::Relaxed);
                     return true;
                 }
                 Err(now) => {
-                    self.clean.fetch_sub(1, Ordering::Relaxed);
+                    self.counts.clean.fetch_sub(1, Ordering::Relaxed);
                     value = now;
                 }
             }
@@ -269,7 +276,7 @@ impl FrameTable {
         let aged = if value & REFERENCED != 0 { value & !REFERENCED } else { EMPTY };
         match entry.compare_exchange(value, aged, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) if aged == EMPTY => {
-                self.clean.fetch_sub(1, Ordering::Relaxed);
+                self.counts.clean.fetch_sub(1, Ordering::Relaxed);
                 self.leave(piece, page, retired);
                 Aged::Evicted
             }
@@ -317,10 +324,10 @@ impl FrameTable {
                 }
                 None => {
                     let made = make_piece()?;
-                    self.pieces.fetch_add(1, Ordering::Relaxed);
+                    self.counts.pieces.fetch_add(1, Ordering::Relaxed);
                     let there = slot.compare_exchange(null_mut(), made, Ordering::AcqRel, Ordering::Relaxed);
                     if there.is_err() {
-                        self.pieces.fetch_sub(1, Ordering::Relaxed);
+                        self.counts.pieces.fetch_sub(1, Ordering::Relaxed);
                         // SAFETY: `make_piece` gave it just now, and nobody else saw it.
                         drop(unsafe { Box::from_raw(made) });
                     }
@@ -354,7 +361,7 @@ impl FrameTable {
         let piece = std::ptr::from_ref(piece).cast_mut();
         // Who wants to fill it may have been here before.
         let _ = slot.compare_exchange(piece, null_mut(), Ordering::AcqRel, Ordering::Relaxed);
-        self.pieces.fetch_sub(1, Ordering::Relaxed);
+        self.counts.pieces.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: it came from `make_piece`; this thread alone turned its count to `GONE`, so it is retired
         // once; it is out of the directory, where nothing names it again.
         retired.push(RetiredPiece(unsafe { Box::from_raw(piece) }));

@@ -625,9 +625,10 @@ impl SpaceMap {
         let map = self.extents.lock();
         let end = map.used_end();
         let Some(&first) = extents.iter().find(|&&first| first + room == end) else { return false };
-        // Else it would come to stand in front of what is kept for a full disk, which is at the end.
-        let is_kept =
-            map.reserved_without(map.find(pages), copies * pages) >= map.reserve_pages(self.page_size);
+        // Else it would come to stand in front of what is kept for a full disk and for merges, which is at the
+        // end.
+        let is_kept = map.reserved_without(map.find(pages), copies * pages)
+            >= map.reserve_pages(self.page_size) + map.promised;
         let fitting = map.free.range(..first).map(|(_, free)| free.pages / pages.max(1));
         is_kept && fitting.sum::<u64>() >= copies
     }

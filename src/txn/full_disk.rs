@@ -151,13 +151,16 @@ impl Pipeline {
         is_freed
     }
 
-    fn wait_until_lighter(&self, log: &Log, weight: Weight) -> Result<bool> {
+    /// Waits until the log weighs less than the most that it did meanwhile, `weight` at first: others may add
+    /// to it while something is let go of.
+    fn wait_until_lighter(&self, log: &Log, mut weight: Weight) -> Result<bool> {
         let before = self.log_pace.rounds_ended();
         // What stood in their way may be gone.
         self.log_pace.clear();
         let mut obstacles = 0;
         for _ in 0..MOST_LOOKS {
             self.writable()?;
+            weight = weight.max(log.weight());
             self.short_of_space.store(true, Ordering::Relaxed);
             self.log_pace.want_all();
             self.work.request_shorter_log();

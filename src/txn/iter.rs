@@ -311,25 +311,32 @@ pub struct Iter {
     fault: Option<Error>,
 }
 
-/// Entries that the front copies ahead of need at most: those of one leaf, one after the other, are cheaper
-/// than each by itself.
+/// Entries that are copied ahead of need at most: those of one leaf, one after the other, are cheaper than
+/// each by itself.
 const MOST_AHEAD: usize = 16;
 
 /// An iterator in the process that made it.
-///
-/// The front stands on the last of the entries `ahead`, or, while there are none, on the one that was given
-/// out last; if the next one `is_apart`, it stands on that. There are none ahead once there is a back.
 struct Entries {
     source: Source,
     start: Vec<u8>,
     end: Option<Vec<u8>>,
-    front: Option<FamilyCursor>,
-    back: Option<FamilyCursor>,
+    front: Side,
+    back: Side,
+    done: bool,
+}
+
+/// One side of what is still to be given out. As long as the other side has no cursor, this one copies
+/// entries ahead.
+///
+/// The cursor stands on the last of the entries `ahead`, or, while there are none, on the one that was given
+/// out last; if the next one `is_apart`, it stands on that.
+#[derive(Default)]
+struct Side {
+    cursor: Option<FamilyCursor>,
     ahead: Ahead,
     /// How many entries are copied next.
     more: usize,
     is_apart: bool,
-    done: bool,
 }
 
 /// Copies of entries that come next.
@@ -337,13 +344,71 @@ struct Entries {
 struct Ahead(VecDeque<(Key, Value)>);
 
 impl Ahead {
-    /// Adds an entry behind the others, written where it stands.
+    /// Adds an entry behind the others, written where it stands: what is moved right after it was put
+    /// together waits until its parts have come to the cache.
     #[inline]
     fn push(&mut self, key: &[u8], value: &[u8]) {
         self.0.push_back((Key::EMPTY, Value::EMPTY));
         if let Some(place) = self.0.back_mut() {
             place.0.fill(key);
             place.1.fill(value);
+        }
+    }
+}
+
+impl Side {
+    /// The key of the entry that was given out last. Nothing may be ahead.
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        self.cursor.as_ref().map(FamilyCursor::key)
+    }
+
+    /// Copies what comes after the entry that the cursor stands on, on the way, and is at hand.
+    #[inline]
+    fn look_ahead(&mut self, forward: bool) {
+        let Self { cursor: Some(cursor), ahead, more, is_apart } = self else { return };
+        // Who takes few entries pays for few.
+        let most = std::mem::replace(more, (2 * *more).clamp(1, MOST_AHEAD));
+        if most == 0 {
+            return;
+        }
+        let looked = cursor.visit_at_hand(forward, &mut |key, value| {
+            if !Value::is_small(value.len(), 0) {
+                // It is to be held where it stands.
+                *is_apart = true;
+                return ControlFlow::Break(());
+            }
+            ahead.push(key, value);
+            if ahead.0.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        // The next step says so again.
+        drop(looked);
+    }
+
+    /// The cursor stands on the entry that was given out last.
+    fn forget_ahead(&mut self, forward: bool) -> Result<()> {
+        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        match self.ahead.0.front() {
+            Some((key, _)) if forward => cursor.seek(key).and_then(|_| cursor.prev())?,
+            Some((key, _)) => cursor.seek_for_prev(key).and_then(|_| cursor.next())?,
+            None if !self.is_apart => return Ok(()),
+            None if forward => cursor.prev()?,
+            None => cursor.next()?,
+        };
+        self.ahead.0.clear();
+        self.is_apart = false;
+        Ok(())
+    }
+
+    /// What the cursor stands on, if the step to it found one.
+    #[inline]
+    fn item(&self, stepped: Result<bool>) -> Option<Result<(Key, Value)>> {
+        match (stepped, &self.cursor) {
+            (Ok(true), Some(cursor)) => {
+                Some(cursor.owned_value().map(|value| (Key::copy(cursor.key()), value)))
+            }
+            (Err(error), _) => Some(Err(error)),
+            _ => None,
         }
     }
 }
@@ -401,17 +466,8 @@ impl Iter {
         end: Option<Vec<u8>>,
     ) -> Self {
         let source = Source { view: Arc::clone(view), at, now, own };
-        let entries = Entries {
-            source,
-            start,
-            end,
-            front: None,
-            back: None,
-            ahead: Ahead::default(),
-            more: 0,
-            is_apart: false,
-            done: false,
-        };
+        let (front, back) = (Side::default(), Side::default());
+        let entries = Entries { source, start, end, front, back, done: false };
         Self { inner: view.pass_on(entries), is_own: view.family.own_order().is_some(), fault: None }
     }
 
@@ -421,18 +477,13 @@ impl Iter {
         if self.inner.done {
             return self.fault.take().map(Err);
         }
-        let checked = self.inner.check();
-        if checked.is_ok()
-            && let Some(entry) = self.inner.ahead.0.pop_front()
-        {
-            return Some(Ok(entry));
+        if let Err(error) = self.inner.check() {
+            return self.inner.refuse(error);
         }
-        let stepped = checked.and_then(|()| self.inner.step_forward());
-        let item = self.inner.item(stepped, true);
-        if matches!(item, Some(Ok(_))) {
-            self.inner.look_ahead();
+        match self.inner.front.ahead.0.pop_front() {
+            Some(entry) => Some(Ok(entry)),
+            None => self.inner.next_by_step(),
         }
-        item
     }
 
     /// The next entry from the other end, with the key as it is stored.
@@ -441,8 +492,13 @@ impl Iter {
         if self.inner.done {
             return self.fault.take().map(Err);
         }
-        let stepped = self.inner.check().and_then(|()| self.inner.step_backward());
-        self.inner.item(stepped, false)
+        if let Err(error) = self.inner.check() {
+            return self.inner.refuse(error);
+        }
+        match self.inner.back.ahead.0.pop_front() {
+            Some(entry) => Some(Ok(entry)),
+            None => self.inner.back_by_step(),
+        }
     }
 
     /// `item` as users see it.
@@ -469,77 +525,59 @@ impl Entries {
     /// Whether the front stands on an entry that the back has not come to.
     #[inline]
     fn step_forward(&mut self) -> Result<bool> {
-        if std::mem::take(&mut self.is_apart) {
+        if std::mem::take(&mut self.front.is_apart) {
             return Ok(true);
         }
+        self.back.forget_ahead(false)?;
         let Self { source, start, end, front, back, .. } = self;
         // Where the back stands the front ends, wherever the range does.
-        let end = back.as_ref().map(FamilyCursor::key).or(end.as_deref());
-        let front = front.get_or_insert_with(|| source.cursor(start, end));
-        let stands = front.next()?;
-        Ok(stands && back.as_ref().is_none_or(|back| key::compare(front.key(), back.key()).is_lt()))
-    }
-
-    /// Copies what comes after the entry that the front stands on and is at hand.
-    #[inline]
-    fn look_ahead(&mut self) {
-        let Self { front: Some(front), back: None, ahead, more, is_apart, .. } = self else { return };
-        // Who takes few entries pays for few.
-        let most = std::mem::replace(more, (2 * *more).clamp(1, MOST_AHEAD));
-        if most == 0 {
-            return;
-        }
-        let looked = front.visit_at_hand(&mut |key, value| {
-            if !Value::is_small(value.len(), 0) {
-                // It is to be held where it stands.
-                *is_apart = true;
-                return ControlFlow::Break(());
-            }
-            ahead.push(key, value);
-            if ahead.0.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        // The next step says so again.
-        drop(looked);
-    }
-
-    /// The front stands on the entry that was given out last.
-    fn forget_ahead(&mut self) -> Result<()> {
-        let Some(front) = &mut self.front else { return Ok(()) };
-        if let Some((key, _)) = self.ahead.0.front() {
-            front.seek(key)?;
-            front.prev()?;
-        } else if self.is_apart {
-            front.prev()?;
-        }
-        self.ahead.0.clear();
-        self.is_apart = false;
-        Ok(())
+        let end = back.key().or(end.as_deref());
+        let cursor = front.cursor.get_or_insert_with(|| source.cursor(start, end));
+        let stands = cursor.next()?;
+        Ok(stands && back.key().is_none_or(|back| key::compare(cursor.key(), back).is_lt()))
     }
 
     #[inline]
     fn step_backward(&mut self) -> Result<bool> {
-        self.forget_ahead()?;
+        if std::mem::take(&mut self.back.is_apart) {
+            return Ok(true);
+        }
+        self.front.forget_ahead(true)?;
         let Self { source, start, end, front, back, .. } = self;
-        let start = front.as_ref().map_or(&start[..], FamilyCursor::key);
-        let back = back.get_or_insert_with(|| source.cursor(start, end.as_deref()));
-        let stands = back.prev()?;
-        Ok(stands && front.as_ref().is_none_or(|front| key::compare(back.key(), front.key()).is_gt()))
+        let start = front.key().unwrap_or(start);
+        let cursor = back.cursor.get_or_insert_with(|| source.cursor(start, end.as_deref()));
+        let stands = cursor.prev()?;
+        Ok(stands && front.key().is_none_or(|front| key::compare(cursor.key(), front).is_gt()))
     }
 
-    #[inline]
-    fn item(&mut self, stepped: Result<bool>, forward: bool) -> Option<Result<(Key, Value)>> {
-        let cursor = if forward { &mut self.front } else { &mut self.back };
+    /// The next entry of the front that is not ahead.
+    fn next_by_step(&mut self) -> Option<Result<(Key, Value)>> {
+        let stepped = self.step_forward();
+        let item = self.front.item(stepped);
         // An iterator that failed ends, too: what comes after the gap is not the next entry.
-        let error = match (stepped, cursor) {
-            (Ok(true), Some(cursor)) => match cursor.owned_value() {
-                Ok(value) => return Some(Ok((Key::copy(cursor.key()), value))),
-                Err(error) => Some(Err(error)),
-            },
-            (Err(error), _) => Some(Err(error)),
-            _ => None,
-        };
+        self.done = !matches!(item, Some(Ok(_)));
+        if !self.done && self.back.cursor.is_none() {
+            self.front.look_ahead(true);
+        }
+        item
+    }
+
+    /// The same of the back.
+    fn back_by_step(&mut self) -> Option<Result<(Key, Value)>> {
+        let stepped = self.step_backward();
+        let item = self.back.item(stepped);
+        self.done = !matches!(item, Some(Ok(_)));
+        if !self.done && self.front.cursor.is_none() {
+            self.back.look_ahead(false);
+        }
+        item
+    }
+
+    /// A child that was forked walks no further.
+    #[cold]
+    fn refuse(&mut self, error: Error) -> Option<Result<(Key, Value)>> {
         self.done = true;
-        error
+        Some(Err(error))
     }
 }
 

@@ -143,6 +143,11 @@ impl Shelf {
         retired.sum::<u64>() + self.current_len + self.reserve_bytes() + self.removed.bytes
     }
 
+    /// The same without removed files and what is kept for reuse.
+    fn bytes_in_use(&self) -> u64 {
+        self.bytes_for_records() - self.removed.bytes - self.reserve_bytes()
+    }
+
     /// Bytes of removed files whose room the disk does not have back.
     pub(super) fn removed_bytes(&self) -> u64 {
         self.removed.bytes
@@ -266,7 +271,12 @@ impl Stock {
             if shelf.prepared.is_some() {
                 return Ok(Ahead::IsThere);
             }
-            shelf.spare_for(len.wanted).is_some_and(|spare| spare <= len.most)
+            let has_spare = shelf.spare_for(len.wanted).is_some_and(|spare| spare <= len.most);
+            if !has_spare && shelf.bytes_in_use().saturating_add(len.wanted) > self.most_bytes() {
+                // To remove what is kept for reuse would be in vain.
+                return Ok(Ahead::Later);
+            }
+            has_spare
         };
         if !has_spare && !self.make_way_for(len.wanted) {
             return Ok(Ahead::Later);
@@ -567,11 +577,15 @@ impl Stock {
         }
     }
 
+    /// What the log's files come to at most, beside what is kept for a full disk.
+    fn most_bytes(&self) -> u64 {
+        self.limit_bytes.saturating_add(self.max_segment_bytes)
+    }
+
     /// Sees to it that with `len` bytes more the log's files come to no more than its limit and one segment:
     /// removed ones give their room back, and what is kept for reuse is removed. Says whether that is enough.
     fn make_way_for(&self, len: u64) -> bool {
-        let most = self.limit_bytes.saturating_add(self.max_segment_bytes);
-        while self.shelf().bytes_for_records().saturating_add(len) > most {
+        while self.shelf().bytes_for_records().saturating_add(len) > self.most_bytes() {
             if !self.free_one() && !self.remove_spare() {
                 return false;
             }

@@ -126,7 +126,11 @@ pub fn all() -> Vec<Peer> {
             "redb",
             false,
             "unsynced: Durability::None keeps commits in memory, so a killed process loses them (less than asked)",
-            &[NOT_ASKED, (Feature::RangeDeletes, "it has no range deletions"), (Feature::Log, "it has no log"),],
+            &[
+                NOT_ASKED,
+                (Feature::RangeDeletes, "it has no range deletions"),
+                (Feature::Log, "it has no log"),
+            ],
             redb::open
         ),
         peer!(

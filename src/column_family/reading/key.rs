@@ -26,7 +26,7 @@ use crate::column_family::reading::short::Short;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Key(Short);
+pub struct Key(Short<Box<[u8]>>);
 
 impl Key {
     pub(crate) const EMPTY: Self = Self(Short::EMPTY);
@@ -102,6 +102,6 @@ impl Hash for Key {
 
 impl From<Key> for Vec<u8> {
     fn from(key: Key) -> Self {
-        key.0.into_vec()
+        key.0.into_large().map_or_else(|few| few.get().to_vec(), <[u8]>::into_vec)
     }
 }

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use super::cursor::{FamilyCursor, Place, comes_first};
+use super::cursor::{FamilyCursor, Place, comes_first, way};
 use crate::error::Result;
 
 impl FamilyCursor {
@@ -51,15 +51,17 @@ impl FamilyCursor {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Shows entries that come after the one that the cursor stands on to `visit`, until it breaks: as far as
-    /// they are at hand, perhaps none. The cursor then stands on the one that was shown last.
+    /// Shows entries that come after the one that the cursor stands on, or before it, to `visit`, until it
+    /// breaks: as far as they are at hand, perhaps none. The cursor then stands on the one that was shown
+    /// last.
     #[inline]
     pub(crate) fn visit_at_hand(
         &mut self,
+        forward: bool,
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        if self.is_alone(true) {
-            let _shown_all = self.visit_tree(Ordering::Less, visit)?.is_continue();
+        if self.is_alone(forward) {
+            let _shown_all = self.visit_tree(way(forward), visit)?.is_continue();
         }
         Ok(())
     }

@@ -30,36 +30,50 @@ const LEAST_SHARE: usize = 8;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Value(Bytes);
+pub struct Value(Short<Bytes>);
 
+/// What is not short.
 #[derive(Clone)]
 enum Bytes {
-    Copied(Short),
+    Copied(Box<[u8]>),
     Page(PinnedPage, Range<usize>),
 }
 
+impl Deref for Bytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::Page(page, range) => &page[range.clone()],
+        }
+    }
+}
+
+impl From<Box<[u8]>> for Bytes {
+    fn from(bytes: Box<[u8]>) -> Self {
+        Self::Copied(bytes)
+    }
+}
+
 impl Value {
-    pub(crate) const EMPTY: Self = Self(Bytes::Copied(Short::EMPTY));
+    pub(crate) const EMPTY: Self = Self(Short::EMPTY);
 
     /// Becomes a copy of `bytes`.
     #[inline]
     pub(crate) fn fill(&mut self, bytes: &[u8]) {
-        if matches!(self.0, Bytes::Page(..)) {
-            *self = Self::EMPTY;
-        }
-        if let Bytes::Copied(short) = &mut self.0 {
-            short.fill(bytes);
-        }
+        self.0.fill(bytes);
     }
 
     #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Self {
-        Self(Bytes::Copied(Short::copy(bytes)))
+        Self(Short::copy(bytes))
     }
 
     /// Bytes that were made for this value.
     pub(crate) fn own(bytes: Vec<u8>) -> Self {
-        Self(Bytes::Copied(Short::own(bytes)))
+        Self(Short::own(bytes))
     }
 
     /// Whether a value of `len` bytes is better copied out of its page or run, of `page_len` bytes, than held
@@ -69,7 +83,7 @@ impl Value {
     }
 
     pub(crate) fn in_page(page: PinnedPage, range: Range<usize>) -> Self {
-        Self(Bytes::Page(page, range))
+        Self(Short::large(Bytes::Page(page, range)))
     }
 
     /// The bytes as a vector of their own.
@@ -83,10 +97,7 @@ impl Deref for Value {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Copied(bytes) => bytes.get(),
-            Bytes::Page(page, range) => &page[range.clone()],
-        }
+        self.0.get()
     }
 }
 
@@ -112,9 +123,10 @@ impl Eq for Value {}
 
 impl From<Value> for Vec<u8> {
     fn from(value: Value) -> Self {
-        match value.0 {
-            Bytes::Copied(bytes) => bytes.into_vec(),
-            _ => value.to_vec(),
+        match value.0.into_large() {
+            Ok(Bytes::Copied(bytes)) => bytes.into_vec(),
+            Ok(page @ Bytes::Page(..)) => page.to_vec(),
+            Err(few) => few.get().to_vec(),
         }
     }
 }

@@ -98,7 +98,12 @@ impl Row for AbsentKeys {
 }
 
 impl AbsentKeys {
-    fn write(&self, db: &ColumnFamilyDatabase, family: &ColumnFamily, keys: std::ops::Range<u64>) -> Result<()> {
+    fn write(
+        &self,
+        db: &ColumnFamilyDatabase,
+        family: &ColumnFamily,
+        keys: std::ops::Range<u64>,
+    ) -> Result<()> {
         let mut batch = WriteBatch::new();
         for number in keys {
             batch.put(family, random_key::<KEY_BYTES>(number), [number as u8; VALUE_BYTES]);

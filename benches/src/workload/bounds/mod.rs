@@ -6,22 +6,22 @@
 
 #[cfg(feature = "engine")]
 mod absent_keys;
-#[cfg(feature = "engine")]
-mod descriptors;
-#[cfg(feature = "engine")]
-mod iterating;
-#[cfg(feature = "engine")]
-mod resident;
 mod beside;
 mod deleted_keys;
+#[cfg(feature = "engine")]
+mod descriptors;
 mod families;
 mod held_snapshot;
 mod idle;
+#[cfg(feature = "engine")]
+mod iterating;
 mod log;
 mod memory;
 mod old_version;
 mod queue;
 mod range_deletes;
+#[cfg(feature = "engine")]
+mod resident;
 mod short_lives;
 mod value_sizes;
 mod waiting;
@@ -36,22 +36,22 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "engine")]
 pub use self::absent_keys::AbsentKeys;
-#[cfg(feature = "engine")]
-pub use self::descriptors::Descriptors;
-#[cfg(feature = "engine")]
-pub use self::iterating::Iterating;
-#[cfg(feature = "engine")]
-pub use self::resident::Resident;
 pub use self::beside::Beside;
 pub use self::deleted_keys::DeletedKeys;
+#[cfg(feature = "engine")]
+pub use self::descriptors::Descriptors;
 pub use self::families::Families;
 pub use self::held_snapshot::HeldSnapshot;
 pub use self::idle::Idle;
+#[cfg(feature = "engine")]
+pub use self::iterating::Iterating;
 pub use self::log::Log;
 pub use self::memory::HeldMemory;
 pub use self::old_version::OldVersion;
 pub use self::queue::Queue;
 pub use self::range_deletes::RangeDeletes;
+#[cfg(feature = "engine")]
+pub use self::resident::Resident;
 pub use self::short_lives::ShortLives;
 pub use self::value_sizes::{SIZES, ValueSizes};
 pub use self::waiting::Waiting;

@@ -177,6 +177,7 @@ const PLACE: &str = "src/db/place.rs";
 const FILE_LOCK: &str = "src/storage/file_lock.rs";
 const REAL_FILE: &str = "src/storage/real_file.rs";
 const HEADER: &str = "src/page/header.rs";
+const ITER: &str = "src/txn/iter.rs";
 const TALLY: &str = "src/txn/tally.rs";
 const FAMILIES: &str = "src/db/families.rs";
 const KEY_ORDER_FORM: &str = "src/key_order/form.rs";

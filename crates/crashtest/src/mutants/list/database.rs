@@ -225,4 +225,25 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "",
         "the_state_is_as_the_model",
     ),
+    file(
+        "pages are cleared though they are zero",
+        HEADER,
+        "        if page.chunks(64).any(|line| line.iter().fold(0, |all, &byte| all | byte) != 0) {\n",
+        "        if !page.is_empty() {\n",
+        "tiny_families",
+    ),
+    tests(
+        "zeros are taken for granted behind the content of a page",
+        HEADER,
+        "            page.fill(0);\n",
+        "            let _ = page;\n",
+        "what_lies_behind_the_content_is_cleared",
+    ),
+    tests(
+        "an iterator that turns around forgets what its back copied ahead, and does not go back to it",
+        ITER,
+        "            Some((key, _)) => cursor.seek_for_prev(key).and_then(|_| cursor.next())?,\n",
+        "            Some(_) => true,\n",
+        "an_iterator_that_is_taken_from_both_ends",
+    ),
 ];
