@@ -625,8 +625,7 @@ impl SpaceMap {
         let map = self.extents.lock();
         let end = map.used_end();
         let Some(&first) = extents.iter().find(|&&first| first + room == end) else { return false };
-        // Else it would come to stand in front of what is kept for a full disk and for merges, which is at the
-        // end.
+        // Else it would come to stand in front of what is kept at the end, for a full disk and for merges.
         let is_kept = map.reserved_without(map.find(pages), copies * pages)
             >= map.reserve_pages(self.page_size) + map.promised;
         let fitting = map.free.range(..first).map(|(_, free)| free.pages / pages.max(1));
