@@ -138,8 +138,8 @@ fn rows(options: &Options, memory: Option<Memory>, quick: bool) -> Result<Vec<Bo
         let positions = if quick { 10_000 } else { 5_000_000 };
         Bound::Waiting(Waiting { memory, writers, puts_per_second, positions, seconds })
     };
-    let resident = |total| {
-        // Of data that is larger than the memory.
+    let resident = |total: Option<u64>| {
+        // Of data that is larger than the memory that is given.
         let bytes = if quick { 4 << 20 } else { total.unwrap_or(512 << 20) * 3 };
         Bound::Resident(Resident { total, entries: bytes / 116, seconds: seconds / 4.0 })
     };
