@@ -181,7 +181,6 @@ const ITER: &str = "src/txn/iter.rs";
 const TALLY: &str = "src/txn/tally.rs";
 const FAMILIES: &str = "src/db/families.rs";
 const KEY_ORDER_FORM: &str = "src/key_order/form.rs";
-const ITER: &str = "src/txn/iter.rs";
 const FAMILY_ORDER: &str = "src/column_family/order.rs";
 const FAMILY_RECORD: &str = "src/column_family/record.rs";
 const FAMILY_OPTIONS: &str = "src/column_family/options.rs";
