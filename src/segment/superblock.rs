@@ -593,7 +593,7 @@ mod tests {
             let changed =
                 |at: usize| resealed(sample(8).encode(), |bytes| bytes[at + bit / 8] |= 1 << (bit % 8));
             let read = Superblock::decode(&changed(AT_READ_FEATURES));
-            let known = [Features::OF_OPERANDS, Features::OF_EXPIRY];
+            let known = [Features::OF_OPERANDS, Features::OF_EXPIRY, Features::OF_KEY_ORDER];
             if let Some(known) = known.into_iter().find(|known| known.read == 1 << bit) {
                 assert_eq!(read.unwrap().features, known);
             } else {
