@@ -2,8 +2,9 @@
 //!
 //! Run it with `benches/run merging_benchmark`. Ten million operands of eight bytes are merged into a
 //! thousand keys, in batches, unsynced and logged; then all is flushed, and each key is read once. The time
-//! is that of all three. Beside it stand puts of as many values in the same batches. Every round has new
-//! databases; kinds take turns, and the medians of the rounds are printed.
+//! is that of all three. Beside it stand puts of as many values in the same batches, and what a merge takes
+//! for what a put does. Every round has new databases; kinds take turns, and the medians of the rounds are
+//! printed.
 
 use std::path::Path;
 use std::time::Instant;
@@ -183,6 +184,12 @@ fn measure(open: Open, puts: bool, arguments: &Arguments) -> Result<[f64; 3]> {
     Ok([written, flushed - written, read - flushed])
 }
 
+fn median(figures: &[[f64; 3]], seconds: fn(&[f64; 3]) -> f64) -> f64 {
+    let mut all: Vec<_> = figures.iter().map(seconds).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
 fn main() -> Result<()> {
     let mut arguments = Arguments::parse();
     if arguments.quick {
@@ -200,11 +207,19 @@ fn main() -> Result<()> {
         arguments.operands, arguments.keys
     );
     println!("|---|---:|---:|---:|---:|");
-    for ((name, ..), mut figures) in kinds.into_iter().zip(figures) {
+    for ((name, ..), figures) in kinds.iter().zip(&mut figures) {
         figures.sort_by(|a, b| a.iter().sum::<f64>().total_cmp(&b.iter().sum()));
         let [written, flushed, read] = figures[figures.len() / 2];
         let rate = arguments.operands as f64 / (written + flushed + read);
         println!("| {name} | {rate:.0} | {written:.2} | {flushed:.2} | {:.1} |", read * 1000.0);
+    }
+    println!("\n| medians of rounds in which both took their turn | writing | all |\n|---|---:|---:|");
+    for ((name, ..), both) in
+        kinds.iter().zip(&figures).collect::<Vec<_>>().chunks(2).map(|both| (both[0].0, both))
+    {
+        let ratio = |seconds: fn(&[f64; 3]) -> f64| median(both[0].1, seconds) / median(both[1].1, seconds);
+        let (writing, all) = (ratio(|figures| figures[0]), ratio(|figures| figures.iter().sum()));
+        println!("| time of {name}, for that of its puts | {writing:.2} | {all:.2} |");
     }
     Ok(())
 }
