@@ -240,3 +240,18 @@ fn a_merge_that_is_stopped_or_fails_leaves_nothing() {
 fn shortest_separator<'a>(below: &[u8], at: &'a [u8]) -> &'a [u8] {
     &at[..at.len().min(key::common_prefix(below, at) + 1)]
 }
+
+#[test]
+fn where_deletions_are_kept_what_has_expired_stays_and_hides_what_is_behind() {
+    let stamped = crate::codec::expiry::stamped(5, b"value");
+    for (keep_deletions, left) in [(true, 2), (false, 1)] {
+        let mut harness = Harness::new(4096);
+        let ops = [Ok((&b"a"[..], MergeOp::PutExpiring(&stamped)))].into_iter();
+        let options = MergeOptions { fill: 100, generation: 1, keep_deletions, now: Now::UNASKED };
+        harness.install(merge(&harness.tree, &harness.store, &[], ops, &options, &|| false).unwrap());
+        let ops = [Ok((&b"b"[..], MergeOp::Put(b"value")))].into_iter();
+        let options = MergeOptions { generation: 2, now: Now(5), ..options };
+        harness.install(merge(&harness.tree, &harness.store, &[], ops, &options, &|| false).unwrap());
+        assert_eq!(harness.tree.entries, left);
+    }
+}

@@ -29,12 +29,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        if is_expired {",
         "expiry",
     ),
-    file(
+    tests(
         "a merge that keeps deletions leaves out what has expired",
         BUILDER,
         "            now: if options.keep_deletions { Now::UNASKED } else { options.now },",
         "            now: options.now,",
-        "expiry",
+        "where_deletions_are_kept_what_has_expired_stays",
     ),
     file(
         "trees drop what operands are yet to be folded onto",
