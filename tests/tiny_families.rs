@@ -82,7 +82,8 @@ fn a_family_of_three_small_entries_takes_little_of_the_systems_memory() {
     each("in memtables");
     db.flush().unwrap();
     let in_trees = each("in trees");
-    assert!(in_trees <= MOST, "{in_trees} bytes for each family");
+    // Where pages are cleared though they are zero it takes 4 KiB more.
+    assert!(in_trees <= MOST - (2 << 10), "{in_trees} bytes for each family");
     drop(families);
     db.close().unwrap();
 }
