@@ -96,7 +96,7 @@ impl Order {
 
 /// A key, and the order in which it is sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Placed(Order, Vec<u8>);
+pub(crate) struct Placed(Order, Vec<u8>);
 
 impl PartialOrd for Placed {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -152,6 +152,20 @@ impl Entries {
         self.map.remove(&place)
     }
 
+    /// Takes out those from `key` on.
+    pub(crate) fn split_off(&mut self, key: impl AsRef<[u8]>) -> Self {
+        let place = self.place(key);
+        Self { order: self.order, map: self.map.split_off(&place) }
+    }
+
+    pub(crate) fn pop_first(&mut self) -> Option<(Vec<u8>, Arc<[u8]>)> {
+        self.map.pop_first().map(|(key, value)| (key.1, value))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.map.clear();
+    }
+
     pub(crate) fn remove_range(&mut self, range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) {
         let order = self.order;
         self.map.retain(|key, _| !order.holds(range, &key.1));
@@ -170,7 +184,8 @@ impl Entries {
     }
 
     pub(crate) fn iter(&self) -> Iter<'_> {
-        self.map.iter().map(|(key, value)| (&key.1, value))
+        let shown: Shown<'_> = |(key, value)| (&key.1, value);
+        self.map.iter().map(shown)
     }
 
     pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = &Vec<u8>> {
@@ -196,7 +211,8 @@ impl Entries {
 
 type Entry<'a> = (&'a Vec<u8>, &'a Arc<[u8]>);
 type Shown<'a> = fn((&'a Placed, &'a Arc<[u8]>)) -> Entry<'a>;
-pub(crate) type Iter<'a> = std::iter::Map<std::collections::btree_map::Iter<'a, Placed, Arc<[u8]>>, Shown<'a>>;
+pub(crate) type Iter<'a> =
+    std::iter::Map<std::collections::btree_map::Iter<'a, Placed, Arc<[u8]>>, Shown<'a>>;
 
 impl<'a> IntoIterator for &'a Entries {
     type Item = Entry<'a>;

@@ -1,14 +1,13 @@
 //! One transaction, and what it should see and leave behind.
 
-use std::ops::RangeBounds;
-
 use peristyle::{
     ColumnFamily, ColumnFamilyDatabase, Durability, ErrorKind, IsolationLevel, LockMode, Result, Savepoint,
     Transaction,
 };
 
-use super::operation::{Key, Step, TransactionStep, Write, bounds};
-use super::world::{Entries, HeldCursor, assert_entry, assert_value, merged, merges, within};
+use super::failure;
+use super::operation::{Key, Step, TransactionStep, Write};
+use super::world::{Entries, HeldCursor, assert_entry, assert_value, merged, merges};
 
 /// A family, and what the transaction sees in it.
 pub(crate) type Seen = (ColumnFamily, Entries);
@@ -101,25 +100,26 @@ impl Open {
         let (handle, entries) = &mut self.families[index];
         match write {
             Write::Put(_, key, content) => {
-                let (key, value) = (key.bytes(), content.bytes());
+                let (key, value) = (entries.order().key(key), content.bytes());
                 self.transaction.put(handle, &key, &value)?;
                 entries.insert(key, value.into());
             }
             Write::Merge(_, key, content) if merges(&handle.options()) => {
-                let (key, operand) = (key.bytes(), content.bytes());
+                let (key, operand) = (entries.order().key(key), content.bytes());
                 self.transaction.merge(handle, &key, &operand)?;
                 let value = merged(entries.get(&key), &operand);
                 entries.insert(key, value);
             }
             Write::Merge(..) => {}
             Write::Delete(_, key) => {
-                self.transaction.delete(handle, key.bytes())?;
-                entries.remove(&key.bytes());
+                let key = entries.order().key(key);
+                self.transaction.delete(handle, &key)?;
+                entries.remove(&key);
             }
             Write::DeleteRange(_, range) => {
-                let range = bounds(range);
+                let range = entries.order().bounds(range);
                 self.transaction.delete_range(handle, range.clone())?;
-                entries.retain(|key, _| !range.contains(key));
+                entries.remove_range(&range);
             }
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Open {
     fn get_for_update(&mut self, family: u8, key: &Key, mode: LockMode) -> Result<()> {
         let index = self.index(family);
         let (handle, entries) = &self.families[index];
-        let key = key.bytes();
+        let key = entries.order().key(key);
         let found = self.transaction.get_for_update(handle, &key, mode)?;
         assert_value(found.as_deref(), entries.get(&key), &key);
         Ok(())
@@ -136,7 +136,7 @@ impl Open {
 
     fn get(&self, family: u8, key: &Key) {
         let (handle, entries) = &self.families[self.index(family)];
-        let key = key.bytes();
+        let key = entries.order().key(key);
         let expected = entries.get(&key);
         assert_value(self.transaction.get(handle, &key).unwrap().as_deref(), expected, &key);
         assert_value(self.transaction.get_untracked(handle, &key).unwrap().as_deref(), expected, &key);
@@ -153,9 +153,9 @@ impl Open {
             TransactionStep::Get(family, key) => self.get(*family, key),
             TransactionStep::Walk(family, range, turns) => {
                 let (handle, entries) = &self.families[self.index(*family)];
-                let range = bounds(range);
+                let range = entries.order().bounds(range);
                 let mut iter = self.transaction.range(handle, range.clone()).unwrap();
-                let mut model = within(entries, &range);
+                let mut model = entries.within(&range);
                 for from_back in turns {
                     let (found, expected) = if *from_back {
                         (iter.next_back(), model.next_back())
@@ -167,8 +167,13 @@ impl Open {
             }
             TransactionStep::Prefix(family, prefix) => {
                 let (handle, entries) = &self.families[self.index(*family)];
-                let prefix = prefix.bytes();
-                let mut iter = self.transaction.prefix(handle, &prefix).unwrap();
+                let prefix = entries.order().key(prefix);
+                let iter = self.transaction.prefix(handle, &prefix);
+                if !entries.order().has_prefixes() {
+                    failure(iter, ErrorKind::NoPrefixes);
+                    return Ok(());
+                }
+                let mut iter = iter.unwrap();
                 for expected in entries.iter().filter(|(key, _)| key.starts_with(&prefix)) {
                     assert_entry(iter.next().transpose().unwrap(), Some(expected));
                 }
@@ -202,9 +207,11 @@ impl Open {
     fn walk(&mut self, family: u8, anew: Option<&super::operation::Range>, steps: &[Step]) {
         if anew.is_some() || self.cursor.is_none() {
             let (handle, entries) = &self.families[self.index(family)];
-            let range = anew.map_or((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), bounds);
+            let order = entries.order();
+            let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+            let range = anew.map_or(all, |range| order.bounds(range));
             let cursor = self.transaction.cursor_in(handle, range.clone()).unwrap();
-            self.cursor = Some(HeldCursor::new(cursor, within(entries, &range)));
+            self.cursor = Some(HeldCursor::new(cursor, order, entries.within(&range)));
         }
         if let Some(cursor) = &mut self.cursor {
             steps.iter().for_each(|step| cursor.step(step));

@@ -1,7 +1,7 @@
 //! A database and a model of it, to which operations are applied side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,9 @@ use peristyle::{
     MergeOperator, MergeResult, Snapshot, Swap, TransactionCursor, WriteBatch, merge_operators,
 };
 
-use super::operation::{Content, End, Key, Operation, Range, Step, Write, bounds};
+pub(crate) use super::entries::Entries;
+use super::entries::{Order, longest_first};
+use super::operation::{Content, End, Key, Operation, Range, Step, Write};
 use super::storage::TestStorage;
 use super::transaction;
 use super::{assert_clean, eventually, failure};
@@ -22,9 +24,6 @@ use super::{assert_clean, eventually, failure};
 const MAX_FAMILIES: usize = 6;
 const MAX_SNAPSHOTS: usize = 4;
 const MAX_CURSORS: usize = 3;
-
-/// A family as it should be.
-pub(crate) type Entries = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
 /// Where the database lives.
 pub(crate) enum Place {
@@ -42,8 +41,11 @@ impl Place {
     }
 
     pub(crate) fn open(&self, builder: &DatabaseBuilder) -> ColumnFamilyDatabase {
-        let builder =
-            builder.clone().merge_operator(merge_operators::append(SEPARATOR)).merge_operator(OneByOne);
+        let builder = builder
+            .clone()
+            .merge_operator(merge_operators::append(SEPARATOR))
+            .merge_operator(OneByOne)
+            .key_order(longest_first());
         match self {
             Self::Memory(storage) => builder.clone().storage(storage.clone()).open("memory").unwrap(),
             Self::Files(directory) => builder.clone().open(directory.path().join("database")).unwrap(),
@@ -82,10 +84,10 @@ impl MergeOperator for OneByOne {
     }
 }
 
-/// Options of a new family: of some with a merge operator, of some with a filter, which looks at all that it
-/// is shown and must make no difference.
-fn options_of(name: u8) -> FamilyOptions {
-    let mut options = FamilyOptions::default();
+/// Options of a new family: of some with a merge operator or an order of keys, of some with a filter, which
+/// looks at all that it is shown and must make no difference.
+fn options_of(name: u8, fill: u8) -> FamilyOptions {
+    let mut options = Order::of_new(fill).give(FamilyOptions::default().page_fill(fill));
     if name >= 2 {
         options = options.filter("keeps all", |entry| {
             assert_eq!(entry.value()?.len(), entry.value_len());
@@ -211,6 +213,7 @@ walker!(TransactionCursor);
 
 pub(crate) struct HeldCursor<C> {
     cursor: C,
+    order: Order,
     entries: Vec<(Vec<u8>, Arc<[u8]>)>,
     stand: Stand,
 }
@@ -243,14 +246,6 @@ pub(crate) fn count(value: Option<&[u8]>) -> u64 {
 
 /// What stays of a part while its database is closed.
 pub(crate) struct Left(Vec<(String, FamilyOptions, FamilyId, Entries)>);
-
-/// The model's half-open walk over a range that may be empty or upside down.
-pub(crate) fn within<'a>(
-    entries: &'a Entries,
-    range: &'a (Bound<Vec<u8>>, Bound<Vec<u8>>),
-) -> impl DoubleEndedIterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)> {
-    entries.iter().filter(|(key, _)| range.contains(*key))
-}
 
 /// Names an entry in a message without printing a long one.
 fn brief(bytes: &[u8]) -> String {
@@ -340,7 +335,7 @@ impl World {
             unlogged: false,
         };
         for name in 0..2 {
-            world.apply(&Operation::Create { name, fill: 100 });
+            world.apply(&Operation::Create { name, fill: 100 - 3 * name });
         }
         world
     }
@@ -441,7 +436,7 @@ impl World {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                let (key, value) = (key.bytes(), content.bytes());
+                let (key, value) = (known.entries.order().key(key), content.bytes());
                 known.handle.put_with(&key, &value, durability).unwrap();
                 known.entries.insert(key, value.into());
             }
@@ -449,7 +444,7 @@ impl World {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                let (key, operand) = (key.bytes(), content.bytes());
+                let (key, operand) = (known.entries.order().key(key), content.bytes());
                 let outcome = known.handle.merge_with(&key, &operand, durability);
                 if merges(&known.options) {
                     outcome.unwrap();
@@ -463,34 +458,42 @@ impl World {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                known.handle.delete_with(key.bytes(), durability).unwrap();
-                known.entries.remove(&key.bytes());
+                let key = known.entries.order().key(key);
+                known.handle.delete_with(&key, durability).unwrap();
+                known.entries.remove(&key);
             }
             Operation::DeleteRange(family, range, durability) => {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                let range = bounds(range);
+                let range = known.entries.order().bounds(range);
                 known.handle.delete_range_with(range.clone(), durability).unwrap();
-                known.entries.retain(|key, _| !range.contains(key));
+                known.entries.remove_range(&range);
             }
             Operation::DeletePrefix(family, prefix, durability) => {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
                 let known = &mut self.families[index];
-                let prefix = prefix.bytes();
-                known.handle.delete_prefix_with(&prefix, durability).unwrap();
+                let prefix = known.entries.order().key(prefix);
+                let outcome = known.handle.delete_prefix_with(&prefix, durability);
+                if !known.entries.order().has_prefixes() {
+                    failure(outcome, ErrorKind::NoPrefixes);
+                    return;
+                }
+                outcome.unwrap();
                 known.entries.retain(|key, _| !key.starts_with(&prefix));
             }
             Operation::Update(family, key, set, durability) => {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
-                self.families[index].update(&key.bytes(), *set, durability);
+                let key = self.families[index].entries.order().key(key);
+                self.families[index].update(&key, *set, durability);
             }
             Operation::Swap(family, key, expected, new, durability) => {
                 let Some(index) = self.index(*family) else { return };
                 let durability = self.note(*durability);
-                self.families[index].swap(&key.bytes(), *expected, *new, durability);
+                let key = self.families[index].entries.order().key(key);
+                self.families[index].swap(&key, *expected, *new, durability);
             }
             Operation::Batch(writes, durability) => {
                 let durability = self.note(*durability);
@@ -571,25 +574,26 @@ impl World {
             let Known { handle, entries, options, .. } = &mut self.families[index];
             match write {
                 Write::Put(_, key, content) => {
-                    let (key, value) = (key.bytes(), content.bytes());
+                    let (key, value) = (entries.order().key(key), content.bytes());
                     batch.put(handle, &key, &value);
                     entries.insert(key, value.into());
                 }
                 Write::Merge(_, key, content) if merges(options) => {
-                    let (key, operand) = (key.bytes(), content.bytes());
+                    let (key, operand) = (entries.order().key(key), content.bytes());
                     batch.merge(handle, &key, &operand);
                     let value = merged(entries.get(&key), &operand);
                     entries.insert(key, value);
                 }
                 Write::Merge(..) => {}
                 Write::Delete(_, key) => {
-                    batch.delete(handle, key.bytes());
-                    entries.remove(&key.bytes());
+                    let key = entries.order().key(key);
+                    batch.delete(handle, &key);
+                    entries.remove(&key);
                 }
                 Write::DeleteRange(_, range) => {
-                    let range = bounds(range);
+                    let range = entries.order().bounds(range);
                     batch.delete_range(handle, range.clone());
-                    entries.retain(|key, _| !range.contains(key));
+                    entries.remove_range(&range);
                 }
             }
         }
@@ -617,12 +621,12 @@ impl World {
         let Known { handle, entries, .. } = &self.families[index];
         match operation {
             Operation::Get(_, key) => {
-                let key = key.bytes();
+                let key = entries.order().key(key);
                 assert_value(handle.get(&key).unwrap().as_deref(), entries.get(&key), &key);
                 assert_eq!(handle.contains_key(&key).unwrap(), entries.contains_key(&key));
             }
             Operation::MultiGet(_, keys) => {
-                let keys: Vec<_> = keys.iter().map(Key::bytes).collect();
+                let keys: Vec<_> = keys.iter().map(|key| entries.order().key(key)).collect();
                 let values = handle.multi_get(&keys).unwrap();
                 assert_eq!(values.len(), keys.len());
                 for (key, value) in keys.iter().zip(values) {
@@ -636,15 +640,18 @@ impl World {
                 assert_entry(handle.last().unwrap(), entries.last_key_value());
                 let parts = 1 + entries.len() % 5;
                 let points = handle.split_points(.., parts).unwrap();
-                assert!(points.len() < parts && points.is_sorted_by(|a, b| a < b), "{points:?}");
+                assert!(
+                    points.len() < parts && points.is_sorted_by(|a, b| entries.order().compare(a, b).is_lt()),
+                    "{points:?}"
+                );
                 // How far they may be off depends on what waits in memtables and deltas.
                 let (_len, _size) =
                     (handle.approximate_len(..).unwrap(), handle.approximate_size(..).unwrap());
             }
             Operation::Walk(_, range, turns) => {
-                let range = bounds(range);
+                let range = entries.order().bounds(range);
                 let mut iter = handle.range(range.clone()).unwrap();
-                let mut model = within(entries, &range);
+                let mut model = entries.within(&range);
                 for from_back in turns {
                     let (found, expected) = if *from_back {
                         (iter.next_back(), model.next_back())
@@ -660,8 +667,12 @@ impl World {
                 assert_entry(iter.next().transpose().unwrap(), None);
             }
             Operation::Prefix(_, key) => {
-                let prefix = key.bytes();
+                let prefix = entries.order().key(key);
                 let mut iter = handle.prefix(&prefix).unwrap();
+                if !entries.order().has_prefixes() {
+                    failure(iter.next().unwrap(), ErrorKind::NoPrefixes);
+                    return;
+                }
                 for expected in entries.iter().filter(|(key, _)| key.starts_with(&prefix)) {
                     assert_entry(iter.next().transpose().unwrap(), Some(expected));
                 }
@@ -676,13 +687,14 @@ impl World {
         if anew.is_some() || self.cursors[slot].is_none() {
             let Some(index) = self.index(family) else { return };
             let known = &self.families[index];
-            let range = anew.map_or((Bound::Unbounded, Bound::Unbounded), bounds);
-            let entries = within(&known.entries, &range);
+            let order = known.entries.order();
+            let range = anew.map_or((Bound::Unbounded, Bound::Unbounded), |range| order.bounds(range));
+            let entries = known.entries.within(&range);
             let cursor = match anew {
                 Some(_) => known.handle.cursor_in(range.clone()).unwrap(),
                 None => known.handle.cursor().unwrap(),
             };
-            self.cursors[slot] = Some(HeldCursor::new(cursor, entries));
+            self.cursors[slot] = Some(HeldCursor::new(cursor, order, entries));
         }
         let Some(held) = &mut self.cursors[slot] else { return };
         steps.iter().for_each(|step| held.step(step));
@@ -710,7 +722,7 @@ impl World {
     fn change(&mut self, operation: &Operation) {
         match operation {
             Operation::Create { name, fill } => {
-                let options = options_of(*name).page_fill(*fill);
+                let options = options_of(*name, *fill);
                 let name = self.family_name(*name);
                 let exists = self.families.iter().any(|known| known.name == name);
                 if exists {
@@ -718,7 +730,8 @@ impl World {
                 } else if self.families.len() < MAX_FAMILIES {
                     let handle = self.db().create_column_family(&name, options.clone()).unwrap();
                     assert_eq!(handle.name(), name);
-                    self.families.push(Known { name, options, handle, entries: Entries::new() });
+                    let entries = Entries::ordered(Order::of(&options));
+                    self.families.push(Known { name, options, handle, entries });
                 }
             }
             Operation::Rename { family, name } => {
@@ -940,9 +953,13 @@ impl HeldSnapshot {
 
 impl<C: Walker> HeldCursor<C> {
     /// A new cursor that walks `entries`.
-    pub(crate) fn new<'a>(cursor: C, entries: impl Iterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)>) -> Self {
+    pub(crate) fn new<'a>(
+        cursor: C,
+        order: Order,
+        entries: impl Iterator<Item = (&'a Vec<u8>, &'a Arc<[u8]>)>,
+    ) -> Self {
         let entries = entries.map(|(key, value)| (key.clone(), Arc::clone(value))).collect();
-        Self { cursor, entries, stand: Stand::Nowhere }
+        Self { cursor, order, entries, stand: Stand::Nowhere }
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
@@ -953,14 +970,16 @@ impl<C: Walker> HeldCursor<C> {
             Step::First => (self.cursor.first(), on(first, Stand::After)),
             Step::Last => (self.cursor.last(), on(last, Stand::Before)),
             Step::Seek(key) => {
-                let key = key.bytes();
-                let index = self.entries.partition_point(|(entry, _)| *entry < key);
+                let key = self.order.key(key);
+                let index =
+                    self.entries.partition_point(|(entry, _)| self.order.compare(entry, &key).is_lt());
                 let index = (index < self.entries.len()).then_some(index);
                 (self.cursor.seek(&key), on(index, Stand::After))
             }
             Step::SeekForPrev(key) => {
-                let key = key.bytes();
-                let index = self.entries.partition_point(|(entry, _)| *entry <= key).checked_sub(1);
+                let key = self.order.key(key);
+                let is_met = |entry: &[u8]| self.order.compare(entry, &key).is_le();
+                let index = self.entries.partition_point(|(entry, _)| is_met(entry)).checked_sub(1);
                 (self.cursor.seek_for_prev(&key), on(index, Stand::Before))
             }
             Step::Next => {
