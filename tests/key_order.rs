@@ -532,6 +532,16 @@ fn conflicts_and_locks_name_the_keys_that_users_see() {
             (ends[0].as_bytes(), Some(ends[1].as_bytes()))
         );
         conflict_of(&walk, "a").unwrap();
+        // As far as it was walked.
+        let first = |transaction: &peristyle::Transaction| {
+            assert_eq!(
+                transaction.range(&family, ends[0]..ends[1]).unwrap().next().unwrap().unwrap().0,
+                ends[0]
+            );
+        };
+        let conflict = conflict_of(&first, ends[0]).unwrap_err();
+        assert_eq!(conflict.start, ends[0].as_bytes());
+        conflict_of(&first, "c").unwrap();
 
         let settings = db.transaction().level(IsolationLevel::ReadCommitted).pessimistic(true);
         let mut locks = settings.begin().unwrap();
