@@ -2,10 +2,10 @@
 //!
 //! [`operation`] says what can be done to a database, [`world`] does it to a database and to a model of
 //! sorted maps at once and compares them, [`strategy`] makes operations up for proptest; the other two know
-//! nothing of proptest, so that a fuzzer can drive them; [`entries`] is such a map. [`storage`] is a disk that fails, or is copied in
-//! mid-flight, when a test asks for it. [`transaction`] does several things in one transaction. [`sampling`]
-//! says what is drawn from, for the tests in `src` as well. [`child`] runs parts of a test in a process of
-//! its own. [`kept`] packs the files of a database into one.
+//! nothing of proptest, so that a fuzzer can drive them; [`entries`] is such a map. [`storage`] is a disk
+//! that fails, or is copied in mid-flight, when a test asks for it. [`transaction`] does several things in
+//! one transaction. [`sampling`] says what is drawn from, for the tests in `src` as well. [`child`] runs
+//! parts of a test in a process of its own. [`kept`] packs the files of a database into one.
 
 #![allow(dead_code, unused_imports, reason = "every test file uses a part of this")]
 
