@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NewerFormat);
         assert!(error.to_string().starts_with("it needs features 0x4 to be written to"), "{error}");
         assert!(Features { read: OPERANDS, write: 0 }.check_reading("it").is_ok());
-        let error = Features { read: 7, write: 6 }.check_writing("it").unwrap_err();
-        assert!(error.to_string().starts_with("it needs features 0x4 to be read"), "{error}");
+        let error = Features { read: 15, write: 6 }.check_writing("it").unwrap_err();
+        assert!(error.to_string().starts_with("it needs features 0x8 to be read"), "{error}");
     }
 }
