@@ -476,12 +476,12 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
             let verdict = match &entry.value {
                 LeafValue::Inline(range) => {
                     let value = node.bytes(range.clone());
-                    sift.sift(&key, value.len(), &|| Ok(value))
+                    sift.sift(&key, expiry, value.len(), &|| Ok(value))
                 }
                 LeafValue::Run(value) => {
                     let (run, len) = (OnceCell::new(), value.len as usize);
                     expiry = value.expiry;
-                    sift.sift(&key, len, &|| {
+                    sift.sift(&key, expiry, len, &|| {
                         if run.get().is_none() {
                             drop(run.set(load_run(self.store, value.run, value.len)?));
                         }
@@ -491,7 +491,7 @@ impl<'m, I: Iterator<Item = Result<(&'m [u8], MergeOp<'m>)>>> Merger<'_, 'm, '_,
                 LeafValue::Expiring(range) => {
                     let value;
                     (expiry, value) = self.builder.split(node.bytes(range.clone()))?;
-                    sift.sift(&key, value.len(), &|| Ok(value))
+                    sift.sift(&key, expiry, value.len(), &|| Ok(value))
                 }
                 LeafValue::Deletion | LeafValue::Operands(_) => Verdict::Keep,
             };

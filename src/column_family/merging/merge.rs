@@ -318,7 +318,7 @@ impl Family {
         if context.is_short() || context.from_reserve || self.damage.is_met() {
             return None;
         }
-        self.sieve(context.views, version, before, merged)
+        self.sieve(context.views, context.now, version, before, merged)
     }
 
     fn count(&self, stats: &MergeStats) {

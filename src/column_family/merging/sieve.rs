@@ -5,14 +5,14 @@
 //! 2. What it drops is deleted as by an operation: in a delta that is an entry, which hides what is older.
 //! 3. Once it has failed it is not asked any more, and what is left stays as it is. So nothing depends on it:
 //!    memtables become part of the trees whatever it does.
-//! 4. It sees values without their expiry, which they keep, and nothing that has expired; but in a family
-//!    with a merge operator, where that may yet be folded.
+//! 4. It sees values without their expiry, which they keep, and nothing that has expired, also where that
+//!    stays for operands that may yet be folded onto it.
 //! 5. Where there is little room it is not asked: what it changes may be longer than it was.
 
 use std::cell::{Cell, OnceCell, RefCell};
 
 use crate::btree::{Combine, Combined, MergeOp, Old, Sift, TreeCursor, Verdict};
-use crate::codec::expiry::{self, Expiry};
+use crate::codec::expiry::{self, Expiry, Now};
 use crate::codec::ids::SequenceNumber;
 use crate::column_family::delta::Delta;
 use crate::column_family::family::{Counters, Family};
@@ -28,6 +28,8 @@ use crate::sync::{Arc, epoch};
 pub(super) struct Sieve<'f> {
     family: &'f Family,
     filter: NamedFilter,
+    /// What has expired by then is not shown.
+    now: Now,
     /// Where operands may be that are still to be folded; `None` in families without such.
     newer: Option<Newer>,
     /// What an entry that was changed is to be, on its way to the tree.
@@ -55,10 +57,12 @@ enum From {
 
 impl Family {
     /// What a change of `version` asks the filter with, if the family has one. What is merged is of the
-    /// memtables `merged`, or of deltas behind the first `before`. The caller holds the lock of merges.
+    /// memtables `merged`, or of deltas behind the first `before`; `now` is when expiry is judged. The caller
+    /// holds the lock of merges.
     pub(super) fn sieve(
         &self,
         views: &ArcCell<View>,
+        now: Now,
         version: &TreeVersion,
         before: usize,
         merged: &[Frozen],
@@ -77,6 +81,7 @@ impl Family {
         Some(Sieve {
             family: self,
             filter,
+            now,
             newer,
             made: Cell::default(),
             failure: RefCell::default(),
@@ -91,9 +96,13 @@ impl Sieve<'_> {
         &self,
         from: From,
         key: &[u8],
+        expiry: Expiry,
         len: usize,
         value: &'v dyn Fn() -> Result<&'v [u8]>,
     ) -> Verdict {
+        if self.now.is_past(expiry) {
+            return Verdict::Keep;
+        }
         if self.failure.borrow().is_some() || self.is_unfolded(key, from) {
             return Verdict::Keep;
         }
@@ -158,8 +167,14 @@ impl Sieve<'_> {
 }
 
 impl Sift for Sieve<'_> {
-    fn sift<'v>(&self, key: &[u8], len: usize, value: &'v dyn Fn() -> Result<&'v [u8]>) -> Verdict {
-        self.verdict(From::Tree, key, len, value)
+    fn sift<'v>(
+        &self,
+        key: &[u8],
+        expiry: Expiry,
+        len: usize,
+        value: &'v dyn Fn() -> Result<&'v [u8]>,
+    ) -> Verdict {
+        self.verdict(From::Tree, key, expiry, len, value)
     }
 }
 
@@ -179,7 +194,7 @@ impl Combine for Folded<'_> {
             }
             Combined::Nothing | Combined::Operands(_) => return Ok(combined),
         };
-        Ok(match self.sieve.verdict(From::Merged, key, value.len(), &|| Ok(value)) {
+        Ok(match self.sieve.verdict(From::Merged, key, expiry, value.len(), &|| Ok(value)) {
             Verdict::Keep => combined,
             Verdict::Drop => Combined::Nothing,
             Verdict::Change(new) => made(expiry, new),
@@ -215,7 +230,7 @@ pub(super) fn sift_op<'m>(
         }
         MergeOp::Delete | MergeOp::Made(_) => return (key, op),
     };
-    let op = match sieve.verdict(From::Merged, key, value.len(), &|| Ok(value)) {
+    let op = match sieve.verdict(From::Merged, key, expiry, value.len(), &|| Ok(value)) {
         Verdict::Keep => op,
         Verdict::Drop => MergeOp::Delete,
         Verdict::Change(new) => {

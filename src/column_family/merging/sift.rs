@@ -49,7 +49,9 @@ impl Family {
             return Err(Error::new(ErrorKind::Closed, "the database was closed"));
         }
         let version = Arc::clone(self.trees.lock().current());
-        let Some(sieve) = self.sieve(context.views, &version, 0, &[]) else { return Ok(Sifted::default()) };
+        let Some(sieve) = self.sieve(context.views, context.now, &version, 0, &[]) else {
+            return Ok(Sifted::default());
+        };
         let limit = self.memtable_bytes().min(context.most_bytes).min(MOST_BYTES);
         let (mut seen, mut written) = (0, 0);
         let mut changes: Vec<Change> = Vec::new();
@@ -68,7 +70,7 @@ impl Family {
                     cursor.value()
                 };
                 let len = cursor.value_len();
-                let new = match sieve.sift(cursor.key(), len, &value) {
+                let new = match sieve.sift(cursor.key(), cursor.expiry(), len, &value) {
                     Verdict::Keep => None,
                     Verdict::Drop => Some(None),
                     Verdict::Change(new) => Some(Some(new)),
