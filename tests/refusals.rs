@@ -146,7 +146,8 @@ fn what_the_system_lacks_for_a_moment_refuses_what_needs_it_and_ends_nothing() {
             }
             call += 1 + call / 6;
         }
-        assert!(refused > 0 && call > 3, "{lack:?}");
+        // The log may do without longer files: it has some that are kept for a full disk.
+        assert!(call > 3 && (refused > 0 || lack == Lack::Length), "{lack:?}");
     }
 }
 
