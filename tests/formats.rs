@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use common::assert_clean;
 use common::kept::{Files, pack, storage, unpack};
 use peristyle::{
-    ColumnFamilyDatabase, ErrorKind, FamilyOptions, FileMode, MemoryStorage, MergeOperands, MergeOperator,
-    MergeResult, StorageBackend, WriteBatch,
+    ColumnFamilyDatabase, ErrorKind, FamilyOptions, FileMode, KeyOrder, MemoryStorage, MergeOperands,
+    MergeOperator, MergeResult, StorageBackend, WriteBatch,
 };
 
 /// By the version of the format, that of the catalog where they were counted apart, and what is in use. They
@@ -27,6 +27,18 @@ const OPERANDS: &str = "2-operands";
 /// As the others, with a family beside theirs of which entries expire, and that has a merge operator,
 /// [`Lists`]. Written at second 1000.
 const EXPIRY: &str = "2-expiry";
+
+/// As the others, with families beside theirs that have key orders of their own: `reverse`, `integers`, and
+/// `ends`, of the order [`by_end`].
+const KEY_ORDERS: &str = "2-key-orders";
+
+/// By the keys read backward.
+fn by_end() -> KeyOrder {
+    KeyOrder::new("by end", |key, sort_key| {
+        sort_key.extend(key.iter().rev());
+        Ok(())
+    })
+}
 
 /// The time at so many seconds.
 fn at(seconds: u64) -> std::time::SystemTime {
@@ -351,6 +363,36 @@ fn what_expires_does_so_wherever_it_stands() {
 }
 
 #[test]
+fn keys_stand_in_the_orders_of_their_families_wherever_they_stand() {
+    let storage = kept(KEY_ORDERS);
+    let without =
+        ColumnFamilyDatabase::builder().read_only(true).storage(storage.clone()).open("kept").unwrap();
+    assert_eq!(without.column_family("ends").unwrap_err().kind(), ErrorKind::KeyOrderMissing);
+    assert_eq!(without.column_family("reverse").unwrap().len().unwrap(), 4);
+    drop(without);
+    for _ in 0..2 {
+        let builder = ColumnFamilyDatabase::builder().key_order(by_end());
+        let db = builder.storage(storage.clone()).open("kept").unwrap();
+        let walk = |name: &str| -> Vec<(Vec<u8>, Vec<u8>)> {
+            let entries = db.column_family(name).unwrap().iter().unwrap();
+            entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+        };
+        let texts = |entries: &[(&str, &str)]| -> Vec<(Vec<u8>, Vec<u8>)> {
+            entries.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+        };
+        let reverse = [("b", "tree"), ("ab", "log"), ("a\0", "delta"), ("a", "tree")];
+        assert_eq!(walk("reverse"), texts(&reverse));
+        assert_eq!(walk("ends"), texts(&[("", "tree"), ("ba", "delta"), ("ab", "tree"), ("b\0c", "log")]));
+        let integers = [-300i64, -1, 0, 256].map(|n| (n.to_le_bytes().to_vec(), n.to_string().into_bytes()));
+        assert_eq!(walk("integers"), integers);
+        assert_eq!(db.column_family("ends").unwrap().get("ab").unwrap().unwrap(), "tree");
+        db.compact().unwrap();
+        assert_clean(&db);
+        db.close().unwrap();
+    }
+}
+
+#[test]
 fn what_nobody_here_may_write_to_is_read() {
     let unknown = 0x40;
     for part in ["family", "log"] {
@@ -435,7 +477,7 @@ fn make(kind: &str) -> peristyle::Result<Files> {
     let page_size = if kind == "2-pages-of-32-kib" { 32 << 10 } else { 4096 };
     let mut builder = ColumnFamilyDatabase::builder().page_size(page_size).storage(storage.clone());
     builder = builder.clock(|| at(1000));
-    if kind == OPERANDS || kind == EXPIRY {
+    if [OPERANDS, EXPIRY, KEY_ORDERS].contains(&kind) {
         // Every merge that finds a tree writes a delta.
         builder = builder.merge_cost(0);
     }
@@ -494,6 +536,31 @@ fn make(kind: &str) -> peristyle::Result<Files> {
             family.merge("tree", "b")?;
             db.sync()?;
         }
+        KEY_ORDERS => {
+            let create =
+                |name: &str, order| db.create_column_family(name, FamilyOptions::default().key_order(order));
+            let reverse = create("reverse", KeyOrder::reverse())?;
+            let ends = create("ends", by_end())?;
+            let integers = create("integers", KeyOrder::native_i64())?;
+            let number = |n: i64| integers.put(n.to_ne_bytes(), n.to_string());
+            reverse.put("a", "tree")?;
+            reverse.put("b", "tree")?;
+            ends.put("ab", "tree")?;
+            ends.put("", "tree")?;
+            ends.put("gone", "tree")?;
+            (number(0)?, number(-1)?);
+            db.flush()?;
+            reverse.put("a\0", "delta")?;
+            ends.put("ba", "delta")?;
+            ends.delete("gone")?;
+            number(256)?;
+            db.flush()?;
+            db.checkpoint()?;
+            reverse.put("ab", "log")?;
+            ends.put("b\0c", "log")?;
+            number(-300)?;
+            db.sync()?;
+        }
         LOST => {
             let lost = db.create_column_family("lost", FamilyOptions::default())?;
             lost.put("key", "value")?;
@@ -518,7 +585,7 @@ fn make(kind: &str) -> peristyle::Result<Files> {
 #[test]
 #[ignore = "makes databases for the repository"]
 fn make_the_databases_of_today() {
-    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST, OPERANDS, EXPIRY] {
+    for kind in ["2", "2-pages-of-32-kib", "2-prepared", LOST, OPERANDS, EXPIRY, KEY_ORDERS] {
         let mut files = make(kind).unwrap();
         for (path, bytes) in &mut files {
             if path != "data" {

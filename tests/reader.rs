@@ -142,6 +142,8 @@ struct Family {
     name: String,
     has_operator: bool,
     expires: bool,
+    /// The name of its key order, if it is not that of bytes.
+    order: String,
     merged_through: u64,
     /// Root and height of the tree, then of the deltas, the newest first.
     trees: Vec<Option<(Pointer, u64)>>,
@@ -169,15 +171,18 @@ fn name(body: &mut &[u8]) -> String {
 /// catalogs of format 1.
 fn whole(body: &mut &[u8], has_features: bool, has_deltas: bool) -> Family {
     let mut family = Family { name: name(body), ..Family::default() };
+    let mut has_order = false;
     if has_features {
         let features = (varint(body), varint(body));
-        assert_eq!((features.0 & !3, features.1), (0, u64::from(family.name.is_empty())), "features");
+        assert_eq!((features.0 & !7, features.1), (0, u64::from(family.name.is_empty())), "features");
         family.has_operator = features.0 & 1 != 0;
         family.expires = features.0 & 2 != 0;
+        has_order = features.0 & 4 != 0;
     }
     let _options = [0; 3].map(|_: u8| varint(body));
     let _operator = family.has_operator.then(|| name(body));
     assert!(!family.expires || varint(body) > 0, "a lifetime");
+    family.order = if has_order { name(body) } else { String::new() };
     family.merged_through = varint(body);
     family.trees.push(tree(body));
     for _ in 0..if has_deltas { varint(body) } else { 0 } {
@@ -215,6 +220,34 @@ fn record(body: &mut &[u8], families: &mut BTreeMap<u64, Family>) {
             families.get_mut(&id).unwrap().has_operator = !name(body).is_empty();
         }
         kind => panic!("a record of kind {kind}"),
+    }
+}
+
+/// The key that a stored key of a family of this order stands for.
+fn user_key(order: &str, stored: Vec<u8>) -> Vec<u8> {
+    match order {
+        "" => stored,
+        "peristyle.reverse" => {
+            let mut bytes = stored.strip_suffix(&[255, 255]).unwrap().iter();
+            let mut key = Vec::new();
+            while let Some(byte) = bytes.next() {
+                key.push(255 - byte);
+                assert!(*byte != 255 || bytes.next() == Some(&0));
+            }
+            key
+        }
+        "peristyle.i64_le" => {
+            let number = u64::from_be_bytes(stored.try_into().unwrap()) ^ 1 << 63;
+            number.to_le_bytes().to_vec()
+        }
+        // Of a program: behind the sort key, in which 0 255 stands for 0, and 0 0.
+        _ => {
+            let mut end = 0;
+            while stored[end..end + 2] != [0, 0] {
+                end += if stored[end] == 0 { 2 } else { 1 };
+            }
+            stored[end + 2..].to_vec()
+        }
     }
 }
 
@@ -506,7 +539,9 @@ fn read(files: &Files) -> Contents {
     }
     if !is_old {
         let bit = |has: fn(&Family) -> bool| u64::from(families.values().any(has));
-        let features = bit(|family| family.has_operator) | bit(|family| family.expires) << 1;
+        let features = bit(|family| family.has_operator)
+            | bit(|family| family.expires) << 1
+            | bit(|family| !family.order.is_empty()) << 2;
         assert_eq!(u64_at(superblock, 40), features, "features that readers must know");
         let is_used = families.values().any(|family| family.name.is_empty());
         let writers = u64_at(superblock, 48);
@@ -514,7 +549,8 @@ fn read(files: &Files) -> Contents {
         assert_eq!(writers & !1, if number != 0 && sum_of_all != 0 { 2 } else { 0 }, "and the catalog's sum");
     }
     let named = all.into_iter().map(|(id, entries)| {
-        let values = entries.into_iter().filter_map(|(key, said)| Some((key, said.fold()?)));
+        let order = &families[&id].order;
+        let values = entries.into_iter().filter_map(|(key, said)| Some((user_key(order, key), said.fold()?)));
         (families[&id].name.clone(), values.collect())
     });
     named.collect()
@@ -685,6 +721,20 @@ fn it_reads_operands_wherever_they_stand() {
         ("stuck", "a,b"),
     ];
     assert_eq!(lists, expected);
+}
+
+#[test]
+fn it_reads_keys_in_orders_of_their_own() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/2-key-orders.kept");
+    let found = read(&unpack(&std::fs::read(path).unwrap()));
+    let texts = |name: &str| found[name].iter().map(|(k, v)| (str(k), str(v))).collect::<Vec<_>>();
+    assert_eq!(texts("reverse"), [("a", "tree"), ("a\0", "delta"), ("ab", "log"), ("b", "tree")]);
+    assert_eq!(texts("ends"), [("", "tree"), ("ab", "tree"), ("b\0c", "log"), ("ba", "delta")]);
+    let of_number = |n: i64| found["integers"].get(&n.to_le_bytes()[..]).map(|value| str(value).to_owned());
+    for number in [-300, -1, 0, 256] {
+        assert_eq!(of_number(number), Some(number.to_string()));
+    }
+    assert_eq!(found["integers"].len(), 4);
 }
 
 fn str(bytes: &[u8]) -> &str {
