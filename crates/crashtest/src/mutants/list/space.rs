@@ -347,12 +347,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "the_catalog_has_room_for_what_families_keep",
     ),
     // The report.
-    file(
+    tests(
         "pages that only the last checkpoint reaches are not told",
         SPACE_REPORT,
         "        superseded_bytes: space.pages_superseded * page_size,",
         "        superseded_bytes: 0,",
-        "space_report",
+        "pages_that_only_the_last_checkpoint_reaches_are_told",
     ),
     file(
         "the spare place of the catalog is told to be nobody's",
