@@ -107,7 +107,7 @@ impl FamilySnapshot {
     }
 
     /// About how many entries there are in `range`, in the time of two descents in each of tree and deltas,
-    /// however large the range is.
+    /// four where the range is long, however large it is.
     ///
     /// What the tree holds is counted exactly. What is still in memtables and deltas counts as new where it
     /// is put, and as there before where it is deleted; of a memtable with many entries, how many lie in the
@@ -121,8 +121,7 @@ impl FamilySnapshot {
     }
 
     /// About how many bytes of the disk the entries in `range` take, those in memtables what they take of
-    /// memory. Costs what [`approximate_len`](Self::approximate_len) does, and two more descents in a tree
-    /// where the range is long.
+    /// memory. Costs what [`approximate_len`](Self::approximate_len) does.
     ///
     /// In a tree, what lies in the nodes beside the ends of the range, some MiB as a rule, is known to a part
     /// of a page, large values aside; what lies between is taken to be like two stretches of it, and large
