@@ -379,6 +379,36 @@ fn what_has_expired_hides_what_is_behind_it() {
 }
 
 #[test]
+fn what_has_expired_in_a_delta_hides_what_is_older_whatever_else_leaves_it() {
+    let (storage, clock) = (TestStorage::new(), Clock::at(100));
+    let db = builder(&storage, &clock, true).open("memory").unwrap();
+    let family = db.create_column_family("family", expiring()).unwrap();
+    (0..500).for_each(|number| assert!(family.put(key(number), [7; 200]).is_ok()));
+    db.compact().unwrap();
+    for number in [249, 250, 251] {
+        family.put_with_ttl(key(number), "new", seconds(5)).unwrap();
+    }
+    db.flush().unwrap();
+    clock.set(110);
+    let check = || {
+        let is_there = |number| family.get(key(number)).unwrap().is_some();
+        assert!(!is_there(249) && !is_there(250) && !is_there(251) && is_there(252));
+        assert_eq!(family.len().unwrap(), 497);
+    };
+    check();
+    // Each rewrites the leaf of the delta.
+    family.delete_range(key(249)..key(250)).unwrap();
+    db.flush().unwrap();
+    check();
+    family.delete_range(key(251)..key(252)).unwrap();
+    db.flush().unwrap();
+    check();
+    db.compact().unwrap();
+    check();
+    assert_clean(&db);
+}
+
+#[test]
 fn a_clock_that_panics_harms_nothing() {
     let clock = Clock::at(100);
     let (db, family) = open(&clock);

@@ -1,5 +1,6 @@
 //! What one column family is made of.
 
+use crate::codec::expiry::Now;
 use crate::codec::ids::{FamilyId, SequenceNumber};
 use crate::column_family::damage::Damage;
 use crate::column_family::held::Held;
@@ -262,6 +263,11 @@ impl Family {
     #[inline]
     pub(crate) fn lifetime(&self) -> Lifetime {
         Lifetime::from_number(self.lifetime.load(Ordering::Acquire))
+    }
+
+    /// When entries of this family are judged by who judges at `now`: never, where none expires.
+    pub(crate) fn judged(&self, now: Now) -> Now {
+        if self.lifetime() == Lifetime::Endless { Now::UNASKED } else { now }
     }
 
     /// What is told of `error`, which who rewrites pages of this family met. If it says that pages cannot be

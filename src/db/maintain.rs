@@ -347,7 +347,9 @@ impl Shared {
             }
             // What was deleted is in memtables.
             let dropped = dropped.and_then(|_| self.drain_deltas(family));
-            if let Err(error) = unless_refused(dropped) {
+            if let Err(error) = unless_refused(dropped)
+                && error.kind() != ErrorKind::FamilyDropped
+            {
                 is_whole(family, Err::<(), _>(error))?;
             }
             any |= family.trees.lock().current().tree.generation != before;
@@ -576,6 +578,9 @@ impl Shared {
         }
         drop(self.checkpoint.lock());
         // From now on who reads on may find what somebody else wrote.
+        if let Some(log) = &self.pipeline.log {
+            log.give_up();
+        }
         self.data.give_up();
         *self.lock.lock() = None;
         crate::sync::epoch::drain();

@@ -20,6 +20,8 @@ mod damage_tests;
 mod database;
 #[cfg(all(test, not(loom)))]
 mod ended_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod expired_tests;
 mod families;
 mod filters;
 mod full_disk;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::named::guarded;
+use crate::codec::expiry::STAMP_LEN;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
@@ -19,9 +20,12 @@ pub enum FilterVerdict {
     Keep,
     /// It is deleted.
     Drop,
-    /// It gets this value, of 4 GiB - 1 byte at most.
+    /// It gets this value, of 4 GiB - 10 bytes at most, which has room for an expiry.
     Change(Vec<u8>),
 }
+
+/// Bytes of the longest value that also has room for an expiry.
+const MAX_CHANGED_LEN: u64 = u32::MAX as u64 - STAMP_LEN as u64;
 
 /// What a filter says of an entry, or why it cannot.
 pub type FilterResult = std::result::Result<FilterVerdict, Box<dyn std::error::Error + Send + Sync>>;
@@ -103,7 +107,7 @@ impl NamedFilter {
         let failed = |reason: &str| Error::filter_failed(&self.name, entry.key, reason);
         // To show why it failed is up to it, too.
         match guarded(|| code(entry).map_err(|error| error.to_string())) {
-            Ok(Ok(FilterVerdict::Change(value))) if u32::try_from(value.len()).is_err() => {
+            Ok(Ok(FilterVerdict::Change(value))) if value.len() as u64 > MAX_CHANGED_LEN => {
                 Err(failed(&format!("it gave a value of {} bytes, which is too long", value.len())))
             }
             Ok(Ok(verdict)) => Ok(verdict),

@@ -18,6 +18,7 @@ impl Pipeline {
     /// somebody writes or holds meanwhile may stay. Returns where to go on. The caller holds no lock.
     pub(crate) fn delete_expired(&self, family: &Arc<Family>, from: &[u8]) -> Result<Option<Vec<u8>>> {
         let now = self.clock.now_or_unasked();
+        let mut later = None;
         for _ in 0..PATIENCE {
             if !now.judges() || family.is_dropped() {
                 return Ok(None);
@@ -26,7 +27,10 @@ impl Pipeline {
             let closed = || self.owns_files().is_err();
             let found = family.find_expired(&view.tree, now, from, &closed);
             let Expired { mut keys, next } = found.map_err(|error| family.judge(error))?;
-            // What stands in front in deltas may have brought them back.
+            later.clone_from(&next);
+            // Who wrote to one meanwhile has said what becomes of it; what stands in front in deltas may have
+            // brought it back.
+            keys.retain(|key| view.memtables().all(|table| table.newest(key).is_none()));
             let mut failure = None;
             keys.retain(|key| match view.contains(key, SequenceNumber::MAX, now) {
                 Ok(is_there) => !is_there,
@@ -66,6 +70,6 @@ impl Pipeline {
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(later)
     }
 }

@@ -35,6 +35,7 @@ impl fmt::Debug for FamilySnapshot {
 
 impl FamilySnapshot {
     pub(super) fn new(view: Arc<FamilyView>, at: SequenceNumber, now: Now) -> Self {
+        let now = view.family.judged(now);
         Self { view: Inherited::new(view), at, now }
     }
 

@@ -144,7 +144,9 @@ impl<'s> Change<'s> {
                 continue;
             }
             let ops = std::iter::empty();
-            let outcome = btree::merge(&tree, self.store, deletions, ops, &self.options, self.should_stop)?;
+            // What has expired in a delta hides what is older.
+            let options = MergeOptions { now: Now::UNASKED, ..self.options };
+            let outcome = btree::merge(&tree, self.store, deletions, ops, &options, self.should_stop)?;
             let tree = self.note(outcome);
             self.deltas[i].become_less(tree);
         }

@@ -29,7 +29,7 @@ pub(crate) struct Expired {
 impl Family {
     /// What merges of this family drop that has expired at `now`: nothing in one with a merge operator.
     pub(super) fn dropped_at(&self, now: Now) -> Now {
-        if now.judges() && self.has_operator() { Now::UNASKED } else { now }
+        if now.judges() && self.has_operator() { Now::UNASKED } else { self.judged(now) }
     }
 
     /// Whether the family has a merge operator, given or not.

@@ -12,6 +12,7 @@ use crate::codec::key_bounds::KeyBounds;
 use crate::codec::key_range::KeyRange;
 use crate::column_family::family::Family;
 use crate::column_family::keys::StoredBounds;
+use crate::column_family::options::Lifetime;
 use crate::column_family::reading::value::Value;
 use crate::column_family::remembered::Place;
 use crate::column_family::view::{FamilyView, Moment, OwnWrites};
@@ -304,8 +305,12 @@ impl Transaction {
         match self.own_write(family, key)? {
             OwnWrite::Nothing => {}
             OwnWrite::Value(own) => return Ok(self.judge(own)?.is_some()),
-            OwnWrite::Operands { .. } => {
-                self.note(family, key);
+            // What they come to does not expire.
+            OwnWrite::Operands { .. } if family.family().lifetime() == Lifetime::Endless => return Ok(true),
+            OwnWrite::Operands { are_on_own } => {
+                if !are_on_own {
+                    self.note(family, key);
+                }
                 let own = self.own.source(family.family());
                 let is_past =
                     |view: &Arc<FamilyView>, at, now| view.is_folded_past(own.as_ref(), key, at, now);
@@ -603,14 +608,15 @@ impl Transaction {
         let Some(moment) = &self.moment else {
             self.pipeline.open()?;
             let moment = self.pipeline.moment()?;
-            return read(moment.view.family(family.slot(), family.id())?, moment.at, moment.now);
+            let view = moment.view.family(family.slot(), family.id())?;
+            return read(view, moment.at, family.judged(moment.now));
         };
         match moment.view.family(family.slot(), family.id()) {
-            Ok(view) => read(view, moment.at, moment.now),
+            Ok(view) => read(view, moment.at, family.judged(moment.now)),
             Err(_) => {
                 // It was created since, or dropped before.
                 family.check_not_dropped()?;
-                read(&FamilyView::empty(family), moment.at, moment.now)
+                read(&FamilyView::empty(family), moment.at, family.judged(moment.now))
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "trees drop what operands are yet to be folded onto",
         EXPIRED,
-        "        if now.judges() && self.has_operator() { Now::UNASKED } else { now }",
+        "        if now.judges() && self.has_operator() { Now::UNASKED } else { self.judged(now) }",
         "        now",
         "expiry",
     ),
@@ -70,5 +70,19 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        self.view.len(self.at, self.now)",
         "        self.view.len(self.at, if self.now.judges() { Now(u64::MAX - 1) } else { self.now })",
         "expiry",
+    ),
+    file(
+        "a delta that is less afterwards drops what has expired",
+        "src/column_family/merging/change.rs",
+        "            let options = MergeOptions { now: Now::UNASKED, ..self.options };",
+        "            let options = self.options;",
+        "expiry",
+    ),
+    tests(
+        "who writes one key anew keeps others from being deleted",
+        "src/txn/expired.rs",
+        "            keys.retain(|key| view.memtables().all(|table| table.newest(key).is_none()));\n",
+        "",
+        "a_key_that_somebody_writes_keeps_no_other_from_being_deleted",
     ),
 ];
