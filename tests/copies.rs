@@ -4,13 +4,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::storage::{Lack, Strike, TestStorage};
 use common::{assert_clean, eventually, failure};
 use peristyle::{
-    ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, Durability, ErrorKind, FamilyOptions, MemoryStorage,
-    StorageBackend, WriteBatch, merge_operators,
+    ColumnFamily, ColumnFamilyDatabase, DatabaseBuilder, Durability, ErrorKind, FamilyOptions, FileMode,
+    MemoryStorage, StorageBackend, StorageFile, StorageLock, WriteBatch, merge_operators,
 };
 
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -382,13 +384,17 @@ fn a_database_that_is_closed_meanwhile_gives_no_copy() {
             let _let_go = LetGo(&storage);
             eventually("the copy is held or done", || storage.is_held() || copying.is_finished());
             let stopped = storage.is_held();
+            let mut log = Vec::new();
             if stopped {
                 db.clone().close().unwrap();
+                log = storage.list("wal").unwrap();
             }
             storage.let_go();
             let made = copying.join().unwrap();
             if stopped {
                 failure(made, ErrorKind::Closed);
+                // Somebody else may have the directory by now, and files of these names.
+                assert_eq!(storage.list("wal").unwrap(), log);
             }
             stopped
         });
@@ -400,6 +406,59 @@ fn a_database_that_is_closed_meanwhile_gives_no_copy() {
         drop(db);
         assert_clean(&open(&storage));
     }
+}
+
+/// An empty storage in which a database is made once somebody has looked that it is empty.
+#[derive(Debug, Clone, Default)]
+struct Contested {
+    memory: MemoryStorage,
+    is_taken: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Contested {
+    fn open(&self, path: &str, mode: FileMode) -> io::Result<Arc<dyn StorageFile>> {
+        self.memory.open(path, mode)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.memory.list(directory)
+    }
+
+    fn create_directory(&self, directory: &str) -> io::Result<()> {
+        if !self.is_taken.swap(true, Ordering::SeqCst) {
+            let db = open(&self.memory);
+            let family = db.create_column_family("family", FamilyOptions::default()).unwrap();
+            family.put_with("key", "value", Durability::Sync).unwrap();
+        }
+        self.memory.create_directory(directory)
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.memory.sync_directory(directory)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.memory.rename(from, to)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.memory.remove(path)
+    }
+
+    fn lock(&self, path: &str, shared: bool) -> io::Result<Box<dyn StorageLock>> {
+        self.memory.lock(path, shared)
+    }
+}
+
+#[test]
+fn a_database_that_is_made_where_a_copy_is_to_come_stays() {
+    let db = full(&TestStorage::new());
+    let contested = Contested::default();
+    failure(db.checkpoint_into(contested.clone()), ErrorKind::NotADatabase);
+    assert!(contested.is_taken.load(Ordering::SeqCst));
+    let other = open(&contested.memory);
+    assert_eq!(other.column_family("family").unwrap().get("key").unwrap().unwrap(), "value");
+    assert_clean(&other);
 }
 
 #[test]

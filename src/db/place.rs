@@ -101,6 +101,17 @@ impl Unfinished {
             }
             made => drop(made.map_err(failed)?),
         }
+        // Whoever was at work here until it stood has the directory: an opening makes its lock before it looks
+        // again, so that one of the two sees the other.
+        let other =
+            list(backend, "").and_then(|names| Ok((names, list(backend, WAL)?))).map(|(names, others)| {
+                let mut all = names.into_iter().chain(others);
+                all.find(|name| ![UNFINISHED, LOST_AND_FOUND].contains(&name.as_str()))
+            });
+        if let Some(refused) = other.map_err(failed).map(|other| other.map(foreign)).unwrap_or_else(Some) {
+            let _ = backend.remove(UNFINISHED);
+            return Err(refused);
+        }
         let unfinished = Self { backend: Arc::clone(backend), is_done: false };
         // Before anything of what an opening takes for the beginning of a database.
         backend.sync_directory("").map_err(failed)?;

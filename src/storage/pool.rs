@@ -239,12 +239,12 @@ impl FileHandlePool {
         }
     }
 
-    /// The file's path within the database's directory.
     /// The directory that the file stands in.
     pub(crate) fn backend(&self) -> &Arc<dyn StorageBackend> {
         &self.backend
     }
 
+    /// The file's path within the database's directory.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }

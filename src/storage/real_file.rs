@@ -82,6 +82,9 @@ impl StorageFile for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > self.len()? {
+            may_be_so_long(len)?;
+        }
         self.file.set_len(len)
     }
 

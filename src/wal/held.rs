@@ -3,8 +3,8 @@
 //! A hold keeps the segments from the one that recovery of the copy begins with up to the place where the log
 //! ended when it was taken. What the log lets go of meanwhile is set aside instead of being recycled: it
 //! counts neither against the log's limit nor as a spare, so that nobody waits for a copy, and is removed
-//! when the last hold that covers it ends. Ids are never given twice, so that removing is right whoever
-//! has the directory by then.
+//! when the last hold that covers it ends, if the files are the database's then: afterwards names in its
+//! directory may be those of another log. What is left is removed when the database is opened again.
 
 use std::io;
 
@@ -43,6 +43,11 @@ impl Log {
             last: (tail.segment.id, tail.offset),
             sequence: SequenceNumber(tail.last),
         }
+    }
+
+    /// The files may be another log's from now on: what copies held of this one stays where it is.
+    pub(crate) fn give_up(&self) {
+        *self.given_up.lock() = true;
     }
 }
 
@@ -127,10 +132,17 @@ impl Drop for HeldSegments<'_> {
             free
         };
         for held in free {
+            let given_up = self.log.given_up.lock();
+            if *given_up {
+                break;
+            }
             // It is found and removed when the database is opened again, as what a crash leaves.
             if let Err(error) = self.log.stock.remove_held(held) {
                 tracing::warn!(%error, "a segment of the log stays though it is not needed");
             }
+            drop(given_up);
+            // Here, where nobody waits for it: it would count against the log's limit.
+            self.log.free_surplus();
         }
     }
 }

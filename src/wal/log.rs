@@ -49,6 +49,8 @@ pub(crate) struct Log {
     pub(super) preparing: Mutex<()>,
     /// What counts against the log's limit, once it is at least `options.watched_from`; 0 below.
     pub(super) watched: AtomicU64,
+    /// The files may be another log's from now on: what is not needed stays where it is.
+    pub(super) given_up: Mutex<bool>,
     pub(super) syncs: AtomicU64,
     /// Appends that waited for a segment to be made.
     pub(super) segment_waits: Waits,
@@ -99,6 +101,7 @@ impl Log {
             behind: Mutex::default(),
             preparing: Mutex::new(()),
             watched: AtomicU64::new(0),
+            given_up: Mutex::new(false),
             syncs: AtomicU64::new(0),
             segment_waits: Waits::default(),
         }

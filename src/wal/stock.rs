@@ -517,7 +517,8 @@ impl Stock {
         self.remove(&path(retired.id), retired.body).map(|()| true)
     }
 
-    /// Removes what no copy needs any more. It is not reused: somebody else may have the directory by now.
+    /// Removes what no copy needs any more. It is not reused: there may be much of it. To be called while the
+    /// files are the log's.
     pub(super) fn remove_held(&self, held: Retired) -> crate::error::Result<()> {
         self.remove(&path(held.id), held.body).map_err(|refusal| match refusal {
             Refusal::Refused(error) | Refusal::Broken(error) => error,

@@ -67,4 +67,18 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "reached.next()",
         "without_what_is_free_at_their_ends",
     ),
+    file(
+        "a copy does not look again whether somebody has the directory",
+        "src/db/place.rs",
+        "            all.find(|name| ![UNFINISHED, LOST_AND_FOUND].contains(&name.as_str()))",
+        "            all.find(|_| false)",
+        "copies",
+    ),
+    file(
+        "a copy of a closed database removes files of whoever has the directory",
+        "src/wal/held.rs",
+        "        *self.given_up.lock() = true;",
+        "        *self.given_up.lock() = false;",
+        "copies",
+    ),
 ];
