@@ -72,7 +72,7 @@ impl ColumnFamilyDatabase {
         self.pipeline().writable()?;
         check_name(name)?;
         options.check()?;
-        let mut created = self.shared().create_families(vec![(name, options)])?;
+        let mut created = self.shared().create_families(vec![(name, options.clone())])?;
         Ok(self.handle(created.swap_remove(0)))
     }
 
@@ -470,9 +470,11 @@ impl Shared {
     }
 
     fn change_options(&self, family: &Arc<Family>, options: &FamilyOptions) -> Result<()> {
+        // What goes with them is the program's: declared first, they go when no lock is held any more.
+        let present;
         let _change = self.changes.lock();
         family.check_not_dropped()?;
-        let present = family.options();
+        present = family.options();
         let options = &options.clone().onto(&present).map_err(|error| error.of_family(family.id().0))?;
         if present == *options {
             family.take_given(options);
@@ -487,14 +489,16 @@ impl Shared {
     }
 
     fn drop_family(&self, name: &str) -> Result<()> {
-        let _change = self.changes.lock();
+        // Declared first, it goes when no lock is held any more.
+        let family;
+        let change = self.changes.lock();
         let lost = self.registry.lock().lost_named(name);
         if let Some(id) = lost {
             // What it has in the file is free when the database is opened the next time: only then is it
             // known that nobody else has it.
             return self.record_change(&Change::Dropped(id), || self.registry.lock().remove_lost(name));
         }
-        let family = self.family_named(name)?;
+        family = self.family_named(name)?;
         self.record_change(&Change::Dropped(family.id()), || {
             let mut registry = self.registry.lock();
             registry.remove(&family);
@@ -510,6 +514,7 @@ impl Shared {
         })?;
         self.pipeline.carry_no_more(&family);
         tracing::debug!(family = family.id().0, name, "dropped a column family");
+        drop(change);
         self.reap();
         // The clock reaps what is still read now, and looks for it after it turned away from the family.
         self.pipeline.work.touch(&family);
@@ -519,16 +524,17 @@ impl Shared {
     /// Gives the space of dropped families back once nobody reads them. Returns whether any was.
     pub(super) fn reap(&self) -> bool {
         crate::sync::epoch::collect();
-        let mut reaped = false;
+        // With the last of a family goes what the program gave it: no lock is held then.
+        let mut reaped = Vec::new();
         self.registry.lock().dying.retain(|family| {
             let Some(_no_merge) = family.merging.try_lock() else { return true };
             if !family.trees.lock().unread() {
                 return true;
             }
             family.store().discard();
-            reaped = true;
+            reaped.push(Arc::clone(family));
             false
         });
-        reaped
+        !reaped.is_empty()
     }
 }

@@ -110,7 +110,8 @@ impl Cursor {
             Some(own) => {
                 let stands = moved?;
                 if stands {
-                    own.show(self.inner.key())?;
+                    let shown = own.show(self.inner.key());
+                    self.inner.settled(shown)?;
                 }
                 Ok(stands)
             }
@@ -265,7 +266,7 @@ impl Cursor {
         };
         match scanned {
             ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
-            ControlFlow::Break(broken) => broken.map(ControlFlow::Break),
+            ControlFlow::Break(broken) => inner.settled(broken).map(ControlFlow::Break),
         }
     }
 

@@ -20,7 +20,8 @@ pub(crate) struct Tally(Arc<AtomicU64>);
 
 impl Tally {
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        // Who tells less may be ahead of who told more.
+        self.0.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
     /// The share of a new transaction, which takes nothing yet.
@@ -47,13 +48,21 @@ impl Share {
             return;
         }
         let change = (after as u64).wrapping_sub(before as u64);
-        let exact = self.exact.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
-        self.tell(exact.next_multiple_of(STEP));
+        let mut exact = self.exact.fetch_add(change, Ordering::SeqCst).wrapping_add(change);
+        loop {
+            let bytes = exact.next_multiple_of(STEP);
+            self.tell(bytes);
+            // Who changed it meanwhile may have told less recent news later, or takes these for it.
+            exact = self.exact.load(Ordering::SeqCst);
+            if exact.next_multiple_of(STEP) == bytes {
+                break;
+            }
+        }
     }
 
     fn tell(&self, bytes: u64) {
-        if self.told.load(Ordering::Relaxed) != bytes {
-            let before = self.told.swap(bytes, Ordering::Relaxed);
+        if self.told.load(Ordering::SeqCst) != bytes {
+            let before = self.told.swap(bytes, Ordering::SeqCst);
             self.total.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
         }
     }

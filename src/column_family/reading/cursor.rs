@@ -271,7 +271,7 @@ impl FamilyCursor {
 
     /// Leaves the cursor nowhere if the move failed: an entry that was passed over must not look like none.
     #[inline]
-    pub(super) fn settled<T>(&mut self, moved: Result<T>) -> Result<T> {
+    pub(crate) fn settled<T>(&mut self, moved: Result<T>) -> Result<T> {
         if let Err(error) = &moved {
             self.place = Place::Failed;
             self.failure = Some(Box::new(error.clone()));

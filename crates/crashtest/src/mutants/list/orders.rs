@@ -27,8 +27,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a cursor shows the key that it stood on before",
         ITER,
-        "                if stands {\n                    own.show(self.inner.key())?;\n                }\n",
-        "                if stands && own.key.is_empty() {\n                    own.show(self.inner.key())?;\n                }\n",
+        "                if stands {\n                    let shown = own.show(self.inner.key());",
+        "                if stands && own.key.is_empty() {\n                    let shown = own.show(self.inner.key());",
         "key_order",
     ),
     file(
