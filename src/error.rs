@@ -97,9 +97,9 @@ pub enum ErrorKind {
     NoPrefixes,
     /// A column family's name is empty or longer than 255 bytes.
     InvalidFamilyName,
-    /// A key is longer than 65,536 bytes.
+    /// A key is longer than 65,536 bytes, or would be as its family's [order](crate::KeyOrder) stores it.
     KeyTooLarge,
-    /// A value is longer than 4 GiB - 1 byte.
+    /// A value is longer than 4 GiB - 1 bytes, or 4 GiB - 10 if it expires, or an operand than 64 MiB.
     ValueTooLarge,
     /// An option or an argument has no meaning; the message says which values do.
     InvalidArgument,
@@ -413,8 +413,9 @@ impl Error {
     }
 
     /// The key whose value could not be had: of [`MergeFailed`](ErrorKind::MergeFailed), and of
-    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing) where something was read; the key that has
-    /// no place: of [`KeyOrderFailed`](ErrorKind::KeyOrderFailed).
+    /// [`MergeOperatorMissing`](ErrorKind::MergeOperatorMissing) where something was read; the key that was
+    /// shown: of [`FilterFailed`](ErrorKind::FilterFailed); the key that has no place: of
+    /// [`KeyOrderFailed`](ErrorKind::KeyOrderFailed).
     pub fn key(&self) -> Option<&[u8]> {
         self.0.key.as_deref()
     }

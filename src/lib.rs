@@ -41,6 +41,10 @@
 //!   each [`IsolationLevel`] allows.
 //! - [`Snapshot`], [`FamilySnapshot`]: one moment, for as long as it is held.
 //! - [`MergeOperator`]: values that follow from what was merged into them.
+//! - [`FilteredEntry`], [`FilterVerdict`]: entries that are dropped or changed as they are written anew.
+//! - [`KeyOrder`]: keys in another order than that of their bytes.
+//! - [`CopyReport`], [`SpaceReport`], [`MemoryReport`]: what a copy came to, where bytes are on disk, and in
+//!   memory.
 //! - [`Cursor`] and [`Iter`]: walking in key order, both ways.
 //! - [`Error`] and [`ErrorKind`]: what can go wrong, to match on.
 //! - [`SharedResources`]: threads and memory that several databases have in common.
@@ -329,7 +333,8 @@
 //! *When.* An expiry is a whole second, decided when the entry is written (added to a batch, or written in a
 //! transaction), and rounded up: nothing is gone early. A time that no clock comes to is for ever. A
 //! snapshot, cursor, iterator and transaction judges all that it sees by the second at which it was made;
-//! each other read by its own. `len` counts what has not expired, and walks the family for it.
+//! each other read by its own, also in a transaction at [`ReadCommitted`](IsolationLevel::ReadCommitted).
+//! `len` counts what has not expired, and walks the family for it.
 //!
 //! *The space* comes back as pages are rewritten, and with [`compact`](ColumnFamilyDatabase::compact) at
 //! once; older snapshots keep what they see. In families with a merge operator `compact` alone does it. What

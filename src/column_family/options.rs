@@ -10,9 +10,10 @@ use crate::operator::MergeOperator;
 use crate::operator::filter::{FilterResult, FilteredEntry, GivenFilter, NamedFilter};
 use crate::operator::named::NamedOperator;
 
-/// Options of one column family, kept in the catalog. All of them can be read, here from
-/// [`ColumnFamily::options`](crate::ColumnFamily::options), and changed while the family is in use, by
-/// [`ColumnFamily::set_options`](crate::ColumnFamily::set_options).
+/// Options of one column family, kept in the catalog but for the [filter](Self::filter). They can be read
+/// from [`ColumnFamily::options`](crate::ColumnFamily::options), and changed while the family is in use, by
+/// [`ColumnFamily::set_options`](crate::ColumnFamily::set_options); but a [key order](Self::key_order) stays
+/// what it is, and so does a [merge operator](Self::merge_operator) once there is one.
 ///
 /// ```
 /// use peristyle::FamilyOptions;

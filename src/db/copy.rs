@@ -183,8 +183,8 @@ impl Shared {
         }
         let mut held = self.hold_for_copy()?;
         for family in &held.families {
-            // Who lets go of the files waits for this lock before: pages that no superblock names are somebody
-            // else's afterwards.
+            // Who lets go of the files waits for this lock before: pages that no superblock names are
+            // somebody else's afterwards.
             let _files = self.checkpoint.lock();
             self.pipeline.owns_files()?;
             let written = family.store().write_dirty();

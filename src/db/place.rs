@@ -82,16 +82,14 @@ impl Unfinished {
     /// Makes the directory, which must be missing or empty, and a folder for the log in it.
     pub(super) fn begin(backend: &Arc<dyn StorageBackend>) -> Result<Self> {
         let failed = |error| Error::io("making the directory of a copy", error);
-        let (names, others) =
-            list(backend, "").and_then(|names| Ok((names, list(backend, WAL)?))).map_err(failed)?;
-        if names.iter().any(|name| name == DATA) {
+        if list(backend, "").map_err(failed)?.iter().any(|name| name == DATA) {
             return Err(Error::new(ErrorKind::DatabaseExists, "the directory of a copy holds a database"));
         }
         let foreign = |name: String| {
             let message = format!("the directory of a copy must be missing or empty, and holds {name:?}");
             Error::new(ErrorKind::NotADatabase, message)
         };
-        if let Some(name) = names.into_iter().chain(others).find(|name| name != LOST_AND_FOUND) {
+        if let Some(name) = other_than(backend, &[LOST_AND_FOUND]).map_err(failed)? {
             return Err(foreign(name));
         }
         backend.create_directory("").map_err(failed)?;
@@ -101,14 +99,14 @@ impl Unfinished {
             }
             made => drop(made.map_err(failed)?),
         }
-        // Whoever was at work here until it stood has the directory: an opening makes its lock before it looks
-        // again, so that one of the two sees the other.
-        let other =
-            list(backend, "").and_then(|names| Ok((names, list(backend, WAL)?))).map(|(names, others)| {
-                let mut all = names.into_iter().chain(others);
-                all.find(|name| ![UNFINISHED, LOST_AND_FOUND].contains(&name.as_str()))
-            });
-        if let Some(refused) = other.map_err(failed).map(|other| other.map(foreign)).unwrap_or_else(Some) {
+        // Whoever was at work here until it stood has the directory: an opening makes its lock before it
+        // looks again, so that one of the two sees the other.
+        let other = match other_than(backend, &[UNFINISHED, LOST_AND_FOUND]) {
+            Ok(None) => None,
+            Ok(Some(name)) => Some(foreign(name)),
+            Err(error) => Some(failed(error)),
+        };
+        if let Some(refused) = other {
             let _ = backend.remove(UNFINISHED);
             return Err(refused);
         }
@@ -150,6 +148,12 @@ impl Drop for Unfinished {
             tracing::warn!(%error, "a copy that could not be made left traces");
         }
     }
+}
+
+/// Something in the directory of a database, or in that of its log, that has none of these names.
+fn other_than(backend: &Arc<dyn StorageBackend>, names: &[&str]) -> io::Result<Option<String>> {
+    let (all, logs) = (list(backend, "")?, list(backend, WAL)?);
+    Ok(all.into_iter().chain(logs).find(|name| !names.contains(&name.as_str())))
 }
 
 /// Everything in a directory that may be missing.

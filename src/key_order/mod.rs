@@ -22,7 +22,8 @@ pub type SortKeyResult = std::result::Result<(), Box<dyn std::error::Error + Sen
 
 type SortKey = dyn Fn(&[u8], &mut Vec<u8>) -> SortKeyResult + Send + Sync;
 
-/// Names that begin with this are those of orders that come with the engine.
+/// Names that begin with this are those of orders that come with the engine. One more of them is one more
+/// feature of readers: who does not know the name takes it for damage.
 const OURS: &str = "peristyle.";
 
 /// The order in which a column family keeps its keys, if it is not that of their bytes.
@@ -72,9 +73,9 @@ impl Drop for Code {
 macro_rules! native {
     ($($function:ident $integer:ident)*) => {$(
         #[doc = concat!("Keys that are `", stringify!($integer), "` in the machine's own byte order \
-            (`to_ne_bytes`), by their numbers. Keys of another length are refused. The name says which byte \
-            order that is: the database can be read on a machine with the other one, where this is another \
-            order.")]
+            (`to_ne_bytes`), by their numbers. Keys of another length are refused. The name of the order says \
+            which byte order that is, so a machine with the other one reads such a family in the order in \
+            which it was written; there this function gives an order of another name.")]
         pub fn $function() -> Self {
             Self::ready(Form::of_integers(size_of::<$integer>(), $integer::MIN != 0, cfg!(target_endian = "big")))
         }

@@ -275,8 +275,9 @@ impl WriteBatch {
     }
 
     /// The operations, in order, each with the number of its family. Those from the first on that cannot be
-    /// are left out. In a family with an [order](crate::KeyOrder) of its own a range begins and ends with the
-    /// keys that it was made of, whether these belong to it or not.
+    /// are left out. In a family with an [order](crate::KeyOrder) of its own bounds of ranges are there to be
+    /// shown: written again they may mean other keys, since a start that was none is empty, and a prefix has
+    /// no end that is a key. [`append`](Self::append) passes operations on.
     ///
     /// ```
     /// # fn main() -> peristyle::Result<()> {

@@ -99,9 +99,10 @@ impl FamilySnapshot {
         Cursor::new(&self.view.family, self.view.pass_on(cursor))
     }
 
-    /// Number of entries, exactly. Constant time when all is merged; otherwise a look-up for every key that
-    /// waits in a memtable or a delta, and for every range deletion in a memtable that covers any of the
-    /// tree's keys; nothing if it was counted before and the family was not written to since.
+    /// Number of entries, exactly. In a family whose entries may expire it walks over all of them. Else it
+    /// takes constant time when all is merged; otherwise a look-up for every key that waits in a memtable or
+    /// a delta, and for every range deletion in a memtable that covers any of the tree's keys; nothing if it
+    /// was counted before and the family was not written to since.
     pub fn len(&self) -> Result<u64> {
         self.view.check()?;
         self.view.len(self.at, self.now)
@@ -112,11 +113,11 @@ impl FamilySnapshot {
     ///
     /// What the tree holds is counted exactly. What is still in memtables and deltas counts as new where it
     /// is put, and as there before where it is deleted; of a memtable with many entries, how many lie in the
-    /// range is estimated to a factor of two. So the answer is off by as many entries as these hold
-    /// ([`entries_in_memtables`](crate::FamilyProperties::entries_in_memtables) and
-    /// [`entries_in_deltas`](crate::FamilyProperties::entries_in_deltas)), twice at most, and exact after a
-    /// `compact`. Of ranges that memtables delete the first eight in the range are left out. Entries that
-    /// have expired count until they are dropped from the tree.
+    /// range is estimated to a factor of two. So the answer is off by at most twice the number of entries in
+    /// memtables and deltas ([`entries_in_memtables`](crate::FamilyProperties::entries_in_memtables),
+    /// [`entries_in_deltas`](crate::FamilyProperties::entries_in_deltas)), and exact after a `compact`. Of
+    /// ranges that memtables delete within the range the first seven are left out. Entries that have expired
+    /// count until they are dropped from the tree.
     pub fn approximate_len(&self, range: impl KeyBounds) -> Result<u64> {
         Ok(self.amount(&range)?.entries.round() as u64)
     }

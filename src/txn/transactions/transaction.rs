@@ -201,7 +201,8 @@ impl Transaction {
     }
 
     /// Sets `key` to `value` for `time`, see [`ColumnFamily::put_with_ttl`]: that begins now, not at the
-    /// commit. What a transaction reads, of its own as well, it judges by the time of its beginning.
+    /// commit. What a transaction reads, of its own as well, it judges by the time of its beginning; at
+    /// [`ReadCommitted`](crate::IsolationLevel::ReadCommitted) by that of the read.
     ///
     /// # Errors
     ///

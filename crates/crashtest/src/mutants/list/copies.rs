@@ -70,8 +70,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     file(
         "a copy does not look again whether somebody has the directory",
         "src/db/place.rs",
-        "            all.find(|name| ![UNFINISHED, LOST_AND_FOUND].contains(&name.as_str()))",
-        "            all.find(|_| false)",
+        "            Ok(Some(name)) => Some(foreign(name)),",
+        "            Ok(Some(_)) => None,",
         "copies",
     ),
     file(
