@@ -548,7 +548,8 @@ fn make(kind: &str) -> peristyle::Result<Files> {
             ends.put("ab", "tree")?;
             ends.put("", "tree")?;
             ends.put("gone", "tree")?;
-            (number(0)?, number(-1)?);
+            number(0)?;
+            number(-1)?;
             db.flush()?;
             reverse.put("a\0", "delta")?;
             ends.put("ba", "delta")?;
