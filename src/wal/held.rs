@@ -35,7 +35,7 @@ impl Log {
         let mut shelf = self.stock.shelf();
         let tail = self.tail.lock();
         shelf.holds.push(first);
-        let retired = shelf.retired.iter().filter(|retired| retired.id >= first);
+        let retired = shelf.retired.iter().filter(|retired| retired.id >= first && retired.used > 0);
         HeldSegments {
             log: self,
             first,

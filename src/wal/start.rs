@@ -86,7 +86,11 @@ impl Log {
         let all: u64 = report.read.iter().map(|read| read.end).sum();
         let mut sum = 0;
         for retired in &mut shelf.retired {
-            let Ok(at) = report.read.binary_search_by_key(&retired.id, |read| read.id) else { continue };
+            let Ok(at) = report.read.binary_search_by_key(&retired.id, |read| read.id) else {
+                // It was made ahead of need, and the records went on elsewhere.
+                retired.used = 0;
+                continue;
+            };
             retired.used = report.read[at].end;
             // Which segment holds how many operations is not known: each its share.
             let share = u128::from(operations) * u128::from(retired.used) / u128::from(all.max(1));

@@ -14,7 +14,7 @@ use super::*;
 use crate::codec::ids::SequenceNumber;
 use crate::codec::log_mark::LogMark;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{FileStorage, MemoryStorage, StorageBackend};
+use crate::storage::{FileMode, FileStorage, MemoryStorage, StorageBackend};
 use crate::sync::Arc;
 
 const DATABASE: [u8; 16] = *b"database of test";

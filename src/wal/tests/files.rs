@@ -68,3 +68,40 @@ fn all_files_of_the_log_come_to_its_limit_and_a_segment_whatever_is_let_go_of() 
         fill_and_let_go(turn as u64, records);
     }
 }
+
+#[test]
+fn a_segment_that_was_passed_over_is_no_part_of_a_copy() {
+    let (backend, log) = fresh(MemoryStorage::new(), small());
+    let mut expected = Records::new();
+    let append = |log: &Log, expected: &mut Records, len| {
+        let number = expected.len() as u64 + 1;
+        log.append(&payload(number, len), 1, true).unwrap();
+        expected.push((number, payload(number, len)));
+    };
+    append(&log, &mut expected, 700);
+    log.prepare().unwrap();
+    // Longer than the segment that was made ahead.
+    append(&log, &mut expected, 60_000);
+    append(&log, &mut expected, 10);
+    drop(log);
+    let (records, report) = replay_all(&*backend);
+    assert_eq!(records, expected);
+    let read: Vec<u64> = report.read.iter().map(|read| read.id).collect();
+    assert_eq!(read, [1, 3, 4], "none was passed over");
+    // A crash undid its removal.
+    backend.open(&segment::path(2), FileMode::Create).unwrap().set_len(4096).unwrap();
+    let log = Log::start(Arc::clone(&backend), small(), report.end).unwrap();
+    log.weigh(&report, 3);
+    append(&log, &mut expected, 10);
+    let copy = MemoryStorage::new();
+    copy.create_directory(DIRECTORY).unwrap();
+    let held = log.hold(1);
+    held.copy(&*backend, &copy, &[7; 16], &mut |_, _| ()).unwrap();
+    let mut records = Records::new();
+    replay(&copy, &[7; 16], held.mark(), &mut |sequence, payload| {
+        records.push((sequence.0, payload.to_vec()));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(records, expected);
+}

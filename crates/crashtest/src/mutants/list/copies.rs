@@ -81,4 +81,11 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "        *self.given_up.lock() = false;",
         "copies",
     ),
+    tests(
+        "a copy wants segments that hold nothing",
+        "src/wal/held.rs",
+        " && retired.used > 0",
+        "",
+        "a_segment_that_was_passed_over_is_no_part_of_a_copy",
+    ),
 ];
